@@ -1,0 +1,7 @@
+//! Antiphon's protocol: ids, limits, codes and frames, in two encodings of the same types, and the client's session state
+//! machine. Nothing here does I/O, reads a clock or draws randomness.
+
+pub mod codes;
+pub mod ids;
+pub mod limits;
+pub mod position;

@@ -1,0 +1,64 @@
+//! The protocol's limits, each with its reason. The server tells them in `welcome`; both sides check them.
+
+/// Longest user or device id. A hyphenated UUID has 36 bytes, most identity providers' subjects fewer than 64.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Longest text of one message, in bytes of UTF-8: a long page of prose, and small enough that a queue of
+/// a hundred messages fits a connection's outbound budget.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest title of a conversation, in bytes of UTF-8: what a phone shows, several times over.
+pub const TITLE_BYTES_MAX: usize = 256;
+
+/// Longest frame that a client may send. It holds the longest text with every byte escaped in JSON as `\uXXXX`, and the
+/// longest list of known conversations in `connect`.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;
+
+/// Longest frame that a server sends: one full page of history.
+pub const SERVER_FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most users that one `create` or `members` request may name.
+pub const MEMBERS_PER_REQUEST_MAX: usize = 100;
+
+/// Most members of a group. Delivery happens in the turn of the commit, so this bounds a turn.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
+
+/// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at.
+pub const CONVERSATIONS_PER_USER_MAX: usize = 5_000;
+
+/// Longest page of any list or of history, in items.
+pub const PAGE_ITEMS_MAX: u32 = 200;
+
+/// Page length when a request names none.
+pub const PAGE_ITEMS_DEFAULT: u32 = 50;
+
+/// Most bytes of entries in one page of history; the page ends before the entry that would exceed it.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Most conversations that `connect` may name in `resume.known`. A client that received from more of them since its last
+/// position leaves the rest out and drops what it sees twice.
+pub const RESUME_KNOWN_MAX: usize = 1_000;
+
+/// Most missing entries of one conversation that a resume streams; beyond, `too_far` and history.
+pub const RESUME_ENTRIES_PER_CONVERSATION_MAX: usize = 200;
+
+/// Most bytes of missing entries that a resume streams over all conversations of a lane; beyond, `too_far` for the rest.
+pub const RESUME_BYTES_MAX: usize = 512 * 1024;
+
+/// Longest token in `connect`.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// Longest name or version of a client in `connect`.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// How often a client pings when it has nothing else to say. Any frame counts.
+pub const HEARTBEAT_INTERVAL_MS: u32 = 30_000;
+
+/// Silence after which a session ends: two heartbeats.
+pub const SESSION_SILENCE_MS_MAX: u32 = 60_000;
+
+/// Most log lanes of a node: a session's position holds one number for each.
+pub const LANES_MAX: usize = 16;
+
+/// Largest number that JSON carries exactly in every language (2^53 − 1). Sequences and times stay below.
+pub const JSON_INTEGER_MAX: u64 = (1 << 53) - 1;

@@ -1,1 +1,3 @@
-//! placeholder
+//! The Antiphon node.
+
+pub mod core;

@@ -84,7 +84,7 @@ error_codes! {
 macro_rules! close_codes {
     ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal;)*) => {
         /// Why a connection ends. 4000–4499: come back, with back-off. 4500–4999: do not, until something changes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum CloseCode { $($(#[$doc])* $variant = $number,)* }
 
@@ -102,6 +102,12 @@ macro_rules! close_codes {
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The code with that number.
+            #[must_use]
+            pub fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
             }
 
             /// The number in the WebSocket close frame.

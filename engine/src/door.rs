@@ -1,0 +1,342 @@
+//! The engine's door: commands in, outputs out. This file holds the types; [`crate::Engine`] carries them out.
+//!
+//! An engine is one log lane with all conversations whose partitions belong to it. The caller submits [`Command`]s, each with a
+//! token of its own, and polls [`Output`]s. Invariants that callers rely on:
+//!
+//! - Commands on one conversation take effect in the order in which they were submitted, whatever must be read from disk.
+//! - [`Output::Entry`] and [`Output::Receipt`] come in commit order, after their record is durable; the answer to the command that
+//!   made the record comes directly before its first such output.
+//! - [`Done::CaughtUp`] takes a place in that order: everything up to its position was output before or is part of it,
+//!   everything after comes later as outputs.
+//! - Reads see durable entries only.
+
+use std::rc::Rc;
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+};
+
+/// The caller's name for a command; its answer repeats it. The engine never looks into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// What a user asks of conversations. Every command is checked against the membership of the user who asks; for a stranger a
+/// conversation that exists and one that does not are the same `not_found`.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Makes the direct conversation of two users, or finds it.
+    CreateDirect {
+        /// Who asks, and one member.
+        user: UserId,
+        /// The other member. Another user than `user`.
+        peer: UserId,
+    },
+    /// Makes a group, or finds the one made under the same key (the title and members of a repeat are not looked at).
+    CreateGroup {
+        /// Who asks, and the first member.
+        user: UserId,
+        /// The creator's name for the request.
+        key: ClientMessageId,
+        /// May be empty.
+        title: String,
+        /// The other members; repeats and the creator are ignored.
+        members: Vec<UserId>,
+    },
+    /// Appends a message. The sender's read pointer moves to it.
+    Send {
+        /// The sender.
+        user: UserId,
+        /// Where to.
+        conversation: ConversationId,
+        /// The sender's name for the message.
+        client_message_id: ClientMessageId,
+        /// A validated `Content` archive, stored as it is.
+        body: Vec<u8>,
+    },
+    /// Adds members to a group; those who are members already are left out. An empty rest appends nothing.
+    AddMembers {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        members: Vec<UserId>,
+    },
+    /// Removes members from a group; whoever is not a member is left out. Naming oneself is leaving.
+    RemoveMembers {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        members: Vec<UserId>,
+    },
+    /// Gives a group a new title.
+    SetTitle {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// The new title; may be empty.
+        title: String,
+    },
+    /// Moves the user's pointers forward; a pointer never moves back, and one beyond the end is `invalid`. `read` moves
+    /// `delivered` with it.
+    Mark {
+        /// Whose pointers.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// Read up to here, if given.
+        read: Option<Sequence>,
+        /// Delivered up to here, if given.
+        delivered: Option<Sequence>,
+    },
+    /// A page of entries.
+    History {
+        /// Who asks.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+        /// Which entries.
+        range: HistoryRange,
+        /// At most so many, and at most `PAGE_BYTES_MAX` of bytes.
+        limit: u32,
+    },
+    /// A page of a conversation's members, ordered by user.
+    Members {
+        /// Who asks.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+        /// Only members after this one.
+        after: Option<UserId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A page of the user's conversations in this lane, ordered by id.
+    Conversations {
+        /// Whose.
+        user: UserId,
+        /// Only conversations after this one.
+        after: Option<ConversationId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// All that a user is missing since a position, and from then on nothing is missed: see [`Done::CaughtUp`].
+    CatchUp {
+        /// Whose.
+        user: UserId,
+        /// What the client was given, by this lane; `None` for a client that starts afresh and is missing nothing.
+        since: Option<LanePosition>,
+        /// Conversations from which the client has more than `since` says: (conversation, epoch, last contiguous sequence).
+        known: Vec<(ConversationId, Epoch, Sequence)>,
+    },
+}
+
+/// Which entries a page of history holds. Pages are always in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryRange {
+    /// The last ones.
+    Latest,
+    /// The last ones before a sequence, without it.
+    Before(Sequence),
+    /// The first ones after a sequence, without it.
+    After(Sequence),
+    /// Half of the page up to and with a sequence, the other half after it.
+    Around(Sequence),
+}
+
+/// What comes out of an engine.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// The answer to a command. A command that changes something is answered when the change is durable.
+    Answer {
+        /// The command's token.
+        token: Token,
+        /// What became of it.
+        result: Result<Done, Refusal>,
+    },
+    /// A durable entry, for delivery.
+    Entry {
+        /// Where.
+        conversation: ConversationId,
+        /// Its sequence.
+        sequence: Sequence,
+        /// The `Entry` archive exactly as stored: the payload of a `message` frame.
+        archive: Rc<[u8]>,
+        /// Who may see it, with those whom this entry adds; whom it removes is in `removed`.
+        recipients: Rc<[UserId]>,
+        /// Those whom this entry removed: they are told that they left, not given the entry.
+        removed: Rc<[UserId]>,
+    },
+    /// A member's pointers moved, durably.
+    Receipt {
+        /// Where.
+        conversation: ConversationId,
+        /// Whose.
+        user: UserId,
+        /// Read up to here.
+        read: Sequence,
+        /// Delivered up to here.
+        delivered: Sequence,
+        /// The conversation's members.
+        recipients: Rc<[UserId]>,
+    },
+    /// The lane's durable position; emitted after a batch's outputs.
+    Committed {
+        /// Everything up to here was output.
+        position: LanePosition,
+    },
+    /// The lane's first log failure: nothing is stored any more, reads go on. Emitted once.
+    Fenced {
+        /// The operating system's words, with the file.
+        text: String,
+    },
+}
+
+/// A command's success.
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// To the two `Create…`.
+    Created {
+        /// Its id.
+        conversation: ConversationId,
+        /// Its log's incarnation.
+        epoch: Epoch,
+        /// Its last sequence.
+        sequence: Sequence,
+        /// Whether it existed before.
+        existing: bool,
+    },
+    /// To `Send`.
+    Sent {
+        /// The message's sequence.
+        sequence: Sequence,
+        /// Its ordinal.
+        ordinal: Ordinal,
+        /// The server's time of the first send.
+        time: TimestampMs,
+        /// Whether the same message was sent before.
+        duplicate: bool,
+    },
+    /// To `AddMembers`, `RemoveMembers` and `SetTitle`: the entry's sequence, or the last one if nothing changed.
+    Changed {
+        /// The sequence.
+        sequence: Sequence,
+    },
+    /// To `Mark`: where the pointers are now.
+    Marked {
+        /// Read up to here.
+        read: Sequence,
+        /// Delivered up to here.
+        delivered: Sequence,
+        /// Messages after the read pointer.
+        unread: u64,
+    },
+    /// To `History`.
+    History(HistoryPage),
+    /// To `Members`.
+    Members {
+        /// In order of user.
+        members: Vec<Member>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// To `Conversations`.
+    Conversations {
+        /// In order of id.
+        conversations: Vec<Summary>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// To `CatchUp`.
+    CaughtUp(CaughtUp),
+}
+
+/// A page of history.
+#[derive(Debug, Clone)]
+pub struct HistoryPage {
+    /// The log's incarnation.
+    pub epoch: Epoch,
+    /// The first sequence that the asking user may see; pages never reach below.
+    pub first: Sequence,
+    /// The conversation's last durable sequence.
+    pub last: Sequence,
+    /// `Entry` archives in ascending order, without a gap.
+    pub entries: Vec<Rc<[u8]>>,
+}
+
+/// A member of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// Sees entries from here on.
+    pub visible_from: Sequence,
+    /// Has read up to here.
+    pub read: Sequence,
+    /// Was delivered up to here.
+    pub delivered: Sequence,
+}
+
+/// A conversation as one member sees it in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its id.
+    pub conversation: ConversationId,
+    /// Its log's incarnation.
+    pub epoch: Epoch,
+    /// The other member of a direct conversation; `None` for a group.
+    pub peer: Option<UserId>,
+    /// Empty for a direct conversation.
+    pub title: String,
+    /// Last durable sequence.
+    pub last_sequence: Sequence,
+    /// When the last entry was stored.
+    pub last_time: TimestampMs,
+    /// How many members.
+    pub members: u32,
+    /// The asking user's read pointer.
+    pub read: Sequence,
+    /// Messages after it.
+    pub unread: u64,
+    /// The last entry's archive, if the user may see it.
+    pub last_entry: Option<Rc<[u8]>>,
+}
+
+/// What a user had missed.
+#[derive(Debug, Clone)]
+pub struct CaughtUp {
+    /// This answer and earlier outputs together hold everything up to here.
+    pub position: LanePosition,
+    /// Missing entries, conversation by conversation, each in ascending order.
+    pub entries: Vec<Rc<[u8]>>,
+    /// Conversations of which too much is missing: nothing of theirs is in `entries`.
+    pub too_far: Vec<TooFar>,
+    /// Conversations that the user was removed from since, and at which sequence.
+    pub left: Vec<(ConversationId, Sequence)>,
+}
+
+/// A conversation of which a resume does not stream what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooFar {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Its log's incarnation.
+    pub epoch: Epoch,
+    /// History can be read from here on.
+    pub first: Sequence,
+    /// Up to here.
+    pub last: Sequence,
+}
+
+/// A command's refusal. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The protocol's code.
+    pub code: ErrorCode,
+    /// What exactly, for a developer; never tells what the user may not know.
+    pub text: String,
+}

@@ -167,6 +167,25 @@ pub fn encode_message(archive: &[u8]) -> Vec<u8> {
     with_payload(kind::MESSAGE, None, archive)
 }
 
+/// The id of a frame that this process encoded, for passing it on unread.
+#[must_use]
+pub fn frame_id(bytes: &[u8]) -> Option<RequestId> {
+    let id = bytes.get(4..HEADER_BYTES)?.try_into().ok()?;
+    Some(RequestId(u32::from_le_bytes(id))).filter(|id| id.0 != 0)
+}
+
+/// Whether a frame that this process encoded is an `error`.
+#[must_use]
+pub fn is_error(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&kind::ERROR)
+}
+
+/// The entry's archive in a `message` that this process encoded; `None` for every other kind.
+#[must_use]
+pub fn message_archive(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(HEADER_BYTES..).filter(|_| bytes.first() == Some(&kind::MESSAGE))
+}
+
 struct Frame<'a> {
     kind: u8,
     id: Option<RequestId>,

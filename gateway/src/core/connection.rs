@@ -47,6 +47,8 @@ pub struct Connection {
     pub generation: u32,
     /// Whether it stands in the list of those that have something to send.
     pub dirty: bool,
+    /// Whether it stands in the list of those that are closed when their time is up.
+    pub has_deadline: bool,
     /// How far it is.
     pub stage: Stage,
     /// What waits to leave.
@@ -60,7 +62,7 @@ impl Connection {
     #[must_use]
     pub fn new(generation: u32, now_ms: u64) -> Self {
         let stage = Stage::Handshake(Vec::new());
-        Self { generation, dirty: false, stage, outbound: Outbound::default(), heard_at_ms: now_ms }
+        Self { generation, dirty: false, has_deadline: false, stage, outbound: Outbound::default(), heard_at_ms: now_ms }
     }
 
     /// Its session, while it has one.

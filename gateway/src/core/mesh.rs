@@ -3,6 +3,7 @@
 //! The two classes travel in separate bounded queues, and a shard always drains its deliveries. A delivery ends at a connection and
 //! makes no frame that must be sent on, so a full queue of requests can never keep a delivery from being taken: two shards that push
 //! back on each other cannot lock each other up.
+#![allow(missing_docs, reason = "rkyv's derive makes undocumented twins of the fields of enum variants")]
 
 use antiphon_wire::{
     frame::Known,

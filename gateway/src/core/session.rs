@@ -102,7 +102,6 @@ pub enum Action {
 #[derive(Debug)]
 struct Connected {
     user: UserId,
-    device: DeviceId,
     expires: TimestampMs,
 }
 
@@ -354,7 +353,7 @@ impl Session {
             };
             actions.push(Action::ToLane { lane, frame });
         }
-        self.connected = Some(Connected { user: identity.user, device, expires: identity.expires });
+        self.connected = Some(Connected { user: identity.user, expires: identity.expires });
     }
 
     fn forward(

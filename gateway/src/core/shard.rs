@@ -632,8 +632,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 self.commands.push_back(Command::Close { connection: key });
                 return self.forget(key);
             }
-            // One entry a connection is enough, but a second does no harm: deadlines only close.
-            self.closing.push_back((now_ms + CLOSE_TIMEOUT_MS, key));
+            if !std::mem::replace(&mut connection.has_deadline, true) {
+                self.closing.push_back((now_ms + CLOSE_TIMEOUT_MS, key));
+            }
         }
         self.mark_dirty(key);
     }

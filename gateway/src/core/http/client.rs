@@ -155,7 +155,7 @@ mod tests {
         let sent = encode_request(&REQUEST);
         let server::Outcome::Upgrade(upgrade) = server::upgrade(&sent, &rules) else { panic!("refused") };
         assert_eq!(upgrade.consumed_bytes, sent.len());
-        assert_eq!(upgrade.request.token.as_ref().map(server::Token::as_str), Some("a.b.c"));
+        assert_eq!(upgrade.request.token.as_ref().map(server::Token::expose), Some("a.b.c"));
         assert_eq!(
             upgrade.response,
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -12,7 +12,7 @@ pub struct Token(String);
 impl Token {
     /// The token itself: visible ASCII, not verified.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

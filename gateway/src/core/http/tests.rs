@@ -87,7 +87,7 @@ fn a_good_request_is_upgraded() {
     assert_eq!(upgrade.subprotocol.as_deref(), Some("antiphon.v1.json"));
     assert_eq!(upgrade.request.path, "/ws");
     assert_eq!(upgrade.request.origin.as_deref(), Some("https://chat.example"));
-    assert_eq!(upgrade.request.token.as_ref().map(Token::as_str), Some("a.b-c_d"));
+    assert_eq!(upgrade.request.token.as_ref().map(Token::expose), Some("a.b-c_d"));
     assert_eq!(format!("{:?}", upgrade.request.token), "Some(Token(7 bytes))");
 }
 
@@ -239,7 +239,7 @@ fn origins() {
 fn tokens() {
     let any = Rules { origins: None, ..rules() };
     let token = |more: &str, rules: &Rules| {
-        accepted(&good(&format!("{JSON}{more}")), rules).request.token.map(|token| token.as_str().to_owned())
+        accepted(&good(&format!("{JSON}{more}")), rules).request.token.map(|token| token.expose().to_owned())
     };
     for (more, expected) in [
         ("", None),

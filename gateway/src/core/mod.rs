@@ -3,6 +3,8 @@
 //! Start at [`shard`]: bytes come in there, and everything else is called from there.
 
 pub mod connection;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod io;
 pub mod lane;

@@ -34,10 +34,22 @@ use super::{
 /// How long a shard without recipients may hold an old position: it costs nothing but a longer look back at a resume.
 const POSITION_INTERVAL_MS: u64 = 1_000;
 
+/// Latencies kept between two readings of the metrics.
+const LATENCY_SAMPLES_MAX: usize = 16_384;
+
 /// What a command was for.
 enum Pending {
-    Request { shard: ShardId, connection: MeshConnection, gather: u32, id: Option<RequestId>, kind: RequestKind },
+    Request(Asked),
     Attach(Attach),
+}
+
+struct Asked {
+    shard: ShardId,
+    connection: MeshConnection,
+    gather: u32,
+    id: Option<RequestId>,
+    kind: RequestKind,
+    at_us: u64,
 }
 
 struct Attach {
@@ -68,6 +80,8 @@ pub struct LaneCounters {
     pub commands: u64,
     /// Messages acknowledged, duplicates too.
     pub acks: u64,
+    /// Those among them that repeated an earlier send.
+    pub duplicates: u64,
     /// Push frames made, one a shard.
     pub push_frames: u64,
     /// Recipients in them.
@@ -90,6 +104,7 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     position_told_at_ms: u64,
     fenced: Option<String>,
     counters: LaneCounters,
+    commit_latencies_us: Vec<u32>,
 }
 
 impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
@@ -109,7 +124,20 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             position_told_at_ms: 0,
             fenced: None,
             counters: LaneCounters::default(),
+            commit_latencies_us: Vec::new(),
         }
+    }
+
+    /// How long sends took from their arrival at the lane to their durable answer, since this was last asked; a sample when there
+    /// are very many.
+    pub fn take_commit_latencies_us(&mut self, mut take: impl FnMut(u32)) {
+        self.commit_latencies_us.drain(..).for_each(&mut take);
+    }
+
+    /// Commands without an answer yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Its number.
@@ -143,7 +171,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     /// Takes a frame from a connection's shard.
-    pub fn receive(&mut self, from: ShardId, frame: LaneFrame, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+    pub fn receive(&mut self, from: ShardId, frame: LaneFrame, now_us: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
         match frame {
             LaneFrame::Attach { user, device, connection, since, known } => {
                 let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
@@ -154,14 +182,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 self.registry.detach(&user, from, connection);
                 self.pending.retain(|_, pending| match pending {
                     Pending::Attach(attach) => attach.shard != from || attach.connection != connection,
-                    Pending::Request { .. } => true,
+                    Pending::Request(_) => true,
                 });
             }
             LaneFrame::Request { user, connection, gather, frame } => {
                 match binary::decode_request(&frame) {
                     Ok((id, request)) => {
                         let (kind, command) = command(user, request);
-                        self.submit(Pending::Request { shard: from, connection, gather, id, kind }, command);
+                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
+                        self.submit(Pending::Request(asked), command);
                     }
                     // A session decoded the same bytes before it sent them on.
                     Err(error) => {
@@ -183,15 +212,21 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     /// Handles one output of the engine; false if there is none.
-    pub fn poll(&mut self, now_ms: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
+    pub fn poll(&mut self, now_us: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
         let Some(output) = self.engine.poll() else {
-            self.tell_position(now_ms, send);
+            self.tell_position(now_us / 1_000, send);
             return false;
         };
         match output {
             Output::Answer { token, result } => match self.pending.remove(&token) {
-                Some(Pending::Request { shard, connection, gather, id, kind }) => {
-                    self.counters.acks += u64::from(matches!(result, Ok(Done::Sent { .. })));
+                Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us })) => {
+                    if let Ok(Done::Sent { duplicate, .. }) = result {
+                        self.counters.acks += 1;
+                        self.counters.duplicates += u64::from(duplicate);
+                        if self.commit_latencies_us.len() < LATENCY_SAMPLES_MAX {
+                            self.commit_latencies_us.push(now_us.saturating_sub(at_us) as u32);
+                        }
+                    }
                     let frame = match result {
                         Ok(done) => answer_frame(&kind, done),
                         Err(refusal) => error_frame(refusal),

@@ -45,8 +45,6 @@ pub struct ShardConfig {
     pub id: ShardId,
     /// The node's layout.
     pub placement: Placement,
-    /// The store's identity.
-    pub store: u64,
     /// What upgrades are accepted.
     pub http: http::Rules,
     /// What messages are accepted.
@@ -149,7 +147,10 @@ impl Outgoing {
 pub struct ShardCore<F: Files, C: Clock, R: Random> {
     config: ShardConfig,
     clock: C,
+    now_us: u64,
     now_ms: u64,
+    /// The store's identity; known once all lanes are open, and no connection is accepted before.
+    store: u64,
     connections: Vec<Option<Box<Connection>>>,
     dirty: Vec<ConnectionKey>,
     commands: VecDeque<Command>,
@@ -169,7 +170,8 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
 
 impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A shard without connections and, for now, without lanes.
-    pub fn new(config: ShardConfig, clock: C, now_ms: u64) -> Self {
+    pub fn new(config: ShardConfig, clock: C, now_us: u64) -> Self {
+        let now_ms = now_us / 1_000;
         let lanes = usize::from(config.placement.lanes);
         let outgoing = Outgoing {
             id: config.id,
@@ -178,11 +180,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             deliveries: VecDeque::new(),
         };
         Self {
-            jitter: config.store ^ u64::from(config.id.0),
+            jitter: now_us ^ u64::from(config.id.0),
             outgoing,
             config,
             clock,
+            now_us,
             now_ms,
+            store: 0,
             connections: Vec::new(),
             dirty: Vec::new(),
             commands: VecDeque::new(),
@@ -209,15 +213,27 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         &self.lanes
     }
 
+    /// The lanes that live here, for their samples.
+    pub fn lanes_mut(&mut self) -> &mut [Lane<F, C, R>] {
+        &mut self.lanes
+    }
+
     /// What it has done.
     #[must_use]
     pub fn counters(&self) -> ShardCounters {
         ShardCounters { mesh_backlog: self.outgoing.backlog() as u64, ..self.counters }
     }
 
-    /// Time goes on: to be called before anything else of a turn.
-    pub fn set_now(&mut self, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
+    /// The store's identity, for clients' positions: to be told before the first connection is accepted.
+    pub fn set_store(&mut self, store: u64) {
+        self.store = store;
+        self.jitter ^= store;
+    }
+
+    /// Monotonic time goes on: to be called before anything else that time matters for.
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = self.now_us.max(now_us);
+        self.now_ms = self.now_us / 1_000;
     }
 
     /// A connection was accepted.
@@ -308,7 +324,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         for lane in &mut self.lanes {
             let (outgoing, id) = (&mut self.outgoing, lane.id());
             while handled < OUTPUTS_PER_TURN_MAX && outgoing.backlog() < MESH_BACKLOG_MAX {
-                if !lane.poll(self.now_ms, &mut |to, frame| outgoing.delivery(to, id, frame)) {
+                if !lane.poll(self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame)) {
                     break;
                 }
                 handled += 1;
@@ -412,7 +428,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     if session.user().is_some() {
                         connection.heard_at_ms = now_ms;
                     }
-                    let environment = environment(&self.config, &self.positions, key, now, now_ms, self.sessions_numbered);
+                    let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
                     session.receive(payload, upgrade_token.as_deref(), &environment, &mut actions);
                 }
                 Ok(Some(Event::Ping(payload))) => {
@@ -494,13 +510,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     }
 
     fn environment(&self, key: ConnectionKey) -> Environment<'_> {
-        environment(&self.config, &self.positions, key, self.clock.now(), self.now_ms, self.sessions_numbered)
+        environment(&self.config, self.store, &self.positions, key, self.clock.now(), self.now_ms, self.sessions_numbered)
     }
 
     fn lane_request(&mut self, from: ShardId, id: LaneId, frame: LaneFrame) {
         let lane = self.lanes.iter_mut().find(|lane| lane.id() == id).expect("a frame goes to its lane's shard");
         let outgoing = &mut self.outgoing;
-        lane.receive(from, frame, &mut |to, frame| outgoing.delivery(to, id, frame));
+        lane.receive(from, frame, self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame));
     }
 
     fn deliver(&mut self, lane: LaneId, frame: ConnectionFrame) {
@@ -540,7 +556,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     fn with_session(&mut self, key: ConnectionKey, then: impl FnOnce(&mut Session, &Environment<'_>, &mut Vec<Action>)) {
         let mut actions = std::mem::take(&mut self.actions);
         let (now, now_ms) = (self.clock.now(), self.now_ms);
-        let environment = environment(&self.config, &self.positions, key, now, now_ms, self.sessions_numbered);
+        let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
         let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
         let connection = slot.filter(|connection| connection.generation == key.generation);
         if let Some(session) = connection.and_then(Connection::session) {
@@ -577,7 +593,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Tells the lanes that a session is over.
     fn detach(&mut self, key: ConnectionKey) {
         let (now, now_ms) = (self.clock.now(), self.now_ms);
-        let environment = environment(&self.config, &self.positions, key, now, now_ms, self.sessions_numbered);
+        let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
         let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
         let Some(session) = slot.and_then(Connection::session) else { return };
         let mut actions = Vec::new();
@@ -709,6 +725,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
 fn environment<'a>(
     config: &'a ShardConfig,
+    store: u64,
     positions: &'a [LanePosition],
     key: ConnectionKey,
     now: antiphon_wire::ids::TimestampMs,
@@ -719,7 +736,7 @@ fn environment<'a>(
         now,
         monotonic_ms,
         placement: config.placement,
-        store: config.store,
+        store,
         positions,
         authenticate: config.authenticate.as_ref(),
         requests_per_second_max: config.requests_per_second_max,

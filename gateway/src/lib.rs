@@ -1,3 +1,4 @@
 //! The Antiphon node.
 
 pub mod core;
+pub mod uring;

@@ -2,6 +2,8 @@
 //! machine. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod codes;
+pub mod frame;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod position;

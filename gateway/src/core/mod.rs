@@ -1,3 +1,7 @@
 //! The node's logic, sans-IO: no clock, file, socket, thread or OS randomness in here; a test holds it to that.
 
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod http;
 pub mod io;
+pub mod websocket;

@@ -1,0 +1,173 @@
+//! Frames about conversations and their members.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::EntryBytes;
+use crate::ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId};
+
+/// `create`: makes a conversation, or finds the same one again.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Create {
+    /// `{"direct":"bob"}`: the one conversation with another user.
+    Direct(UserId),
+    /// `{"group":{…}}`: a group.
+    Group(CreateGroup),
+}
+
+/// A new group.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct CreateGroup {
+    /// The client's own name for this request: a retry with it finds the same group.
+    pub key: ClientMessageId,
+    /// May be empty.
+    #[serde(default)]
+    pub title: String,
+    /// The other members.
+    #[serde(default)]
+    pub members: Vec<UserId>,
+}
+
+/// Answers `create`.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Created {
+    /// Its id.
+    pub conversation: ConversationId,
+    /// Its log's incarnation.
+    pub epoch: Epoch,
+    /// Its last sequence.
+    pub sequence: Sequence,
+    /// Whether it existed before.
+    pub existing: bool,
+}
+
+/// `members`: adds, removes or lists.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Members {
+    /// Of what.
+    pub conversation: ConversationId,
+    /// Exactly one of these stands beside `conversation` in JSON.
+    #[serde(flatten)]
+    pub action: MembersAction,
+}
+
+/// What `members` does.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersAction {
+    /// Adds users to a group.
+    Add(Vec<UserId>),
+    /// Removes users from a group; oneself is leaving.
+    Remove(Vec<UserId>),
+    /// Lists members in order of their ids.
+    List(MembersList),
+}
+
+/// Which page of members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct MembersList {
+    /// Only members after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<UserId>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Answers `members`.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct MembersAnswer {
+    /// To `add` and `remove`: the sequence of the change, or the last one if nothing changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
+    /// To `list`: the page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<Member>>,
+    /// To `list`: what to give as `after` for the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<UserId>,
+}
+
+/// A member of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// Has read up to here.
+    pub read: Sequence,
+    /// Was delivered up to here.
+    pub delivered: Sequence,
+}
+
+/// `conversations`: lists the user's own, in order of their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Conversations {
+    /// Only conversations after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ConversationId>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Answers `conversations`.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct ConversationsAnswer {
+    /// The page.
+    pub conversations: Vec<Summary>,
+    /// What to give as `after` for the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ConversationId>,
+}
+
+/// A conversation in its member's list.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// Its id.
+    pub conversation: ConversationId,
+    /// Its log's incarnation.
+    pub epoch: Epoch,
+    /// The other member of a direct conversation; absent for a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<UserId>,
+    /// Empty for a direct conversation.
+    pub title: String,
+    /// Its last entry's sequence.
+    pub last_sequence: Sequence,
+    /// Its last entry's time.
+    pub last_time_ms: TimestampMs,
+    /// How many members.
+    pub members: u32,
+    /// The user's read pointer.
+    pub read: Sequence,
+    /// Messages after it.
+    pub unread: u64,
+    /// The last entry, if the user may see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<EntryBytes>,
+}
+
+/// `title`: gives a group a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Title {
+    /// Of what.
+    pub conversation: ConversationId,
+    /// May be empty.
+    pub title: String,
+}
+
+/// Answers `title`.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct TitleAnswer {
+    /// The change's sequence, or the last one if nothing changed.
+    pub sequence: Sequence,
+}
+
+/// The user is no longer a member of a conversation; it is as if it did not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Left {
+    /// Which.
+    pub conversation: ConversationId,
+    /// The removal's sequence.
+    pub sequence: Sequence,
+}

@@ -1,0 +1,179 @@
+//! Entries: what a conversation's log is made of, and what a `message` frame carries.
+//!
+//! An entry's archive is made once, when the engine gives it its sequence, and stays the same bytes in the log, in segments and
+//! in every recipient's frame. A message's content is the client's own bytes inside it.
+
+use rkyv::{
+    Archive, Deserialize, Serialize,
+    rancor::Error as RancorError,
+    util::AlignedVec,
+};
+
+use crate::{
+    ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
+    limits::TEXT_BYTES_MAX,
+};
+
+/// What an entry is. Numbers are for ever; 5 to 9 are reserved for edit, tombstone, reaction, pin and retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A message: the body is a [`Content`].
+    Message = 1,
+    /// Members came or went: the body is a [`MembershipChange`] archive.
+    Membership = 2,
+    /// A new title: the body is its UTF-8.
+    Title = 3,
+    /// The first entry: the body is a [`ConversationStart`] archive.
+    Created = 4,
+}
+
+/// One entry of a conversation's log.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where.
+    pub conversation: ConversationId,
+    /// The log's incarnation.
+    pub epoch: Epoch,
+    /// Its place: 1, 2, 3 …
+    pub sequence: Sequence,
+    /// Messages up to and including it.
+    pub ordinal: Ordinal,
+    /// When the server took it.
+    pub time_ms: TimestampMs,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The sender's own name for a message; zero for other kinds.
+    pub client_message_id: ClientMessageId,
+    /// Who did it.
+    pub sender: UserId,
+    /// By kind.
+    pub body: Vec<u8>,
+}
+
+impl Entry {
+    /// The entry's archive.
+    #[must_use]
+    pub fn to_archive(&self) -> AlignedVec {
+        rkyv::to_bytes::<RancorError>(self).expect("an entry has no failing serializer")
+    }
+}
+
+/// An entry's archive, as stored and sent: validate with [`EntryBytes::view`].
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct EntryBytes(pub Vec<u8>);
+
+impl EntryBytes {
+    /// Validates the bytes and looks at them in place.
+    pub fn view(&self) -> Result<&ArchivedEntry, EntryError> {
+        view_entry(&self.0)
+    }
+}
+
+/// Validates an entry's archive and looks at it in place.
+pub fn view_entry(bytes: &[u8]) -> Result<&ArchivedEntry, EntryError> {
+    rkyv::access::<ArchivedEntry, RancorError>(bytes).map_err(|_| EntryError::Archive)
+}
+
+/// Why bytes are not an entry or a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Not a valid archive.
+    #[error("not a valid archive")]
+    Archive,
+    /// A content of a kind that is not known here.
+    #[error("a content of an unknown kind")]
+    UnknownContent,
+    /// Not UTF-8.
+    #[error("text is not UTF-8")]
+    Text,
+    /// Text without a byte.
+    #[error("text is empty")]
+    Empty,
+    /// Text beyond [`TEXT_BYTES_MAX`].
+    #[error("text is longer than {TEXT_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// A message's content: one byte that tells its kind, then the kind's own form. Kind 1 is plain text: UTF-8.
+///
+/// What a client sent is kept as it is; [`Content::view`] validates it.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Content(pub Vec<u8>);
+
+/// A validated content, in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentView<'a> {
+    /// Plain text, 1 to [`TEXT_BYTES_MAX`] bytes.
+    Text(&'a str),
+}
+
+const CONTENT_TEXT: u8 = 1;
+
+impl Content {
+    /// Plain text.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        let mut bytes = Vec::with_capacity(1 + text.len());
+        bytes.push(CONTENT_TEXT);
+        bytes.extend(text.as_bytes());
+        Self(bytes)
+    }
+
+    /// Validates the bytes and looks at them in place.
+    pub fn view(&self) -> Result<ContentView<'_>, EntryError> {
+        view_content(&self.0)
+    }
+}
+
+/// Validates a content and looks at it in place.
+pub fn view_content(bytes: &[u8]) -> Result<ContentView<'_>, EntryError> {
+    match bytes.split_first() {
+        Some((&CONTENT_TEXT, text)) if text.len() > TEXT_BYTES_MAX => Err(EntryError::TooLong),
+        Some((&CONTENT_TEXT, [])) => Err(EntryError::Empty),
+        Some((&CONTENT_TEXT, text)) => std::str::from_utf8(text).map(ContentView::Text).map_err(|_| EntryError::Text),
+        _ => Err(EntryError::UnknownContent),
+    }
+}
+
+/// The body of a [`EntryKind::Membership`] entry.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct MembershipChange {
+    /// Who came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<UserId>,
+    /// Who went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<UserId>,
+}
+
+/// The body of a [`EntryKind::Created`] entry.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct ConversationStart {
+    /// Whether it is the conversation of two.
+    pub direct: bool,
+    /// Empty for a direct conversation.
+    pub title: String,
+    /// All members, the creator with them.
+    pub members: Vec<UserId>,
+}
+
+macro_rules! body {
+    ($name:ident) => {
+        impl $name {
+            /// The body's bytes.
+            #[must_use]
+            pub fn to_body(&self) -> Vec<u8> {
+                rkyv::to_bytes::<RancorError>(self).expect("a body has no failing serializer").to_vec()
+            }
+
+            /// Validates and reads a body.
+            pub fn from_body(bytes: &[u8]) -> Result<Self, EntryError> {
+                rkyv::from_bytes::<Self, RancorError>(bytes).map_err(|_| EntryError::Archive)
+            }
+        }
+    };
+}
+
+body!(MembershipChange);
+body!(ConversationStart);

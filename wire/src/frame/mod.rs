@@ -1,0 +1,78 @@
+//! Every frame of the protocol, once. [`crate::binary`] and [`crate::json`] are two encodings of these types.
+//!
+//! A client sends [`Request`]s, a server [`ServerFrame`]s. One frame is one WebSocket message. An answer has the request's id and,
+//! in JSON, the request's key; a push has no id.
+
+mod conversations;
+mod entry;
+mod messages;
+mod session;
+
+pub use conversations::*;
+pub use entry::*;
+pub use messages::*;
+pub use session::*;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Says who is there; the first request of a connection.
+    Connect(Connect),
+    /// A heartbeat.
+    Ping(Ping),
+    /// Makes a conversation.
+    Create(Create),
+    /// Adds, removes or lists members.
+    Members(Members),
+    /// Lists the user's conversations.
+    Conversations(Conversations),
+    /// Gives a group a title.
+    Title(Title),
+    /// Sends a message.
+    Send(Send),
+    /// Reads a page of history.
+    History(History),
+    /// Moves the read pointer.
+    Read(Read),
+    /// Moves the delivered pointer.
+    Delivered(Delivered),
+}
+
+/// What a server says: answers, then pushes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerFrame {
+    /// Answers `connect`.
+    Welcome(Welcome),
+    /// Answers `ping`.
+    Pong(Pong),
+    /// Answers `create`.
+    Created(Created),
+    /// Answers `members`.
+    MembersAnswer(MembersAnswer),
+    /// Answers `conversations`.
+    ConversationsAnswer(ConversationsAnswer),
+    /// Answers `title`.
+    TitleAnswer(TitleAnswer),
+    /// Answers `send`: the message is durable.
+    Ack(Ack),
+    /// Answers `history`.
+    HistoryAnswer(HistoryAnswer),
+    /// Answers `read`.
+    ReadAnswer(Marked),
+    /// Answers `delivered`.
+    DeliveredAnswer(Marked),
+    /// Answers any request that failed; without an id, the connection's own trouble.
+    Error(ErrorFrame),
+    /// A new entry of a conversation.
+    Message(EntryBytes),
+    /// Somebody's pointers moved.
+    Receipt(Receipt),
+    /// The user is no longer a member.
+    Left(Left),
+    /// Too much is missing of one conversation; page it by `history`.
+    TooFar(TooFar),
+    /// All that was missing has been sent; what follows is live.
+    CaughtUp(CaughtUp),
+    /// The server ends the connection.
+    Goodbye(Goodbye),
+}

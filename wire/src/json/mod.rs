@@ -1,0 +1,3 @@
+//! The JSON encoding: one frame a text, `{"id":7,"send":{…}}`, for any language.
+
+mod entry;

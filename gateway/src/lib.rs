@@ -1,4 +1,5 @@
 //! The Antiphon node.
 
 pub mod core;
+pub mod echo;
 pub mod uring;

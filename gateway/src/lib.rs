@@ -1,4 +1,6 @@
 //! The Antiphon node.
 
 pub mod core;
+pub mod echo;
 pub mod mesh;
+pub mod uring;

@@ -15,4 +15,5 @@ pub mod registry;
 pub mod session;
 pub mod shard;
 pub mod timers;
+pub mod token;
 pub mod websocket;

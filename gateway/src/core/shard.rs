@@ -50,7 +50,7 @@ pub struct ShardConfig {
     /// What messages are accepted.
     pub websocket: websocket::Limits,
     /// Checks tokens.
-    pub authenticate: Box<dyn Authenticate>,
+    pub authenticate: Box<dyn Authenticate + Send>,
     /// Requests a second that a session may make for long.
     pub requests_per_second_max: u32,
     /// Requests that it may make at once.
@@ -415,12 +415,16 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
     fn frames(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
         let mut input = bytes;
-        let limits = self.config.websocket;
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             let (now, now_ms) = (self.clock.now(), self.now_ms);
             let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { break };
             let Stage::Open { decoder, session, upgrade_token } = &mut connection.stage else { break };
+            let accepted = match session.encoding() {
+                Encoding::Json => websocket::Accepted::Text,
+                Encoding::Rkyv => websocket::Accepted::Binary,
+            };
+            let limits = websocket::Limits { accepted, ..self.config.websocket };
             match decoder.poll(&mut input, &limits) {
                 Ok(None) => break,
                 Ok(Some(Event::Message { payload, .. })) => {

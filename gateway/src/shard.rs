@@ -363,6 +363,7 @@ impl Handler for NodeShard {
         turn.more |= taken == REQUESTS_PER_TURN_MAX;
         let (core, wakers) = (&mut self.core, &self.wakers);
         let kept = self.mesh.send(|| core.poll_mesh(), |shard| wakers[usize::from(shard.0)].wake());
+        self.core.set_mesh_kept(self.mesh.kept());
         let retry_at_ms = kept.then_some(now_ms + MESH_RETRY_MS);
         self.publish(now_ms);
         // What happened since the last publishing shows within a second, though nothing more may happen.

@@ -32,6 +32,7 @@ fn environment(lanes: u8, positions: &[LanePosition], monotonic_ms: u64) -> Envi
         monotonic_ms,
         placement: Placement { shards: 16, lanes },
         store: 77,
+        lanes_are_busy: false,
         positions,
         authenticate: &Names,
         requests_per_second_max: 10,

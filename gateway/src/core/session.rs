@@ -55,6 +55,8 @@ pub struct Environment<'a> {
     pub placement: Placement,
     /// The store's identity.
     pub store: u64,
+    /// Too much waits for the lanes already.
+    pub lanes_are_busy: bool,
     /// By lane: everything up to here has been handed to this shard's sessions.
     pub positions: &'a [LanePosition],
     /// Checks tokens.
@@ -127,7 +129,7 @@ pub struct Session {
     /// Token bucket: what may be spent now, in thousandths of a request, and when that was.
     allowance_milli: u32,
     allowance_at_ms: u32,
-    gathers: Option<Box<BTreeMap<u32, Gather>>>,
+    gathers: BTreeMap<u32, Gather>,
     next_gather: u32,
 }
 
@@ -142,7 +144,7 @@ impl Session {
             outstanding: 0,
             allowance_milli: environment.requests_burst_max.saturating_mul(1_000),
             allowance_at_ms: environment.monotonic_ms as u32,
-            gathers: None,
+            gathers: BTreeMap::new(),
             next_gather: 1,
         }
     }
@@ -356,6 +358,17 @@ impl Session {
         self.connected = Some(Connected { user: identity.user, expires: identity.expires });
     }
 
+    /// Whether so many more requests may wait for lanes.
+    fn reserve(&self, requests: u16, environment: &Environment<'_>) -> Result<(), String> {
+        if environment.lanes_are_busy {
+            return Err(ErrorCode::Overloaded.text().into());
+        }
+        if self.outstanding + requests > OUTSTANDING_MAX {
+            return Err(format!("at most {OUTSTANDING_MAX} requests may wait for their answers"));
+        }
+        Ok(())
+    }
+
     fn forward(
         &mut self,
         id: Option<RequestId>,
@@ -365,8 +378,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let Some(connected) = &self.connected else { return };
-        if self.outstanding >= OUTSTANDING_MAX {
-            let text = format!("at most {OUTSTANDING_MAX} requests may wait for their answers");
+        if let Err(text) = self.reserve(1, environment) {
             return refuse(actions, id, ErrorCode::Overloaded, text);
         }
         let Some(conversation) = conversation_of(request, &connected.user) else {
@@ -390,8 +402,7 @@ impl Session {
     fn gather(&mut self, id: Option<RequestId>, list: Conversations, environment: &Environment<'_>, actions: &mut Vec<Action>) {
         let Some(connected) = &self.connected else { return };
         let lanes = environment.placement.lanes;
-        if self.outstanding + u16::from(lanes) > OUTSTANDING_MAX {
-            let text = format!("at most {OUTSTANDING_MAX} requests may wait for their answers");
+        if let Err(text) = self.reserve(u16::from(lanes), environment) {
             return refuse(actions, id, ErrorCode::Overloaded, text);
         }
         self.outstanding += u16::from(lanes);
@@ -399,7 +410,7 @@ impl Session {
         self.next_gather = self.next_gather.wrapping_add(1).max(1);
         let limit = list.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT).min(limits::PAGE_ITEMS_MAX) as usize;
         let gather = Gather { id, waiting: lanes, limit, found: BTreeMap::new(), more: false, failed: None };
-        self.gathers.get_or_insert_default().insert(number, gather);
+        self.gathers.insert(number, gather);
         // Lanes answer under an id of their own, so that an answer is told from an error without one.
         let frame = binary::encode_request(Some(RequestId(1)), &Request::Conversations(list));
         for lane in environment.placement.lanes() {
@@ -409,8 +420,7 @@ impl Session {
     }
 
     fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
-        let Some(gathers) = &mut self.gathers else { return };
-        let Some(gather) = gathers.get_mut(&number) else { return };
+        let Some(gather) = self.gathers.get_mut(&number) else { return };
         gather.waiting -= 1;
         match binary::decode_server(frame) {
             Ok((_, ServerFrame::ConversationsAnswer(part))) => {
@@ -423,10 +433,7 @@ impl Session {
         if gather.waiting > 0 {
             return;
         }
-        let Some(done) = gathers.remove(&number) else { return };
-        if gathers.is_empty() {
-            self.gathers = None;
-        }
+        let Some(done) = self.gathers.remove(&number) else { return };
         if let Some(error) = done.failed {
             return actions.push(Action::Send { id: done.id, frame: ServerFrame::Error(error) });
         }

@@ -15,7 +15,7 @@ use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
     frame::{ErrorFrame, ServerFrame},
-    ids::LanePosition,
+    ids::{LanePosition, TimestampMs},
 };
 
 use super::{
@@ -117,6 +117,8 @@ struct Outgoing {
     remote: VecDeque<MeshOut>,
     requests: VecDeque<(LaneId, LaneFrame)>,
     deliveries: VecDeque<(LaneId, ConnectionFrame)>,
+    /// Frames that were taken from here and wait at a full queue.
+    kept: usize,
 }
 
 impl Outgoing {
@@ -139,30 +141,58 @@ impl Outgoing {
     }
 
     fn backlog(&self) -> usize {
-        self.remote.len() + self.deliveries.len()
+        self.remote.len() + self.deliveries.len() + self.kept
+    }
+
+    fn lanes_are_busy(&self) -> bool {
+        self.remote.len() + self.requests.len() + self.kept >= MESH_BACKLOG_MAX
+    }
+}
+
+/// What sessions see of their shard.
+struct View {
+    config: ShardConfig,
+    /// The store's identity; known once all lanes are open, and no connection is accepted before.
+    store: u64,
+    /// By lane: everything up to here has been handed to this shard's sessions.
+    positions: Vec<LanePosition>,
+    sessions_numbered: u64,
+}
+
+impl View {
+    fn environment(&self, key: ConnectionKey, now: TimestampMs, monotonic_ms: u64, lanes_are_busy: bool) -> Environment<'_> {
+        Environment {
+            now,
+            monotonic_ms,
+            placement: self.config.placement,
+            store: self.store,
+            lanes_are_busy,
+            positions: &self.positions,
+            authenticate: self.config.authenticate.as_ref(),
+            requests_per_second_max: self.config.requests_per_second_max,
+            requests_burst_max: self.config.requests_burst_max,
+            connection: key.into(),
+            session_number: (u64::from(self.config.id.0) << 48) | self.sessions_numbered,
+        }
     }
 }
 
 /// One shard.
 pub struct ShardCore<F: Files, C: Clock, R: Random> {
-    config: ShardConfig,
+    view: View,
     clock: C,
     now_us: u64,
     now_ms: u64,
-    /// The store's identity; known once all lanes are open, and no connection is accepted before.
-    store: u64,
     connections: Vec<Option<Box<Connection>>>,
     dirty: Vec<ConnectionKey>,
     commands: VecDeque<Command>,
     lanes: Vec<Lane<F, C, R>>,
     outgoing: Outgoing,
-    positions: Vec<LanePosition>,
     timers: TimerWheel,
     /// Connections that are closing, in the order of their deadlines.
     closing: VecDeque<(u64, ConnectionKey)>,
     due: Vec<ConnectionKey>,
     actions: Vec<Action>,
-    sessions_numbered: u64,
     draining: bool,
     jitter: u64,
     counters: ShardCounters,
@@ -178,25 +208,23 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             remote: VecDeque::new(),
             requests: VecDeque::new(),
             deliveries: VecDeque::new(),
+            kept: 0,
         };
         Self {
             jitter: now_us ^ u64::from(config.id.0),
             outgoing,
-            config,
+            view: View { config, store: 0, positions: vec![LanePosition(0); lanes], sessions_numbered: 0 },
             clock,
             now_us,
             now_ms,
-            store: 0,
             connections: Vec::new(),
             dirty: Vec::new(),
             commands: VecDeque::new(),
             lanes: Vec::new(),
-            positions: vec![LanePosition(0); lanes],
             timers: TimerWheel::new(now_ms),
             closing: VecDeque::new(),
             due: Vec::new(),
             actions: Vec::new(),
-            sessions_numbered: 0,
             draining: false,
             counters: ShardCounters::default(),
         }
@@ -226,7 +254,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
     /// The store's identity, for clients' positions: to be told before the first connection is accepted.
     pub fn set_store(&mut self, store: u64) {
-        self.store = store;
+        self.view.store = store;
         self.jitter ^= store;
     }
 
@@ -246,13 +274,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut connection = Box::new(Connection::new(key.generation, self.now_ms));
         self.counters.accepted += 1;
         self.counters.connections += 1;
-        if self.counters.connections as usize > self.config.connections_max || self.draining {
+        if self.counters.connections as usize > self.view.config.connections_max || self.draining {
             self.counters.http_refused += 1;
             connection.outbound.push(Rc::from(http::service_unavailable(1 + (self.random() % 8) as u32)), 0);
             connection.stage = Stage::Closing { decoder: None };
         }
         self.connections[slot] = Some(connection);
-        self.timers.set(key, self.now_ms + self.config.connect_timeout_ms);
+        self.timers.set(key, self.now_ms + self.view.config.connect_timeout_ms);
         self.settle(key);
     }
 
@@ -308,7 +336,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Whether frames for lanes may be handed in now.
     #[must_use]
     pub fn may_take_requests(&self) -> bool {
-        let expected = self.config.placement.lanes().filter(|lane| self.config.placement.shard_of(*lane) == self.config.id).count();
+        let expected = self.view.config.placement.lanes().filter(|lane| self.view.config.placement.shard_of(*lane) == self.view.config.id).count();
         self.lanes.len() == expected && self.outgoing.backlog() < MESH_BACKLOG_MAX
     }
 
@@ -317,7 +345,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.run_timers();
         while self.may_take_requests() {
             let Some((lane, frame)) = self.outgoing.requests.pop_front() else { break };
-            self.lane_request(self.config.id, lane, frame);
+            self.lane_request(self.view.config.id, lane, frame);
         }
         let mut more = false;
         let mut handled = 0;
@@ -349,9 +377,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.outgoing.remote.pop_front()
     }
 
-    /// The other shard's queue is full: keep the frame, first in line again.
-    pub fn return_mesh(&mut self, out: MeshOut) {
-        self.outgoing.remote.push_front(out);
+    /// So many frames that [`Self::poll_mesh`] gave could not be handed over yet.
+    pub fn set_mesh_kept(&mut self, frames: usize) {
+        self.outgoing.kept = frames;
     }
 
     /// Says goodbye to everybody, spread over a window, and accepts nobody any more.
@@ -390,7 +418,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { return };
         let Stage::Handshake(head) = &mut connection.stage else { return };
         head.extend_from_slice(bytes);
-        match http::upgrade(head, &self.config.http) {
+        match http::upgrade(head, &self.view.config.http) {
             http::Outcome::NeedMore => {}
             http::Outcome::Respond { bytes, .. } => {
                 self.counters.http_refused += 1;
@@ -424,7 +452,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 Encoding::Json => websocket::Accepted::Text,
                 Encoding::Rkyv => websocket::Accepted::Binary,
             };
-            let limits = websocket::Limits { accepted, ..self.config.websocket };
+            let limits = websocket::Limits { accepted, ..self.view.config.websocket };
             match decoder.poll(&mut input, &limits) {
                 Ok(None) => break,
                 Ok(Some(Event::Message { payload, .. })) => {
@@ -432,7 +460,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     if session.user().is_some() {
                         connection.heard_at_ms = now_ms;
                     }
-                    let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
+                    let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
                     session.receive(payload, upgrade_token.as_deref(), &environment, &mut actions);
                 }
                 Ok(Some(Event::Ping(payload))) => {
@@ -481,7 +509,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                         self.counters.errors[error.code as usize] += 1;
                     }
                     if matches!(frame, ServerFrame::Welcome(_)) {
-                        self.sessions_numbered += 1;
+                        self.view.sessions_numbered += 1;
                         self.counters.sessions_started += 1;
                         self.counters.sessions += 1;
                         let now_ms = self.now_ms;
@@ -504,7 +532,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     }
                 }
                 Action::ToLane { lane, frame } => {
-                    let to = self.config.placement.shard_of(lane);
+                    let to = self.view.config.placement.shard_of(lane);
                     self.outgoing.request(to, lane, frame);
                 }
                 Action::End { code } => self.end(key, code, None, false),
@@ -514,7 +542,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     }
 
     fn environment(&self, key: ConnectionKey) -> Environment<'_> {
-        environment(&self.config, self.store, &self.positions, key, self.clock.now(), self.now_ms, self.sessions_numbered)
+        self.view.environment(key, self.clock.now(), self.now_ms, self.outgoing.lanes_are_busy())
     }
 
     fn lane_request(&mut self, from: ShardId, id: LaneId, frame: LaneFrame) {
@@ -553,14 +581,14 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     }
 
     fn advance(&mut self, lane: LaneId, position: LanePosition) {
-        let known = &mut self.positions[usize::from(lane.0)];
+        let known = &mut self.view.positions[usize::from(lane.0)];
         *known = position.max(*known);
     }
 
     fn with_session(&mut self, key: ConnectionKey, then: impl FnOnce(&mut Session, &Environment<'_>, &mut Vec<Action>)) {
         let mut actions = std::mem::take(&mut self.actions);
         let (now, now_ms) = (self.clock.now(), self.now_ms);
-        let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
+        let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
         let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
         let connection = slot.filter(|connection| connection.generation == key.generation);
         if let Some(session) = connection.and_then(Connection::session) {
@@ -579,7 +607,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         frame: &[u8],
         rendered: &mut [Option<Rc<[u8]>>; 2],
     ) {
-        let limit = self.config.outbound_bytes_max;
+        let limit = self.view.config.outbound_bytes_max;
         let Some(connection) = self.connection(key) else { return };
         let Some(session) = connection.session().filter(|session| session.is_live(lane)) else { return };
         let encoding = session.encoding();
@@ -597,7 +625,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Tells the lanes that a session is over.
     fn detach(&mut self, key: ConnectionKey) {
         let (now, now_ms) = (self.clock.now(), self.now_ms);
-        let environment = environment(&self.config, self.store, &self.positions, key, now, now_ms, self.sessions_numbered);
+        let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
         let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
         let Some(session) = slot.and_then(Connection::session) else { return };
         let mut actions = Vec::new();
@@ -607,7 +635,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         session.detach(&environment, &mut actions);
         for action in actions {
             if let Action::ToLane { lane, frame } = action {
-                self.outgoing.request(self.config.placement.shard_of(lane), lane, frame);
+                self.outgoing.request(self.view.config.placement.shard_of(lane), lane, frame);
             }
         }
     }
@@ -699,7 +727,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A connection's time has come, or only seems so: whatever came meanwhile has moved its deadline on.
     fn look(&mut self, key: ConnectionKey) {
         let (now_ms, now) = (self.now_ms, self.clock.now());
-        let (connect_timeout_ms, silence_ms_max) = (self.config.connect_timeout_ms, self.config.silence_ms_max);
+        let (connect_timeout_ms, silence_ms_max) = (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
         let Some(connection) = self.connection(key) else { return };
         connection.outbound.release();
         let heard_at_ms = connection.heard_at_ms;
@@ -711,7 +739,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 connection.send_frame(None, &ServerFrame::Error(error));
                 return self.end(key, CloseCode::TokenExpired, None, false);
             }
-            Some(expires) => (heard_at_ms + silence_ms_max).min(now_ms + (expires.0 - now.0)),
+            Some(expires) => (heard_at_ms + silence_ms_max).min(now_ms.saturating_add(expires.0 - now.0)),
             None => heard_at_ms + connect_timeout_ms,
         };
         if now_ms < heard_at_ms + if expires.is_some() { silence_ms_max } else { connect_timeout_ms } {
@@ -724,29 +752,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.end(key, CloseCode::ConnectTimeout, None, false);
         // A handshake that never came to an end has no closing handshake either.
         self.settle(key);
-    }
-}
-
-fn environment<'a>(
-    config: &'a ShardConfig,
-    store: u64,
-    positions: &'a [LanePosition],
-    key: ConnectionKey,
-    now: antiphon_wire::ids::TimestampMs,
-    monotonic_ms: u64,
-    sessions_numbered: u64,
-) -> Environment<'a> {
-    Environment {
-        now,
-        monotonic_ms,
-        placement: config.placement,
-        store,
-        positions,
-        authenticate: config.authenticate.as_ref(),
-        requests_per_second_max: config.requests_per_second_max,
-        requests_burst_max: config.requests_burst_max,
-        connection: key.into(),
-        session_number: (u64::from(config.id.0) << 48) | sessions_numbered,
     }
 }
 

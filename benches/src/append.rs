@@ -167,7 +167,7 @@ struct EngineBench {
 impl EngineBench {
     fn start(folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
         let (ask, asked) = mpsc::channel();
-        let (ready, opened) = mpsc::channel();
+        let (ready, opened) = mpsc::channel::<anyhow::Result<()>>();
         let waker = Waker::new()?;
         let (folder, conversations, text_bytes) = (folder.to_owned(), plan.conversations, plan.text_bytes);
         let make = move |context: &ShardContext| {

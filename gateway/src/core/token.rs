@@ -461,7 +461,8 @@ mod tests {
     fn wrong_claims_are_told_apart() {
         use TokenError::*;
         let second = |offset: i64| Value::from(NOW.0 as i64 / 1000 + offset);
-        let table: &[(Map<String, Value>, Result<(), TokenError>)] = &[
+        type Row = (Map<String, Value>, Result<(), TokenError>);
+        let table: &[Row] = &[
             (with("exp", second(-29)), Ok(())),
             (with("exp", second(-30)), Err(Expired)),
             (with("exp", second(-86_400)), Err(Expired)),

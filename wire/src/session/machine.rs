@@ -388,6 +388,7 @@ impl Session {
     /// Nothing that belongs to the connection outlives it.
     fn drop_connection(&mut self) {
         (self.hint, self.goodbye) = (Hint::None, 0);
+        self.outputs.retain(|output| !matches!(output, Output::Transmit(_)));
         let Some(work) = &mut self.work else { return };
         work.outbox.disconnected();
         // The position did not move while a gap was open, so the resume brings what waited there.

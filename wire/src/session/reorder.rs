@@ -15,6 +15,9 @@ use crate::{
 /// How often history may bring nothing new before a gap is given up: the server contradicts itself then.
 const STALLS_MAX: u8 = 5;
 
+/// A target that stands for a conversation's last sequence, which the first page tells.
+pub(super) const TO_THE_END: Sequence = Sequence(u64::MAX);
+
 /// Bounds of what waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
@@ -169,8 +172,12 @@ impl Reorder {
     }
 
     /// Up to where a gap that history can't fill is to be skipped.
-    pub(super) fn end_of_gap(&self, conversation: ConversationId) -> Sequence {
-        let Some(gap) = self.gaps.get(&conversation) else { return Sequence(0) };
+    pub(super) fn end_of_gap(&mut self, conversation: ConversationId) -> Sequence {
+        let Some(gap) = self.gaps.get_mut(&conversation) else { return Sequence(0) };
+        if gap.target == TO_THE_END {
+            // Nothing was known to be missing up to there.
+            gap.target = Sequence(0);
+        }
         // What waits can still be delivered, so the gap ends before it.
         gap.waiting.keys().next().map_or(gap.target, |first| Sequence(first.0 - 1))
     }

@@ -83,8 +83,8 @@ impl Bench {
         self.answer(id, ServerFrame::Error(ErrorFrame { code, text: String::new(), retry_after_ms }))
     }
 
-    fn page(&mut self, id: u32, first: u64, last: u64, sequences: std::ops::RangeInclusive<u64>) -> Vec<String> {
-        let entries = sequences.map(|sequence| entry(HALL, 1, sequence, "bob", 0)).collect();
+    fn page(&mut self, id: u32, first: u64, last: u64, sequences: impl IntoIterator<Item = u64>) -> Vec<String> {
+        let entries = sequences.into_iter().map(|sequence| entry(HALL, 1, sequence, "bob", 0)).collect();
         let (first, last) = (Sequence(first), Sequence(last));
         self.answer(
             id,
@@ -482,8 +482,21 @@ fn without_a_position_history_tells_what_came_meanwhile() {
     bench.connect(ResumeOutcome::Fresh);
     check(bench.caught_up(1), &["caught up"]);
     assert!(bench.session.position().is_none());
-    check(bench.page(2, 1, 3, 1..=0), &[]);
+    check(bench.page(2, 1, 5, [4]), &["hall 4", "{id:3,history:{conversation:hall,after:4,limit:200}}"]);
+    assert!(bench.session.position().is_none());
+    check(bench.page(3, 1, 5, [5]), &["hall 5"]);
     assert_eq!(bench.session.position().unwrap().position, PositionBytes(vec![1]));
+}
+
+#[test]
+fn a_refusal_of_what_came_meanwhile_skips_nothing() {
+    let mut bench = Bench::new(|_| {});
+    bench.session.open(HALL, Epoch(1), Sequence(3));
+    bench.session.start(0);
+    bench.connect(ResumeOutcome::Fresh);
+    check(bench.refuse(2, ErrorCode::Damaged, None), &[]);
+    check(bench.message(HALL, 4), &["hall 4"]);
+    assert!(bench.session.work.is_none());
 }
 
 #[test]

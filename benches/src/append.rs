@@ -59,7 +59,9 @@ pub(crate) fn run(plan: &Plan, batch_sizes: &[usize]) -> anyhow::Result<()> {
         "append    {} rounds of {} batches, texts of {} bytes, {} conversations",
         plan.rounds, plan.batches, plan.text_bytes, plan.conversations
     );
-    println!("batch | bare msg/s (min-max) | engine msg/s (min-max) | ratio | bare p50/p99 us | engine p50/p99 us | log bytes a message");
+    println!(
+        "batch | bare msg/s (min-max) | engine msg/s (min-max) | ratio | bare p50/p99 us | engine p50/p99 us | log bytes a message"
+    );
     for &batch in batch_sizes {
         compare(plan, batch)?;
     }
@@ -176,7 +178,9 @@ impl EngineBench {
             let waker = context.waker().clone();
             context.spawner().spawn(Queue::Latency, async move {
                 let opened = match files {
-                    Ok(files) => Engine::open(files, SystemClock, OsRandom, EngineOptions::new(0)).await.map_err(Into::into),
+                    Ok(files) => {
+                        Engine::open(files, SystemClock, OsRandom, EngineOptions::new(0)).await.map_err(Into::into)
+                    }
                     Err(error) => Err(anyhow::Error::from(error)),
                 };
                 match opened {

@@ -3,14 +3,7 @@
 //! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
 //! code that says so. Does not limit how many connect.
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
 
 use crate::{
     core::{

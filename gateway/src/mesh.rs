@@ -37,7 +37,8 @@ impl Mesh {
         for lane in placement.lanes() {
             with_lane[usize::from(placement.shard_of(lane).0)] = true;
         }
-        let queue = |from: usize, to: usize, needed: bool| (needed && from != to).then(|| ArrayQueue::new(QUEUE_FRAMES));
+        let queue =
+            |from: usize, to: usize, needed: bool| (needed && from != to).then(|| ArrayQueue::new(QUEUE_FRAMES));
         let pairs = || (0..shards).flat_map(|from| (0..shards).map(move |to| (from, to)));
         Arc::new(Self {
             shards,

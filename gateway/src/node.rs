@@ -97,7 +97,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     };
     let outside = Outside::start(outside_config, Arc::clone(&metrics), terminate)
         .with_context(|| format!("listen on {}", config.node.console))?;
-    let node = Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
+    let node =
+        Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
     let shards = node.start_shards(listeners, outside.address())?;
     let result = node.live(&events, address, outside.address());
     control.drain(0);
@@ -269,7 +270,12 @@ impl Node<'_> {
                         "lane open"
                     );
                     if let Some(torn) = report.torn_tail {
-                        tracing::info!(lane = lane.0, file = torn.file, offset = torn.offset, "cut off an unfinished write");
+                        tracing::info!(
+                            lane = lane.0,
+                            file = torn.file,
+                            offset = torn.offset,
+                            "cut off an unfinished write"
+                        );
                     }
                     for damage in report.damage {
                         tracing::error!(lane = lane.0, ?damage, "the log is damaged");
@@ -291,7 +297,8 @@ struct Tokens {
 impl Authenticate for Tokens {
     fn authenticate(&self, token: &str, now: TimestampMs) -> Result<Identity, (ErrorCode, String)> {
         if let Some(user) = token.strip_prefix(DEV_TOKEN_PREFIX).filter(|_| self.dev) {
-            let user = user.parse().map_err(|error| (ErrorCode::Unauthenticated, format!("the token's user {error}")))?;
+            let user =
+                user.parse().map_err(|error| (ErrorCode::Unauthenticated, format!("the token's user {error}")))?;
             return Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX) });
         }
         let claims = self.verifier.verify(token, now).map_err(|error| (error.code(), error.to_string()))?;

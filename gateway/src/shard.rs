@@ -316,10 +316,16 @@ impl NodeShard {
             sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
             shard.log_bytes.set(status.log_bytes_unflushed);
         }
-        let counters =
-            [&shard.acks, &shard.duplicates, &shard.commits, &shard.commit_records, &shard.commit_bytes, &shard.cache_hits]
-                .into_iter()
-                .chain([&shard.cache_misses, &shard.compactions]);
+        let counters = [
+            &shard.acks,
+            &shard.duplicates,
+            &shard.commits,
+            &shard.commit_records,
+            &shard.commit_bytes,
+            &shard.cache_hits,
+        ]
+        .into_iter()
+        .chain([&shard.cache_misses, &shard.compactions]);
         counters.zip(&sums[..8]).for_each(|(counter, sum)| counter.set(*sum));
         let gauges =
             [&shard.engine_pending, &shard.memtable_bytes, &shard.cache_bytes, &shard.segments, &shard.segment_bytes];

@@ -21,7 +21,11 @@ impl Authenticate for Names {
         match token {
             "expired" => Err((ErrorCode::TokenExpired, "it has".into())),
             "forged" => Err((ErrorCode::Unauthenticated, "it is".into())),
-            user => Ok(Identity { user: UserId::new(user).expect("a user id"), device: None, expires: TimestampMs(u64::MAX) }),
+            user => Ok(Identity {
+                user: UserId::new(user).expect("a user id"),
+                device: None,
+                expires: TimestampMs(u64::MAX),
+            }),
         }
     }
 }

@@ -59,7 +59,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Takes a command. Its [`Output::Answer`] follows, perhaps at once; every command is answered exactly once as long as
     /// [`Engine::run_commits`] runs.
     pub fn submit(&self, token: Token, command: Command) {
-        let refusal = crate::door::Refusal { code: antiphon_wire::codes::ErrorCode::Overloaded, text: format!("{command:?}") };
+        let refusal =
+            crate::door::Refusal { code: antiphon_wire::codes::ErrorCode::Overloaded, text: format!("{command:?}") };
         self.shared.outputs.borrow_mut().push_back(Output::Answer { token, result: Err(refusal) });
     }
 

@@ -62,7 +62,14 @@ impl Connection {
     #[must_use]
     pub fn new(generation: u32, now_ms: u64) -> Self {
         let stage = Stage::Handshake(Vec::new());
-        Self { generation, dirty: false, has_deadline: false, stage, outbound: Outbound::default(), heard_at_ms: now_ms }
+        Self {
+            generation,
+            dirty: false,
+            has_deadline: false,
+            stage,
+            outbound: Outbound::default(),
+            heard_at_ms: now_ms,
+        }
     }
 
     /// Its session, while it has one.
@@ -92,7 +99,8 @@ impl Connection {
         }
         let goodbye = Goodbye { code: code.number(), reason: code.name().into(), reconnect_after_ms };
         self.send_frame(None, &ServerFrame::Goodbye(goodbye));
-        let number = websocket::CloseCode::new(code.number()).expect("the protocol's close codes are in the private range");
+        let number =
+            websocket::CloseCode::new(code.number()).expect("the protocol's close codes are in the private range");
         self.close(Some(number), code.name());
     }
 

@@ -4,10 +4,7 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
-use std::{
-    collections::HashMap,
-    rc::Rc,
-};
+use std::{collections::HashMap, rc::Rc};
 
 use antiphon_engine::{
     Engine,
@@ -18,8 +15,8 @@ use antiphon_wire::{
     binary,
     codes::ErrorCode,
     frame::{
-        Ack, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member, MembersAction,
-        MembersAnswer, Receipt, Request, ServerFrame, Summary, TitleAnswer,
+        Ack, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
+        MembersAction, MembersAnswer, Receipt, Request, ServerFrame, Summary, TitleAnswer,
     },
     ids::{ConversationId, DeviceId, LanePosition, RequestId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
@@ -171,7 +168,13 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     /// Takes a frame from a connection's shard.
-    pub fn receive(&mut self, from: ShardId, frame: LaneFrame, now_us: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+    pub fn receive(
+        &mut self,
+        from: ShardId,
+        frame: LaneFrame,
+        now_us: u64,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
         match frame {
             LaneFrame::Attach { user, device, connection, since, known } => {
                 let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
@@ -274,7 +277,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         }
     }
 
-    fn attached(&mut self, attach: Attach, result: Result<Done, Refusal>, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+    fn attached(
+        &mut self,
+        attach: Attach,
+        result: Result<Done, Refusal>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
         let caught_up = match result {
             Ok(Done::CaughtUp(caught_up)) => caught_up,
             Ok(other) => unreachable!("the engine answers a catch-up with a catch-up, not {other:?}"),
@@ -370,9 +378,10 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
             };
             (RequestKind::Members, command)
         }
-        Request::Conversations(list) => {
-            (RequestKind::Conversations, Command::Conversations { user, after: list.after, limit: limit_of(list.limit) })
-        }
+        Request::Conversations(list) => (
+            RequestKind::Conversations,
+            Command::Conversations { user, after: list.after, limit: limit_of(list.limit) },
+        ),
         Request::Title(title) => {
             (RequestKind::Title, Command::SetTitle { user, conversation: title.conversation, title: title.title })
         }
@@ -418,7 +427,8 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
         }
         (RequestKind::Members, Done::Members { members, more }) => {
             let next = members.last().filter(|_| more).map(|last| last.user.clone());
-            let member = |member: door::Member| Member { user: member.user, read: member.read, delivered: member.delivered };
+            let member =
+                |member: door::Member| Member { user: member.user, read: member.read, delivered: member.delivered };
             let members = Some(members.into_iter().map(member).collect());
             ServerFrame::MembersAnswer(MembersAnswer { sequence: None, members, next })
         }

@@ -11,8 +11,8 @@ use antiphon_wire::{
     codec::{DecodeError, Encoding},
     codes::{CloseCode, ErrorCode},
     frame::{
-        self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Left, Limits, Pong, PositionBytes, Request,
-        Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Left, Limits, Pong,
+        PositionBytes, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
@@ -229,7 +229,13 @@ impl Session {
     }
 
     /// A lane has caught the session up.
-    pub fn caught_up(&mut self, lane: LaneId, caught_up: LaneCaughtUp, environment: &Environment<'_>, actions: &mut Vec<Action>) {
+    pub fn caught_up(
+        &mut self,
+        lane: LaneId,
+        caught_up: LaneCaughtUp,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
         if self.connected.is_none() {
             return;
         }
@@ -344,7 +350,8 @@ impl Session {
             _ => Vec::new(),
         };
         for lane in environment.placement.lanes() {
-            let (here, rest) = known.into_iter().partition(|known| environment.placement.lane_of(known.conversation) == lane);
+            let (here, rest) =
+                known.into_iter().partition(|known| environment.placement.lane_of(known.conversation) == lane);
             known = rest;
             let frame = LaneFrame::Attach {
                 user: identity.user.clone(),
@@ -399,7 +406,13 @@ impl Session {
         actions.push(Action::ToLane { lane, frame });
     }
 
-    fn gather(&mut self, id: Option<RequestId>, list: Conversations, environment: &Environment<'_>, actions: &mut Vec<Action>) {
+    fn gather(
+        &mut self,
+        id: Option<RequestId>,
+        list: Conversations,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(connected) = &self.connected else { return };
         let lanes = environment.placement.lanes;
         if let Err(text) = self.reserve(u16::from(lanes), environment) {
@@ -415,7 +428,8 @@ impl Session {
         let frame = binary::encode_request(Some(RequestId(1)), &Request::Conversations(list));
         for lane in environment.placement.lanes() {
             let (user, connection, frame) = (connected.user.clone(), environment.connection, frame.clone());
-            actions.push(Action::ToLane { lane, frame: LaneFrame::Request { user, connection, gather: number, frame } });
+            actions
+                .push(Action::ToLane { lane, frame: LaneFrame::Request { user, connection, gather: number, frame } });
         }
     }
 
@@ -467,7 +481,8 @@ fn resume_from(resume: Option<&Resume>, environment: &Environment<'_>) -> (Resum
     let Some(resume) = resume else { return (ResumeOutcome::Fresh, None) };
     match Position::from_bytes(&resume.position.0) {
         Ok(position)
-            if position.store == environment.store && position.lanes.len() == usize::from(environment.placement.lanes) =>
+            if position.store == environment.store
+                && position.lanes.len() == usize::from(environment.placement.lanes) =>
         {
             (ResumeOutcome::Resuming, Some(position.lanes))
         }

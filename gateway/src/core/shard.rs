@@ -5,10 +5,7 @@
 //! requests towards a lane by [`MESH_BACKLOG_MAX`] (beyond, clients hear `overloaded`), deliveries because a shard stops taking
 //! requests, and outputs of its engines, while too many deliveries wait ([`ShardCore::may_take_requests`]).
 
-use std::{
-    collections::VecDeque,
-    rc::Rc,
-};
+use std::{collections::VecDeque, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
@@ -160,7 +157,13 @@ struct View {
 }
 
 impl View {
-    fn environment(&self, key: ConnectionKey, now: TimestampMs, monotonic_ms: u64, lanes_are_busy: bool) -> Environment<'_> {
+    fn environment(
+        &self,
+        key: ConnectionKey,
+        now: TimestampMs,
+        monotonic_ms: u64,
+        lanes_are_busy: bool,
+    ) -> Environment<'_> {
         Environment {
             now,
             monotonic_ms,
@@ -336,7 +339,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Whether frames for lanes may be handed in now.
     #[must_use]
     pub fn may_take_requests(&self) -> bool {
-        let expected = self.view.config.placement.lanes().filter(|lane| self.view.config.placement.shard_of(*lane) == self.view.config.id).count();
+        let expected = self
+            .view
+            .config
+            .placement
+            .lanes()
+            .filter(|lane| self.view.config.placement.shard_of(*lane) == self.view.config.id)
+            .count();
         self.lanes.len() == expected && self.outgoing.backlog() < MESH_BACKLOG_MAX
     }
 
@@ -426,7 +435,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 connection.stage = Stage::Closing { decoder: None };
             }
             http::Outcome::Upgrade(upgrade) => {
-                let encoding = upgrade.subprotocol.as_deref().and_then(Encoding::from_subprotocol).unwrap_or(Encoding::Json);
+                let encoding =
+                    upgrade.subprotocol.as_deref().and_then(Encoding::from_subprotocol).unwrap_or(Encoding::Json);
                 let mut rest = head.split_off(upgrade.consumed_bytes);
                 connection.outbound.push(Rc::from(upgrade.response), 0);
                 let upgrade_token = upgrade.request.token.map(|token| token.expose().into());
@@ -585,7 +595,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         *known = position.max(*known);
     }
 
-    fn with_session(&mut self, key: ConnectionKey, then: impl FnOnce(&mut Session, &Environment<'_>, &mut Vec<Action>)) {
+    fn with_session(
+        &mut self,
+        key: ConnectionKey,
+        then: impl FnOnce(&mut Session, &Environment<'_>, &mut Vec<Action>),
+    ) {
         let mut actions = std::mem::take(&mut self.actions);
         let (now, now_ms) = (self.clock.now(), self.now_ms);
         let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
@@ -727,7 +741,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A connection's time has come, or only seems so: whatever came meanwhile has moved its deadline on.
     fn look(&mut self, key: ConnectionKey) {
         let (now_ms, now) = (self.now_ms, self.clock.now());
-        let (connect_timeout_ms, silence_ms_max) = (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
+        let (connect_timeout_ms, silence_ms_max) =
+            (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
         let Some(connection) = self.connection(key) else { return };
         connection.outbound.release();
         let heard_at_ms = connection.heard_at_ms;

@@ -164,7 +164,12 @@ impl ShardContext {
 ///
 /// # Errors
 /// See [`ShardError`].
-pub fn run_shard<H, F>(config: ShardConfig, waker: Waker, counters: Arc<ShardCounters>, make_handler: F) -> Result<(), ShardError>
+pub fn run_shard<H, F>(
+    config: ShardConfig,
+    waker: Waker,
+    counters: Arc<ShardCounters>,
+    make_handler: F,
+) -> Result<(), ShardError>
 where
     H: Handler,
     F: FnOnce(&ShardContext) -> H,
@@ -228,8 +233,11 @@ impl Shard {
         let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
             .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
-        let background =
-            glommio::executor().create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "background");
+        let background = glommio::executor().create_task_queue(
+            Shares::Static(BACKGROUND_SHARES),
+            Latency::NotImportant,
+            "background",
+        );
         let spawner = Tasks::new(background, waker.clone(), Arc::clone(&counters));
         let context =
             ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };
@@ -255,7 +263,8 @@ impl Shard {
                 self.sockets.command(command);
             }
             self.sockets.rearm(context.admission.get());
-            if turn.more || self.sockets.is_starved() || tasks.is_runnable() || self.ring.borrow_mut().has_completions() {
+            if turn.more || self.sockets.is_starved() || tasks.is_runnable() || self.ring.borrow_mut().has_completions()
+            {
                 continue;
             }
             if context.waker.set_asleep() {

@@ -67,7 +67,13 @@ impl Sleep {
         Ok(())
     }
 
-    fn poll_event(&mut self, tasks: &Tasks, seen: u64, timer: Option<&mut Timer>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_event(
+        &mut self,
+        tasks: &Tasks,
+        seen: u64,
+        timer: Option<&mut Timer>,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         if let Some(event) = &mut self.event
             && let Poll::Ready(file) = event.as_mut().poll(context)
         {

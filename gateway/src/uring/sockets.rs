@@ -174,7 +174,9 @@ impl Sockets {
 
     /// Whether the kernel holds nothing of ours.
     pub(super) fn is_drained(&self) -> bool {
-        self.table.taken() == 0 && self.sends.len() == 0 && matches!(self.accepting, Accepting::Idle | Accepting::Paused(_))
+        self.table.taken() == 0
+            && self.sends.len() == 0
+            && matches!(self.accepting, Accepting::Idle | Accepting::Paused(_))
     }
 
     /// Gives the buffers' memory back. Call when drained; else it stays with the kernel for ever.

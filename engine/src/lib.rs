@@ -3,5 +3,16 @@
 //! Logic without IO: files, clock and randomness come in through [`seams`]. Single-threaded and async; it never spawns and never
 //! blocks. Start at [`door`] for what it does, at [`seams`] for what it needs.
 
+mod bytes;
+pub mod cache;
+pub mod compaction;
 pub mod door;
+pub mod error;
+pub mod manifest;
+#[cfg(any(test, feature = "simulation"))]
+pub mod memory_files;
+pub mod row;
+pub mod runs;
 pub mod seams;
+pub mod segment;
+pub mod sorted;

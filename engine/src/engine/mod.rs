@@ -4,13 +4,16 @@
 //! one that may be slow; then [`Engine::submit`] and, after every turn, [`Engine::poll`] until it is empty; [`Engine::tick`] about once
 //! a second; at the end [`Engine::close`]. Nothing but the two futures does I/O, and nothing is spawned.
 
+mod error;
+
+pub use error::EngineError;
+
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use antiphon_wire::ids::LanePosition;
 
 use crate::{
     door::{Command, Output, Token},
-    error::EngineError,
     options::EngineOptions,
     report::{OpenReport, Status},
     seams::{Clock, Files, Random},

@@ -49,6 +49,12 @@ impl MemoryRandom {
         Self { state: Rc::new(Cell::new(seed)) }
     }
 
+    /// The seed from which the rest of the sequence goes on.
+    #[must_use]
+    pub fn peek(&self) -> u64 {
+        self.state.get()
+    }
+
     /// A number below `bound`; 0 if the bound is 0.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {

@@ -1,5 +1,7 @@
 //! Which faults are planned, and how many were injected.
 
+use super::MemoryRandom;
+
 /// A kind of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationKind {
@@ -54,4 +56,45 @@ pub struct FaultCounts {
     pub names_lost: u64,
     /// Writes that a failed sync made never durable.
     pub writes_doomed: u64,
+}
+
+/// What is to fail.
+pub(super) struct Faults {
+    pub(super) random: MemoryRandom,
+    pub(super) capacity_bytes: Option<u64>,
+    once: Vec<(OperationKind, u64)>,
+    per_million: [u32; OperationKind::ALL.len()],
+}
+
+impl Faults {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: MemoryRandom::new(seed), capacity_bytes: None, once: Vec::new(), per_million: [0; 8] }
+    }
+
+    pub(super) fn without_plan(&self) -> Self {
+        Self { capacity_bytes: self.capacity_bytes, ..Self::new(self.random.clone().peek()) }
+    }
+
+    pub(super) fn fail_nth(&mut self, kind: OperationKind, nth: u64) {
+        self.once.push((kind, nth.max(1)));
+    }
+
+    pub(super) fn fail_randomly(&mut self, kind: OperationKind, per_million: u32) {
+        self.per_million[kind as usize] = per_million;
+    }
+
+    /// Counts an operation; whether it is to fail.
+    pub(super) fn submitted(&mut self, kind: OperationKind) -> bool {
+        let mut fails = false;
+        self.once.retain_mut(|(of, left)| {
+            if *of != kind {
+                return true;
+            }
+            *left -= 1;
+            fails |= *left == 0;
+            *left > 0
+        });
+        let chance = u64::from(self.per_million[kind as usize]);
+        fails || (chance > 0 && self.random.below(1_000_000) < chance)
+    }
 }

@@ -15,7 +15,7 @@
 //!     52     4  zero
 //!     56     …  records, then zeros to the end of the page
 //! ```
-//! The first 24 bytes keep their meaning in every version. A batch begins at a page. The salt is never shown to clients, so
+//! The first 32 bytes keep their meaning in every version. A batch begins at a page. The salt is never shown to clients, so
 //! no message can contain bytes that pass for a batch.
 //!
 //! Must not do: I/O.
@@ -67,7 +67,12 @@ pub(crate) enum Fault {
     /// A beginning, but the checksum does not hold.
     Checksum,
     /// A whole batch of a newer version.
-    Newer(u16),
+    Newer {
+        /// The version.
+        version: u16,
+        /// The store that wrote it.
+        salt: u64,
+    },
 }
 
 impl Fault {
@@ -77,7 +82,7 @@ impl Fault {
             Self::None => "no batch begins here".into(),
             Self::Length => "a batch of an impossible length".into(),
             Self::Checksum => "a batch whose checksum does not hold".into(),
-            Self::Newer(version) => format!("a batch of format version {version}"),
+            Self::Newer { version, .. } => format!("a batch of format version {version}"),
         }
     }
 }
@@ -107,7 +112,7 @@ impl<'a> Batch<'a> {
             return Err(Fault::Checksum);
         }
         if version > VERSION {
-            return Err(Fault::Newer(version));
+            return Err(Fault::Newer { version, salt: header.salt });
         }
         Ok(Self { header, length, checksum, records: &whole[HEADER_BYTES..] })
     }
@@ -267,7 +272,7 @@ mod tests {
         let length = 56 + RECORD;
         let checksum = checksum_of(&bytes[..length]);
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer(2));
+        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 2, salt: 5 });
     }
 
     const RECORD: usize = 5 + 40 + 3;

@@ -10,7 +10,7 @@
 use std::rc::Rc;
 
 use antiphon_wire::{
-    frame::view_entry,
+    frame::{ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
 
@@ -76,14 +76,24 @@ impl Record {
         let kind = reader.u8()?;
         let payload = reader.take(length)?;
         match kind {
-            ENTRY => {
-                view_entry(payload).ok()?;
-                Some(Self::Entry(Rc::from(payload)))
-            }
+            ENTRY => is_entry(payload).then(|| Self::Entry(Rc::from(payload))),
             MARK => decode_mark(payload).map(Self::Mark),
             _ => None,
         }
     }
+}
+
+/// Whether the bytes are an entry that can be applied: archive, sender and body are all of their form.
+fn is_entry(archive: &[u8]) -> bool {
+    let Ok(entry) = view_entry(archive) else { return false };
+    let body: &[u8] = &entry.body;
+    let body_fits = match entry.kind {
+        ArchivedEntryKind::Message => true,
+        ArchivedEntryKind::Membership => MembershipChange::from_body(body).is_ok(),
+        ArchivedEntryKind::Title => std::str::from_utf8(body).is_ok(),
+        ArchivedEntryKind::Created => ConversationStart::from_body(body).is_ok(),
+    };
+    body_fits && UserId::new(entry.sender.as_str()).is_ok() && (1..u64::MAX).contains(&entry.sequence.0.to_native())
 }
 
 fn decode_mark(payload: &[u8]) -> Option<Mark> {

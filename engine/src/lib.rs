@@ -11,6 +11,7 @@ pub mod error;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;
+mod merge;
 pub mod row;
 pub mod runs;
 pub mod seams;

@@ -1,6 +1,9 @@
 //! What can go wrong with stored data: one error for the whole engine, every variant with what a reader of it can do.
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::{Bound, RangeBounds},
+};
 
 use crate::seams::FileError;
 
@@ -62,40 +65,55 @@ pub enum StoreError {
     EditAbandoned,
 }
 
-/// The keys that a damaged block can have held: after `after`, without it, up to `last`, with it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// The keys that a damaged part of a file can have held.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedKeys {
-    /// The last key before the block; `None` if nothing comes before it.
-    pub after: Option<Vec<u8>>,
-    /// The block's last key; `None` if the damage may concern everything after `after`.
-    pub last: Option<Vec<u8>>,
+    /// The least of them.
+    pub start: Bound<Vec<u8>>,
+    /// The greatest of them.
+    pub end: Bound<Vec<u8>>,
 }
 
 impl DamagedKeys {
     /// Damage that may concern any key.
     #[must_use]
     pub const fn all() -> Self {
-        Self { after: None, last: None }
+        Self { start: Bound::Unbounded, end: Bound::Unbounded }
     }
 
-    /// Whether the block can have held `key`.
+    /// Damage that may concern the keys `first ..= last`.
+    #[must_use]
+    pub fn between(first: &[u8], last: &[u8]) -> Self {
+        Self { start: Bound::Included(first.to_vec()), end: Bound::Included(last.to_vec()) }
+    }
+
+    /// Whether the damage may concern `key`.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.after.as_ref().is_none_or(|after| key > after.as_slice())
-            && self.last.as_ref().is_none_or(|last| key <= last.as_slice())
+        let (start, end) = (self.start.as_ref().map(Vec::as_slice), self.end.as_ref().map(Vec::as_slice));
+        RangeBounds::<[u8]>::contains(&(start, end), key)
     }
 }
 
 impl fmt::Display for DamagedKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("after ")?;
-        write_key(formatter, self.after.as_deref(), "the beginning")?;
-        formatter.write_str(" up to ")?;
-        write_key(formatter, self.last.as_deref(), "the end")
+        match &self.start {
+            Bound::Included(key) => write!(formatter, "from {}", Hex(key))?,
+            Bound::Excluded(key) => write!(formatter, "after {}", Hex(key))?,
+            Bound::Unbounded => formatter.write_str("from the beginning")?,
+        }
+        match &self.end {
+            Bound::Included(key) => write!(formatter, " up to {}", Hex(key)),
+            Bound::Excluded(key) => write!(formatter, " before {}", Hex(key)),
+            Bound::Unbounded => formatter.write_str(" to the end"),
+        }
     }
 }
 
-fn write_key(formatter: &mut fmt::Formatter<'_>, key: Option<&[u8]>, none: &str) -> fmt::Result {
-    let Some(key) = key else { return formatter.write_str(none) };
-    key.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
 }

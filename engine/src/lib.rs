@@ -17,6 +17,7 @@ pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;
 mod memtable;
+mod merge;
 mod options;
 mod report;
 pub mod row;

@@ -173,6 +173,16 @@ pub enum ReplaceError {
     Unknown(FileError),
 }
 
+impl ReplaceError {
+    /// The cause.
+    #[must_use]
+    pub fn into_file_error(self) -> FileError {
+        match self {
+            Self::Before(error) | Self::Unknown(error) => error,
+        }
+    }
+}
+
 async fn write_temporary<F: Files>(files: &F, manifest: &Manifest) -> Result<(), FileError> {
     // One may be left from an edit that failed.
     match files.remove(TEMPORARY_NAME).await {
@@ -204,7 +214,7 @@ fn encode_segment(segment: &SegmentEntry, bytes: &mut Vec<u8>) {
 fn checked_content(bytes: &[u8]) -> Result<&[u8], StoreError> {
     let mut head = Reader::new(bytes);
     let fixed = (|| Some((head.array::<8>()?, head.u32()?, head.u32()?, head.u32()?, head.u32()?)))();
-    let Some((magic, version, length, stored, _reserved)) = fixed else { return Err(damaged("too short")) };
+    let Some((magic, version, length, stored, reserved)) = fixed else { return Err(damaged("too short")) };
     if magic != MAGIC {
         return Err(damaged("does not begin as a manifest"));
     }
@@ -217,17 +227,18 @@ fn checked_content(bytes: &[u8]) -> Result<&[u8], StoreError> {
     if version > VERSION {
         return Err(StoreError::NewerVersion { file: NAME.to_owned(), found: version, supported: VERSION });
     }
-    content.get(24..).filter(|_| version == VERSION).ok_or_else(|| damaged("unknown version"))
+    content.get(24..).filter(|_| version == VERSION && reserved == 0).ok_or_else(|| damaged("unknown version"))
 }
 
 fn decode_content(content: &[u8]) -> Option<Manifest> {
     let mut reader = Reader::new(content);
     let store = reader.u64()?;
     let lane = reader.u32()?;
-    let _reserved = reader.u32()?;
+    let reserved = reader.u32()?;
     let edit = reader.u64()?;
     let next_segment = reader.u64()?;
     let flushed_position = reader.u64()?;
+    (reserved == 0).then_some(())?;
     let segment_count = reader.u32()? as usize;
     let blob_length = reader.u32()? as usize;
     // Each takes its share of the bytes, so what is there bounds what is allocated.

@@ -6,9 +6,13 @@
 mod choice;
 mod job;
 
-use std::future::Future;
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
 
 pub use choice::{Choice, RunInfo, Settings, choose};
+pub(crate) use job::Job;
 
 /// Whether a row has outlived its use: such rows are left out of what a merge writes. A reader must treat them as absent by itself,
 /// since it may meet them, or an older row that one of them hid, before the merge does.
@@ -34,4 +38,22 @@ pub struct Compacted {
     pub bytes_written: u64,
     /// Rows left out: hidden by newer ones, deleted or expired.
     pub rows_dropped: u64,
+}
+
+/// Gives way to whatever else is ready to run on the same executor, once for each call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct YieldNow;
+
+impl Pace for YieldNow {
+    async fn pause(&self) {
+        let mut yielded = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
 }

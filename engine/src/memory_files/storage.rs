@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{FaultCounts, MemoryRandom};
-use crate::seams::{AlignedBuffer, Random};
+use crate::seams::AlignedBuffer;
 
 /// A crash tears writes at this size: what disks promise to write whole.
 const SECTOR_BYTES: usize = 512;

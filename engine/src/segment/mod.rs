@@ -9,9 +9,26 @@
 //!
 //! Must not do: know what keys and values mean, or which segments exist.
 
-#[cfg(doc)]
-use crate::row::KEY_BYTES_MAX;
-use std::fmt;
+mod block;
+mod codec;
+mod cursor;
+mod filter;
+mod format;
+mod index;
+mod reader;
+mod stream;
+mod writer;
+
+use std::{cell::RefCell, fmt, rc::Rc};
+
+use crate::{cache::Cache, seams::Files};
+
+pub use format::{BLOCK_BYTES_MAX, VERSION};
+pub use reader::{SegmentReader, Verified};
+pub use writer::SegmentWriter;
+
+pub(crate) use cursor::SegmentCursor;
+pub(crate) use stream::StreamCursor;
 
 /// A segment's number in its store; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,7 +109,7 @@ pub struct SegmentStatistics {
     pub deletes: u64,
     /// Bytes of keys and values of rows that are not delete markers.
     pub live_bytes: u64,
-    /// Bytes of all blocks before compression.
+    /// Bytes of all data blocks before compression.
     pub raw_bytes: u64,
     /// Bytes of all data blocks as stored.
     pub stored_bytes: u64,
@@ -102,11 +119,26 @@ pub struct SegmentStatistics {
     pub blocks: u32,
     /// The least and greatest time that the writer was told, if it was told any.
     pub times: Option<(u64, u64)>,
-    /// The first key, at most [`KEY_BYTES_MAX`] bytes.
+    /// The first key, at most [`KEY_BYTES_MAX`](crate::row::KEY_BYTES_MAX) bytes.
     pub first_key: Vec<u8>,
     /// The last key.
     pub last_key: Vec<u8>,
 }
 
-mod reader;
-pub use reader::SegmentReader;
+/// What all segments of a store have in common. Cloning gives another handle on the same.
+#[derive(Clone)]
+pub struct SegmentContext<F: Files> {
+    pub(crate) files: F,
+    pub(crate) cache: Cache,
+    pub(crate) store: u64,
+    pub(crate) settings: SegmentSettings,
+    decoder: Rc<RefCell<codec::BlockDecoder>>,
+}
+
+impl<F: Files> SegmentContext<F> {
+    /// Segments in the folder `files` that belong to `store`, read through `cache`.
+    #[must_use]
+    pub fn new(files: F, cache: Cache, store: u64, settings: SegmentSettings) -> Self {
+        Self { files, cache, store, settings, decoder: Rc::default() }
+    }
+}

@@ -42,16 +42,3 @@ impl Signal {
         poll_fn(|context| self.poll(context)).await;
     }
 }
-
-/// Lets everything else that is ready run once.
-pub(crate) async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}

@@ -223,7 +223,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             return step;
         }
         let fresh = self.slot().resolved.take() == Some(Resolved::Fresh(message))
-            || !self.shared.sorted.runs().may_contain_piece(&keys::idempotency(self.id, message));
+            || !self.shared.sorted.runs().may_contain(&keys::idempotency(self.id, message));
         if !fresh {
             self.state.counters.idempotency_reads += 1;
             let command = Command::Send { user, conversation, client_message_id: message, body };

@@ -50,6 +50,8 @@ pub(super) struct State<D> {
     pub(super) waiting: usize,
     pub(super) closing: bool,
     pub(super) closed: bool,
+    /// The mark of an orderly close is written, or being written.
+    pub(super) close_marked: bool,
     pub(super) counters: Status,
 }
 

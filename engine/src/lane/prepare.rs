@@ -6,12 +6,12 @@
 use std::rc::Rc;
 
 use crate::{
+    compaction::{Pace, YieldNow},
     lane::{
         format::{Builder, Header},
         log::LogFile,
     },
     seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
-    signal::yield_now,
 };
 
 /// What is written at once: large enough for the disk's full speed, small enough to let commits in between.
@@ -62,7 +62,7 @@ async fn fill<F: Files>(files: &F, name: &str, bytes: u64, lane: u16, salt: u64)
         written?;
         offset += buffer.len() as u64;
         zeros = buffer;
-        yield_now().await;
+        YieldNow.pause().await;
     }
     file.sync().await
 }

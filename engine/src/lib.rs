@@ -8,6 +8,8 @@ pub mod cache;
 pub mod compaction;
 pub mod door;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;

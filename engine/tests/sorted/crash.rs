@@ -13,7 +13,12 @@ use crate::support::{Model, changes, check, create, mark, rows, settings};
 const SEEDS_PER_POINT: u64 = 6;
 
 /// Drives `future` operation by operation; before each one the disk is cut in several ways and each image is held against `check`.
-fn cut_everywhere<T>(files: &MemoryFiles, future: impl Future<Output = T>, seed: u64, check: impl Fn(MemoryFiles)) -> T {
+fn cut_everywhere<T>(
+    files: &MemoryFiles,
+    future: impl Future<Output = T>,
+    seed: u64,
+    check: impl Fn(MemoryFiles),
+) -> T {
     files.set_queued(true);
     let random = MemoryRandom::new(seed);
     let mut future = Box::pin(future);
@@ -116,7 +121,10 @@ fn an_edit_whose_future_is_dropped_refuses_later_ones() {
     let mut flush = Box::pin(sorted.flush(changes(&added), mark(1)));
     while !files.pending().iter().any(|pending| pending.name == "manifest.new") {
         assert!(flush.as_mut().now_or_never().is_none());
-        files.pending().iter().for_each(|pending| assert!(pending.name == "manifest.new" || files.release(pending.ticket)));
+        files
+            .pending()
+            .iter()
+            .for_each(|pending| assert!(pending.name == "manifest.new" || files.release(pending.ticket)));
     }
     drop(flush);
     files.set_queued(false);

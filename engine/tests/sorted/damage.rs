@@ -38,10 +38,12 @@ async fn check_against(bytes: Vec<u8>, model: &Model) -> Result<usize, StoreErro
     files.put(&SegmentId(1).file_name(), bytes);
     let reader = SegmentReader::open(&context(&files), SegmentId(1)).await?;
     let damaged = reader.verify().await?.damaged;
-    let concerns = |key: &[u8]| damaged.iter().any(|error| match error {
-        StoreError::Damaged { keys, .. } => keys.contains(key),
-        _ => false,
-    });
+    let concerns = |key: &[u8]| {
+        damaged.iter().any(|error| match error {
+            StoreError::Damaged { keys, .. } => keys.contains(key),
+            _ => false,
+        })
+    };
     for (key, value) in model {
         match reader.get(key).await {
             Ok(found) => {

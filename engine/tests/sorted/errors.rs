@@ -88,7 +88,10 @@ fn a_full_disk_gives_a_typed_error_and_loses_nothing() {
             let result = sorted.flush(changes(&added), mark(9)).await;
             assert!(matches!(result, Err(StoreError::File(FileError::Full { .. }))), "{spare}: {result:?}");
             let result = sorted.compact(&YieldNow, NEVER_EXPIRED).await;
-            assert!(spare > 2 || matches!(result, Err(StoreError::File(FileError::Full { .. }))), "{spare}: {result:?}");
+            assert!(
+                spare > 2 || matches!(result, Err(StoreError::File(FileError::Full { .. }))),
+                "{spare}: {result:?}"
+            );
             check(&sorted, &model).await;
         }
         assert!(files.counts().full > 5);
@@ -183,7 +186,10 @@ fn folders_that_are_not_this_store_are_refused_and_left_alone() {
         let result = Sorted::open(files.clone(), settings()).await.err();
         assert!(matches!(result, Some(StoreError::ForeignStore { found: 1234, .. })), "{result:?}");
         files.take_away(&name);
-        assert_eq!(Sorted::open(files.clone(), settings()).await.err(), Some(StoreError::SegmentMissing { file: name.clone() }));
+        assert_eq!(
+            Sorted::open(files.clone(), settings()).await.err(),
+            Some(StoreError::SegmentMissing { file: name.clone() })
+        );
         files.put(&name, own);
         assert_eq!(files.names(), names, "nothing was removed");
 

@@ -10,6 +10,8 @@ mod conversation;
 pub mod door;
 mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod keys;
 pub mod lane;

@@ -211,8 +211,10 @@ fn browser() -> anyhow::Result<()> {
     let antiphon = antiphon()?;
     let data = empty_folder("browser")?;
     let tests = root().join("gateway/page/tests");
-    let mut unit = program("node");
-    run_program(unit.arg("--test").current_dir(&tests))?;
+    if !tests.join("browser.mjs").is_file() {
+        bail!("gateway/page/tests/browser.mjs is not there");
+    }
+    run_program(program("npm").args(["test", "--silent"]).current_dir(&tests))?;
     let mut browser = program("node");
     browser.arg("gateway/page/tests/browser.mjs").env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data);
     run_program(&mut browser)

@@ -42,6 +42,12 @@ pub fn announcement(config: &Config, listen: SocketAddr, console: SocketAddr, de
     text
 }
 
+/// What `antiphon echo` prints when it accepts.
+#[must_use]
+pub fn echo_announcement(listen: SocketAddr, shards: usize) -> String {
+    format!("ready listen={listen} shards={shards}\n")
+}
+
 /// An address to click: a node that listens everywhere is reached on loopback from its own machine.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {

@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::process::{output, program, root};
 
 pub(crate) fn check() -> anyhow::Result<()> {
-    let names = output(&mut program("git").args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"]))?;
+    let names = output(program("git").args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"]))?;
     let mut broken = Vec::new();
     let mut count = 0;
     for name in names.lines() {

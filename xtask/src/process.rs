@@ -36,6 +36,13 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A program, at the top of the repository, that is ended if it takes longer: a foreign suite must not hang ours.
+pub(crate) fn program_within(seconds: u32, name: impl AsRef<OsStr>) -> Command {
+    let mut command = program("timeout");
+    command.args(["--kill-after=10", &seconds.to_string()]).arg(name);
+    command
+}
+
 /// The command as a person would type it.
 pub(crate) fn typed(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());

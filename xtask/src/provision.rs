@@ -19,7 +19,6 @@ const NEEDS: &[Need] = &[
         package: "build-essential",
         is_met: || is_installed("cc") && is_installed("c++"),
     },
-    Need { what: "cmake", package: "cmake", is_met: || is_installed("cmake") },
     Need { what: "Python 3", package: "python3", is_met: || is_installed("python3") },
     Need { what: "Python's venv", package: "python3-venv", is_met: || python_has("ensurepip") },
     Need { what: "Node", package: "nodejs", is_met: || is_installed("node") },
@@ -27,8 +26,9 @@ const NEEDS: &[Need] = &[
     Need {
         what: "Chromium",
         package: "chromium",
-        is_met: || is_installed("chromium") || is_installed("google-chrome"),
+        is_met: || is_installed("chromium") || std::env::var_os("ANTIPHON_CHROMIUM").is_some(),
     },
+    Need { what: "fonts", package: "fonts-dejavu-core", is_met: has_fonts },
 ];
 
 /// Python packages, pinned.
@@ -108,6 +108,10 @@ fn node_packages(folder: &str) -> anyhow::Result<()> {
     process::run(program("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&path))?;
     fs::create_dir_all(path.join("node_modules"))?;
     Ok(fs::write(stamp, lock)?)
+}
+
+fn has_fonts() -> bool {
+    fs::read_dir("/usr/share/fonts/truetype").is_ok_and(|mut folders| folders.next().is_some())
 }
 
 fn python_has(module: &str) -> bool {

@@ -133,7 +133,8 @@ fn wrong_edges(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
             continue;
         };
         for dependency in dependencies {
-            let ours = graph.contains_key(dependency);
+            // A crate may name itself to have a feature in its tests.
+            let ours = graph.contains_key(dependency) && dependency != package;
             if ours && !allowed.contains(&dependency.as_str()) {
                 wrong.push(format!("{package} must not depend on {dependency}"));
             }

@@ -40,7 +40,11 @@ class App {
     this.sidebar = new Sidebar($("conversations"), (id) => this.open(id));
     this.chat = new Chat(this.session, () => $("app").dataset.view === "chat" || !phone.matches);
     this.details = new Details(this.session, (open) => this.#view(open ? "details" : "chat"));
-    this.newDialog = new NewDialog(user, async (body) => this.open(await this.session.create(body)));
+    this.newDialog = new NewDialog(
+      user,
+      (body) => this.session.create(body),
+      (id) => this.open(id),
+    );
     this.statusTimer = null;
     this.wasOffline = false;
     this.frame = null;

@@ -27,9 +27,13 @@ export function explain(error) {
 }
 
 export class NewDialog {
-  /** @param {(body: object) => Promise<void>} create   sends `create` and opens what came of it */
-  constructor(user, create) {
-    Object.assign(this, { user, create });
+  /**
+   * @param {string} user
+   * @param {(body: object) => Promise<string>} create   sends `create`, gives the conversation
+   * @param {(id: string) => void} onCreated
+   */
+  constructor(user, create, onCreated) {
+    Object.assign(this, { user, create, onCreated });
     $("new-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -74,8 +78,10 @@ export class NewDialog {
     const group = { key: this.key, title: $("new-group-title").value.trim(), members: list };
     $("new-submit").disabled = true;
     try {
-      await this.create(this.#group ? { group } : { direct: list[0] });
+      const id = await this.create(this.#group ? { group } : { direct: list[0] });
+      // In this order: closing gives the focus back to where it was.
       $("new-dialog").close();
+      this.onCreated(id);
     } catch (error) {
       $("new-error").textContent = explain(error);
     } finally {

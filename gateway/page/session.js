@@ -22,6 +22,8 @@ const LIST_DOUBT_MS = 10_000;
 const PAGE = 200;
 const KNOWN_MAX = 1_000;
 const TEMPORARY_TRIES = 5;
+/** What a person asks for waits so long for the connection before it is refused. */
+const ONLINE_WAIT_MS = 4_000;
 const CLIENT = { name: "antiphon-page", version: "1" };
 
 export class Session {
@@ -57,6 +59,7 @@ export class Session {
     this.older = new Map();
     this.due = new Set();
     this.pointing = false;
+    this.waiters = [];
     this.outbox = new Outbox({
       storage: outboxStorage,
       env,
@@ -124,7 +127,7 @@ export class Session {
     const timeline = this.timelines.get(id);
     if (!timeline || timeline.atStart) return Promise.resolve(0);
     if (!this.older.has(id)) {
-      const work = this.#call("history", { conversation: id, before: timeline.before, limit })
+      const work = this.#callWhenOnline("history", { conversation: id, before: timeline.before, limit })
         .then((answer) => {
           const count = timeline.prepend(answer);
           if (count > 0) this.#changed(timeline);
@@ -146,7 +149,7 @@ export class Session {
   }
 
   async create(body) {
-    const created = await this.#call("create", body);
+    const created = await this.#callWhenOnline("create", body);
     if (!this.timelines.has(created.conversation)) await this.#refreshList();
     if (!this.timelines.has(created.conversation)) {
       // The list lags behind; what is known from here will do until it comes.
@@ -159,17 +162,17 @@ export class Session {
   }
 
   async addMembers(id, names) {
-    const answer = await this.#call("members", { conversation: id, add: names });
+    const answer = await this.#callWhenOnline("members", { conversation: id, add: names });
     this.#expect(id, answer.sequence);
   }
 
   async removeMember(id, name) {
-    const answer = await this.#call("members", { conversation: id, remove: [name] });
+    const answer = await this.#callWhenOnline("members", { conversation: id, remove: [name] });
     if (name !== this.user) this.#expect(id, answer.sequence);
   }
 
   async rename(id, title) {
-    const answer = await this.#call("title", { conversation: id, title });
+    const answer = await this.#callWhenOnline("title", { conversation: id, title });
     this.#expect(id, answer.sequence);
   }
 
@@ -239,6 +242,7 @@ export class Session {
       if (timeline.read > timeline.readConfirmed) this.due.add(timeline.id);
     }
     this.outbox.opened();
+    for (const waiter of this.waiters.splice(0)) waiter();
     this.#pointersSoon();
     this.#refreshWatched();
     this.#emit("status");
@@ -478,6 +482,16 @@ export class Session {
   }
 
   // ---- Helpers ----------------------------------------------------------------------------------------------------------
+
+  async #callWhenOnline(kind, body) {
+    if (!this.caughtUp) {
+      await new Promise((resolve) => {
+        this.waiters.push(resolve);
+        this.env.setTimeout(resolve, ONLINE_WAIT_MS);
+      });
+    }
+    return this.#call(kind, body);
+  }
 
   /** A request that is repeated a few times while the server says that it may work later. */
   async #call(kind, body) {

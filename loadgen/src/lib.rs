@@ -1,0 +1,11 @@
+//! Antiphon's load generator: an open loop of messages over any number of connections, every one checked while it is measured.
+//!
+//! Read top-down: [`run`] takes the options through the phases of a run; client threads ([`workload`]) each drive their
+//! connections over a ring ([`driver`]), plan their sends ([`arrivals`]), check what arrives ([`checker`]) and measure it
+//! ([`measure`]); [`report`] tells the outcome. Only [`driver`] holds `unsafe` code.
+
+pub mod arrivals;
+pub mod clock;
+pub mod driver;
+pub mod random;
+pub mod websocket;

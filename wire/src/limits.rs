@@ -45,6 +45,10 @@ pub const RESUME_ENTRIES_PER_CONVERSATION_MAX: usize = 200;
 /// Most bytes of missing entries that a resume streams over all conversations of a lane; beyond, `too_far` for the rest.
 pub const RESUME_BYTES_MAX: usize = 512 * 1024;
 
+/// Longest encoded position in `connect`: twice what this version makes (138 bytes), so that a node which can't read another
+/// version's position still takes the frame and answers `reset`.
+pub const POSITION_BYTES_MAX: usize = 276;
+
 /// Longest token in `connect`.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 

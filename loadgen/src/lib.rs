@@ -5,7 +5,11 @@
 //! ([`measure`]); [`report`] tells the outcome. Only [`driver`] holds `unsafe` code.
 
 pub mod arrivals;
+pub mod checker;
 pub mod clock;
 pub mod driver;
+pub mod measure;
 pub mod random;
+pub mod token;
 pub mod websocket;
+pub mod workload;

@@ -12,6 +12,8 @@ use crate::clock::Nanoseconds;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
+    /// Wait: others are not ready.
+    Hold,
     /// Establish all connections.
     Connect,
     /// Make the groups.
@@ -37,10 +39,11 @@ impl Control {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Connect,
-            1 => Phase::Groups,
-            2 => Phase::Load,
-            3 => Phase::Drain,
+            0 => Phase::Hold,
+            1 => Phase::Connect,
+            2 => Phase::Groups,
+            3 => Phase::Load,
+            4 => Phase::Drain,
             _ => Phase::Stop,
         }
     }
@@ -102,6 +105,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// 1 as soon as the thread has made its ring.
+    ready,
     /// Connections that were welcomed at least once.
     established,
     /// Connections that are welcome now.

@@ -87,6 +87,9 @@ impl Worker {
     /// The group was created, or members were added.
     pub(super) fn group_answered(&mut self, links: &mut Links, slot: u32, sequence: Sequence, now_ns: Nanoseconds) {
         let group = self.checker.conversation_of(slot);
+        if self.checker.is_started(group) {
+            return;
+        }
         let others = self.checker.members_of(group).len() as u32 - 1;
         let added = &mut self.groups.added[group as usize];
         *added = (*added + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(others);

@@ -109,7 +109,9 @@ impl Worker {
             (ServerFrame::Message(entry), None) => self.entry(slot, &entry, Path::Pushed, now_ns),
             (ServerFrame::Ack(ack), Some(id)) => self.acked(slot, id, &ack, now_ns),
             (ServerFrame::Pong(pong), Some(_)) => self.keep_position(slot, pong.position.map(|position| position.0)),
-            (ServerFrame::Welcome(welcome), Some(_)) => {
+            (ServerFrame::Welcome(welcome), Some(request::CONNECT))
+                if self.connections.list[slot as usize].state == State::Greeting =>
+            {
                 if welcome.resume == ResumeOutcome::Reset {
                     self.counters.resets.add(1);
                 }

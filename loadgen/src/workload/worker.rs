@@ -108,6 +108,7 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
         buffers: options.buffers,
     })?;
     let mut worker = Worker::new(options);
+    worker.counters.ready.set(1);
     while worker.phase != Phase::Stop {
         let now_ns = worker.clock.now_ns();
         worker.tick(driver.links(), now_ns);
@@ -120,11 +121,12 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
 impl Worker {
     fn new(options: WorkerOptions) -> Self {
         let WorkerOptions { plan, share, control, counters, clock, seconds, .. } = options;
-        let group_size = plan.group_size.max(1);
+        // Without groups the checker only has to know that no entry may come at all.
+        let group_size = if plan.group_size == 0 { share.count } else { plan.group_size };
         let groups = if plan.group_size == 0 { 0 } else { share.count.div_ceil(group_size) };
         Self {
             random: Random::new(plan.seed, u64::from(share.thread)),
-            phase: Phase::Connect,
+            phase: Phase::Hold,
             connections: Connections::new(&plan, share),
             groups: Groups::new(groups),
             conversations: (0..groups).map(|group| super::groups::conversation_id(&plan, share, group)).collect(),
@@ -148,7 +150,9 @@ impl Worker {
 
     fn tick(&mut self, links: &mut Links, now_ns: Nanoseconds) {
         self.follow_phase();
-        self.connect_due(links, now_ns);
+        if self.phase != Phase::Hold {
+            self.connect_due(links, now_ns);
+        }
         self.heartbeat_due(links, now_ns);
         match self.phase {
             Phase::Groups => self.groups_due(links, now_ns),
@@ -157,7 +161,7 @@ impl Worker {
                 self.resends_due(links, now_ns);
                 self.second_due(now_ns);
             }
-            Phase::Connect | Phase::Stop => {}
+            Phase::Hold | Phase::Connect | Phase::Stop => {}
         }
         self.counters.unacked.set(self.pending.len() as u64);
         self.counters.undelivered.set(self.checker.undelivered());
@@ -182,7 +186,8 @@ impl Worker {
 
     fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
         let arrival_ns = self.arrivals.as_ref().and_then(Arrivals::peek_ns).unwrap_or(Nanoseconds::MAX);
-        (now_ns + SLEEP_NS_MAX).min(arrival_ns).min(self.connections.next_wake_ns(now_ns))
+        let connect_ns = if self.phase == Phase::Hold { Nanoseconds::MAX } else { self.connections.next_wake_ns(now_ns) };
+        (now_ns + SLEEP_NS_MAX).min(arrival_ns).min(connect_ns)
     }
 
     /// Sends the samples of a second away when it is over.

@@ -149,7 +149,9 @@ impl Checker {
             ..Conversation::default()
         };
         Self {
-            members: std::iter::repeat_with(Member::default).take(members as usize).collect(),
+            members: std::iter::repeat_with(Member::default)
+                .take(members as usize)
+                .collect(),
             conversations: sizes.map(conversation).collect(),
             members_per_conversation,
             stored: vec![0; (STORED_WINDOW / 64) as usize].into(),
@@ -190,7 +192,12 @@ impl Checker {
     #[must_use]
     pub fn contiguous(&self, member: u32) -> u64 {
         let member = &self.members[member as usize];
-        let first_hole = member.holes.iter().flat_map(|holes| holes.iter()).map(|hole| hole.from - 1).min();
+        let first_hole = member
+            .holes
+            .iter()
+            .flat_map(|holes| holes.iter())
+            .map(|hole| hole.from - 1)
+            .min();
         first_hole.unwrap_or(member.last)
     }
 
@@ -201,7 +208,13 @@ impl Checker {
     }
 
     /// An entry came to a member.
-    pub fn received(&mut self, member: u32, sequence: u64, identity: Identity, path: Path) -> Verdict {
+    pub fn received(
+        &mut self,
+        member: u32,
+        sequence: u64,
+        identity: Identity,
+        path: Path,
+    ) -> Verdict {
         let index = self.conversation_of(member);
         match self.conversations[index as usize].baseline {
             Some(baseline) if sequence > baseline => {}
@@ -246,7 +259,14 @@ impl Checker {
     pub fn announced(&mut self, member: u32, last: u64) {
         let from = self.members[member as usize].last + 1;
         if last >= from {
-            self.open_hole(member, Hole { from, to: last, announced: true });
+            self.open_hole(
+                member,
+                Hole {
+                    from,
+                    to: last,
+                    announced: true,
+                },
+            );
             self.members[member as usize].last = last;
         }
     }
@@ -272,11 +292,22 @@ impl Checker {
     #[must_use]
     pub fn finish(&self) -> Violations {
         let mut violations = self.violations;
-        let holes = self.members.iter().flat_map(|member| member.holes.iter()).flat_map(|holes| holes.iter());
+        let holes = self
+            .members
+            .iter()
+            .flat_map(|member| member.holes.iter())
+            .flat_map(|holes| holes.iter());
         violations.gap += holes.map(|hole| hole.to - hole.from + 1).sum::<u64>();
         for conversation in &self.conversations {
-            let missing = |slot: &Slot| if slot.acked { u64::from(slot.members_left) } else { 0 };
-            violations.lost += conversation.slots.iter().map(missing).sum::<u64>() + conversation.let_go_left;
+            let missing = |slot: &Slot| {
+                if slot.acked {
+                    u64::from(slot.members_left)
+                } else {
+                    0
+                }
+            };
+            violations.lost +=
+                conversation.slots.iter().map(missing).sum::<u64>() + conversation.let_go_left;
         }
         violations
     }
@@ -288,14 +319,37 @@ impl Checker {
             let from = state.last + 1;
             state.last = sequence;
             if sequence > from {
-                self.open_hole(member, Hole { from, to: sequence - 1, announced: false });
+                self.open_hole(
+                    member,
+                    Hole {
+                        from,
+                        to: sequence - 1,
+                        announced: false,
+                    },
+                );
             }
             return true;
         }
-        let Some(holes) = &mut state.holes else { return false };
-        let Some(index) = holes.iter().position(|hole| (hole.from..=hole.to).contains(&sequence)) else { return false };
+        let Some(holes) = &mut state.holes else {
+            return false;
+        };
+        let Some(index) = holes
+            .iter()
+            .position(|hole| (hole.from..=hole.to).contains(&sequence))
+        else {
+            return false;
+        };
         let hole = holes.swap_remove(index);
-        let rest = [Hole { to: sequence - 1, ..hole }, Hole { from: sequence + 1, ..hole }];
+        let rest = [
+            Hole {
+                to: sequence - 1,
+                ..hole
+            },
+            Hole {
+                from: sequence + 1,
+                ..hole
+            },
+        ];
         holes.extend(rest.into_iter().filter(|rest| rest.from <= rest.to));
         if holes.is_empty() {
             state.holes = None;
@@ -310,23 +364,39 @@ impl Checker {
         let holes = self.members[member as usize].holes.get_or_insert_default();
         holes.push(hole);
         if holes.len() > HOLES_MAX {
-            let oldest = holes.iter().enumerate().min_by_key(|(_, hole)| hole.from).map_or(0, |(index, _)| index);
+            let oldest = holes
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, hole)| hole.from)
+                .map_or(0, |(index, _)| index);
             let given_up = holes.swap_remove(oldest);
             self.violations.gap += given_up.to - given_up.from + 1;
         }
     }
 
     /// Brings what was seen under a sequence together with what others saw, and lets `note` mark the slot, if it is still kept.
-    fn observe(&mut self, conversation: u32, sequence: u64, identity: Identity, note: impl FnOnce(&mut Slot)) {
+    fn observe(
+        &mut self,
+        conversation: u32,
+        sequence: u64,
+        identity: Identity,
+        note: impl FnOnce(&mut Slot),
+    ) {
         let state = &mut self.conversations[conversation as usize];
-        let Some(offset) = sequence.checked_sub(state.first) else { return };
+        let Some(offset) = sequence.checked_sub(state.first) else {
+            return;
+        };
         if offset >= 2 * SLOTS_MAX as u64 {
             // No honest server is so far ahead of its slowest member; keep memory bounded.
             self.violations.mismatch += 1;
             return;
         }
         while state.slots.len() as u64 <= offset {
-            state.slots.push_back(Slot { identity: None, members_left: state.members, acked: false });
+            state.slots.push_back(Slot {
+                identity: None,
+                members_left: state.members,
+                acked: false,
+            });
         }
         let slot = &mut state.slots[offset as usize];
         match slot.identity {
@@ -357,7 +427,12 @@ impl Checker {
                 state.let_go_left -= 1;
                 self.undelivered = self.undelivered.saturating_sub(1);
             }
-            Some(offset) if state.slots.get(offset as usize).is_some_and(|slot| slot.acked) => {
+            Some(offset)
+                if state
+                    .slots
+                    .get(offset as usize)
+                    .is_some_and(|slot| slot.acked) =>
+            {
                 self.undelivered = self.undelivered.saturating_sub(1);
             }
             _ => {}
@@ -369,7 +444,8 @@ impl Checker {
     fn forget_finished(&mut self, conversation: u32) {
         let state = &mut self.conversations[conversation as usize];
         while let Some(slot) = state.slots.front().copied() {
-            let finished = slot.members_left == 0 && (slot.acked || slot.identity == Some(Identity::Other));
+            let finished =
+                slot.members_left == 0 && (slot.acked || slot.identity == Some(Identity::Other));
             if !finished && state.slots.len() <= SLOTS_MAX {
                 break;
             }
@@ -425,7 +501,10 @@ mod tests {
                 assert_eq!(push(&mut checker, member, sequence), Verdict::First);
             }
         }
-        assert_eq!((checker.finish(), checker.undelivered()), (Violations::default(), 0));
+        assert_eq!(
+            (checker.finish(), checker.undelivered()),
+            (Violations::default(), 0)
+        );
         assert!(checker.conversations[0].slots.is_empty());
     }
 
@@ -434,8 +513,8 @@ mod tests {
         check(
             |checker| {
                 (0..MEMBERS).for_each(|member| {
-            push(checker, member, 11);
-        });
+                    push(checker, member, 11);
+                });
                 checker.acked(0, 11, message(11));
             },
             Violations::default(),
@@ -458,7 +537,10 @@ mod tests {
                 push(checker, 0, 11);
                 assert_eq!(push(checker, 0, 11), Verdict::Again);
             },
-            Violations { duplicate: 1, ..Violations::default() },
+            Violations {
+                duplicate: 1,
+                ..Violations::default()
+            },
         );
     }
 
@@ -468,11 +550,14 @@ mod tests {
             |checker| {
                 for sequence in [11, 12] {
                     (0..MEMBERS).for_each(|member| {
-            checker.received(member, sequence, message(1), Path::Pushed);
-        });
+                        checker.received(member, sequence, message(1), Path::Pushed);
+                    });
                 }
             },
-            Violations { duplicate: 1, ..Violations::default() },
+            Violations {
+                duplicate: 1,
+                ..Violations::default()
+            },
         );
     }
 
@@ -483,17 +568,24 @@ mod tests {
                 push(checker, 0, 11);
                 push(checker, 0, 14);
             },
-            Violations { gap: 2, ..Violations::default() },
+            Violations {
+                gap: 2,
+                ..Violations::default()
+            },
         );
         check(
             |checker| {
                 checker.acked(0, 11, message(11));
                 checker.acked(0, 12, message(12));
                 (0..MEMBERS).for_each(|member| {
-            push(checker, member, 12);
-        });
+                    push(checker, member, 12);
+                });
             },
-            Violations { gap: 3, lost: 3, ..Violations::default() },
+            Violations {
+                gap: 3,
+                lost: 3,
+                ..Violations::default()
+            },
         );
     }
 
@@ -502,10 +594,13 @@ mod tests {
         check(
             |checker| {
                 [12, 11, 13].into_iter().for_each(|sequence| {
-            push(checker, 0, sequence);
-        });
+                    push(checker, 0, sequence);
+                });
             },
-            Violations { order: 1, ..Violations::default() },
+            Violations {
+                order: 1,
+                ..Violations::default()
+            },
         );
     }
 
@@ -515,7 +610,13 @@ mod tests {
         checker.acked(0, 11, message(11));
         push(&mut checker, 0, 11);
         assert_eq!(checker.undelivered(), 2);
-        assert_eq!(checker.finish(), Violations { lost: 2, ..Violations::default() });
+        assert_eq!(
+            checker.finish(),
+            Violations {
+                lost: 2,
+                ..Violations::default()
+            }
+        );
     }
 
     #[test]
@@ -528,7 +629,13 @@ mod tests {
             push(&mut checker, 1, sequence);
         }
         assert!(checker.conversations[0].slots.len() <= SLOTS_MAX);
-        assert_eq!(checker.finish(), Violations { lost: count, ..Violations::default() });
+        assert_eq!(
+            checker.finish(),
+            Violations {
+                lost: count,
+                ..Violations::default()
+            }
+        );
         (11..11 + count - 1).for_each(|sequence| {
             push(&mut checker, 2, sequence);
         });
@@ -537,7 +644,10 @@ mod tests {
 
     #[test]
     fn two_messages_under_one_sequence_are_found() {
-        let mismatch = Violations { mismatch: 1, ..Violations::default() };
+        let mismatch = Violations {
+            mismatch: 1,
+            ..Violations::default()
+        };
         check(
             |checker| {
                 push(checker, 0, 11);
@@ -548,8 +658,8 @@ mod tests {
         check(
             |checker| {
                 (0..MEMBERS).for_each(|member| {
-            push(checker, member, 11);
-        });
+                    push(checker, member, 11);
+                });
                 checker.acked(0, 11, message(98));
             },
             mismatch,
@@ -568,7 +678,13 @@ mod tests {
             });
             assert_eq!(checker.contiguous(0), 19);
         };
-        check(events, Violations { gap: 1, ..Violations::default() });
+        check(
+            events,
+            Violations {
+                gap: 1,
+                ..Violations::default()
+            },
+        );
         check(
             |checker| {
                 events(checker);

@@ -24,7 +24,8 @@ impl Machine {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let value = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map_or(String::new(), |(_, value)| value.trim().to_owned())
+            line.and_then(|line| line.split_once(':'))
+                .map_or(String::new(), |(_, value)| value.trim().to_owned())
         };
         let memory = value(&read("/proc/meminfo"), "MemTotal");
         Self {
@@ -32,7 +33,9 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_bytes: memory.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource").trim().to_owned(),
+            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+                .trim()
+                .to_owned(),
         }
     }
 }
@@ -44,6 +47,9 @@ mod tests {
     #[test]
     fn this_machine_has_cores_memory_and_a_kernel() {
         let machine = Machine::this();
-        assert!(machine.cores > 0 && machine.memory_bytes > 0 && !machine.kernel.is_empty(), "{machine:?}");
+        assert!(
+            machine.cores > 0 && machine.memory_bytes > 0 && !machine.kernel.is_empty(),
+            "{machine:?}"
+        );
     }
 }

@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use anyhow::anyhow;
 use plotters::{
-    coord::{Shift, ranged1d::{AsRangedCoord, ValueFormatter}},
+    coord::{
+        Shift,
+        ranged1d::{AsRangedCoord, ValueFormatter},
+    },
     prelude::*,
 };
 
@@ -29,7 +32,14 @@ pub(super) enum Colour {
 }
 
 impl Colour {
-    const ALL: [Self; 6] = [Self::Ink, Self::Grid, Self::First, Self::Second, Self::Third, Self::Fourth];
+    const ALL: [Self; 6] = [
+        Self::Ink,
+        Self::Grid,
+        Self::First,
+        Self::Second,
+        Self::Third,
+        Self::Fourth,
+    ];
 
     /// The page's variable.
     pub(super) fn variable(self) -> &'static str {
@@ -57,8 +67,18 @@ pub(super) struct Line {
 
 /// Latency (logarithmic) over the percentile (logarithmic in what is left above it).
 pub(super) fn percentiles(lines: &[Line]) -> anyhow::Result<String> {
-    let last = lines.iter().flat_map(|line| &line.points).map(|&(nines, _)| nines).fold(2.0, f64::max);
-    draw(lines, 0.0..last, latency_range(lines).log_scale(), &percentile_label, &latency_label)
+    let last = lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|&(nines, _)| nines)
+        .fold(2.0, f64::max);
+    draw(
+        lines,
+        0.0..last,
+        latency_range(lines).log_scale(),
+        &percentile_label,
+        &latency_label,
+    )
 }
 
 /// Where a quantile stands on the axis of [`percentiles`]: the number of its nines.
@@ -68,13 +88,29 @@ pub(super) fn nines(quantile: f64) -> f64 {
 
 /// Latency (logarithmic) over seconds.
 pub(super) fn latency_timeline(lines: &[Line]) -> anyhow::Result<String> {
-    draw(lines, seconds_range(lines), latency_range(lines).log_scale(), &seconds_label, &latency_label)
+    draw(
+        lines,
+        seconds_range(lines),
+        latency_range(lines).log_scale(),
+        &seconds_label,
+        &latency_label,
+    )
 }
 
 /// A rate, from 0, over seconds.
 pub(super) fn rate_timeline(lines: &[Line]) -> anyhow::Result<String> {
-    let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, rate)| rate).fold(1.0, f64::max);
-    draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|rate| format!("{rate:.0}/s"))
+    let highest = lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|&(_, rate)| rate)
+        .fold(1.0, f64::max);
+    draw(
+        lines,
+        seconds_range(lines),
+        0.0..highest * 1.1,
+        &seconds_label,
+        &|rate| format!("{rate:.0}/s"),
+    )
 }
 
 fn draw<Y>(
@@ -89,11 +125,21 @@ where
     Y::CoordDescType: ValueFormatter<f64>,
 {
     let mut svg = String::new();
-    draw_on(&SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area(), lines, x, y, x_label, y_label)
-        .map_err(|error| anyhow!("can't draw a plot: {error}"))?;
+    draw_on(
+        &SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area(),
+        lines,
+        x,
+        y,
+        x_label,
+        y_label,
+    )
+    .map_err(|error| anyhow!("can't draw a plot: {error}"))?;
     for colour in Colour::ALL {
         let RGBColor(red, green, blue) = colour.placeholder();
-        svg = svg.replace(&format!("#{red:02X}{green:02X}{blue:02X}"), colour.variable());
+        svg = svg.replace(
+            &format!("#{red:02X}{green:02X}{blue:02X}"),
+            colour.variable(),
+        );
     }
     Ok(svg)
 }
@@ -123,33 +169,54 @@ where
         .axis_style(grid)
         .bold_line_style(grid)
         .light_line_style(TRANSPARENT)
-        .label_style(("sans-serif", 13).into_font().color(&ink))
+        .label_style(("sans-serif", 14).into_font().color(&ink))
         .y_labels(6)
         .x_label_formatter(x_label)
         .y_label_formatter(y_label)
         .draw()
         .map_err(|error| error.to_string())?;
     for line in lines {
-        let series = LineSeries::new(line.points.clone(), line.colour.placeholder().stroke_width(2));
-        chart.draw_series(series).map_err(|error| error.to_string())?;
+        let series = LineSeries::new(
+            line.points.clone(),
+            line.colour.placeholder().stroke_width(2),
+        );
+        chart
+            .draw_series(series)
+            .map_err(|error| error.to_string())?;
     }
     Ok(area.present().map_err(|error| error.to_string())?)
 }
 
 fn seconds_range(lines: &[Line]) -> Range<f64> {
-    let last = lines.iter().flat_map(|line| &line.points).map(|&(second, _)| second).fold(1.0, f64::max);
+    let last = lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|&(second, _)| second)
+        .fold(1.0, f64::max);
     0.0..last
 }
 
 fn latency_range(lines: &[Line]) -> Range<f64> {
-    let values = || lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).filter(|&value| value > 0.0);
-    let lowest = values().fold(LATENCY_US_LIMITS.end, f64::min).max(LATENCY_US_LIMITS.start);
+    let values = || {
+        lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .map(|&(_, value)| value)
+            .filter(|&value| value > 0.0)
+    };
+    let lowest = values()
+        .fold(LATENCY_US_LIMITS.end, f64::min)
+        .max(LATENCY_US_LIMITS.start);
     let highest = values().fold(lowest * 10.0, f64::max);
     lowest * 0.8..highest * 1.25
 }
 
 fn seconds_label(second: &f64) -> String {
-    format!("{second:.0} s")
+    if (second - second.round()).abs() > 0.01 {
+        String::new()
+    } else {
+        format!("{second:.0} s")
+    }
 }
 
 fn latency_label(microseconds: &f64) -> String {
@@ -174,15 +241,29 @@ mod tests {
 
     #[test]
     fn percentiles_are_labelled_by_their_nines() {
-        assert_eq!([0.0, 1.0, 2.0, 3.0, 5.0, 2.5].map(|nines| percentile_label(&nines)), ["0 %", "90 %", "99 %", "99.9 %", "99.999 %", ""]);
+        assert_eq!(
+            [0.0, 1.0, 2.0, 3.0, 5.0, 2.5].map(|nines| percentile_label(&nines)),
+            ["0 %", "90 %", "99 %", "99.9 %", "99.999 %", ""]
+        );
         assert!((nines(0.99) - 2.0).abs() < 1e-9 && nines(1.0) < 9.1);
     }
 
     #[test]
     fn plots_hold_their_lines_in_the_colours_of_the_page() {
-        let lines = [Line { name: "a", colour: Colour::Third, points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)] }];
-        for svg in [percentiles(&lines).unwrap(), latency_timeline(&lines).unwrap(), rate_timeline(&lines).unwrap()] {
-            assert!(svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"), "{svg}");
+        let lines = [Line {
+            name: "a",
+            colour: Colour::Third,
+            points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)],
+        }];
+        for svg in [
+            percentiles(&lines).unwrap(),
+            latency_timeline(&lines).unwrap(),
+            rate_timeline(&lines).unwrap(),
+        ] {
+            assert!(
+                svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"),
+                "{svg}"
+            );
             assert!(!svg.contains("#0102"), "{svg}");
         }
     }
@@ -190,7 +271,12 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_no_failure() {
         for plot in [percentiles, latency_timeline, rate_timeline] {
-            plot(&[Line { name: "a", colour: Colour::First, points: Vec::new() }]).unwrap();
+            plot(&[Line {
+                name: "a",
+                colour: Colour::First,
+                points: Vec::new(),
+            }])
+            .unwrap();
         }
     }
 }

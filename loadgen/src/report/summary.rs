@@ -28,9 +28,17 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.command == "chat" {
         write_chat(out, report)?;
     }
-    writeln!(out, "connect       {}", quantiles(&report.latency_us.connect))?;
+    writeln!(
+        out,
+        "connect       {}",
+        quantiles(&report.latency_us.connect)
+    )?;
     if report.latency_us.resume.count > 0 {
-        writeln!(out, "resume        {}", quantiles(&report.latency_us.resume))?;
+        writeln!(
+            out,
+            "resume        {}",
+            quantiles(&report.latency_us.resume)
+        )?;
     }
     if let Some(server) = &report.server {
         writeln!(
@@ -41,7 +49,11 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
             server.bytes_per_connection,
         )?;
     }
-    writeln!(out, "kernel        {:.0} bytes of slab a connection, both ends", report.kernel.slab_bytes_per_connection)?;
+    writeln!(
+        out,
+        "kernel        {:.0} bytes of slab a connection, both ends",
+        report.kernel.slab_bytes_per_connection
+    )?;
     let generator = &report.generator;
     writeln!(
         out,
@@ -61,7 +73,12 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         out,
         "violations    order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}",
-        violations.order, violations.gap, violations.duplicate, violations.lost, violations.mismatch, violations.foreign,
+        violations.order,
+        violations.gap,
+        violations.duplicate,
+        violations.lost,
+        violations.mismatch,
+        violations.foreign,
     )?;
     writeln!(out, "{}", if report.passed() { "passed" } else { "FAILED" })
 }
@@ -78,14 +95,33 @@ fn write_chat(out: &mut String, report: &Report) -> std::fmt::Result {
         messages.rejected,
         messages.retried,
     )?;
-    writeln!(out, "send→ack      {}", quantiles(&report.latency_us.send_to_ack))?;
-    writeln!(out, "send→deliver  {}", quantiles(&report.latency_us.send_to_deliver))?;
-    writeln!(out, "lateness      {}", quantiles(&report.generator.late_us))
+    writeln!(
+        out,
+        "send→ack      {}",
+        quantiles(&report.latency_us.send_to_ack)
+    )?;
+    writeln!(
+        out,
+        "send→deliver  {}",
+        quantiles(&report.latency_us.send_to_deliver)
+    )?;
+    writeln!(
+        out,
+        "lateness      {}",
+        quantiles(&report.generator.late_us)
+    )
 }
 
 fn quantiles(values: &Quantiles) -> String {
-    let parts = [("p50", values.p50), ("p99", values.p99), ("p99.9", values.p999), ("max", values.max)];
-    parts.map(|(name, microseconds)| format!("{name} {:>9}", duration(microseconds))).join("  ")
+    let parts = [
+        ("p50", values.p50),
+        ("p99", values.p99),
+        ("p99.9", values.p999),
+        ("max", values.max),
+    ];
+    parts
+        .map(|(name, microseconds)| format!("{name} {:>9}", duration(microseconds)))
+        .join("  ")
 }
 
 /// Microseconds in the unit that reads best.
@@ -110,15 +146,28 @@ mod tests {
     fn the_summary_names_the_verdict_and_the_figures() {
         let mut report = super::super::tests::sample();
         let good = text(&report);
-        assert!(good.ends_with("passed\n") && good.contains("send→deliver  p50") && !good.contains("NOT VALID"), "{good}");
+        assert!(
+            good.ends_with("passed\n")
+                && good.contains("send→deliver  p50")
+                && !good.contains("NOT VALID"),
+            "{good}"
+        );
         report.violations.gap = 3;
         report.invalid_because.push("late".to_owned());
         let bad = text(&report);
-        assert!(bad.ends_with("FAILED\n") && bad.contains("gap 3") && bad.contains("NOT VALID     late"), "{bad}");
+        assert!(
+            bad.ends_with("FAILED\n")
+                && bad.contains("gap 3")
+                && bad.contains("NOT VALID     late"),
+            "{bad}"
+        );
     }
 
     #[test]
     fn durations_read_well() {
-        assert_eq!([7, 1_500, 2_000_000].map(duration), ["7 µs", "1.50 ms", "2.00 s"]);
+        assert_eq!(
+            [7, 1_500, 2_000_000].map(duration),
+            ["7 µs", "1.50 ms", "2.00 s"]
+        );
     }
 }

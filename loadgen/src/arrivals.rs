@@ -37,19 +37,11 @@ impl Arrivals {
         end_ns: Nanoseconds,
         random: Random,
     ) -> Self {
-        let mut arrivals = Self {
-            spread,
-            rate_per_second,
-            next_ns: start_ns as f64,
-            end_ns,
-            random,
-        };
+        let mut arrivals = Self { spread, rate_per_second, next_ns: start_ns as f64, end_ns, random };
         match spread {
             Spread::Poisson => arrivals.advance(),
             // Threads with the same rate must not all send in the same instant.
-            Spread::Fixed => {
-                arrivals.next_ns += arrivals.random.unit() * SECOND_NS as f64 / rate_per_second
-            }
+            Spread::Fixed => arrivals.next_ns += arrivals.random.unit() * SECOND_NS as f64 / rate_per_second,
         }
         arrivals
     }
@@ -105,8 +97,7 @@ mod tests {
     fn poisson_gaps_vary_as_much_as_their_mean_and_fixed_ones_do_not() {
         let deviation_over_mean = |gaps: &[f64]| {
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-            let variance =
-                gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+            let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
             variance.sqrt() / mean
         };
         assert!((deviation_over_mean(&gaps(Spread::Poisson, 1_000.0)) - 1.0).abs() < 0.02);
@@ -115,35 +106,19 @@ mod tests {
 
     #[test]
     fn the_plan_does_not_depend_on_when_it_is_asked() {
-        let plan = || {
-            Arrivals::new(
-                Spread::Poisson,
-                100.0,
-                SECOND_NS,
-                3 * SECOND_NS,
-                Random::new(9, 0),
-            )
-        };
+        let plan = || Arrivals::new(Spread::Poisson, 100.0, SECOND_NS, 3 * SECOND_NS, Random::new(9, 0));
         let (mut late, mut prompt) = (plan(), plan());
         let late: Vec<_> = std::iter::from_fn(|| late.take_due(10 * SECOND_NS)).collect();
-        let prompt: Vec<_> = (0..4_000)
-            .filter_map(|ms| prompt.take_due(ms * 1_000_000))
-            .collect();
+        let prompt: Vec<_> = (0..4_000).filter_map(|ms| prompt.take_due(ms * 1_000_000)).collect();
         assert_eq!(late.len(), prompt.len());
         assert_eq!(late, prompt);
-        assert!(
-            late.iter()
-                .all(|&at| (SECOND_NS..3 * SECOND_NS).contains(&at))
-        );
+        assert!(late.iter().all(|&at| (SECOND_NS..3 * SECOND_NS).contains(&at)));
     }
 
     #[test]
     fn no_rate_no_arrival() {
         for spread in [Spread::Poisson, Spread::Fixed] {
-            assert_eq!(
-                Arrivals::new(spread, 0.0, 0, Nanoseconds::MAX, Random::new(1, 0)).peek_ns(),
-                None
-            );
+            assert_eq!(Arrivals::new(spread, 0.0, 0, Nanoseconds::MAX, Random::new(1, 0)).peek_ns(), None);
         }
     }
 }

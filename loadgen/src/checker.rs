@@ -149,9 +149,7 @@ impl Checker {
             ..Conversation::default()
         };
         Self {
-            members: std::iter::repeat_with(Member::default)
-                .take(members as usize)
-                .collect(),
+            members: std::iter::repeat_with(Member::default).take(members as usize).collect(),
             conversations: sizes.map(conversation).collect(),
             members_per_conversation,
             stored: vec![0; (STORED_WINDOW / 64) as usize].into(),
@@ -192,12 +190,7 @@ impl Checker {
     #[must_use]
     pub fn contiguous(&self, member: u32) -> u64 {
         let member = &self.members[member as usize];
-        let first_hole = member
-            .holes
-            .iter()
-            .flat_map(|holes| holes.iter())
-            .map(|hole| hole.from - 1)
-            .min();
+        let first_hole = member.holes.iter().flat_map(|holes| holes.iter()).map(|hole| hole.from - 1).min();
         first_hole.unwrap_or(member.last)
     }
 
@@ -208,13 +201,7 @@ impl Checker {
     }
 
     /// An entry came to a member.
-    pub fn received(
-        &mut self,
-        member: u32,
-        sequence: u64,
-        identity: Identity,
-        path: Path,
-    ) -> Verdict {
+    pub fn received(&mut self, member: u32, sequence: u64, identity: Identity, path: Path) -> Verdict {
         let index = self.conversation_of(member);
         match self.conversations[index as usize].baseline {
             Some(baseline) if sequence > baseline => {}
@@ -259,14 +246,7 @@ impl Checker {
     pub fn announced(&mut self, member: u32, last: u64) {
         let from = self.members[member as usize].last + 1;
         if last >= from {
-            self.open_hole(
-                member,
-                Hole {
-                    from,
-                    to: last,
-                    announced: true,
-                },
-            );
+            self.open_hole(member, Hole { from, to: last, announced: true });
             self.members[member as usize].last = last;
         }
     }
@@ -292,22 +272,13 @@ impl Checker {
     #[must_use]
     pub fn finish(&self) -> Violations {
         let mut violations = self.violations;
-        let holes = self
-            .members
-            .iter()
-            .flat_map(|member| member.holes.iter())
-            .flat_map(|holes| holes.iter());
+        let holes = self.members.iter().flat_map(|member| member.holes.iter()).flat_map(|holes| holes.iter());
         violations.gap += holes.map(|hole| hole.to - hole.from + 1).sum::<u64>();
         for conversation in &self.conversations {
             let missing = |slot: &Slot| {
-                if slot.acked {
-                    u64::from(slot.members_left)
-                } else {
-                    0
-                }
+                if slot.acked { u64::from(slot.members_left) } else { 0 }
             };
-            violations.lost +=
-                conversation.slots.iter().map(missing).sum::<u64>() + conversation.let_go_left;
+            violations.lost += conversation.slots.iter().map(missing).sum::<u64>() + conversation.let_go_left;
         }
         violations
     }
@@ -319,37 +290,18 @@ impl Checker {
             let from = state.last + 1;
             state.last = sequence;
             if sequence > from {
-                self.open_hole(
-                    member,
-                    Hole {
-                        from,
-                        to: sequence - 1,
-                        announced: false,
-                    },
-                );
+                self.open_hole(member, Hole { from, to: sequence - 1, announced: false });
             }
             return true;
         }
         let Some(holes) = &mut state.holes else {
             return false;
         };
-        let Some(index) = holes
-            .iter()
-            .position(|hole| (hole.from..=hole.to).contains(&sequence))
-        else {
+        let Some(index) = holes.iter().position(|hole| (hole.from..=hole.to).contains(&sequence)) else {
             return false;
         };
         let hole = holes.swap_remove(index);
-        let rest = [
-            Hole {
-                to: sequence - 1,
-                ..hole
-            },
-            Hole {
-                from: sequence + 1,
-                ..hole
-            },
-        ];
+        let rest = [Hole { to: sequence - 1, ..hole }, Hole { from: sequence + 1, ..hole }];
         holes.extend(rest.into_iter().filter(|rest| rest.from <= rest.to));
         if holes.is_empty() {
             state.holes = None;
@@ -364,24 +316,14 @@ impl Checker {
         let holes = self.members[member as usize].holes.get_or_insert_default();
         holes.push(hole);
         if holes.len() > HOLES_MAX {
-            let oldest = holes
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, hole)| hole.from)
-                .map_or(0, |(index, _)| index);
+            let oldest = holes.iter().enumerate().min_by_key(|(_, hole)| hole.from).map_or(0, |(index, _)| index);
             let given_up = holes.swap_remove(oldest);
             self.violations.gap += given_up.to - given_up.from + 1;
         }
     }
 
     /// Brings what was seen under a sequence together with what others saw, and lets `note` mark the slot, if it is still kept.
-    fn observe(
-        &mut self,
-        conversation: u32,
-        sequence: u64,
-        identity: Identity,
-        note: impl FnOnce(&mut Slot),
-    ) {
+    fn observe(&mut self, conversation: u32, sequence: u64, identity: Identity, note: impl FnOnce(&mut Slot)) {
         let state = &mut self.conversations[conversation as usize];
         let Some(offset) = sequence.checked_sub(state.first) else {
             return;
@@ -392,11 +334,7 @@ impl Checker {
             return;
         }
         while state.slots.len() as u64 <= offset {
-            state.slots.push_back(Slot {
-                identity: None,
-                members_left: state.members,
-                acked: false,
-            });
+            state.slots.push_back(Slot { identity: None, members_left: state.members, acked: false });
         }
         let slot = &mut state.slots[offset as usize];
         match slot.identity {
@@ -427,12 +365,7 @@ impl Checker {
                 state.let_go_left -= 1;
                 self.undelivered = self.undelivered.saturating_sub(1);
             }
-            Some(offset)
-                if state
-                    .slots
-                    .get(offset as usize)
-                    .is_some_and(|slot| slot.acked) =>
-            {
+            Some(offset) if state.slots.get(offset as usize).is_some_and(|slot| slot.acked) => {
                 self.undelivered = self.undelivered.saturating_sub(1);
             }
             _ => {}
@@ -444,8 +377,7 @@ impl Checker {
     fn forget_finished(&mut self, conversation: u32) {
         let state = &mut self.conversations[conversation as usize];
         while let Some(slot) = state.slots.front().copied() {
-            let finished =
-                slot.members_left == 0 && (slot.acked || slot.identity == Some(Identity::Other));
+            let finished = slot.members_left == 0 && (slot.acked || slot.identity == Some(Identity::Other));
             if !finished && state.slots.len() <= SLOTS_MAX {
                 break;
             }
@@ -501,10 +433,7 @@ mod tests {
                 assert_eq!(push(&mut checker, member, sequence), Verdict::First);
             }
         }
-        assert_eq!(
-            (checker.finish(), checker.undelivered()),
-            (Violations::default(), 0)
-        );
+        assert_eq!((checker.finish(), checker.undelivered()), (Violations::default(), 0));
         assert!(checker.conversations[0].slots.is_empty());
     }
 
@@ -537,10 +466,7 @@ mod tests {
                 push(checker, 0, 11);
                 assert_eq!(push(checker, 0, 11), Verdict::Again);
             },
-            Violations {
-                duplicate: 1,
-                ..Violations::default()
-            },
+            Violations { duplicate: 1, ..Violations::default() },
         );
     }
 
@@ -554,10 +480,7 @@ mod tests {
                     });
                 }
             },
-            Violations {
-                duplicate: 1,
-                ..Violations::default()
-            },
+            Violations { duplicate: 1, ..Violations::default() },
         );
     }
 
@@ -568,10 +491,7 @@ mod tests {
                 push(checker, 0, 11);
                 push(checker, 0, 14);
             },
-            Violations {
-                gap: 2,
-                ..Violations::default()
-            },
+            Violations { gap: 2, ..Violations::default() },
         );
         check(
             |checker| {
@@ -581,11 +501,7 @@ mod tests {
                     push(checker, member, 12);
                 });
             },
-            Violations {
-                gap: 3,
-                lost: 3,
-                ..Violations::default()
-            },
+            Violations { gap: 3, lost: 3, ..Violations::default() },
         );
     }
 
@@ -597,10 +513,7 @@ mod tests {
                     push(checker, 0, sequence);
                 });
             },
-            Violations {
-                order: 1,
-                ..Violations::default()
-            },
+            Violations { order: 1, ..Violations::default() },
         );
     }
 
@@ -610,13 +523,7 @@ mod tests {
         checker.acked(0, 11, message(11));
         push(&mut checker, 0, 11);
         assert_eq!(checker.undelivered(), 2);
-        assert_eq!(
-            checker.finish(),
-            Violations {
-                lost: 2,
-                ..Violations::default()
-            }
-        );
+        assert_eq!(checker.finish(), Violations { lost: 2, ..Violations::default() });
     }
 
     #[test]
@@ -629,13 +536,7 @@ mod tests {
             push(&mut checker, 1, sequence);
         }
         assert!(checker.conversations[0].slots.len() <= SLOTS_MAX);
-        assert_eq!(
-            checker.finish(),
-            Violations {
-                lost: count,
-                ..Violations::default()
-            }
-        );
+        assert_eq!(checker.finish(), Violations { lost: count, ..Violations::default() });
         (11..11 + count - 1).for_each(|sequence| {
             push(&mut checker, 2, sequence);
         });
@@ -644,10 +545,7 @@ mod tests {
 
     #[test]
     fn two_messages_under_one_sequence_are_found() {
-        let mismatch = Violations {
-            mismatch: 1,
-            ..Violations::default()
-        };
+        let mismatch = Violations { mismatch: 1, ..Violations::default() };
         check(
             |checker| {
                 push(checker, 0, 11);
@@ -678,13 +576,7 @@ mod tests {
             });
             assert_eq!(checker.contiguous(0), 19);
         };
-        check(
-            events,
-            Violations {
-                gap: 1,
-                ..Violations::default()
-            },
-        );
+        check(events, Violations { gap: 1, ..Violations::default() });
         check(
             |checker| {
                 events(checker);

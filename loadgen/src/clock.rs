@@ -22,9 +22,7 @@ impl Clock {
     /// Starts at 0 now.
     #[must_use]
     pub fn start() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 
     /// Nanoseconds since the start.

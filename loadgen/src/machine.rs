@@ -1,19 +1,14 @@
-//! The machine that a run was made on, for the report.
+//! The machine that a run was made on, for the report: what `tuning` tells, and the clock that measured.
 
 use std::fs;
 
 /// What a reader of figures wants to know about a machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Machine {
-    /// The processor's name.
-    pub cpu: String,
-    /// Cores that this process may use.
-    pub cores: usize,
-    /// All memory.
-    pub memory_bytes: u64,
-    /// The kernel's release.
-    pub kernel: String,
-    /// The clock that measures: `tsc`, `kvm-clock` …
+    /// Processor, memory, kernel, limits.
+    #[serde(flatten)]
+    pub facts: antiphon_tuning::Machine,
+    /// The kernel's clock source: `tsc`, `kvm-clock` …
     pub clock_source: String,
 }
 
@@ -21,21 +16,10 @@ impl Machine {
     /// This machine.
     #[must_use]
     pub fn this() -> Self {
-        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        let value = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':'))
-                .map_or(String::new(), |(_, value)| value.trim().to_owned())
-        };
-        let memory = value(&read("/proc/meminfo"), "MemTotal");
+        let clock_source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
         Self {
-            cpu: value(&read("/proc/cpuinfo"), "model name"),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_bytes: memory.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-                .trim()
-                .to_owned(),
+            facts: antiphon_tuning::machine(),
+            clock_source: clock_source.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
         }
     }
 }
@@ -45,11 +29,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_cores_memory_and_a_kernel() {
-        let machine = Machine::this();
-        assert!(
-            machine.cores > 0 && machine.memory_bytes > 0 && !machine.kernel.is_empty(),
-            "{machine:?}"
-        );
+    fn facts_and_clock_stand_side_by_side() {
+        let json = serde_json::to_value(Machine::this()).unwrap();
+        for name in ["cpu", "cores", "memory_bytes", "kernel", "clock_source"] {
+            assert!(json.get(name).is_some(), "{name}: {json}");
+        }
     }
 }

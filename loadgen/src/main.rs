@@ -36,8 +36,7 @@ fn write_reports(options: &CommonOptions, report: &Report) -> anyhow::Result<()>
         std::fs::write(file, json).with_context(|| format!("can't write {}", file.display()))?;
     }
     if let Some(file) = &options.html {
-        std::fs::write(file, html::page(report)?)
-            .with_context(|| format!("can't write {}", file.display()))?;
+        std::fs::write(file, html::page(report)?).with_context(|| format!("can't write {}", file.display()))?;
     }
     Ok(())
 }

@@ -74,14 +74,7 @@ impl Second {
     /// An empty one.
     #[must_use]
     pub fn new(index: u64) -> Self {
-        Self {
-            index,
-            offered: 0,
-            acked: 0,
-            delivered: 0,
-            send_to_ack: histogram(2),
-            send_to_deliver: histogram(2),
-        }
+        Self { index, offered: 0, acked: 0, delivered: 0, send_to_ack: histogram(2), send_to_deliver: histogram(2) }
     }
 
     /// Adds another thread's sample of the same second.
@@ -89,12 +82,8 @@ impl Second {
         self.offered += other.offered;
         self.acked += other.acked;
         self.delivered += other.delivered;
-        self.send_to_ack
-            .add(&other.send_to_ack)
-            .expect("all have the same bounds");
-        self.send_to_deliver
-            .add(&other.send_to_deliver)
-            .expect("all have the same bounds");
+        self.send_to_ack.add(&other.send_to_ack).expect("all have the same bounds");
+        self.send_to_deliver.add(&other.send_to_deliver).expect("all have the same bounds");
     }
 
     /// Whether nothing happened.

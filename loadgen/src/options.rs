@@ -162,9 +162,7 @@ impl Command {
     pub fn plan(&self) -> anyhow::Result<Plan> {
         let common = self.common();
         positive(common.seconds, "--seconds")?;
-        common
-            .connect_rate
-            .map_or(Ok(()), |rate| positive(rate, "--connect-rate"))?;
+        common.connect_rate.map_or(Ok(()), |rate| positive(rate, "--connect-rate"))?;
         let (host, target, path) = parse_target(&common.target)?;
         let tokens = match &common.token_key {
             Some(file) => Tokens::from_key_file(file)?,
@@ -190,18 +188,9 @@ impl Command {
             connects_per_second: common.connect_rate,
         };
         if let Self::Chat(chat) = self {
-            ensure!(
-                chat.rate >= 0.0 && chat.rate.is_finite(),
-                "--rate must not be negative"
-            );
-            ensure!(
-                chat.warmup_seconds >= 0.0 && chat.drain_seconds >= 0.0,
-                "a time must not be negative"
-            );
-            ensure!(
-                common.connections >= 2,
-                "a chat needs two connections at least"
-            );
+            ensure!(chat.rate >= 0.0 && chat.rate.is_finite(), "--rate must not be negative");
+            ensure!(chat.warmup_seconds >= 0.0 && chat.drain_seconds >= 0.0, "a time must not be negative");
+            ensure!(common.connections >= 2, "a chat needs two connections at least");
             plan.group_size = chat.group_size.min(common.connections);
             plan.text_bytes = chat.text_bytes as usize;
             plan.rate_per_second = chat.rate;
@@ -235,10 +224,7 @@ fn nanoseconds(seconds: f64) -> u64 {
 }
 
 fn positive(value: f64, name: &str) -> anyhow::Result<()> {
-    ensure!(
-        value > 0.0 && value.is_finite(),
-        "{name} must be more than 0"
-    );
+    ensure!(value > 0.0 && value.is_finite(), "{name} must be more than 0");
     Ok(())
 }
 
@@ -246,20 +232,10 @@ fn parse_target(target: &str) -> anyhow::Result<(String, SocketAddr, String)> {
     let Some(rest) = target.strip_prefix("ws://") else {
         bail!("--target must begin with ws:// (TLS is not spoken yet): {target}");
     };
-    let (host, path) = rest
-        .find('/')
-        .map_or((rest, ""), |slash| rest.split_at(slash));
-    let path = if matches!(path, "" | "/") {
-        PATH_DEFAULT
-    } else {
-        path
-    };
-    let mut addresses = host
-        .to_socket_addrs()
-        .with_context(|| format!("--target names no HOST:PORT: {target}"))?;
-    let address = addresses
-        .next()
-        .with_context(|| format!("{host} has no address"))?;
+    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let path = if matches!(path, "" | "/") { PATH_DEFAULT } else { path };
+    let mut addresses = host.to_socket_addrs().with_context(|| format!("--target names no HOST:PORT: {target}"))?;
+    let address = addresses.next().with_context(|| format!("{host} has no address"))?;
     Ok((host.to_owned(), address, path.to_owned()))
 }
 
@@ -274,36 +250,18 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &str) -> anyhow::Result<CommandLine> {
-        Ok(CommandLine::try_parse_from(
-            std::iter::once("loadgen").chain(arguments.split_whitespace()),
-        )?)
+        Ok(CommandLine::try_parse_from(std::iter::once("loadgen").chain(arguments.split_whitespace()))?)
     }
 
     #[test]
     fn the_interface_of_scripts_is_understood() {
         let chat = "chat --target ws://127.0.0.1:18080 --connections 2000 --rate 5000 --seconds 20 --json f";
         let plan = parse(chat).unwrap().command.plan().unwrap();
-        assert_eq!(
-            (plan.connections, plan.group_size, plan.rate_per_second),
-            (2_000, 20, 5_000.0)
-        );
-        assert_eq!(
-            (plan.target.port(), plan.host.as_str(), plan.path.as_str()),
-            (18_080, "127.0.0.1:18080", "/ws")
-        );
-        let idle = parse(
-            "idle --target ws://127.0.0.1:18080/x --connections 100000 --seconds 20 --json f",
-        )
-        .unwrap()
-        .command;
-        assert_eq!(
-            (
-                idle.threads(),
-                idle.plan().unwrap().path.as_str(),
-                idle.plan().unwrap().group_size
-            ),
-            (6, "/x", 0)
-        );
+        assert_eq!((plan.connections, plan.group_size, plan.rate_per_second), (2_000, 20, 5_000.0));
+        assert_eq!((plan.target.port(), plan.host.as_str(), plan.path.as_str()), (18_080, "127.0.0.1:18080", "/ws"));
+        let idle =
+            parse("idle --target ws://127.0.0.1:18080/x --connections 100000 --seconds 20 --json f").unwrap().command;
+        assert_eq!((idle.threads(), idle.plan().unwrap().path.as_str(), idle.plan().unwrap().group_size), (6, "/x", 0));
     }
 
     #[test]
@@ -320,12 +278,7 @@ mod tests {
             "idle --connections 10 --seconds 1 --target ws://127.0.0.1",
             "idle --connections 10 --seconds 1 --connect-rate 0",
         ] {
-            assert!(
-                parse(arguments)
-                    .and_then(|line| line.command.plan())
-                    .is_err(),
-                "{arguments}"
-            );
+            assert!(parse(arguments).and_then(|line| line.command.plan()).is_err(), "{arguments}");
         }
     }
 

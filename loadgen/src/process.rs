@@ -29,9 +29,7 @@ impl Process {
     /// This process.
     #[must_use]
     pub fn own() -> Self {
-        Self {
-            pid: std::process::id(),
-        }
+        Self { pid: std::process::id() }
     }
 
     /// The process that listens on a local address, if it can be found.
@@ -48,9 +46,7 @@ impl Process {
             .collect();
         let processes = fs::read_dir("/proc").ok()?.flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|&pid| holds_any(pid, &inodes))
-            .min()
-            .map(|pid| Self { pid })
+        pids.filter(|&pid| holds_any(pid, &inodes)).min().map(|pid| Self { pid })
     }
 
     /// What it uses now; `None` if it is gone.
@@ -58,10 +54,7 @@ impl Process {
     pub fn usage(&self) -> Option<Usage> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        Some(Usage {
-            rss_bytes: kibibytes(&status, "VmRSS:")? * 1024,
-            cpu_seconds: cpu_seconds(&stat)?,
-        })
+        Some(Usage { rss_bytes: kibibytes(&status, "VmRSS:")? * 1024, cpu_seconds: cpu_seconds(&stat)? })
     }
 
     /// Its command line.
@@ -102,23 +95,12 @@ fn holds_any(pid: u32, sockets: &[String]) -> bool {
     let Ok(descriptors) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else {
         return false;
     };
-    let targets = descriptors
-        .flatten()
-        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-    targets.into_iter().any(|target| {
-        sockets
-            .iter()
-            .any(|socket| target.as_os_str() == socket.as_str())
-    })
+    let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    targets.into_iter().any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))?
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .ok()
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().trim_end_matches(" kB").parse().ok()
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
@@ -136,19 +118,13 @@ mod tests {
     #[test]
     fn the_listener_of_a_port_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(
-            Process::listening_on(listener.local_addr().unwrap()),
-            Some(Process::own())
-        );
+        assert_eq!(Process::listening_on(listener.local_addr().unwrap()), Some(Process::own()));
     }
 
     #[test]
     fn usage_of_this_process_makes_sense() {
         let usage = Process::own().usage().unwrap();
-        assert!(
-            usage.rss_bytes > 100_000 && usage.cpu_seconds < 10_000.0,
-            "{usage:?}"
-        );
+        assert!(usage.rss_bytes > 100_000 && usage.cpu_seconds < 10_000.0, "{usage:?}");
         assert!(slab_bytes().unwrap() > 100_000);
     }
 

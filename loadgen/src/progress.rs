@@ -24,8 +24,8 @@ impl Progress {
     #[must_use]
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}")
-                .expect("the template is valid");
+            let style =
+                ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}").expect("the template is valid");
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
@@ -44,11 +44,7 @@ impl Progress {
 
     /// How far it is; `text` is asked only when it is shown.
     pub fn show(&mut self, text: impl FnOnce() -> String) {
-        let every = if self.bar.is_some() {
-            CHANGES_EVERY
-        } else {
-            LINES_EVERY
-        };
+        let every = if self.bar.is_some() { CHANGES_EVERY } else { LINES_EVERY };
         if self.last.is_some_and(|last| last.elapsed() < every) {
             return;
         }

@@ -12,9 +12,7 @@ impl Random {
     /// The same seed and stream give the same numbers; streams of one seed are independent.
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self {
-            state: mix(seed) ^ mix(stream.wrapping_add(0x5851_F42D_4C95_7F2D)),
-        }
+        Self { state: mix(seed) ^ mix(stream.wrapping_add(0x5851_F42D_4C95_7F2D)) }
     }
 
     /// Any 64 bits.
@@ -65,9 +63,6 @@ mod tests {
         for _ in 0..100_000 {
             hits[random.below(10) as usize] += 1;
         }
-        assert!(
-            hits.iter().all(|&count| (9_500..10_500).contains(&count)),
-            "{hits:?}"
-        );
+        assert!(hits.iter().all(|&count| (9_500..10_500).contains(&count)), "{hits:?}");
     }
 }

@@ -18,8 +18,8 @@ use crate::{
     process::{Process, Usage, settle, slab_bytes},
     progress::Progress,
     report::{
-        ConnectionFigures, GeneratorFigures, KernelFigures, LATE_US_MAX, Latency, MessageFigures,
-        Percentiles, Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, curve,
+        ConnectionFigures, GeneratorFigures, KernelFigures, LATE_US_MAX, Latency, MessageFigures, Percentiles,
+        Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, curve,
     },
     workload::{
         connections::CONNECTION_BYTES,
@@ -104,10 +104,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             command,
             control: Arc::new(Control::default()),
-            counters: shares
-                .iter()
-                .map(|_| Arc::new(Counters::default()))
-                .collect(),
+            counters: shares.iter().map(|_| Arc::new(Counters::default())).collect(),
             clock: Clock::start(),
             threads: Vec::new(),
             seconds,
@@ -118,23 +115,16 @@ impl<'a> Run<'a> {
             problems: Vec::new(),
             plan,
         };
-        let buffers = if shares.len() <= 4 {
-            BUFFERS_FEW_THREADS
-        } else {
-            BUFFERS_MANY_THREADS
-        };
-        let options = shares
-            .iter()
-            .zip(&run.counters)
-            .map(|(&share, counters)| WorkerOptions {
-                plan: run.plan.clone(),
-                share,
-                control: run.control.clone(),
-                counters: counters.clone(),
-                clock: run.clock,
-                seconds: sender.clone(),
-                buffers,
-            });
+        let buffers = if shares.len() <= 4 { BUFFERS_FEW_THREADS } else { BUFFERS_MANY_THREADS };
+        let options = shares.iter().zip(&run.counters).map(|(&share, counters)| WorkerOptions {
+            plan: run.plan.clone(),
+            share,
+            control: run.control.clone(),
+            counters: counters.clone(),
+            clock: run.clock,
+            seconds: sender.clone(),
+            buffers,
+        });
         let options: Vec<WorkerOptions> = options.collect();
         run.progress.phase(&format!(
             "loadgen {}: {} connections to {} on {} threads, seed {}",
@@ -146,9 +136,7 @@ impl<'a> Run<'a> {
         ));
         for options in options {
             let name = format!("client-{}", options.share.thread);
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || worker::run(options))?;
+            let thread = std::thread::Builder::new().name(name).spawn(move || worker::run(options))?;
             run.threads.push(thread);
         }
         Ok(run)
@@ -166,11 +154,7 @@ impl<'a> Run<'a> {
             let ready = all_up && self.make_groups()?;
             if !ready {
                 let now = self.sample();
-                (
-                    milestones.established,
-                    milestones.measured_from,
-                    milestones.measured_to,
-                ) = (now, now, now);
+                (milestones.established, milestones.measured_from, milestones.measured_to) = (now, now, now);
                 return Ok(milestones);
             }
         }
@@ -197,21 +181,13 @@ impl<'a> Run<'a> {
 
     fn make_groups(&mut self) -> anyhow::Result<bool> {
         let groups = u64::from(self.plan.connections.div_ceil(self.plan.group_size));
-        self.progress.phase(&format!(
-            "making {groups} groups of {}",
-            self.plan.group_size
-        ));
+        self.progress.phase(&format!("making {groups} groups of {}", self.plan.group_size));
         self.control.set_phase(Phase::Groups);
         self.progressing(|counts| counts.groups, groups, "groups")
     }
 
     /// Waits until a count reaches its goal; `false` if it stands still for too long.
-    fn progressing(
-        &mut self,
-        count: fn(&Counts) -> u64,
-        goal: u64,
-        name: &str,
-    ) -> anyhow::Result<bool> {
+    fn progressing(&mut self, count: fn(&Counts) -> u64, goal: u64, name: &str) -> anyhow::Result<bool> {
         let (mut best, mut best_ns) = (0, self.clock.now_ns());
         loop {
             self.look()?;
@@ -223,18 +199,10 @@ impl<'a> Run<'a> {
             if now > best {
                 (best, best_ns) = (now, now_ns);
             } else if now_ns - best_ns > PATIENCE_NS {
-                self.problems.push(format!(
-                    "{now} of {goal} {name}, and no more for {} s",
-                    PATIENCE_NS / SECOND_NS
-                ));
+                self.problems.push(format!("{now} of {goal} {name}, and no more for {} s", PATIENCE_NS / SECOND_NS));
                 return Ok(false);
             }
-            self.progress.show(|| {
-                format!(
-                    "{now} of {goal} {name}, {} failed attempts",
-                    counts.failed_attempts
-                )
-            });
+            self.progress.show(|| format!("{now} of {goal} {name}, {} failed attempts", counts.failed_attempts));
         }
     }
 
@@ -245,10 +213,7 @@ impl<'a> Run<'a> {
         let seconds = (self.plan.warmup_ns + self.plan.measured_ns) as f64 / SECOND_NS as f64;
         self.progress.phase(&match self.plan.group_size {
             0 => format!("idle for {seconds} s"),
-            _ => format!(
-                "{} messages a second for {seconds} s",
-                self.plan.rate_per_second
-            ),
+            _ => format!("{} messages a second for {seconds} s", self.plan.rate_per_second),
         });
         self.control.start_load(start_ns);
         let mut last = (self.clock.now_ns(), self.counts());
@@ -270,12 +235,7 @@ impl<'a> Run<'a> {
             let chat = self.plan.group_size > 0;
             self.progress.show(|| {
                 shown = true;
-                progress_line(
-                    &counts,
-                    &then,
-                    (now_ns - then_ns) as f64 / SECOND_NS as f64,
-                    chat,
-                )
+                progress_line(&counts, &then, (now_ns - then_ns) as f64 / SECOND_NS as f64, chat)
             });
             if shown {
                 last = (now_ns, counts);
@@ -306,12 +266,7 @@ impl<'a> Run<'a> {
             if now_ns >= end_ns {
                 return Ok(());
             }
-            self.progress.show(|| {
-                format!(
-                    "{} unacked, {} deliveries to come",
-                    counts.unacked, counts.undelivered
-                )
-            });
+            self.progress.show(|| format!("{} unacked, {} deliveries to come", counts.unacked, counts.undelivered));
         }
     }
 
@@ -329,18 +284,13 @@ impl<'a> Run<'a> {
 
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.counters
-            .iter()
-            .for_each(|counters| counts.add(&counters.read()));
+        self.counters.iter().for_each(|counters| counts.add(&counters.read()));
         counts
     }
 
     fn sample(&self) -> Sample {
         Sample {
-            server: self
-                .server
-                .and_then(|server| server.usage())
-                .unwrap_or_default(),
+            server: self.server.and_then(|server| server.usage()).unwrap_or_default(),
             own: Process::own().usage().unwrap_or_default(),
             slab_bytes: slab_bytes().unwrap_or_default(),
         }
@@ -350,9 +300,7 @@ impl<'a> Run<'a> {
     fn collect_seconds(&mut self, all: bool) {
         for second in self.seconds.try_iter() {
             match self.open_seconds.entry(second.index) {
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    entry.get_mut().add(&second)
-                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(&second),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(second);
                 }
@@ -370,25 +318,15 @@ impl<'a> Run<'a> {
 
     fn join(&mut self) -> anyhow::Result<Vec<WorkerResult>> {
         let join = |thread: JoinHandle<std::io::Result<WorkerResult>>| {
-            let result = thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a client thread panicked"))?;
+            let result = thread.join().map_err(|_| anyhow::anyhow!("a client thread panicked"))?;
             result.context("a client thread's ring failed (is io_uring allowed here, and the kernel at least 6.11?)")
         };
-        let results = std::mem::take(&mut self.threads)
-            .into_iter()
-            .map(join)
-            .collect();
+        let results = std::mem::take(&mut self.threads).into_iter().map(join).collect();
         self.collect_seconds(true);
         results
     }
 
-    fn report(
-        mut self,
-        started: SystemTime,
-        milestones: &Milestones,
-        results: &[WorkerResult],
-    ) -> Report {
+    fn report(mut self, started: SystemTime, milestones: &Milestones, results: &[WorkerResult]) -> Report {
         let (mut latencies, mut violations, mut errors) =
             (Latencies::default(), Violations::default(), BTreeMap::new());
         for result in results {
@@ -402,10 +340,8 @@ impl<'a> Run<'a> {
         let late_us = Quantiles::of(&latencies.late);
         if late_us.p99 > LATE_US_MAX {
             let late_ms = late_us.p99 as f64 / 1_000.0;
-            self.problems.push(format!(
-                "the generator was late: p99 {late_ms:.1} ms, beyond {} ms",
-                LATE_US_MAX / 1_000
-            ));
+            self.problems
+                .push(format!("the generator was late: p99 {late_ms:.1} ms, beyond {} ms", LATE_US_MAX / 1_000));
         }
         let measured_seconds = self.plan.measured_ns as f64 / SECOND_NS as f64;
         let per_second = |count: u64| round(count as f64 / measured_seconds, 10.0);
@@ -415,10 +351,7 @@ impl<'a> Run<'a> {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             command: self.command.name(),
-            started_unix_ms: started
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis() as u64,
+            started_unix_ms: started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
             seed: self.plan.seed,
             options: self.options(results.len()),
             machine: Machine::this(),
@@ -438,20 +371,16 @@ impl<'a> Run<'a> {
                 connect: Quantiles::of(&latencies.connect),
                 resume: Quantiles::of(&latencies.resume),
             },
-            server: self.server.map(|server| {
-                server_figures(server, milestones, counts.established, measured_seconds)
-            }),
+            server: self.server.map(|server| server_figures(server, milestones, counts.established, measured_seconds)),
             kernel: kernel_figures(milestones, counts.established),
             generator: GeneratorFigures {
                 threads: results.len() as u32,
                 cpu_seconds: round(
-                    milestones.measured_to.own.cpu_seconds
-                        - milestones.measured_from.own.cpu_seconds,
+                    milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds,
                     100.0,
                 ),
                 cpu_cores: round(
-                    (milestones.measured_to.own.cpu_seconds
-                        - milestones.measured_from.own.cpu_seconds)
+                    (milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds)
                         / measured_seconds,
                     1_000.0,
                 ),
@@ -521,10 +450,7 @@ fn connection_figures(plan: &Plan, counts: &Counts, milestones: &Milestones) -> 
         failed_attempts: counts.failed_attempts,
         resets: counts.resets,
         establish_seconds: round(establish_seconds, 100.0),
-        established_per_second: round(
-            counts.established as f64 / establish_seconds.max(0.001),
-            1.0,
-        ),
+        established_per_second: round(counts.established as f64 / establish_seconds.max(0.001), 1.0),
     }
 }
 
@@ -542,14 +468,8 @@ fn message_figures(counts: &Counts) -> MessageFigures {
     }
 }
 
-fn server_figures(
-    server: Process,
-    milestones: &Milestones,
-    established: u64,
-    measured_seconds: f64,
-) -> ServerFigures {
-    let cpu_seconds =
-        milestones.measured_to.server.cpu_seconds - milestones.measured_from.server.cpu_seconds;
+fn server_figures(server: Process, milestones: &Milestones, established: u64, measured_seconds: f64) -> ServerFigures {
+    let cpu_seconds = milestones.measured_to.server.cpu_seconds - milestones.measured_from.server.cpu_seconds;
     let (before, after) = (milestones.before.server, milestones.established.server);
     ServerFigures {
         pid: server.pid,
@@ -564,10 +484,7 @@ fn server_figures(
 }
 
 fn kernel_figures(milestones: &Milestones, established: u64) -> KernelFigures {
-    let (before, after) = (
-        milestones.before.slab_bytes,
-        milestones.established.slab_bytes,
-    );
+    let (before, after) = (milestones.before.slab_bytes, milestones.established.slab_bytes);
     KernelFigures {
         slab_bytes_before: before,
         slab_bytes_after: after,
@@ -576,10 +493,7 @@ fn kernel_figures(milestones: &Milestones, established: u64) -> KernelFigures {
 }
 
 fn per_connection(before_bytes: u64, after_bytes: u64, connections: u64) -> f64 {
-    round(
-        (after_bytes as f64 - before_bytes as f64) / connections.max(1) as f64,
-        10.0,
-    )
+    round((after_bytes as f64 - before_bytes as f64) / connections.max(1) as f64, 10.0)
 }
 
 /// Rounds to a fraction: figures in reports have no false digits.

@@ -40,13 +40,8 @@ struct Claims<'a> {
 impl Tokens {
     /// Signs with the raw bytes of a file.
     pub fn from_key_file(file: &Path) -> anyhow::Result<Self> {
-        let secret = std::fs::read(file)
-            .with_context(|| format!("can't read the token key {}", file.display()))?;
-        anyhow::ensure!(
-            !secret.is_empty(),
-            "the token key {} is empty",
-            file.display()
-        );
+        let secret = std::fs::read(file).with_context(|| format!("can't read the token key {}", file.display()))?;
+        anyhow::ensure!(!secret.is_empty(), "the token key {} is empty", file.display());
         Ok(Self::Signed(EncodingKey::from_secret(&secret)))
     }
 
@@ -55,21 +50,10 @@ impl Tokens {
         match self {
             Self::Development => Ok(format!("dev:{user}")),
             Self::Signed(key) => {
-                let now = SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_secs();
-                let claims = Claims {
-                    sub: user.as_str(),
-                    device: DEVICE,
-                    aud: "antiphon",
-                    exp: now + LIFETIME_SECONDS,
-                };
-                Ok(jsonwebtoken::encode(
-                    &Header::new(Algorithm::HS256),
-                    &claims,
-                    key,
-                )?)
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                let claims =
+                    Claims { sub: user.as_str(), device: DEVICE, aud: "antiphon", exp: now + LIFETIME_SECONDS };
+                Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key)?)
             }
         }
     }
@@ -83,9 +67,7 @@ mod tests {
     fn tokens_name_the_user() {
         let user = UserId::new("load-1-2").unwrap();
         assert_eq!(Tokens::Development.token(&user).unwrap(), "dev:load-1-2");
-        let signed = Tokens::Signed(EncodingKey::from_secret(b"secret"))
-            .token(&user)
-            .unwrap();
+        let signed = Tokens::Signed(EncodingKey::from_secret(b"secret")).token(&user).unwrap();
         assert_eq!(signed.split('.').count(), 3);
     }
 }

@@ -77,17 +77,9 @@ pub fn write_upgrade(out: &mut Vec<u8>, host: &str, path: &str, key: &str, subpr
 
 /// Reads the answer to the upgrade. `None`: more bytes are needed. `Some(n)`: the connection is a WebSocket and its first frame
 /// begins at byte `n`.
-pub fn read_upgrade(
-    input: &[u8],
-    key: &str,
-    subprotocol: &str,
-) -> Result<Option<usize>, WebSocketError> {
+pub fn read_upgrade(input: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, WebSocketError> {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if input.len() > ANSWER_BYTES_MAX {
-            Err(WebSocketError::Answer)
-        } else {
-            Ok(None)
-        };
+        return if input.len() > ANSWER_BYTES_MAX { Err(WebSocketError::Answer) } else { Ok(None) };
     };
     let head = std::str::from_utf8(&input[..end]).map_err(|_| WebSocketError::Answer)?;
     let mut lines = head.split("\r\n");
@@ -119,12 +111,7 @@ pub fn read_upgrade(
 /// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 §4.2.2).
 #[must_use]
 pub fn accept_for(key: &str) -> String {
-    STANDARD.encode(
-        Sha1::new()
-            .chain_update(key)
-            .chain_update(ACCEPT_GUID)
-            .finalize(),
-    )
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize())
 }
 
 /// Appends a whole, masked frame.
@@ -165,10 +152,7 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8;
 }
 
 /// Reads one frame of the server from the start of `input`. `None`: more bytes are needed.
-pub fn read_frame(
-    input: &[u8],
-    payload_bytes_max: usize,
-) -> Result<Option<Frame<'_>>, WebSocketError> {
+pub fn read_frame(input: &[u8], payload_bytes_max: usize) -> Result<Option<Frame<'_>>, WebSocketError> {
     let [first, second, rest @ ..] = input else {
         return Ok(None);
     };
@@ -185,21 +169,15 @@ pub fn read_frame(
         9 => Opcode::Ping,
         10 => Opcode::Pong,
         0 => {
-            return Err(WebSocketError::Frame(
-                "a continuation, though the node sends whole messages",
-            ));
+            return Err(WebSocketError::Frame("a continuation, though the node sends whole messages"));
         }
         _ => return Err(WebSocketError::Frame("an unknown opcode")),
     };
     if first & 0x80 == 0 {
-        return Err(WebSocketError::Frame(
-            "a fragment, though the node sends whole messages",
-        ));
+        return Err(WebSocketError::Frame("a fragment, though the node sends whole messages"));
     }
     let (length, header_bytes) = match (second, rest) {
-        (127, [a, b, c, d, e, f, g, h, ..]) => {
-            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 10)
-        }
+        (127, [a, b, c, d, e, f, g, h, ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 10),
         (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 4),
         (126 | 127, _) => return Ok(None),
         (length, _) => (u64::from(*length), 2),
@@ -210,26 +188,16 @@ pub fn read_frame(
         _ => true,
     };
     if !minimal {
-        return Err(WebSocketError::Frame(
-            "a length is not in its shortest form",
-        ));
+        return Err(WebSocketError::Frame("a length is not in its shortest form"));
     }
     if first & 0x08 != 0 && length > CONTROL_BYTES_MAX {
-        return Err(WebSocketError::Frame(
-            "a control frame is longer than 125 bytes",
-        ));
+        return Err(WebSocketError::Frame("a control frame is longer than 125 bytes"));
     }
     if length > payload_bytes_max as u64 {
-        return Err(WebSocketError::Frame(
-            "a frame is longer than the protocol allows",
-        ));
+        return Err(WebSocketError::Frame("a frame is longer than the protocol allows"));
     }
     let bytes = header_bytes + length as usize;
-    Ok(input.get(header_bytes..bytes).map(|payload| Frame {
-        opcode,
-        payload,
-        bytes,
-    }))
+    Ok(input.get(header_bytes..bytes).map(|payload| Frame { opcode, payload, bytes }))
 }
 
 #[cfg(test)]
@@ -242,15 +210,9 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc_is_accepted_and_every_prefix_waits() {
-        assert_eq!(
-            read_upgrade(ANSWER.as_bytes(), KEY, "chat"),
-            Ok(Some(ANSWER.len()))
-        );
+        assert_eq!(read_upgrade(ANSWER.as_bytes(), KEY, "chat"), Ok(Some(ANSWER.len())));
         for end in 0..ANSWER.len() {
-            assert_eq!(
-                read_upgrade(&ANSWER.as_bytes()[..end], KEY, "chat"),
-                Ok(None)
-            );
+            assert_eq!(read_upgrade(&ANSWER.as_bytes()[..end], KEY, "chat"), Ok(None));
         }
         let more = [ANSWER.as_bytes(), &[0x81, 0]].concat();
         assert_eq!(read_upgrade(&more, KEY, "chat"), Ok(Some(ANSWER.len())));
@@ -258,26 +220,12 @@ mod tests {
 
     #[test]
     fn wrong_answers_are_told_apart() {
-        let check = |answer: &str, expect| {
-            assert_eq!(
-                read_upgrade(answer.as_bytes(), KEY, "chat"),
-                Err(expect),
-                "{answer}"
-            )
-        };
+        let check =
+            |answer: &str, expect| assert_eq!(read_upgrade(answer.as_bytes(), KEY, "chat"), Err(expect), "{answer}");
         check(&ANSWER.replace("s3pP", "s3pQ"), WebSocketError::Accept);
-        check(
-            &ANSWER.replace("sec-websocket-accept", "x"),
-            WebSocketError::Accept,
-        );
-        check(
-            &ANSWER.replace("chat", "other"),
-            WebSocketError::Subprotocol,
-        );
-        check(
-            "HTTP/1.1 503 Full\r\n\r\n",
-            WebSocketError::Refused("HTTP/1.1 503 Full".into()),
-        );
+        check(&ANSWER.replace("sec-websocket-accept", "x"), WebSocketError::Accept);
+        check(&ANSWER.replace("chat", "other"), WebSocketError::Subprotocol);
+        check("HTTP/1.1 503 Full\r\n\r\n", WebSocketError::Refused("HTTP/1.1 503 Full".into()));
         check("SSH-2.0\r\n\r\n", WebSocketError::Answer);
         check(&"x".repeat(ANSWER_BYTES_MAX + 1), WebSocketError::Answer);
     }
@@ -290,39 +238,22 @@ mod tests {
             let mut out = Vec::new();
             write_frame(&mut out, Opcode::Binary, &payload, mask);
             let header = out.len() - length;
-            assert_eq!(
-                (out[0], out[1] & 0x80, &out[header - 4..header]),
-                (0x82, 0x80, &mask[..])
-            );
-            let unmasked: Vec<u8> = out[header..]
-                .iter()
-                .zip(mask.iter().cycle())
-                .map(|(byte, mask)| byte ^ mask)
-                .collect();
+            assert_eq!((out[0], out[1] & 0x80, &out[header - 4..header]), (0x82, 0x80, &mask[..]));
+            let unmasked: Vec<u8> =
+                out[header..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
             assert_eq!(unmasked, payload);
         }
     }
 
     #[test]
     fn frames_are_read_whole_and_prefixes_wait() {
-        for (length, header) in [
-            (5, vec![0x81, 5]),
-            (126, vec![0x82, 126, 0, 126]),
-            (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
+        for (length, header) in
+            [(5, vec![0x81, 5]), (126, vec![0x82, 126, 0, 126]), (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0])]
+        {
             let frame = [header.clone(), vec![7; length], vec![0x89]].concat();
             let read = read_frame(&frame, 1 << 20).unwrap().unwrap();
-            assert_eq!(
-                (read.payload.len(), read.bytes),
-                (length, header.len() + length)
-            );
-            for end in [
-                0,
-                1,
-                header.len() - 1,
-                header.len(),
-                header.len() + length - 1,
-            ] {
+            assert_eq!((read.payload.len(), read.bytes), (length, header.len() + length));
+            for end in [0, 1, header.len() - 1, header.len(), header.len() + length - 1] {
                 assert_eq!(read_frame(&frame[..end], 1 << 20), Ok(None));
             }
         }
@@ -341,10 +272,7 @@ mod tests {
             &[0x89, 126, 0, 126],
             &[0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255],
         ] {
-            assert!(
-                matches!(read_frame(bytes, 1 << 20), Err(WebSocketError::Frame(_))),
-                "{bytes:?}"
-            );
+            assert!(matches!(read_frame(bytes, 1 << 20), Err(WebSocketError::Frame(_))), "{bytes:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use rkyv::{
 use crate::{
     codec::DecodeError,
     codes::ErrorCode,
-    frame::{EntryBytes, Request, ServerFrame},
+    frame::{EntryBytes, Request, Send, ServerFrame},
     ids::RequestId,
     limits::{CLIENT_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX},
     validate::{self, Problem},
@@ -102,11 +102,16 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Members(frame) => write(kind::MEMBERS, id, frame),
         Request::Conversations(frame) => write(kind::CONVERSATIONS, id, frame),
         Request::Title(frame) => write(kind::TITLE, id, frame),
-        Request::Send(frame) => write(kind::SEND, id, frame),
+        Request::Send(frame) => encode_send(id, frame),
         Request::History(frame) => write(kind::HISTORY, id, frame),
         Request::Read(frame) => write(kind::READ, id, frame),
         Request::Delivered(frame) => write(kind::DELIVERED, id, frame),
     }
+}
+
+/// Writes a `send`.
+pub(crate) fn encode_send(id: Option<RequestId>, send: &Send) -> Vec<u8> {
+    write(kind::SEND, id, send)
 }
 
 /// Reads a server's frame.
@@ -165,6 +170,25 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
 #[must_use]
 pub fn encode_message(archive: &[u8]) -> Vec<u8> {
     with_payload(kind::MESSAGE, None, archive)
+}
+
+/// The id of a frame that this process encoded, for passing it on unread.
+#[must_use]
+pub fn frame_id(bytes: &[u8]) -> Option<RequestId> {
+    let id = bytes.get(4..HEADER_BYTES)?.try_into().ok()?;
+    Some(RequestId(u32::from_le_bytes(id))).filter(|id| id.0 != 0)
+}
+
+/// Whether a frame that this process encoded is an `error`.
+#[must_use]
+pub fn is_error(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&kind::ERROR)
+}
+
+/// The entry's archive in a `message` that this process encoded; `None` for every other kind.
+#[must_use]
+pub fn message_archive(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(HEADER_BYTES..).filter(|_| bytes.first() == Some(&kind::MESSAGE))
 }
 
 struct Frame<'a> {

@@ -34,15 +34,8 @@ impl Buffers {
         let entries = allocate(usize::from(count) * size_of::<BufRingEntry>()).cast();
         let memory = allocate(usize::from(count) * BUFFER_BYTES);
         // SAFETY: `entries` is page-aligned, zeroed, holds `count` entries and is never freed, so it outlives the ring.
-        unsafe {
-            submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0)?
-        };
-        let mut buffers = Self {
-            entries,
-            memory,
-            count,
-            tail: 0,
-        };
+        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0)? };
+        let mut buffers = Self { entries, memory, count, tail: 0 };
         for index in 0..count {
             buffers.give_back(index);
         }
@@ -54,12 +47,7 @@ impl Buffers {
         assert!(index < self.count && length <= BUFFER_BYTES);
         // SAFETY: the range lies inside `memory` by the assertion. The kernel does not write to a buffer between the completion
         // that names it and `give_back`, which needs `&mut self` and so can't happen while this slice lives.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.memory.as_ptr().add(usize::from(index) * BUFFER_BYTES),
-                length,
-            )
-        }
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(usize::from(index) * BUFFER_BYTES), length) }
     }
 
     /// Lets the kernel fill the buffer again.
@@ -79,17 +67,14 @@ impl Buffers {
         // SAFETY: the tail is a valid, aligned u16 in the first entry, shared with the kernel only; the release store makes the
         // entry visible before it.
         unsafe {
-            let tail = BufRingEntry::tail(self.entries.as_ptr())
-                .cast_mut()
-                .cast::<AtomicU16>();
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut().cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
         }
     }
 }
 
 fn allocate(bytes: usize) -> NonNull<u8> {
-    let layout =
-        Layout::from_size_align(bytes, PAGE_BYTES).expect("a few megabytes, aligned to a page");
+    let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("a few megabytes, aligned to a page");
     assert!(bytes > 0);
     // SAFETY: the layout's size is not zero.
     let memory = unsafe { alloc_zeroed(layout) };

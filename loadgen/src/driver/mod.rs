@@ -80,10 +80,7 @@ impl Links {
     /// Opens the slot's connection. It must not have one.
     pub fn connect(&mut self, slot: u32) {
         let link = &mut self.links[slot as usize];
-        assert!(
-            link.state == State::Free,
-            "a slot has one connection at a time"
-        );
+        assert!(link.state == State::Free, "a slot has one connection at a time");
         link.state = State::Connecting;
         self.connects.push_back(slot);
     }
@@ -100,19 +97,13 @@ impl Links {
 
     /// Ends the slot's connection at once; `closed` follows.
     pub fn close(&mut self, slot: u32) {
-        if matches!(
-            self.links[slot as usize].state,
-            State::Connecting | State::Open
-        ) {
+        if matches!(self.links[slot as usize].state, State::Connecting | State::Open) {
             self.shutdowns.push(self.tag(slot));
         }
     }
 
     fn tag(&self, slot: u32) -> Tag {
-        Tag {
-            slot,
-            generation: self.links[slot as usize].generation,
-        }
+        Tag { slot, generation: self.links[slot as usize].generation }
     }
 
     fn is(&self, tag: Tag, state: State) -> bool {
@@ -133,25 +124,15 @@ impl Driver {
     /// Makes the ring. Must be called on the thread that drives it.
     pub fn new(options: &DriverOptions) -> io::Result<Self> {
         let sources = match options.target {
-            SocketAddr::V4(target) if target.ip().is_loopback() => {
-                sources(options.first, options.slots)
-            }
+            SocketAddr::V4(target) if target.ip().is_loopback() => sources(options.first, options.slots),
             _ => Vec::new(),
         };
-        let link = || Link {
-            queue: Vec::new(),
-            generation: 0,
-            errno: 0,
-            state: State::Free,
-            sending: false,
-            dirty: false,
-        };
+        let link =
+            || Link { queue: Vec::new(), generation: 0, errno: 0, state: State::Free, sending: false, dirty: false };
         Ok(Self {
             ring: Ring::new(options.target, &sources, options.slots, options.buffers)?,
             links: Links {
-                links: std::iter::repeat_with(link)
-                    .take(options.slots as usize)
-                    .collect(),
+                links: std::iter::repeat_with(link).take(options.slots as usize).collect(),
                 dirty: Vec::new(),
                 connects: VecDeque::new(),
                 shutdowns: Vec::new(),
@@ -214,24 +195,13 @@ impl Driver {
 
     fn complete<H: Handler>(&mut self, handler: &mut H, completion: Completion) -> io::Result<()> {
         match completion {
-            Completion::Connected {
-                tag,
-                result: Ok(()),
-            } => {
+            Completion::Connected { tag, result: Ok(()) } => {
                 self.links.links[tag.slot as usize].state = State::Open;
                 self.receives.push(tag);
                 handler.connected(&mut self.links, tag.slot);
             }
-            Completion::Connected {
-                tag,
-                result: Err(errno),
-            } => self.close(tag, errno)?,
-            Completion::Received {
-                tag,
-                buffer,
-                length,
-                more,
-            } => {
+            Completion::Connected { tag, result: Err(errno) } => self.close(tag, errno)?,
+            Completion::Received { tag, buffer, length, more } => {
                 if self.links.is(tag, State::Open) {
                     handler.received(&mut self.links, tag.slot, self.ring.bytes(buffer, length));
                     if !more {
@@ -282,13 +252,8 @@ impl Driver {
 
 /// 127.0.0.2, 127.0.0.3, … as far as these connections need them.
 fn sources(first: u32, slots: u32) -> Vec<Ipv4Addr> {
-    let (from, to) = (
-        first / CONNECTIONS_PER_SOURCE,
-        (first + slots.max(1) - 1) / CONNECTIONS_PER_SOURCE,
-    );
-    (from..=to)
-        .map(|index| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 2)) + index))
-        .collect()
+    let (from, to) = (first / CONNECTIONS_PER_SOURCE, (first + slots.max(1) - 1) / CONNECTIONS_PER_SOURCE);
+    (from..=to).map(|index| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 2)) + index)).collect()
 }
 
 #[cfg(test)]
@@ -298,10 +263,7 @@ mod tests {
     #[test]
     fn source_addresses_follow_the_number_of_the_connection() {
         assert_eq!(sources(0, 20_000), [Ipv4Addr::new(127, 0, 0, 2)]);
-        assert_eq!(
-            sources(19_999, 2),
-            [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)]
-        );
+        assert_eq!(sources(19_999, 2), [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)]);
         assert_eq!(sources(20_000 * 254, 1), [Ipv4Addr::new(127, 0, 1, 0)]);
     }
 
@@ -351,26 +313,13 @@ mod tests {
                 });
             }
         });
-        let mut driver = Driver::new(&DriverOptions {
-            target,
-            slots: 8,
-            first: 19_996,
-            buffers: 8,
-        })
-        .unwrap();
-        let mut echo = Echo {
-            received: vec![Vec::new(); 8],
-            closed: 0,
-        };
+        let mut driver = Driver::new(&DriverOptions { target, slots: 8, first: 19_996, buffers: 8 }).unwrap();
+        let mut echo = Echo { received: vec![Vec::new(); 8], closed: 0 };
         (0..8).for_each(|slot| driver.links().connect(slot));
         let start = std::time::Instant::now();
         while echo.closed < 16 {
             driver.turn(&mut echo, Duration::from_millis(10)).unwrap();
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "closed {}",
-                echo.closed
-            );
+            assert!(start.elapsed() < Duration::from_secs(20), "closed {}", echo.closed);
         }
         assert!(echo.received.iter().all(|bytes| bytes.len() == 200_000));
     }
@@ -385,24 +334,13 @@ mod tests {
                 self.0 = Some(errno);
             }
         }
-        let target = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let mut driver = Driver::new(&DriverOptions {
-            target,
-            slots: 1,
-            first: 0,
-            buffers: 8,
-        })
-        .unwrap();
+        let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut driver = Driver::new(&DriverOptions { target, slots: 1, first: 0, buffers: 8 }).unwrap();
         let mut refused = Refused(None);
         driver.links().connect(0);
         for _ in 0..100 {
             if refused.0.is_none() {
-                driver
-                    .turn(&mut refused, Duration::from_millis(10))
-                    .unwrap();
+                driver.turn(&mut refused, Duration::from_millis(10)).unwrap();
             }
         }
         assert_eq!(refused.0, Some(libc::ECONNREFUSED));

@@ -27,12 +27,7 @@ pub(super) enum Completion {
     /// The connection stands, or the errno why not.
     Connected { tag: Tag, result: Result<(), i32> },
     /// Bytes came; `more` tells whether the receive stays armed. The buffer must be given back.
-    Received {
-        tag: Tag,
-        buffer: u16,
-        length: usize,
-        more: bool,
-    },
+    Received { tag: Tag, buffer: u16, length: usize, more: bool },
     /// Out of buffers for a moment: arm again.
     NoBuffers { tag: Tag },
     /// The peer closed (0) or the receive failed (errno).
@@ -77,12 +72,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring with a table of `slots` direct descriptors for this thread alone.
-    pub(super) fn new(
-        target: SocketAddr,
-        sources: &[Ipv4Addr],
-        slots: u32,
-        buffers: u16,
-    ) -> io::Result<Self> {
+    pub(super) fn new(target: SocketAddr, sources: &[Ipv4Addr], slots: u32, buffers: u16) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -106,50 +96,27 @@ impl Ring {
     /// Opens a connection in an empty slot, from one of the source addresses if there are any.
     pub(super) fn connect(&mut self, tag: Tag, source: usize) -> io::Result<()> {
         let fd = types::Fixed(tag.slot);
-        let place = types::DestinationSlot::try_from_slot_target(tag.slot)
-            .expect("slots are far below 2^32 - 1");
-        let family = if matches!(self.target.as_socket(), Some(SocketAddr::V6(_))) {
-            libc::AF_INET6
-        } else {
-            libc::AF_INET
-        };
+        let place = types::DestinationSlot::try_from_slot_target(tag.slot).expect("slots are far below 2^32 - 1");
+        let family =
+            if matches!(self.target.as_socket(), Some(SocketAddr::V6(_))) { libc::AF_INET6 } else { libc::AF_INET };
         let yes = (&raw const YES).cast::<libc::c_void>();
         let option = |level: i32, name: i32| {
-            opcode::SetSockOpt::new(
-                fd,
-                level as u32,
-                name as u32,
-                yes,
-                size_of::<libc::c_int>() as u32,
-            )
-            .build()
+            opcode::SetSockOpt::new(fd, level as u32, name as u32, yes, size_of::<libc::c_int>() as u32).build()
         };
         let step = |entry: squeue::Entry| {
-            entry
-                .flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS)
-                .user_data(user_data(CONNECT_STEP, tag))
+            entry.flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS).user_data(user_data(CONNECT_STEP, tag))
         };
         let mut chain = Vec::with_capacity(CHAIN);
         let kind = libc::SOCK_STREAM;
-        chain.push(step(
-            opcode::Socket::new(family, kind, libc::IPPROTO_TCP)
-                .file_index(Some(place))
-                .build(),
-        ));
+        chain.push(step(opcode::Socket::new(family, kind, libc::IPPROTO_TCP).file_index(Some(place)).build()));
         chain.push(step(option(libc::IPPROTO_TCP, libc::TCP_NODELAY)));
         if !self.sources.is_empty() {
             let source = &self.sources[source % self.sources.len()];
             // The port is then chosen by `connect`, which knows the whole four-tuple.
-            chain.push(step(option(
-                libc::IPPROTO_IP,
-                libc::IP_BIND_ADDRESS_NO_PORT,
-            )));
-            chain.push(step(
-                opcode::Bind::new(fd, source.as_ptr().cast(), source.len()).build(),
-            ));
+            chain.push(step(option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)));
+            chain.push(step(opcode::Bind::new(fd, source.as_ptr().cast(), source.len()).build()));
         }
-        let connect =
-            opcode::Connect::new(fd, self.target.as_ptr().cast(), self.target.len()).build();
+        let connect = opcode::Connect::new(fd, self.target.as_ptr().cast(), self.target.len()).build();
         chain.push(connect.user_data(user_data(CONNECT, tag)));
         self.room_for(chain.len())?;
         for entry in &chain {
@@ -170,22 +137,14 @@ impl Ring {
             self.outgoing.push(None);
             self.outgoing.len() as u32 - 1
         });
-        self.outgoing[index as usize] = Some(Outgoing {
-            tag,
-            bytes,
-            sent: 0,
-        });
+        self.outgoing[index as usize] = Some(Outgoing { tag, bytes, sent: 0 });
         self.submit_send(index)
     }
 
     /// Ends the connection both ways; the receive then ends too.
     pub(super) fn shutdown(&mut self, tag: Tag) -> io::Result<()> {
         let entry = opcode::Shutdown::new(types::Fixed(tag.slot), libc::SHUT_RDWR).build();
-        self.push(
-            &entry
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(user_data(SHUTDOWN, tag)),
-        )
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data(SHUTDOWN, tag)))
     }
 
     /// Frees the slot.
@@ -199,14 +158,7 @@ impl Ring {
         let timeout = types::Timespec::from(timeout);
         let arguments = types::SubmitArgs::new().timespec(&timeout);
         match self.ring.submitter().submit_with_args(1, &arguments) {
-            Err(error)
-                if !matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY)
-                ) =>
-            {
-                Err(error)
-            }
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => Err(error),
             _ => Ok(()),
         }
     }
@@ -218,10 +170,7 @@ impl Ring {
             let entry = self.ring.completion().next();
             let Some(entry) = entry else { return Ok(None) };
             let (operation, low) = (entry.user_data() >> 56, entry.user_data());
-            let tag = Tag {
-                slot: low as u32,
-                generation: (low >> 32) as u32 & GENERATION_MASK,
-            };
+            let tag = Tag { slot: low as u32, generation: (low >> 32) as u32 & GENERATION_MASK };
             let (result, errno) = (entry.result(), -entry.result());
             let completion = match operation {
                 // Only failures of a step are told; the connect that follows is then cancelled, and tells the handler.
@@ -231,14 +180,8 @@ impl Ring {
                     }
                     continue;
                 }
-                CONNECT if errno == libc::ECANCELED => Completion::Connected {
-                    tag,
-                    result: Err(self.last_step_errno),
-                },
-                CONNECT => Completion::Connected {
-                    tag,
-                    result: if result < 0 { Err(errno) } else { Ok(()) },
-                },
+                CONNECT if errno == libc::ECANCELED => Completion::Connected { tag, result: Err(self.last_step_errno) },
+                CONNECT => Completion::Connected { tag, result: if result < 0 { Err(errno) } else { Ok(()) } },
                 RECEIVE => received(tag, result, entry.flags()),
                 SEND => match self.sent(low as u32, result)? {
                     Some(completion) => completion,
@@ -263,9 +206,7 @@ impl Ring {
 
     fn sent(&mut self, index: u32, result: i32) -> io::Result<Option<Completion>> {
         let place = &mut self.outgoing[index as usize];
-        let outgoing = place
-            .as_mut()
-            .expect("a send completes once and its buffer is kept until then");
+        let outgoing = place.as_mut().expect("a send completes once and its buffer is kept until then");
         let tag = outgoing.tag;
         let result = match result {
             sent if sent >= 0 => {
@@ -284,16 +225,9 @@ impl Ring {
     }
 
     fn submit_send(&mut self, index: u32) -> io::Result<()> {
-        let outgoing = self.outgoing[index as usize]
-            .as_ref()
-            .expect("the caller has filled it");
+        let outgoing = self.outgoing[index as usize].as_ref().expect("the caller has filled it");
         let rest = &outgoing.bytes[outgoing.sent..];
-        let entry = opcode::Send::new(
-            types::Fixed(outgoing.tag.slot),
-            rest.as_ptr(),
-            rest.len() as u32,
-        )
-        .build();
+        let entry = opcode::Send::new(types::Fixed(outgoing.tag.slot), rest.as_ptr(), rest.len() as u32).build();
         self.push(&entry.user_data((SEND << 56) | u64::from(index)))
     }
 
@@ -312,8 +246,7 @@ impl Ring {
         // SAFETY: what an entry points to outlives its operation: `YES` is static; `target` and `sources` are boxed, are never
         // changed and live as long as the ring, and the kernel copies addresses on submission; a send's bytes lie in `outgoing`,
         // whose vectors are not touched until the completion, and are leaked with the ring if there is none (see `drop`).
-        unsafe { self.ring.submission().push(entry) }
-            .map_err(|_| io::Error::other("the submission queue stays full"))
+        unsafe { self.ring.submission().push(entry) }.map_err(|_| io::Error::other("the submission queue stays full"))
     }
 }
 
@@ -323,10 +256,7 @@ impl Drop for Ring {
         // must not be freed.
         std::mem::forget(std::mem::take(&mut self.outgoing));
         std::mem::forget(std::mem::take(&mut self.sources));
-        std::mem::forget(std::mem::replace(
-            &mut self.target,
-            Box::new(SocketAddr::from(([0, 0, 0, 0], 0)).into()),
-        ));
+        std::mem::forget(std::mem::replace(&mut self.target, Box::new(SocketAddr::from(([0, 0, 0, 0], 0)).into())));
     }
 }
 
@@ -338,16 +268,10 @@ fn user_data(operation: u64, tag: Tag) -> u64 {
 
 fn received(tag: Tag, result: i32, flags: u32) -> Completion {
     match (result, cqueue::buffer_select(flags)) {
-        (length @ 1.., Some(buffer)) => Completion::Received {
-            tag,
-            buffer,
-            length: length as usize,
-            more: cqueue::more(flags),
-        },
+        (length @ 1.., Some(buffer)) => {
+            Completion::Received { tag, buffer, length: length as usize, more: cqueue::more(flags) }
+        }
         (error, _) if -error == libc::ENOBUFS => Completion::NoBuffers { tag },
-        (result, _) => Completion::Ended {
-            tag,
-            errno: -result,
-        },
+        (result, _) => Completion::Ended { tag, errno: -result },
     }
 }

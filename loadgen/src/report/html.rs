@@ -13,15 +13,8 @@ const STYLE: &str = include_str!("page.css");
 /// The page.
 pub fn page(report: &Report) -> anyhow::Result<String> {
     let mut out = String::new();
-    let title = format!(
-        "loadgen {} · {} connections",
-        report.command,
-        grouped(report.options.connections.into())
-    );
-    writeln!(
-        out,
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>"
-    )?;
+    let title = format!("loadgen {} · {} connections", report.command, grouped(report.options.connections.into()));
+    writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>")?;
     writeln!(
         out,
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n<main>"
@@ -48,10 +41,7 @@ fn header(out: &mut String, report: &Report) -> anyhow::Result<()> {
             options.text_bytes,
             options.seconds
         ),
-        _ => format!(
-            "connected and idle for {} s, with heartbeats",
-            options.seconds
-        ),
+        _ => format!("connected and idle for {} s, with heartbeats", options.seconds),
     };
     let connections = grouped(options.connections.into());
     writeln!(
@@ -62,22 +52,10 @@ fn header(out: &mut String, report: &Report) -> anyhow::Result<()> {
     )?;
     let violations = report.violations.total();
     let (class, verdict) = match (report.passed(), report.valid) {
-        (true, true) => (
-            "good",
-            "Passed: no promise was broken, and every connection was established.".to_owned(),
-        ),
-        (true, false) => (
-            "warn",
-            "No promise was broken, but the figures are not valid.".to_owned(),
-        ),
-        (false, _) if violations > 0 => (
-            "bad",
-            format!("Failed: {} violations.", grouped(violations)),
-        ),
-        (false, _) => (
-            "bad",
-            "Failed: not every connection was established.".to_owned(),
-        ),
+        (true, true) => ("good", "Passed: no promise was broken, and every connection was established.".to_owned()),
+        (true, false) => ("warn", "No promise was broken, but the figures are not valid.".to_owned()),
+        (false, _) if violations > 0 => ("bad", format!("Failed: {} violations.", grouped(violations))),
+        (false, _) => ("bad", "Failed: not every connection was established.".to_owned()),
     };
     write!(out, "<p class=\"verdict {class}\">{verdict}")?;
     for reason in &report.invalid_because {
@@ -93,30 +71,12 @@ fn tiles(out: &mut String, report: &Report) -> anyhow::Result<()> {
         let latency = &report.latency_us;
         tiles.push(("send → ack, p99", duration(latency.send_to_ack.p99)));
         tiles.push(("send → deliver, p99", duration(latency.send_to_deliver.p99)));
-        tiles.push((
-            "acknowledged",
-            format!("{}/s", grouped(report.throughput.acked_per_second as u64)),
-        ));
-        tiles.push((
-            "delivered",
-            format!(
-                "{}/s",
-                grouped(report.throughput.delivered_per_second as u64)
-            ),
-        ));
+        tiles.push(("acknowledged", format!("{}/s", grouped(report.throughput.acked_per_second as u64))));
+        tiles.push(("delivered", format!("{}/s", grouped(report.throughput.delivered_per_second as u64))));
     }
-    tiles.push((
-        "established",
-        format!(
-            "{}/s",
-            grouped(report.connections.established_per_second as u64)
-        ),
-    ));
+    tiles.push(("established", format!("{}/s", grouped(report.connections.established_per_second as u64))));
     if let Some(server) = &report.server {
-        tiles.push((
-            "node, a connection",
-            format!("{:.0} B", server.bytes_per_connection),
-        ));
+        tiles.push(("node, a connection", format!("{:.0} B", server.bytes_per_connection)));
         tiles.push(("node, CPU", format!("{:.2} cores", server.cpu_cores)));
     }
     tiles.push(("violations", grouped(report.violations.total())));
@@ -142,10 +102,7 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let line = |name, colour, points: &[(f64, u64)]| Line {
         name,
         colour,
-        points: points
-            .iter()
-            .map(|&(quantile, value)| (plots::nines(quantile), value as f64))
-            .collect(),
+        points: points.iter().map(|&(quantile, value)| (plots::nines(quantile), value as f64)).collect(),
     };
     let mut lines = vec![
         line("send → ack", Colour::First, &curves.send_to_ack),
@@ -157,16 +114,11 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
     }
     plot(out, "By percentile", &lines, &plots::percentiles(&lines)?)?;
     writeln!(out, "<div class=\"wide\"><table><thead><tr><th>from → to")?;
-    for name in [
-        "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max",
-    ] {
+    for name in ["count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
         write!(out, "<th>{name}")?;
     }
     writeln!(out, "<tbody>")?;
-    for (name, quantiles) in rows
-        .into_iter()
-        .filter(|(_, quantiles)| quantiles.count > 0)
-    {
+    for (name, quantiles) in rows.into_iter().filter(|(_, quantiles)| quantiles.count > 0) {
         quantile_row(out, name, quantiles)?;
     }
     writeln!(
@@ -177,21 +129,8 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
 }
 
 fn quantile_row(out: &mut String, name: &str, quantiles: &Quantiles) -> std::fmt::Result {
-    write!(
-        out,
-        "<tr><th scope=\"row\">{name}<td>{}<td>{}",
-        grouped(quantiles.count),
-        duration(quantiles.mean as u64)
-    )?;
-    let Quantiles {
-        p50,
-        p90,
-        p99,
-        p999,
-        p9999,
-        max,
-        ..
-    } = *quantiles;
+    write!(out, "<tr><th scope=\"row\">{name}<td>{}<td>{}", grouped(quantiles.count), duration(quantiles.mean as u64))?;
+    let Quantiles { p50, p90, p99, p999, p9999, max, .. } = *quantiles;
     for value in [p50, p90, p99, p999, p9999, max] {
         write!(out, "<td>{}", duration(value))?;
     }
@@ -202,35 +141,22 @@ fn timelines(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let line = |name, colour, value: fn(&Row) -> u64| Line {
         name,
         colour,
-        points: report
-            .timeline
-            .iter()
-            .map(|row| (row.second as f64, value(row) as f64))
-            .collect(),
+        points: report.timeline.iter().map(|row| (row.second as f64, value(row) as f64)).collect(),
     };
     writeln!(out, "<section><h2>Over time</h2>")?;
     let warmup = report.options.warmup_seconds;
     if warmup > 0.0 {
-        writeln!(
-            out,
-            "<p class=\"note\">The first {warmup} s are the warm-up: checked, but in no figure above.</p>"
-        )?;
+        writeln!(out, "<p class=\"note\">The first {warmup} s are the warm-up: checked, but in no figure above.</p>")?;
     }
     let lines = [
         line("ack p50", Colour::First, |row| row.send_to_ack_p50_us),
         line("ack p99", Colour::Third, |row| row.send_to_ack_p99_us),
-        line("deliver p50", Colour::Second, |row| {
-            row.send_to_deliver_p50_us
-        }),
-        line("deliver p99", Colour::Fourth, |row| {
-            row.send_to_deliver_p99_us
-        }),
+        line("deliver p50", Colour::Second, |row| row.send_to_deliver_p50_us),
+        line("deliver p99", Colour::Fourth, |row| row.send_to_deliver_p99_us),
     ];
     plot(out, "Latency", &lines, &plots::latency_timeline(&lines)?)?;
-    let lines = [
-        line("offered", Colour::Second, |row| row.offered),
-        line("acknowledged", Colour::First, |row| row.acked),
-    ];
+    let lines =
+        [line("offered", Colour::Second, |row| row.offered), line("acknowledged", Colour::First, |row| row.acked)];
     plot(out, "Messages", &lines, &plots::rate_timeline(&lines)?)?;
     let lines = [line("delivered", Colour::First, |row| row.delivered)];
     plot(out, "Deliveries", &lines, &plots::rate_timeline(&lines)?)?;
@@ -241,12 +167,7 @@ fn timelines(out: &mut String, report: &Report) -> anyhow::Result<()> {
 fn plot(out: &mut String, title: &str, lines: &[Line], svg: &str) -> std::fmt::Result {
     write!(out, "<figure><figcaption><b>{title}</b>")?;
     for line in lines {
-        write!(
-            out,
-            "<span><i style=\"background:{}\"></i>{}</span>",
-            line.colour.variable(),
-            line.name
-        )?;
+        write!(out, "<span><i style=\"background:{}\"></i>{}</span>", line.colour.variable(), line.name)?;
     }
     writeln!(out, "</figcaption>{svg}</figure>")
 }
@@ -335,17 +256,7 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
                 options.threads, options.arrivals, options.encoding, report.seed
             ),
         ),
-        (
-            "machine",
-            format!(
-                "{}, {} cores, {}, Linux {}, clock {}",
-                machine.cpu,
-                machine.cores,
-                mebibytes(machine.memory_bytes),
-                machine.kernel,
-                machine.clock_source
-            ),
-        ),
+        ("machine", format!("{}, clock {}", machine.facts, machine.clock_source)),
         ("version", format!("{} · {}", report.version, report.schema)),
     ];
     writeln!(out, "<section><h2>The run</h2><dl>")?;
@@ -362,20 +273,13 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
 /// A number with its thousands apart.
 fn grouped(value: u64) -> String {
     let digits = value.to_string();
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .map(|group| std::str::from_utf8(group).unwrap_or_default())
-        .collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
     groups.join("\u{202F}")
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -386,11 +290,7 @@ mod tests {
     fn the_page_is_whole_and_loads_nothing() {
         let page = page(&sample()).unwrap();
         assert_eq!(page.matches("<svg").count(), 4);
-        assert!(
-            page.ends_with("</html>\n")
-                && page.contains("Passed")
-                && page.contains("too &lt;many&gt;")
-        );
+        assert!(page.ends_with("</html>\n") && page.contains("Passed") && page.contains("too &lt;many&gt;"));
         for reference in ["src=", "href=", "<script", "url(", "@import"] {
             assert!(!page.contains(reference), "{reference}");
         }
@@ -407,9 +307,6 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        assert_eq!(
-            [7, 1_234, 12_345_678].map(grouped),
-            ["7", "1\u{202F}234", "12\u{202F}345\u{202F}678"]
-        );
+        assert_eq!([7, 1_234, 12_345_678].map(grouped), ["7", "1\u{202F}234", "12\u{202F}345\u{202F}678"]);
     }
 }

@@ -174,16 +174,7 @@ impl Quantiles {
         let at = |quantile| histogram.value_at_quantile(quantile);
         let mean = (histogram.mean() * 10.0).round() / 10.0;
         let (p50, p90, p99, p999, p9999) = (at(0.5), at(0.9), at(0.99), at(0.999), at(0.9999));
-        Self {
-            count: histogram.len(),
-            mean,
-            p50,
-            p90,
-            p99,
-            p999,
-            p9999,
-            max: histogram.max(),
-        }
+        Self { count: histogram.len(), mean, p50, p90, p99, p999, p9999, max: histogram.max() }
     }
 }
 
@@ -306,14 +297,10 @@ pub struct Percentiles {
 #[must_use]
 pub fn curve(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     // Eight steps for each halving of what is left, as HdrHistogram's own percentile files have it.
-    let points = histogram
-        .iter_quantiles(8)
-        .map(|value| (value.quantile_iterated_to(), value.value_iterated_to()));
+    let points = histogram.iter_quantiles(8).map(|value| (value.quantile_iterated_to(), value.value_iterated_to()));
     // What is beyond the last single value is no measurement.
     let quantile_max = 1.0 - 1.0 / histogram.len().max(1) as f64;
-    points
-        .take_while(|&(quantile, _)| quantile <= quantile_max)
-        .collect()
+    points.take_while(|&(quantile, _)| quantile <= quantile_max).collect()
 }
 
 impl Report {
@@ -333,8 +320,7 @@ pub(crate) mod tests {
     pub(crate) fn sample() -> Report {
         let mut latencies = Latencies::default();
         for step in 1..20_000_u64 {
-            let microseconds =
-                300 + (step * 7919) % 900 + if step % 500 == 0 { 20_000 + step } else { 0 };
+            let microseconds = 300 + (step * 7919) % 900 + if step % 500 == 0 { 20_000 + step } else { 0 };
             record(&mut latencies.send_to_ack, 0, microseconds * 1_000);
             record(&mut latencies.send_to_deliver, 0, microseconds * 1_300);
             record(&mut latencies.late, 0, (step % 90) * 1_000);
@@ -378,12 +364,7 @@ pub(crate) mod tests {
                 up_at_end: 2_000,
                 ..Default::default()
             },
-            messages: MessageFigures {
-                offered: 110_000,
-                acked: 110_000,
-                delivered: 2_090_000,
-                ..Default::default()
-            },
+            messages: MessageFigures { offered: 110_000, acked: 110_000, delivered: 2_090_000, ..Default::default() },
             throughput: Throughput {
                 offered_per_second: 5_001.2,
                 acked_per_second: 5_000.9,
@@ -403,11 +384,7 @@ pub(crate) mod tests {
                 ..Default::default()
             }),
             kernel: KernelFigures::default(),
-            generator: GeneratorFigures {
-                threads: 1,
-                late_us: Quantiles::of(&latencies.late),
-                ..Default::default()
-            },
+            generator: GeneratorFigures { threads: 1, late_us: Quantiles::of(&latencies.late), ..Default::default() },
             errors: BTreeMap::from([("rate_limited: too <many>".to_owned(), 3)]),
             timeline: rows.collect(),
             percentiles: Percentiles {
@@ -426,22 +403,14 @@ pub(crate) mod tests {
             ("/violations", "order gap duplicate lost"),
             ("/latency_us/send_to_ack", "p50 p99 p999 max"),
             ("/latency_us/send_to_deliver", "p50 p99 p999 max"),
-            (
-                "/throughput",
-                "offered_per_second acked_per_second delivered_per_second",
-            ),
+            ("/throughput", "offered_per_second acked_per_second delivered_per_second"),
             ("/connections", "requested established lost"),
-            (
-                "/server",
-                "rss_bytes cpu_seconds rss_bytes_before rss_bytes_after bytes_per_connection",
-            ),
+            ("/server", "rss_bytes cpu_seconds rss_bytes_before rss_bytes_after bytes_per_connection"),
             ("/generator/late_us", "p99"),
             ("", "machine seed version schema valid"),
         ] {
             let group = json.pointer(group).unwrap();
-            names
-                .split(' ')
-                .for_each(|name| assert!(group.get(name).is_some(), "{name}"));
+            names.split(' ').for_each(|name| assert!(group.get(name).is_some(), "{name}"));
         }
     }
 

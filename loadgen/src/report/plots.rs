@@ -32,14 +32,7 @@ pub(super) enum Colour {
 }
 
 impl Colour {
-    const ALL: [Self; 6] = [
-        Self::Ink,
-        Self::Grid,
-        Self::First,
-        Self::Second,
-        Self::Third,
-        Self::Fourth,
-    ];
+    const ALL: [Self; 6] = [Self::Ink, Self::Grid, Self::First, Self::Second, Self::Third, Self::Fourth];
 
     /// The page's variable.
     pub(super) fn variable(self) -> &'static str {
@@ -67,18 +60,8 @@ pub(super) struct Line {
 
 /// Latency (logarithmic) over the percentile (logarithmic in what is left above it).
 pub(super) fn percentiles(lines: &[Line]) -> anyhow::Result<String> {
-    let last = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|&(nines, _)| nines)
-        .fold(2.0, f64::max);
-    draw(
-        lines,
-        0.0..last,
-        latency_range(lines).log_scale(),
-        &percentile_label,
-        &latency_label,
-    )
+    let last = lines.iter().flat_map(|line| &line.points).map(|&(nines, _)| nines).fold(2.0, f64::max);
+    draw(lines, 0.0..last, latency_range(lines).log_scale(), &percentile_label, &latency_label)
 }
 
 /// Where a quantile stands on the axis of [`percentiles`]: the number of its nines.
@@ -88,29 +71,13 @@ pub(super) fn nines(quantile: f64) -> f64 {
 
 /// Latency (logarithmic) over seconds.
 pub(super) fn latency_timeline(lines: &[Line]) -> anyhow::Result<String> {
-    draw(
-        lines,
-        seconds_range(lines),
-        latency_range(lines).log_scale(),
-        &seconds_label,
-        &latency_label,
-    )
+    draw(lines, seconds_range(lines), latency_range(lines).log_scale(), &seconds_label, &latency_label)
 }
 
 /// A rate, from 0, over seconds.
 pub(super) fn rate_timeline(lines: &[Line]) -> anyhow::Result<String> {
-    let highest = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|&(_, rate)| rate)
-        .fold(1.0, f64::max);
-    draw(
-        lines,
-        seconds_range(lines),
-        0.0..highest * 1.1,
-        &seconds_label,
-        &|rate| format!("{rate:.0}/s"),
-    )
+    let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, rate)| rate).fold(1.0, f64::max);
+    draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|rate| format!("{rate:.0}/s"))
 }
 
 fn draw<Y>(
@@ -125,21 +92,11 @@ where
     Y::CoordDescType: ValueFormatter<f64>,
 {
     let mut svg = String::new();
-    draw_on(
-        &SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area(),
-        lines,
-        x,
-        y,
-        x_label,
-        y_label,
-    )
-    .map_err(|error| anyhow!("can't draw a plot: {error}"))?;
+    draw_on(&SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area(), lines, x, y, x_label, y_label)
+        .map_err(|error| anyhow!("can't draw a plot: {error}"))?;
     for colour in Colour::ALL {
         let RGBColor(red, green, blue) = colour.placeholder();
-        svg = svg.replace(
-            &format!("#{red:02X}{green:02X}{blue:02X}"),
-            colour.variable(),
-        );
+        svg = svg.replace(&format!("#{red:02X}{green:02X}{blue:02X}"), colour.variable());
     }
     Ok(svg)
 }
@@ -176,47 +133,26 @@ where
         .draw()
         .map_err(|error| error.to_string())?;
     for line in lines {
-        let series = LineSeries::new(
-            line.points.clone(),
-            line.colour.placeholder().stroke_width(2),
-        );
-        chart
-            .draw_series(series)
-            .map_err(|error| error.to_string())?;
+        let series = LineSeries::new(line.points.clone(), line.colour.placeholder().stroke_width(2));
+        chart.draw_series(series).map_err(|error| error.to_string())?;
     }
     Ok(area.present().map_err(|error| error.to_string())?)
 }
 
 fn seconds_range(lines: &[Line]) -> Range<f64> {
-    let last = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|&(second, _)| second)
-        .fold(1.0, f64::max);
+    let last = lines.iter().flat_map(|line| &line.points).map(|&(second, _)| second).fold(1.0, f64::max);
     0.0..last
 }
 
 fn latency_range(lines: &[Line]) -> Range<f64> {
-    let values = || {
-        lines
-            .iter()
-            .flat_map(|line| &line.points)
-            .map(|&(_, value)| value)
-            .filter(|&value| value > 0.0)
-    };
-    let lowest = values()
-        .fold(LATENCY_US_LIMITS.end, f64::min)
-        .max(LATENCY_US_LIMITS.start);
+    let values = || lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).filter(|&value| value > 0.0);
+    let lowest = values().fold(LATENCY_US_LIMITS.end, f64::min).max(LATENCY_US_LIMITS.start);
     let highest = values().fold(lowest * 10.0, f64::max);
     lowest * 0.8..highest * 1.25
 }
 
 fn seconds_label(second: &f64) -> String {
-    if (second - second.round()).abs() > 0.01 {
-        String::new()
-    } else {
-        format!("{second:.0} s")
-    }
+    if (second - second.round()).abs() > 0.01 { String::new() } else { format!("{second:.0} s") }
 }
 
 fn latency_label(microseconds: &f64) -> String {
@@ -250,20 +186,10 @@ mod tests {
 
     #[test]
     fn plots_hold_their_lines_in_the_colours_of_the_page() {
-        let lines = [Line {
-            name: "a",
-            colour: Colour::Third,
-            points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)],
-        }];
-        for svg in [
-            percentiles(&lines).unwrap(),
-            latency_timeline(&lines).unwrap(),
-            rate_timeline(&lines).unwrap(),
-        ] {
-            assert!(
-                svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"),
-                "{svg}"
-            );
+        let lines =
+            [Line { name: "a", colour: Colour::Third, points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)] }];
+        for svg in [percentiles(&lines).unwrap(), latency_timeline(&lines).unwrap(), rate_timeline(&lines).unwrap()] {
+            assert!(svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"), "{svg}");
             assert!(!svg.contains("#0102"), "{svg}");
         }
     }
@@ -271,12 +197,7 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_no_failure() {
         for plot in [percentiles, latency_timeline, rate_timeline] {
-            plot(&[Line {
-                name: "a",
-                colour: Colour::First,
-                points: Vec::new(),
-            }])
-            .unwrap();
+            plot(&[Line { name: "a", colour: Colour::First, points: Vec::new() }]).unwrap();
         }
     }
 }

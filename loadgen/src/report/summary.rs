@@ -28,17 +28,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.command == "chat" {
         write_chat(out, report)?;
     }
-    writeln!(
-        out,
-        "connect       {}",
-        quantiles(&report.latency_us.connect)
-    )?;
+    writeln!(out, "connect       {}", quantiles(&report.latency_us.connect))?;
     if report.latency_us.resume.count > 0 {
-        writeln!(
-            out,
-            "resume        {}",
-            quantiles(&report.latency_us.resume)
-        )?;
+        writeln!(out, "resume        {}", quantiles(&report.latency_us.resume))?;
     }
     if let Some(server) = &report.server {
         writeln!(
@@ -95,33 +87,14 @@ fn write_chat(out: &mut String, report: &Report) -> std::fmt::Result {
         messages.rejected,
         messages.retried,
     )?;
-    writeln!(
-        out,
-        "send→ack      {}",
-        quantiles(&report.latency_us.send_to_ack)
-    )?;
-    writeln!(
-        out,
-        "send→deliver  {}",
-        quantiles(&report.latency_us.send_to_deliver)
-    )?;
-    writeln!(
-        out,
-        "lateness      {}",
-        quantiles(&report.generator.late_us)
-    )
+    writeln!(out, "send→ack      {}", quantiles(&report.latency_us.send_to_ack))?;
+    writeln!(out, "send→deliver  {}", quantiles(&report.latency_us.send_to_deliver))?;
+    writeln!(out, "lateness      {}", quantiles(&report.generator.late_us))
 }
 
 fn quantiles(values: &Quantiles) -> String {
-    let parts = [
-        ("p50", values.p50),
-        ("p99", values.p99),
-        ("p99.9", values.p999),
-        ("max", values.max),
-    ];
-    parts
-        .map(|(name, microseconds)| format!("{name} {:>9}", duration(microseconds)))
-        .join("  ")
+    let parts = [("p50", values.p50), ("p99", values.p99), ("p99.9", values.p999), ("max", values.max)];
+    parts.map(|(name, microseconds)| format!("{name} {:>9}", duration(microseconds))).join("  ")
 }
 
 /// Microseconds in the unit that reads best.
@@ -147,27 +120,17 @@ mod tests {
         let mut report = super::super::tests::sample();
         let good = text(&report);
         assert!(
-            good.ends_with("passed\n")
-                && good.contains("send→deliver  p50")
-                && !good.contains("NOT VALID"),
+            good.ends_with("passed\n") && good.contains("send→deliver  p50") && !good.contains("NOT VALID"),
             "{good}"
         );
         report.violations.gap = 3;
         report.invalid_because.push("late".to_owned());
         let bad = text(&report);
-        assert!(
-            bad.ends_with("FAILED\n")
-                && bad.contains("gap 3")
-                && bad.contains("NOT VALID     late"),
-            "{bad}"
-        );
+        assert!(bad.ends_with("FAILED\n") && bad.contains("gap 3") && bad.contains("NOT VALID     late"), "{bad}");
     }
 
     #[test]
     fn durations_read_well() {
-        assert_eq!(
-            [7, 1_500, 2_000_000].map(duration),
-            ["7 µs", "1.50 ms", "2.00 s"]
-        );
+        assert_eq!([7, 1_500, 2_000_000].map(duration), ["7 µs", "1.50 ms", "2.00 s"]);
     }
 }

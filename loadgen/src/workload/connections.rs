@@ -57,10 +57,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The bytes of a frame that is not whole yet; boxed, as most connections have none at most times.
-    #[expect(
-        clippy::box_collection,
-        reason = "eight bytes a connection instead of 24"
-    )]
+    #[expect(clippy::box_collection, reason = "eight bytes a connection instead of 24")]
     pub(super) partial: Option<Box<Vec<u8>>>,
     pub(super) position: Option<Box<[u8]>>,
     /// Start of the first attempt or of the outage.
@@ -112,9 +109,7 @@ impl Connections {
         };
         let pace = |rate: f64| (SECOND_NS as f64 / (rate * share.part)) as Nanoseconds;
         Self {
-            list: std::iter::repeat_with(connection)
-                .take(share.count as usize)
-                .collect(),
+            list: std::iter::repeat_with(connection).take(share.count as usize).collect(),
             epochs: HashMap::new(),
             hints_ms: HashMap::new(),
             heartbeat_ns: 24 * SECOND_NS,
@@ -132,15 +127,9 @@ impl Connections {
 
     pub(super) fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
         let waiting = !self.queue.is_empty() || (self.unstarted as usize) < self.list.len();
-        let start_ns = if waiting && self.connecting < self.connecting_max {
-            self.next_start_ns.max(now_ns)
-        } else {
-            u64::MAX
-        };
-        self.later
-            .peek()
-            .map_or(u64::MAX, |Reverse((due_ns, _))| *due_ns)
-            .min(start_ns)
+        let start_ns =
+            if waiting && self.connecting < self.connecting_max { self.next_start_ns.max(now_ns) } else { u64::MAX };
+        self.later.peek().map_or(u64::MAX, |Reverse((due_ns, _))| *due_ns).min(start_ns)
     }
 
     fn next_to_start(&mut self, now_ns: Nanoseconds) -> Option<u32> {
@@ -155,10 +144,7 @@ impl Connections {
             })
         })?;
         // A thread that was late starts what it missed, but at most what it missed in the last tenth of a second.
-        self.next_start_ns = self
-            .next_start_ns
-            .max(now_ns.saturating_sub(100 * MILLISECOND_NS))
-            + self.pace_ns;
+        self.next_start_ns = self.next_start_ns.max(now_ns.saturating_sub(100 * MILLISECOND_NS)) + self.pace_ns;
         Some(slot)
     }
 }
@@ -190,8 +176,7 @@ impl Worker {
     pub(super) fn heartbeat_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
         let count = self.connections.list.len() as u64;
         let elapsed_ns = now_ns - self.connections.beat_from_ns.min(now_ns);
-        let due =
-            u128::from(elapsed_ns) * u128::from(count) / u128::from(self.connections.heartbeat_ns);
+        let due = u128::from(elapsed_ns) * u128::from(count) / u128::from(self.connections.heartbeat_ns);
         let due = due.min(u128::from(count)) as u64;
         if due == 0 {
             return;
@@ -218,13 +203,7 @@ impl Worker {
         self.connections.list[slot as usize].state = State::Upgrading;
         let key = self.upgrade_key(slot);
         let subprotocol = self.plan.encoding.subprotocol();
-        websocket::write_upgrade(
-            links.write(slot),
-            &self.plan.host,
-            &self.plan.path,
-            &key,
-            subprotocol,
-        );
+        websocket::write_upgrade(links.write(slot), &self.plan.host, &self.plan.path, &key, subprotocol);
     }
 
     pub(super) fn upgrade_key(&self, slot: u32) -> String {
@@ -243,10 +222,7 @@ impl Worker {
             token: Some(token),
             device: Some(DeviceId::new(DEVICE).expect("a plain word")),
             resume: self.resume(slot),
-            client: Some(ClientInfo {
-                name: "loadgen".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
+            client: Some(ClientInfo { name: "loadgen".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }),
         };
         let connection = &mut self.connections.list[slot as usize];
         connection.state = State::Greeting;
@@ -258,29 +234,18 @@ impl Worker {
         let position = self.connections.list[slot as usize].position.as_ref()?;
         let sequence = self.checker.contiguous(slot);
         let group = self.checker.conversation_of(slot);
-        let known = match (
-            self.conversations.get(group as usize),
-            self.connections.epochs.get(&group),
-        ) {
+        let known = match (self.conversations.get(group as usize), self.connections.epochs.get(&group)) {
             (Some(&conversation), Some(&epoch)) if sequence > 0 => {
-                vec![Known {
-                    conversation,
-                    epoch,
-                    sequence: Sequence(sequence),
-                }]
+                vec![Known { conversation, epoch, sequence: Sequence(sequence) }]
             }
             _ => Vec::new(),
         };
-        Some(Resume {
-            position: PositionBytes(position.to_vec()),
-            known,
-        })
+        Some(Resume { position: PositionBytes(position.to_vec()), known })
     }
 
     /// The connection is welcome.
     pub(super) fn welcomed(&mut self, slot: u32, heartbeat_interval_ms: u32, now_ns: Nanoseconds) {
-        let interval_ns =
-            f64::from(heartbeat_interval_ms.max(1_000)) * HEARTBEAT_PART * MILLISECOND_NS as f64;
+        let interval_ns = f64::from(heartbeat_interval_ms.max(1_000)) * HEARTBEAT_PART * MILLISECOND_NS as f64;
         self.connections.heartbeat_ns = interval_ns as Nanoseconds;
         self.connections.connecting -= 1;
         self.counters.up.add(1);
@@ -315,8 +280,6 @@ impl Worker {
             Some(hint_ms) => u64::from(hint_ms),
             None => self.random.below(ceiling_ms + 1),
         };
-        self.connections
-            .later
-            .push(Reverse((now_ns + wait_ms * MILLISECOND_NS, slot)));
+        self.connections.later.push(Reverse((now_ns + wait_ms * MILLISECOND_NS, slot)));
     }
 }

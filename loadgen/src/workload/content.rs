@@ -25,22 +25,15 @@ impl Stamp {
     /// The message's name for the checker.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity::Message {
-            sender: self.sender,
-            number: self.number,
-        }
+        Identity::Message { sender: self.sender, number: self.number }
     }
 
     /// The text, at least `bytes` long.
     #[must_use]
     pub fn to_text(&self, bytes: usize) -> String {
         let mut text = Vec::with_capacity(bytes.max(TEXT_BYTES_MIN));
-        write!(
-            text,
-            "{:08x} {:x} {:x} {:x} ",
-            self.nonce, self.sender, self.number, self.intended_ns
-        )
-        .expect("writing to memory does not fail");
+        write!(text, "{:08x} {:x} {:x} {:x} ", self.nonce, self.sender, self.number, self.intended_ns)
+            .expect("writing to memory does not fail");
         if text.len() < bytes {
             text.resize(bytes, b'~');
         }
@@ -67,18 +60,8 @@ mod tests {
 
     #[test]
     fn a_text_reads_back_at_any_length() {
-        let small = Stamp {
-            nonce: 0,
-            sender: 0,
-            number: 0,
-            intended_ns: 0,
-        };
-        let large = Stamp {
-            nonce: u32::MAX,
-            sender: u32::MAX,
-            number: u32::MAX,
-            intended_ns: u64::MAX,
-        };
+        let small = Stamp { nonce: 0, sender: 0, number: 0, intended_ns: 0 };
+        let large = Stamp { nonce: u32::MAX, sender: u32::MAX, number: u32::MAX, intended_ns: u64::MAX };
         assert!(large.to_text(0).len() <= TEXT_BYTES_MIN);
         for stamp in [small, large] {
             for bytes in [0, 1, 60, 100, 5000] {

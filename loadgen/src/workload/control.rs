@@ -67,19 +67,13 @@ impl Control {
 
     /// Something that makes the run pointless; the first one counts.
     pub fn fail(&self, text: String) {
-        self.failure
-            .lock()
-            .expect("nobody panics while holding it")
-            .get_or_insert(text);
+        self.failure.lock().expect("nobody panics while holding it").get_or_insert(text);
     }
 
     /// What made the run pointless.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.failure
-            .lock()
-            .expect("nobody panics while holding it")
-            .clone()
+        self.failure.lock().expect("nobody panics while holding it").clone()
     }
 }
 
@@ -167,14 +161,12 @@ impl Counter {
     /// Adds.
     pub fn add(&self, amount: u64) {
         // One writer: no read-modify-write is needed.
-        self.0
-            .store(self.get().wrapping_add(amount), Ordering::Relaxed);
+        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
     /// Takes one away.
     pub fn decrement(&self) {
-        self.0
-            .store(self.get().saturating_sub(1), Ordering::Relaxed);
+        self.0.store(self.get().saturating_sub(1), Ordering::Relaxed);
     }
 
     /// Replaces.

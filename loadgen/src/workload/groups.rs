@@ -35,31 +35,21 @@ pub(super) struct Groups {
 
 impl Groups {
     pub(super) fn new(count: u32) -> Self {
-        Self {
-            count,
-            next: 0,
-            in_flight: 0,
-            added: vec![0; count as usize],
-            retries: Vec::new(),
-        }
+        Self { count, next: 0, in_flight: 0, added: vec![0; count as usize], retries: Vec::new() }
     }
 }
 
 /// The id that a group will have.
 pub(super) fn conversation_id(plan: &Plan, share: Share, group: u32) -> ConversationId {
     let creator = plan.user(share.first + group * plan.group_size);
-    ConversationId::group(
-        &creator,
-        plan.request_key(RequestKind::Group, share.thread, group),
-    )
+    ConversationId::group(&creator, plan.request_key(RequestKind::Group, share.thread, group))
 }
 
 impl Worker {
     /// Asks for the next groups, and again for those that failed for a while.
     pub(super) fn groups_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
-        let (due, later) = std::mem::take(&mut self.groups.retries)
-            .into_iter()
-            .partition(|&(due_ns, _)| due_ns <= now_ns);
+        let (due, later) =
+            std::mem::take(&mut self.groups.retries).into_iter().partition(|&(due_ns, _)| due_ns <= now_ns);
         self.groups.retries = later;
         let due: Vec<(Nanoseconds, u32)> = due;
         for (_, group) in due {
@@ -78,10 +68,7 @@ impl Worker {
         let members = self.checker.members_of(group);
         let creator = members.start;
         if self.connections.list[creator as usize].state != State::Up {
-            return self
-                .groups
-                .retries
-                .push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+            return self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
         }
         let added = self.groups.added[group as usize];
         let from = self.share.first + creator + 1 + added;
@@ -89,32 +76,17 @@ impl Worker {
         let to = (from + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(self.share.first + members.end);
         let users = self.plan.users(from..to);
         let ask = if added == 0 {
-            let key = self
-                .plan
-                .request_key(RequestKind::Group, self.share.thread, group);
-            Request::Create(Create::Group(CreateGroup {
-                key,
-                title: format!("load {group}"),
-                members: users,
-            }))
+            let key = self.plan.request_key(RequestKind::Group, self.share.thread, group);
+            Request::Create(Create::Group(CreateGroup { key, title: format!("load {group}"), members: users }))
         } else {
             let conversation = self.conversations[group as usize];
-            Request::Members(Members {
-                conversation,
-                action: MembersAction::Add(users),
-            })
+            Request::Members(Members { conversation, action: MembersAction::Add(users) })
         };
         self.write(links, creator, request::GROUP, &ask);
     }
 
     /// The group was created, or members were added.
-    pub(super) fn group_answered(
-        &mut self,
-        links: &mut Links,
-        slot: u32,
-        sequence: Sequence,
-        now_ns: Nanoseconds,
-    ) {
+    pub(super) fn group_answered(&mut self, links: &mut Links, slot: u32, sequence: Sequence, now_ns: Nanoseconds) {
         let group = self.checker.conversation_of(slot);
         if self.checker.is_started(group) {
             return;
@@ -134,17 +106,11 @@ impl Worker {
     /// The server refused.
     pub(super) fn group_failed(&mut self, slot: u32, error: &ErrorFrame, now_ns: Nanoseconds) {
         if !error.code.temporary() {
-            return self.control.fail(format!(
-                "can't create a group: {}: {}",
-                error.code.name(),
-                error.text
-            ));
+            return self.control.fail(format!("can't create a group: {}: {}", error.code.name(), error.text));
         }
         let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
         let group = self.checker.conversation_of(slot);
-        self.groups
-            .retries
-            .push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, group));
+        self.groups.retries.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, group));
     }
 
     /// A creator's connection was lost: its request may have been, too. Asking twice finds the same group.
@@ -156,9 +122,7 @@ impl Worker {
         let is_creator = self.checker.members_of(group).start == slot;
         let asked = group < self.groups.next && !self.checker.is_started(group);
         if is_creator && asked && !self.groups.retries.iter().any(|&(_, retry)| retry == group) {
-            self.groups
-                .retries
-                .push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+            self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
         }
     }
 }

@@ -67,45 +67,31 @@ impl Plan {
     pub fn shares(&self, threads: u32) -> Vec<Share> {
         let unit = self.group_size.max(1);
         let units = self.connections.div_ceil(unit);
-        let bound =
-            |thread: u32| (u64::from(units) * u64::from(thread) / u64::from(threads)) as u32 * unit;
+        let bound = |thread: u32| (u64::from(units) * u64::from(thread) / u64::from(threads)) as u32 * unit;
         let share = |thread: u32| {
             let (first, end) = (bound(thread), bound(thread + 1).min(self.connections));
             let count = end.saturating_sub(first);
-            Share {
-                thread,
-                first,
-                count,
-                part: f64::from(count) / f64::from(self.connections.max(1)),
-            }
+            Share { thread, first, count, part: f64::from(count) / f64::from(self.connections.max(1)) }
         };
-        (0..threads)
-            .map(share)
-            .filter(|share| share.count > 0)
-            .collect()
+        (0..threads).map(share).filter(|share| share.count > 0).collect()
     }
 
     /// The user of a connection, counted over all threads.
     #[must_use]
     pub fn user(&self, connection: u32) -> UserId {
-        UserId::new(&format!("load-{:x}-{connection}", self.seed))
-            .expect("short and of plain characters")
+        UserId::new(&format!("load-{:x}-{connection}", self.seed)).expect("short and of plain characters")
     }
 
     /// The users of some connections.
     #[must_use]
     pub fn users(&self, connections: Range<u32>) -> Vec<UserId> {
-        connections
-            .map(|connection| self.user(connection))
-            .collect()
+        connections.map(|connection| self.user(connection)).collect()
     }
 
     /// The name of a request to create a group, or of a message: unique in this run, the same in every retry.
     #[must_use]
     pub fn request_key(&self, kind: RequestKind, thread: u32, number: u32) -> ClientMessageId {
-        let high = mix((u64::from(self.nonce) << 32 | u64::from(thread))
-            ^ self.seed.rotate_left(17)
-            ^ kind as u64);
+        let high = mix((u64::from(self.nonce) << 32 | u64::from(thread)) ^ self.seed.rotate_left(17) ^ kind as u64);
         let low = (kind as u64) << 56 | u64::from(number);
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&high.to_be_bytes());
@@ -159,14 +145,9 @@ pub(crate) mod tests {
 
     #[test]
     fn shares_hold_whole_groups_and_every_connection_once() {
-        for (connections, group_size, threads) in [
-            (2_000, 20, 3),
-            (2_001, 20, 3),
-            (7, 20, 4),
-            (500_000, 20, 28),
-            (10, 0, 3),
-            (5, 1, 9),
-        ] {
+        for (connections, group_size, threads) in
+            [(2_000, 20, 3), (2_001, 20, 3), (7, 20, 4), (500_000, 20, 28), (10, 0, 3), (5, 1, 9)]
+        {
             let shares = plan(connections, group_size).shares(threads);
             let mut next = 0;
             for share in &shares {
@@ -187,9 +168,8 @@ pub(crate) mod tests {
             (RequestKind::Message, 1, 0),
             (RequestKind::Message, 0, 1),
         ];
-        let keys: std::collections::HashSet<_> = keys
-            .map(|(kind, thread, number)| plan.request_key(kind, thread, number))
-            .into();
+        let keys: std::collections::HashSet<_> =
+            keys.map(|(kind, thread, number)| plan.request_key(kind, thread, number)).into();
         assert_eq!(keys.len(), 4);
     }
 }

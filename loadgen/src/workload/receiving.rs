@@ -3,8 +3,8 @@
 use antiphon_wire::{
     codec::Encoding,
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ContentView, EntryBytes, ErrorFrame, History,
-        HistoryAnswer, Request, ResumeOutcome, ServerFrame, TooFar, view_content,
+        ArchivedEntry, ArchivedEntryKind, ContentView, EntryBytes, ErrorFrame, History, HistoryAnswer, Request,
+        ResumeOutcome, ServerFrame, TooFar, view_content,
     },
     ids::{Epoch, RequestId, Sequence},
     limits::{PAGE_ITEMS_MAX, SERVER_FRAME_BYTES_MAX},
@@ -61,17 +61,10 @@ impl Handler for Worker {
 
 impl Worker {
     /// Takes all that is whole; the rest is returned.
-    fn read<'a>(
-        &mut self,
-        links: &mut Links,
-        slot: u32,
-        mut input: &'a [u8],
-    ) -> Result<&'a [u8], WebSocketError> {
+    fn read<'a>(&mut self, links: &mut Links, slot: u32, mut input: &'a [u8]) -> Result<&'a [u8], WebSocketError> {
         if self.connections.list[slot as usize].state == State::Upgrading {
             let key = self.upgrade_key(slot);
-            let Some(taken) =
-                websocket::read_upgrade(input, &key, self.plan.encoding.subprotocol())?
-            else {
+            let Some(taken) = websocket::read_upgrade(input, &key, self.plan.encoding.subprotocol())? else {
                 return Ok(input);
             };
             input = &input[taken..];
@@ -104,19 +97,11 @@ impl Worker {
     fn note_close(&mut self, payload: &[u8]) {
         if let [high, low, reason @ ..] = payload {
             let code = u16::from_be_bytes([*high, *low]);
-            self.note_error(format!(
-                "closed by the server: {code} {}",
-                String::from_utf8_lossy(reason)
-            ));
+            self.note_error(format!("closed by the server: {code} {}", String::from_utf8_lossy(reason)));
         }
     }
 
-    fn message(
-        &mut self,
-        links: &mut Links,
-        slot: u32,
-        payload: &[u8],
-    ) -> Result<(), WebSocketError> {
+    fn message(&mut self, links: &mut Links, slot: u32, payload: &[u8]) -> Result<(), WebSocketError> {
         let now_ns = self.clock.now_ns();
         let (id, frame) = match self.plan.encoding.decode_server(payload) {
             Ok(frame) => frame,
@@ -129,9 +114,7 @@ impl Worker {
         match (frame, id) {
             (ServerFrame::Message(entry), None) => self.entry(slot, &entry, Path::Pushed, now_ns),
             (ServerFrame::Ack(ack), Some(id)) => self.acked(slot, id, &ack, now_ns),
-            (ServerFrame::Pong(pong), Some(_)) => {
-                self.keep_position(slot, pong.position.map(|position| position.0))
-            }
+            (ServerFrame::Pong(pong), Some(_)) => self.keep_position(slot, pong.position.map(|position| position.0)),
             (ServerFrame::Welcome(welcome), Some(request::CONNECT))
                 if self.connections.list[slot as usize].state == State::Greeting =>
             {
@@ -141,16 +124,11 @@ impl Worker {
                 self.welcomed(slot, welcome.heartbeat_interval_ms, now_ns);
                 self.send_pending(links, slot);
             }
-            (ServerFrame::CaughtUp(caught_up), None) => {
-                self.caught_up(slot, caught_up.position.0, now_ns)
-            }
+            (ServerFrame::CaughtUp(caught_up), None) => self.caught_up(slot, caught_up.position.0, now_ns),
             (ServerFrame::Created(created), Some(request::GROUP)) => {
                 let group = self.checker.conversation_of(slot);
                 if self.conversations.get(group as usize) != Some(&created.conversation) {
-                    self.control.fail(
-                        "the server gave a group another id than its creator and key make"
-                            .to_owned(),
-                    );
+                    self.control.fail("the server gave a group another id than its creator and key make".to_owned());
                 }
                 self.connections.epochs.insert(group, created.epoch);
                 self.group_answered(links, slot, created.sequence, now_ns);
@@ -158,9 +136,7 @@ impl Worker {
             (ServerFrame::MembersAnswer(answer), Some(request::GROUP)) => {
                 self.group_answered(links, slot, answer.sequence.unwrap_or_default(), now_ns);
             }
-            (ServerFrame::HistoryAnswer(page), Some(request::HISTORY)) => {
-                self.page(links, slot, &page, now_ns)
-            }
+            (ServerFrame::HistoryAnswer(page), Some(request::HISTORY)) => self.page(links, slot, &page, now_ns),
             (ServerFrame::TooFar(too_far), None) => self.too_far(links, slot, &too_far),
             (ServerFrame::Error(error), id) => self.error(links, slot, id, &error, now_ns),
             (ServerFrame::Goodbye(goodbye), None) => {
@@ -173,10 +149,7 @@ impl Worker {
             (other, _) => {
                 self.counters.protocol_errors.add(1);
                 let other = format!("{other:?}");
-                self.note_error(format!(
-                    "unexpected: {}",
-                    other.split(['(', '{']).next().unwrap_or_default()
-                ));
+                self.note_error(format!("unexpected: {}", other.split(['(', '{']).next().unwrap_or_default()));
             }
         }
         Ok(())
@@ -203,22 +176,13 @@ impl Worker {
             return self.note_error("an entry that can't be read".to_owned());
         };
         let group = self.checker.conversation_of(slot);
-        if self
-            .conversations
-            .get(group as usize)
-            .is_none_or(|conversation| conversation.0 != entry.conversation.0)
-        {
+        if self.conversations.get(group as usize).is_none_or(|conversation| conversation.0 != entry.conversation.0) {
             return self.checker.foreign();
         }
-        self.connections
-            .epochs
-            .entry(group)
-            .or_insert(Epoch(entry.epoch.0.into()));
+        self.connections.epochs.entry(group).or_insert(Epoch(entry.epoch.0.into()));
         let stamp = self.stamp(entry);
         let identity = stamp.map_or(Identity::Other, |stamp| stamp.identity());
-        let verdict = self
-            .checker
-            .received(slot, entry.sequence.0.into(), identity, path);
+        let verdict = self.checker.received(slot, entry.sequence.0.into(), identity, path);
         let Some(stamp) = stamp.filter(|_| verdict == Verdict::First) else {
             return;
         };
@@ -229,11 +193,7 @@ impl Worker {
         self.second.delivered += 1;
         record(&mut self.second.send_to_deliver, stamp.intended_ns, now_ns);
         if self.measured.contains(&stamp.intended_ns) {
-            record(
-                &mut self.latencies.send_to_deliver,
-                stamp.intended_ns,
-                now_ns,
-            );
+            record(&mut self.latencies.send_to_deliver, stamp.intended_ns, now_ns);
         }
         if self.measured.contains(&now_ns) {
             self.counters.measured_delivered.add(1);
@@ -258,19 +218,11 @@ impl Worker {
     }
 
     fn ask_history(&mut self, links: &mut Links, slot: u32, after: Sequence) {
-        let Some(&conversation) = self
-            .conversations
-            .get(self.checker.conversation_of(slot) as usize)
-        else {
+        let Some(&conversation) = self.conversations.get(self.checker.conversation_of(slot) as usize) else {
             return;
         };
-        let history = History {
-            conversation,
-            before: None,
-            after: Some(after),
-            around: None,
-            limit: Some(PAGE_ITEMS_MAX),
-        };
+        let history =
+            History { conversation, before: None, after: Some(after), around: None, limit: Some(PAGE_ITEMS_MAX) };
         self.write(links, slot, request::HISTORY, &Request::History(history));
     }
 
@@ -286,22 +238,11 @@ impl Worker {
         }
     }
 
-    fn error(
-        &mut self,
-        links: &mut Links,
-        slot: u32,
-        id: Option<RequestId>,
-        error: &ErrorFrame,
-        now_ns: Nanoseconds,
-    ) {
+    fn error(&mut self, links: &mut Links, slot: u32, id: Option<RequestId>, error: &ErrorFrame, now_ns: Nanoseconds) {
         self.note_error(format!("{}: {}", error.code.name(), error.text));
         match id {
             Some(request::CONNECT) if !error.code.temporary() => {
-                self.control.fail(format!(
-                    "the server refused a session: {}: {}",
-                    error.code.name(),
-                    error.text
-                ));
+                self.control.fail(format!("the server refused a session: {}: {}", error.code.name(), error.text));
             }
             Some(request::CONNECT) => {
                 if let Some(hint_ms) = error.retry_after_ms {

@@ -112,9 +112,7 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
     while worker.phase != Phase::Stop {
         let now_ns = worker.clock.now_ns();
         worker.tick(driver.links(), now_ns);
-        let wait_ns = worker
-            .next_wake_ns(now_ns)
-            .saturating_sub(worker.clock.now_ns());
+        let wait_ns = worker.next_wake_ns(now_ns).saturating_sub(worker.clock.now_ns());
         driver.turn(&mut worker, Duration::from_nanos(wait_ns))?;
     }
     Ok(worker.finish())
@@ -122,34 +120,16 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
 
 impl Worker {
     fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions {
-            plan,
-            share,
-            control,
-            counters,
-            clock,
-            seconds,
-            ..
-        } = options;
+        let WorkerOptions { plan, share, control, counters, clock, seconds, .. } = options;
         // Without groups the checker only has to know that no entry may come at all.
-        let group_size = if plan.group_size == 0 {
-            share.count
-        } else {
-            plan.group_size
-        };
-        let groups = if plan.group_size == 0 {
-            0
-        } else {
-            share.count.div_ceil(group_size)
-        };
+        let group_size = if plan.group_size == 0 { share.count } else { plan.group_size };
+        let groups = if plan.group_size == 0 { 0 } else { share.count.div_ceil(group_size) };
         Self {
             random: Random::new(plan.seed, u64::from(share.thread)),
             phase: Phase::Hold,
             connections: Connections::new(&plan, share),
             groups: Groups::new(groups),
-            conversations: (0..groups)
-                .map(|group| super::groups::conversation_id(&plan, share, group))
-                .collect(),
+            conversations: (0..groups).map(|group| super::groups::conversation_id(&plan, share, group)).collect(),
             checker: Checker::new(share.count, group_size),
             pending: Pending::default(),
             resends: Vec::new(),
@@ -185,9 +165,7 @@ impl Worker {
         }
         self.counters.unacked.set(self.pending.len() as u64);
         self.counters.undelivered.set(self.checker.undelivered());
-        self.counters
-            .violations
-            .set(self.checker.violations().total());
+        self.counters.violations.set(self.checker.violations().total());
     }
 
     fn follow_phase(&mut self) {
@@ -202,27 +180,14 @@ impl Worker {
             self.measured = measured_ns..measured_ns + self.plan.measured_ns;
             let rate = self.plan.rate_per_second * self.share.part;
             let random = Random::new(self.random.next_u64(), u64::from(self.share.thread));
-            self.arrivals = Some(Arrivals::new(
-                self.plan.spread,
-                rate,
-                start_ns,
-                self.measured.end,
-                random,
-            ));
+            self.arrivals = Some(Arrivals::new(self.plan.spread, rate, start_ns, self.measured.end, random));
         }
     }
 
     fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
-        let arrival_ns = self
-            .arrivals
-            .as_ref()
-            .and_then(Arrivals::peek_ns)
-            .unwrap_or(Nanoseconds::MAX);
-        let connect_ns = if self.phase == Phase::Hold {
-            Nanoseconds::MAX
-        } else {
-            self.connections.next_wake_ns(now_ns)
-        };
+        let arrival_ns = self.arrivals.as_ref().and_then(Arrivals::peek_ns).unwrap_or(Nanoseconds::MAX);
+        let connect_ns =
+            if self.phase == Phase::Hold { Nanoseconds::MAX } else { self.connections.next_wake_ns(now_ns) };
         (now_ns + SLEEP_NS_MAX).min(arrival_ns).min(connect_ns)
     }
 
@@ -265,10 +230,6 @@ impl Worker {
             }
         }
         let _ = self.seconds.send(self.second);
-        WorkerResult {
-            latencies: self.latencies,
-            violations: self.checker.finish(),
-            errors: self.errors,
-        }
+        WorkerResult { latencies: self.latencies, violations: self.checker.finish(), errors: self.errors }
     }
 }

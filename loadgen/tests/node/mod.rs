@@ -12,14 +12,11 @@ use antiphon_loadgen::websocket::accept_for;
 use antiphon_wire::{
     codec::Encoding,
     frame::{
-        Ack, CaughtUp, Connect, Create, CreateGroup, Created, Entry, EntryBytes, EntryKind,
-        HistoryAnswer, Limits, Members, MembersAction, MembersAnswer, Pong, PositionBytes, Request,
-        ResumeOutcome, Send, ServerFrame, TooFar, Welcome,
+        Ack, CaughtUp, Connect, Create, CreateGroup, Created, Entry, EntryBytes, EntryKind, HistoryAnswer, Limits,
+        Members, MembersAction, MembersAnswer, Pong, PositionBytes, Request, ResumeOutcome, Send, ServerFrame, TooFar,
+        Welcome,
     },
-    ids::{
-        ClientMessageId, ConversationId, DeviceId, Epoch, Ordinal, RequestId, Sequence,
-        TimestampMs, UserId,
-    },
+    ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Ordinal, RequestId, Sequence, TimestampMs, UserId},
 };
 
 /// What goes wrong, on purpose.
@@ -66,16 +63,7 @@ pub(crate) fn start(encoding: Encoding, fault: Fault) -> SocketAddr {
         for stream in listener.incoming().flatten() {
             stream.set_nodelay(true).unwrap();
             let state = state.clone();
-            std::thread::spawn(move || {
-                Session {
-                    stream,
-                    encoding,
-                    fault,
-                    state,
-                    user: None,
-                }
-                .serve()
-            });
+            std::thread::spawn(move || Session { stream, encoding, fault, state, user: None }.serve());
         }
     });
     address
@@ -96,9 +84,7 @@ impl Session {
             self.read(&mut input)?;
         }
         let head = String::from_utf8(std::mem::take(&mut input)).ok()?;
-        let key = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))?;
+        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))?;
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\
              Sec-WebSocket-Protocol: {}\r\n\r\n",
@@ -109,10 +95,7 @@ impl Session {
         loop {
             while let Some((message, taken)) = unmask(&input) {
                 input.drain(..taken);
-                let (id, request) = self
-                    .encoding
-                    .decode_request(&message)
-                    .expect("loadgen writes good frames");
+                let (id, request) = self.encoding.decode_request(&message).expect("loadgen writes good frames");
                 self.request(id.expect("loadgen numbers its requests"), request)?;
             }
             self.read(&mut input)?;
@@ -121,11 +104,7 @@ impl Session {
 
     fn read(&mut self, input: &mut Vec<u8>) -> Option<()> {
         let mut buffer = [0; 4096];
-        let length = self
-            .stream
-            .read(&mut buffer)
-            .ok()
-            .filter(|&length| length > 0)?;
+        let length = self.stream.read(&mut buffer).ok().filter(|&length| length > 0)?;
         input.extend(&buffer[..length]);
         Some(())
     }
@@ -135,18 +114,14 @@ impl Session {
         let mut state = shared.lock().unwrap();
         let answer = match request {
             Request::Connect(connect) => return self.connect(&mut state, id, &connect),
-            Request::Ping(_) => ServerFrame::Pong(Pong {
-                time_ms: TimestampMs(1),
-                position: Some(position(&state)),
-            }),
+            Request::Ping(_) => ServerFrame::Pong(Pong { time_ms: TimestampMs(1), position: Some(position(&state)) }),
             Request::Create(Create::Group(group)) => self.create(&mut state, group),
             Request::Members(members) => self.add(&mut state, members),
             Request::Send(send) => return self.send(&mut state, id, send),
             Request::History(history) => {
                 let conversation = &state.conversations[&history.conversation];
                 let after = history.after.unwrap_or_default().0 as usize;
-                let page =
-                    &conversation.entries[after..(after + 200).min(conversation.entries.len())];
+                let page = &conversation.entries[after..(after + 200).min(conversation.entries.len())];
                 ServerFrame::HistoryAnswer(HistoryAnswer {
                     conversation: history.conversation,
                     epoch: Epoch(1),
@@ -162,11 +137,7 @@ impl Session {
 
     fn connect(&mut self, state: &mut State, id: RequestId, connect: &Connect) -> Option<()> {
         let user = UserId::new(connect.token.as_deref()?.strip_prefix("dev:")?).ok()?;
-        let outcome = if connect.resume.is_some() {
-            ResumeOutcome::Resuming
-        } else {
-            ResumeOutcome::Fresh
-        };
+        let outcome = if connect.resume.is_some() { ResumeOutcome::Resuming } else { ResumeOutcome::Fresh };
         let limits = Limits {
             frame_bytes_max: 1 << 17,
             text_bytes_max: 1 << 14,
@@ -187,37 +158,18 @@ impl Session {
         self.answer(Some(id), &welcome)?;
         for known in connect.resume.iter().flat_map(|resume| &resume.known) {
             let conversation = &state.conversations[&known.conversation];
-            let (missing, last) = (
-                &conversation.entries[known.sequence.0 as usize..],
-                conversation.entries.len() as u64,
-            );
+            let (missing, last) =
+                (&conversation.entries[known.sequence.0 as usize..], conversation.entries.len() as u64);
             if self.fault == Fault::CutAndPage && !missing.is_empty() {
                 let conversation = known.conversation;
                 let (epoch, first, last) = (Epoch(1), Sequence(1), Sequence(last));
-                self.answer(
-                    None,
-                    &ServerFrame::TooFar(TooFar {
-                        conversation,
-                        epoch,
-                        first,
-                        last,
-                    }),
-                )?;
+                self.answer(None, &ServerFrame::TooFar(TooFar { conversation, epoch, first, last }))?;
             } else {
-                missing.iter().try_for_each(|entry| {
-                    self.answer(None, &ServerFrame::Message(entry.clone()))
-                })?;
+                missing.iter().try_for_each(|entry| self.answer(None, &ServerFrame::Message(entry.clone())))?;
             }
         }
-        self.answer(
-            None,
-            &ServerFrame::CaughtUp(CaughtUp {
-                position: position(state),
-            }),
-        )?;
-        state
-            .sessions
-            .insert(user.clone(), self.stream.try_clone().ok()?);
+        self.answer(None, &ServerFrame::CaughtUp(CaughtUp { position: position(state) }))?;
+        state.sessions.insert(user.clone(), self.stream.try_clone().ok()?);
         self.user = Some(user);
         Some(())
     }
@@ -226,77 +178,27 @@ impl Session {
         let creator = self.user.clone().expect("connected first");
         let id = ConversationId::group(&creator, group.key);
         let members = std::iter::once(creator).chain(group.members).collect();
-        state.conversations.insert(
-            id,
-            Conversation {
-                members,
-                entries: Vec::new(),
-                sent: HashMap::new(),
-            },
-        );
-        self.append(
-            state,
-            id,
-            EntryKind::Title,
-            ClientMessageId([0; 16]),
-            Vec::new(),
-        );
-        ServerFrame::Created(Created {
-            conversation: id,
-            epoch: Epoch(1),
-            sequence: Sequence(1),
-            existing: false,
-        })
+        state.conversations.insert(id, Conversation { members, entries: Vec::new(), sent: HashMap::new() });
+        self.append(state, id, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
+        ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence: Sequence(1), existing: false })
     }
 
     fn add(&self, state: &mut State, members: Members) -> ServerFrame {
-        let MembersAction::Add(users) = members.action else {
-            panic!("loadgen only adds")
-        };
-        state
-            .conversations
-            .get_mut(&members.conversation)
-            .expect("it was created")
-            .members
-            .extend(users);
-        let sequence = self.append(
-            state,
-            members.conversation,
-            EntryKind::Title,
-            ClientMessageId([0; 16]),
-            Vec::new(),
-        );
-        ServerFrame::MembersAnswer(MembersAnswer {
-            sequence: Some(Sequence(sequence)),
-            members: None,
-            next: None,
-        })
+        let MembersAction::Add(users) = members.action else { panic!("loadgen only adds") };
+        state.conversations.get_mut(&members.conversation).expect("it was created").members.extend(users);
+        let sequence = self.append(state, members.conversation, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
+        ServerFrame::MembersAnswer(MembersAnswer { sequence: Some(Sequence(sequence)), members: None, next: None })
     }
 
     fn send(&mut self, state: &mut State, id: RequestId, send: Send) -> Option<()> {
-        let conversation = state
-            .conversations
-            .get(&send.conversation)
-            .expect("loadgen sends where it is a member");
-        let known = conversation
-            .sent
-            .get(&send.client_message_id)
-            .copied()
-            .filter(|_| self.fault != Fault::CutAndForget);
+        let conversation = state.conversations.get(&send.conversation).expect("loadgen sends where it is a member");
+        let known =
+            conversation.sent.get(&send.client_message_id).copied().filter(|_| self.fault != Fault::CutAndForget);
         let sequence = known.unwrap_or_else(|| {
             state.messages += 1;
-            self.append(
-                state,
-                send.conversation,
-                EntryKind::Message,
-                send.client_message_id,
-                send.content.0,
-            )
+            self.append(state, send.conversation, EntryKind::Message, send.client_message_id, send.content.0)
         });
-        let cuts = matches!(
-            self.fault,
-            Fault::Cut | Fault::CutAndPage | Fault::CutAndForget
-        );
+        let cuts = matches!(self.fault, Fault::Cut | Fault::CutAndPage | Fault::CutAndForget);
         if cuts && known.is_none() && state.messages.is_multiple_of(100) {
             state.sessions.remove(self.user.as_ref()?);
             let _ = self.stream.shutdown(Shutdown::Both);
@@ -350,23 +252,12 @@ impl Session {
             };
             (0..times).for_each(|_| push(state, member, &bytes));
         }
-        if let Some((_, member, bytes)) = state
-            .delayed
-            .take_if(|(delayed, ..)| *delayed == id && !chosen)
-        {
+        if let Some((_, member, bytes)) = state.delayed.take_if(|(delayed, ..)| *delayed == id && !chosen) {
             push(state, &member, &bytes);
         }
         if chosen && self.fault == Fault::Leak {
-            let stranger = state
-                .sessions
-                .keys()
-                .find(|user| !members.contains(user))
-                .cloned();
-            push(
-                state,
-                &stranger.expect("there is more than one group"),
-                &bytes,
-            );
+            let stranger = state.sessions.keys().find(|user| !members.contains(user)).cloned();
+            push(state, &stranger.expect("there is more than one group"), &bytes);
         }
         sequence
     }
@@ -389,11 +280,7 @@ fn position(state: &State) -> PositionBytes {
 }
 
 fn frame(encoding: Encoding, payload: &[u8]) -> Vec<u8> {
-    let first = if encoding == Encoding::Json {
-        0x81
-    } else {
-        0x82
-    };
+    let first = if encoding == Encoding::Json { 0x81 } else { 0x82 };
     let mut out = match payload.len() {
         length @ 0..=125 => vec![first, length as u8],
         length => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
@@ -408,21 +295,11 @@ fn unmask(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let second = *input.get(1)?;
     assert_eq!(second & 0x80, 0x80, "a client masks");
     let (length, header) = match second & 0x7F {
-        126 => (
-            usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])),
-            8,
-        ),
+        126 => (usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 8),
         127 => panic!("loadgen's frames are shorter"),
         length => (usize::from(length), 6),
     };
-    let (mask, payload) = (
-        input.get(header - 4..header)?,
-        input.get(header..header + length)?,
-    );
-    let payload = payload
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-        .collect();
+    let (mask, payload) = (input.get(header - 4..header)?, input.get(header..header + length)?);
+    let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
     Some((payload, header + length))
 }

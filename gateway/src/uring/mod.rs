@@ -1,0 +1,32 @@
+//! The driver of a shard: sockets, files, tasks and sleep over io_uring and glommio. All `unsafe` of the node lives here.
+//!
+//! A shard is one thread with one [net ring](ring) of its own: connections are entries of its table of direct descriptors, received
+//! bytes come in [provided buffers](buffers), [sends] are vectored, and the engine's [files] use the same ring. glommio runs the
+//! shard's [tasks] in two queues. [`run_shard`] is the [loop](shard); where it [sleeps](sleep) is the one subtle thing.
+//!
+//! Invariants of the whole: memory that was submitted belongs to the kernel until the operation's last completion, cancelled or
+//! not, and then rather leaks than is freed too early; every queue and table has a bound; nothing here decides what is sent or
+//! who may connect, that is [`crate::core`]'s.
+
+mod buffers;
+mod clock;
+mod counters;
+mod descriptors;
+mod files;
+mod lane;
+mod ring;
+mod sends;
+mod shard;
+mod sleep;
+mod sockets;
+mod tasks;
+mod token;
+mod wake;
+
+pub use clock::{OsRandom, SystemClock, monotonic_ms, monotonic_us};
+pub use counters::{Counter, ShardCounters};
+pub use files::{NodeFile, NodeFiles};
+pub use shard::{ShardConfig, ShardContext, ShardError, bind, run_shard, spawn_shard};
+pub use sockets::Admission;
+pub use tasks::{Queue, Spawner};
+pub use wake::Waker;

@@ -1,0 +1,167 @@
+//! Sends in flight: the buffers, vectors and headers that the kernel reads from until a send's last completion.
+//!
+//! Invariants: an entry is boxed, so that the kernel's pointers into it stay true while the slab grows; it is released only
+//! after its completion. Entries are used again, so that a send allocates nothing in the steady state.
+
+use std::rc::Rc;
+
+use io_uring::{opcode, squeue, types};
+
+/// Vectors of one system call at most (`UIO_MAXIOV`). More buffers leave in several.
+const VECTORS_MAX: usize = 1024;
+/// Entries kept for reuse: what one turn of a busy shard sends at once. A larger fan-out allocates, and gives back.
+const SPARE_MAX: usize = 256;
+/// Vectors that a spare entry keeps room for: a usual turn's frames for one connection.
+const SPARE_VECTORS_MAX: usize = 16;
+
+/// One vectored send.
+pub(super) struct Outgoing {
+    buffers: Vec<Rc<[u8]>>,
+    /// The first buffer that has not left whole, and how much of it has.
+    first: usize,
+    offset: usize,
+    vectors: Vec<libc::iovec>,
+    header: libc::msghdr,
+}
+
+impl Outgoing {
+    fn new() -> Box<Self> {
+        // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and zero lengths.
+        let header = unsafe { std::mem::zeroed() };
+        Box::new(Self { buffers: Vec::new(), first: 0, offset: 0, vectors: Vec::new(), header })
+    }
+
+    /// The operation that sends the rest. Its pointers are true until `self` is changed or dropped.
+    fn entry(&mut self, slot: u32) -> squeue::Entry {
+        let rest = &self.buffers[self.first..];
+        if let [last] = rest {
+            let bytes = &last[self.offset..];
+            // One call takes at most 2 GiB, and says how much it took.
+            let length = bytes.len().min(1 << 30) as u32;
+            return opcode::Send::new(types::Fixed(slot), bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build();
+        }
+        self.vectors.clear();
+        let mut offset = self.offset;
+        for buffer in rest.iter().take(VECTORS_MAX) {
+            let bytes = &buffer[offset..];
+            offset = 0;
+            self.vectors.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+        }
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+        opcode::SendMsg::new(types::Fixed(slot), &raw const self.header).flags(libc::MSG_NOSIGNAL as u32).build()
+    }
+
+    /// `count` bytes left. Whether all have.
+    fn advance(&mut self, mut count: usize) -> bool {
+        while let Some(buffer) = self.buffers.get(self.first) {
+            let rest = buffer.len() - self.offset;
+            if count < rest {
+                self.offset += count;
+                return false;
+            }
+            count -= rest;
+            self.first += 1;
+            self.offset = 0;
+        }
+        assert!(count == 0, "the kernel sends what it was given");
+        true
+    }
+
+    fn clear(&mut self) {
+        self.buffers = Vec::new();
+        self.vectors.clear();
+        self.vectors.shrink_to(SPARE_VECTORS_MAX);
+    }
+}
+
+/// The slab of sends.
+#[derive(Default)]
+pub(super) struct Sends {
+    entries: Vec<Option<Box<Outgoing>>>,
+    free: Vec<u32>,
+    spare: Vec<Box<Outgoing>>,
+}
+
+impl Sends {
+    /// Takes buffers in, at least one byte; the result is the entry's index.
+    pub(super) fn insert(&mut self, mut buffers: Vec<Rc<[u8]>>) -> u32 {
+        buffers.retain(|buffer| !buffer.is_empty());
+        assert!(!buffers.is_empty(), "a send has something to send");
+        let mut outgoing = self.spare.pop().unwrap_or_else(Outgoing::new);
+        outgoing.buffers = buffers;
+        outgoing.first = 0;
+        outgoing.offset = 0;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        self.entries[index as usize] = Some(outgoing);
+        index
+    }
+
+    /// The operation that sends what is left of an entry. Its pointers are true until [`Sends::advance`] or [`Sends::release`]
+    /// of the same entry.
+    pub(super) fn entry(&mut self, index: u32, slot: u32) -> squeue::Entry {
+        self.get(index).entry(slot)
+    }
+
+    /// The kernel took `count` bytes. Whether that was the rest.
+    pub(super) fn advance(&mut self, index: u32, count: usize) -> bool {
+        self.get(index).advance(count)
+    }
+
+    /// Drops an entry's buffers. Its operation has completed.
+    pub(super) fn release(&mut self, index: u32) {
+        let mut outgoing = self.entries[index as usize].take().expect("a send is released once");
+        self.free.push(index);
+        if self.spare.len() < SPARE_MAX {
+            outgoing.clear();
+            self.spare.push(outgoing);
+        }
+    }
+
+    /// How many are in flight.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    fn get(&mut self, index: u32) -> &mut Outgoing {
+        self.entries[index as usize].as_mut().expect("a send that is in flight")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SPARE_MAX, Sends};
+
+    #[test]
+    fn partial_sends_go_on_where_they_stopped() {
+        let mut sends = Sends::default();
+        let index = sends.insert(vec![b"abc".as_slice().into(), b"".as_slice().into(), b"defg".as_slice().into()]);
+        sends.entry(index, 0);
+        assert!(!sends.advance(index, 2));
+        assert_eq!((sends.get(index).first, sends.get(index).offset), (0, 2));
+        sends.entry(index, 0);
+        assert_eq!(sends.get(index).vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>(), [1, 4]);
+        assert!(!sends.advance(index, 1));
+        assert!(!sends.advance(index, 3));
+        assert_eq!((sends.get(index).first, sends.get(index).offset), (1, 3));
+        assert!(sends.advance(index, 1));
+        sends.release(index);
+        assert_eq!(sends.len(), 0);
+    }
+
+    #[test]
+    fn entries_are_used_again_and_spares_are_bounded() {
+        let mut sends = Sends::default();
+        let all: Vec<u32> = (0..1000).map(|_| sends.insert(vec![b"x".as_slice().into()])).collect();
+        assert_eq!(sends.len(), 1000);
+        for index in all {
+            sends.release(index);
+        }
+        assert_eq!((sends.len(), sends.spare.len(), sends.entries.len()), (0, SPARE_MAX, 1000));
+        sends.insert(vec![b"x".as_slice().into()]);
+        assert_eq!((sends.len(), sends.spare.len(), sends.entries.len()), (1, SPARE_MAX - 1, 1000));
+    }
+}

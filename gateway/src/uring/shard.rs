@@ -1,0 +1,371 @@
+//! The loop of one shard: completions in, handler turns, commands out, tasks between, and sleep.
+//!
+//! Owns the order of things and nothing else. A round: submit and run what the kernel deferred; hand completions to the handler;
+//! let woken tasks run; one handler turn; its commands. The shard sleeps only after a round that left nothing: no completion, no
+//! runnable task, no wake-up, no wish of the handler for more.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use io_uring::opcode;
+
+use super::{
+    clock,
+    counters::ShardCounters,
+    files::NodeFiles,
+    lane::Lane,
+    ring::{REAP_MAX, Ring},
+    sleep::Sleep,
+    sockets::{Admission, Sockets},
+    tasks::{Spawner, Tasks},
+    token::{Kind, Token},
+    wake::Waker,
+};
+use crate::core::io::{Command, ConnectionKey, Handler, Turn};
+
+/// Connections that wait to be accepted: a burst of reconnects; the system caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 16_384;
+/// Shares of the queue in which flush and compaction run, against 1,000 of the loop's: a twentieth when both are busy.
+const BACKGROUND_SHARES: usize = 50;
+/// glommio registers so much memory for buffers of its own, which we do not use: its minimum.
+const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
+/// Entries of each of glommio's three rings: timers and calls of its blocking thread.
+const GLOMMIO_RING_DEPTH: usize = 32;
+/// How long a stopping shard waits for the kernel to give everything back.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a stopping shard sleeps at a time while it waits.
+const DRAIN_STEP: Duration = Duration::from_millis(100);
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub struct ShardConfig {
+    /// Names the thread.
+    pub name: String,
+    /// Where connections come from; `None` for a shard without sockets. Made by [`bind`].
+    pub listener: Option<TcpListener>,
+    /// The core to run on. `None`: wherever the system likes, as it must be with more shards than cores.
+    pub core: Option<usize>,
+    /// At most so many connections. The table of direct descriptors is so large, or as large as RLIMIT_NOFILE permits.
+    pub connections_max: u32,
+    /// Receive buffers: a power of two, at most 32,768.
+    pub receive_buffers: u16,
+    /// Bytes of one. More than a usual message; larger ones come in pieces.
+    pub receive_buffer_bytes: u32,
+    /// Entries of the submission queue. More are submitted in several calls.
+    pub submission_entries: u32,
+    /// Entries of the completion queue. More are held back by the kernel, at a cost.
+    pub completion_entries: u32,
+    /// After how long a background task must let the loop run (it does so when it next awaits).
+    pub preempt: Duration,
+}
+
+impl ShardConfig {
+    /// A shard with a listener and the usual sizes.
+    #[must_use]
+    pub fn new(name: impl Into<String>, listener: Option<TcpListener>) -> Self {
+        Self {
+            name: name.into(),
+            listener,
+            core: None,
+            connections_max: 1 << 20,
+            receive_buffers: 256,
+            receive_buffer_bytes: 4096,
+            submission_entries: 512,
+            completion_entries: 4096,
+            preempt: Duration::from_micros(500),
+        }
+    }
+}
+
+/// Why a shard could not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// No executor: too little locked memory, or a kernel that forbids io_uring. The text says which.
+    #[error("cannot start a glommio executor: {0}")]
+    Executor(String),
+    /// The net ring could not be made or set up.
+    #[error("cannot set up the net ring ({what}): {source}")]
+    Setup {
+        /// Which step.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The ring failed while running. The shard is lost.
+    #[error("the net ring failed: {0}")]
+    Ring(#[from] io::Error),
+}
+
+/// A listener for [`ShardConfig::listener`]. Every shard has one of its own on the same address (`SO_REUSEPORT`); accepted
+/// connections inherit `TCP_NODELAY`.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What a handler is given when it is made. Cheap to clone; stays on its shard.
+#[derive(Clone)]
+pub struct ShardContext {
+    spawner: Spawner,
+    waker: Waker,
+    lane: Rc<Lane>,
+    admission: Rc<Cell<Admission>>,
+}
+
+impl ShardContext {
+    /// Starts tasks on this shard.
+    #[must_use]
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// Wakes or stops this shard, from anywhere.
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// The files of a folder that exists, on this shard's ring.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn files(&self, folder: &Path) -> io::Result<NodeFiles> {
+        NodeFiles::new(Rc::clone(&self.lane), self.spawner.clone(), folder)
+    }
+
+    /// Whether connections are accepted: yes at first. Takes effect after the turn. [`Admission::Closed`] is for good.
+    pub fn set_admission(&self, admission: Admission) {
+        if self.admission.get() != Admission::Closed {
+            self.admission.set(admission);
+        }
+    }
+}
+
+/// Runs a shard on the calling thread until [`Waker::stop`]: then drops its tasks where they wait, its handler, closes its
+/// connections, and returns when the kernel has given everything back. Whoever wants its engine to finish first does so before.
+///
+/// # Errors
+/// See [`ShardError`].
+pub fn run_shard<H, F>(
+    config: ShardConfig,
+    waker: Waker,
+    counters: Arc<ShardCounters>,
+    make_handler: F,
+) -> Result<(), ShardError>
+where
+    H: Handler,
+    F: FnOnce(&ShardContext) -> H,
+{
+    let placement = config.core.map_or(Placement::Unbound, Placement::Fixed);
+    let executor = LocalExecutorBuilder::new(placement)
+        .name(&config.name)
+        .io_memory(GLOMMIO_MEMORY_BYTES)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+        .preempt_timer(config.preempt)
+        .make()
+        .map_err(|error| ShardError::Executor(error.to_string()))?;
+    executor.run(async {
+        let mut shard = Shard::new(config, waker, counters)?;
+        let mut handler = make_handler(&shard.context);
+        let result = shard.run(&mut handler).await;
+        shard.context.spawner.tasks().drop_all().await;
+        drop(handler);
+        shard.drain()?;
+        result
+    })
+}
+
+/// [`run_shard`] on a thread of its own.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn spawn_shard<H, F>(
+    config: ShardConfig,
+    waker: Waker,
+    counters: Arc<ShardCounters>,
+    make_handler: F,
+) -> io::Result<thread::JoinHandle<Result<(), ShardError>>>
+where
+    H: Handler,
+    F: FnOnce(&ShardContext) -> H + Send + 'static,
+{
+    thread::Builder::new().name(config.name.clone()).spawn(move || run_shard(config, waker, counters, make_handler))
+}
+
+struct Shard {
+    ring: Rc<RefCell<Ring>>,
+    sockets: Sockets,
+    lane: Rc<Lane>,
+    sleep: Sleep,
+    context: ShardContext,
+    counters: Arc<ShardCounters>,
+    /// Completions on their way from the ring to their owners; kept for its memory.
+    completions: Vec<super::ring::Completion>,
+    /// Whether the poll on the waker's eventfd is with the kernel.
+    wake_armed: bool,
+}
+
+impl Shard {
+    fn new(config: ShardConfig, waker: Waker, counters: Arc<ShardCounters>) -> Result<Self, ShardError> {
+        let setup = |what| move |source| ShardError::Setup { what, source };
+        let ring = Ring::new(config.submission_entries, config.completion_entries, Arc::clone(&counters));
+        let ring = Rc::new(RefCell::new(ring.map_err(setup("io_uring_setup"))?));
+        let slots = config.connections_max.min(descriptors_max()).max(1);
+        let buffers = (config.receive_buffers, config.receive_buffer_bytes);
+        let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
+            .map_err(setup("descriptor table and buffers"))?;
+        let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
+        let background = glommio::executor().create_task_queue(
+            Shares::Static(BACKGROUND_SHARES),
+            Latency::NotImportant,
+            "background",
+        );
+        let spawner = Tasks::new(background, waker.clone(), Arc::clone(&counters));
+        let context =
+            ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };
+        let sleep = Sleep::new(Rc::clone(&ring));
+        let completions = Vec::with_capacity(REAP_MAX);
+        Ok(Self { ring, sockets, lane, sleep, context, counters, completions, wake_armed: false })
+    }
+
+    async fn run<H: Handler>(&mut self, handler: &mut H) -> Result<(), ShardError> {
+        let context = self.context.clone();
+        let tasks = context.spawner.tasks();
+        while !context.waker.is_stopping() {
+            self.counters.turns.add(1);
+            self.arm_wake();
+            self.ring.borrow_mut().enter()?;
+            self.complete(handler);
+            tasks.run().await;
+            // From here on a wake-up is for the next turn.
+            context.waker.set_awake();
+            let seen = tasks.polls();
+            let turn = handler.turn(clock::monotonic_ms());
+            while let Some(command) = handler.poll_command() {
+                self.sockets.command(command);
+            }
+            self.sockets.rearm(context.admission.get());
+            if turn.more || self.sockets.is_starved() || tasks.is_runnable() || self.ring.borrow_mut().has_completions()
+            {
+                continue;
+            }
+            if context.waker.set_asleep() {
+                self.rest(tasks, seen, turn).await?;
+                if context.waker.set_awake() {
+                    self.counters.wakes.add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something happens or the handler or the sockets want a turn.
+    async fn rest(&mut self, tasks: &Tasks, seen: u64, turn: Turn) -> Result<(), ShardError> {
+        let wanted = turn.wake_at_ms.and_then(clock::instant_of);
+        let deadline: Option<Instant> = [wanted, self.sockets.wake_at()].into_iter().flatten().min();
+        if tasks.in_glommio() == 0 {
+            self.counters.sleeps_in_ring.add(1);
+            self.sleep.in_ring(deadline)?;
+        } else {
+            self.counters.sleeps_in_glommio.add(1);
+            self.sleep.in_glommio(tasks, seen, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands completions to their owners: all that are there, at most a queue full, so that the handler gets its turn.
+    fn complete(&mut self, handler: &mut impl Handler) {
+        for _ in 0..16 {
+            let mut completions = std::mem::take(&mut self.completions);
+            self.ring.borrow_mut().reap(&mut completions);
+            let count = completions.len();
+            for completion in completions.drain(..) {
+                match completion.token.kind {
+                    Kind::File => self.lane.complete(completion),
+                    Kind::Wake => self.wake_armed &= completion.more(),
+                    _ => self.sockets.complete(completion, handler),
+                }
+            }
+            self.completions = completions;
+            if count < REAP_MAX {
+                break;
+            }
+        }
+    }
+
+    /// Has the ring watch the waker's eventfd: one completion for every write.
+    fn arm_wake(&mut self) {
+        if self.wake_armed {
+            return;
+        }
+        self.wake_armed = true;
+        let descriptor = io_uring::types::Fd(self.context.waker.descriptor());
+        let entry = opcode::PollAdd::new(descriptor, libc::POLLIN as u32).multi(true).build();
+        // SAFETY: the operation names no memory; the eventfd is open as long as `context` holds the waker.
+        unsafe { self.ring.borrow_mut().push(entry.user_data(Token::new(Kind::Wake, 0, 0).pack())) };
+    }
+
+    /// Closes all connections and waits until the kernel has given back what it holds.
+    fn drain(&mut self) -> Result<(), ShardError> {
+        let deadline = Instant::now() + DRAIN_MAX;
+        let mut nobody = Nobody;
+        loop {
+            self.sockets.close_all();
+            self.ring.borrow_mut().enter()?;
+            self.complete(&mut nobody);
+            if self.sockets.is_drained() && self.lane.running() == 0 {
+                break;
+            }
+            if Instant::now() >= deadline {
+                tracing::error!("the kernel holds operations of a stopped shard; their memory is lost");
+                break;
+            }
+            self.sleep.in_ring(Some(Instant::now() + DRAIN_STEP))?;
+        }
+        self.sockets.release_buffers();
+        self.counters.connections.set(0);
+        Ok(())
+    }
+}
+
+/// RLIMIT_NOFILE: the kernel's bound on a table of direct descriptors.
+fn descriptors_max() -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a valid `rlimit`.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX) } else { 1024 }
+}
+
+/// The handler of a shard that has stopped.
+struct Nobody;
+
+impl Handler for Nobody {
+    fn accepted(&mut self, _: ConnectionKey) {}
+    fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
+    fn sent(&mut self, _: ConnectionKey) {}
+    fn closed(&mut self, _: ConnectionKey) {}
+    fn turn(&mut self, _: u64) -> Turn {
+        Turn { more: false, wake_at_ms: None }
+    }
+    fn poll_command(&mut self) -> Option<Command> {
+        None
+    }
+}

@@ -1,0 +1,417 @@
+//! Connections on the net ring: accept, receive, send, close.
+//!
+//! Turns completions into calls of the [`Handler`] and its commands into operations; decides nothing else. Invariants:
+//!
+//! - A slot is closed only after its receive and its send have completed, so no completion of an old connection can meet a new
+//!   one in the same slot, and no buffer is freed under the kernel.
+//! - At most one receive, one send and one accept are in flight a connection, a connection, a shard.
+//! - The ring is not borrowed while the handler runs, so that the handler may use the shard's files.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io,
+    net::TcpListener,
+    os::fd::AsRawFd,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use io_uring::{opcode, squeue, types};
+
+use super::{
+    buffers::{self, BufferRing},
+    counters::ShardCounters,
+    descriptors::{NO_SEND, Table},
+    ring::{Completion, Ring},
+    sends::Sends,
+    token::{Kind, Token},
+};
+use crate::core::io::{Command, Handler};
+
+/// With fewer free slots than this, connections are accepted one by one: a multishot accept that finds the table full has already
+/// taken a connection off the backlog, and drops it.
+const FREE_FOR_MULTISHOT: u32 = 64;
+
+/// How long accepting rests after an error of the system (no descriptors, no memory): long enough not to spin, short enough not to
+/// be noticed by a client that connects.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Not now: they wait in the listener's backlog.
+    Hold,
+    /// Yes.
+    Open,
+    /// Never again: the listener is closed.
+    Closed,
+}
+
+/// What the accept is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    /// In the kernel.
+    Armed,
+    /// In the kernel, and being taken back.
+    Cancelled,
+    /// Not armed; to be armed as soon as admission and table allow.
+    Idle,
+    /// Not armed until then: the system is short of something.
+    Paused(Instant),
+}
+
+/// All connections of a shard.
+pub(super) struct Sockets {
+    ring: Rc<RefCell<Ring>>,
+    table: Table,
+    sends: Sends,
+    buffers: BufferRing,
+    listener: Option<TcpListener>,
+    accepting: Accepting,
+    /// Connections whose receive found no free buffer. Bounded by the table: a slot waits at most
+    /// once; a place that a closed connection left behind goes when its turn comes.
+    starved: VecDeque<u32>,
+    was_full: bool,
+    counters: Arc<ShardCounters>,
+}
+
+impl Sockets {
+    /// # Errors
+    /// What the kernel says to the registration of table and buffers.
+    pub(super) fn new(
+        ring: Rc<RefCell<Ring>>,
+        slots: u32,
+        (buffer_count, buffer_bytes): (u16, u32),
+        listener: Option<TcpListener>,
+        counters: Arc<ShardCounters>,
+    ) -> io::Result<Self> {
+        ring.borrow().submitter().register_files_sparse(slots)?;
+        let buffers = BufferRing::new(&ring.borrow(), buffer_count, buffer_bytes)?;
+        counters.buffers_free_min.set(u64::from(buffer_count));
+        Ok(Self {
+            ring,
+            table: Table::new(slots),
+            sends: Sends::default(),
+            buffers,
+            listener,
+            accepting: Accepting::Idle,
+            starved: VecDeque::new(),
+            was_full: false,
+            counters,
+        })
+    }
+
+    /// Takes a completion of this module's operations.
+    pub(super) fn complete(&mut self, completion: Completion, handler: &mut impl Handler) {
+        let Token { kind, index, .. } = completion.token;
+        match kind {
+            Kind::Accept => self.accepted(completion, handler),
+            Kind::Receive => self.received(completion, handler),
+            Kind::Send => self.sent(completion, handler),
+            Kind::Close => self.closed(completion),
+            Kind::CancelReceive | Kind::CancelSend => self.cancel_failed(completion, index),
+            Kind::CancelOther => {}
+            Kind::Wake | Kind::File => unreachable!("not a socket's operation"),
+        }
+    }
+
+    /// Carries out a command; one for a connection that is gone is dropped.
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Send { connection, buffers } => {
+                let Some(slot) = self.table.live(connection) else { return };
+                assert!(slot.send == NO_SEND, "the handler sends again only after `sent`");
+                slot.send = self.sends.insert(buffers);
+                self.push_send(connection.slot);
+            }
+            Command::Close { connection } => {
+                if self.table.live(connection).is_some() {
+                    self.close(connection.slot);
+                }
+            }
+        }
+    }
+
+    /// Arms what waits for something that may be there by now. Once a turn.
+    pub(super) fn rearm(&mut self, admission: Admission) {
+        for _ in 0..self.starved.len().min(usize::from(self.buffers.count())) {
+            if let Some(index) = self.starved.pop_front() {
+                let slot = self.table.get(index);
+                // The slot may have been closed, and even taken again, since.
+                if slot.is_starved() {
+                    slot.set_starved(false);
+                    self.arm_receive(index);
+                }
+            }
+        }
+        self.admit(admission);
+        self.counters.connections.set(u64::from(self.table.taken()));
+        self.counters.sends_in_flight.set(self.sends.len() as u64);
+    }
+
+    /// Whether [`Sockets::rearm`] has more to do at once.
+    pub(super) fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// When accepting goes on after a pause.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        match self.accepting {
+            Accepting::Paused(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Closes everything; the handler is not told. Completions go on to be needed until [`Sockets::is_drained`].
+    pub(super) fn close_all(&mut self) {
+        self.admit(Admission::Closed);
+        for index in self.table.live_indices() {
+            self.close(index);
+        }
+    }
+
+    /// Whether the kernel holds nothing of ours.
+    pub(super) fn is_drained(&self) -> bool {
+        self.table.taken() == 0
+            && self.sends.len() == 0
+            && matches!(self.accepting, Accepting::Idle | Accepting::Paused(_))
+    }
+
+    /// Gives the buffers' memory back. Call when drained; else it stays with the kernel for ever.
+    pub(super) fn release_buffers(&mut self) {
+        if self.is_drained() {
+            self.buffers.unregister(&self.ring.borrow());
+        } else {
+            // The kernel may still read what these point to.
+            std::mem::forget(std::mem::take(&mut self.sends));
+        }
+    }
+
+    fn admit(&mut self, admission: Admission) {
+        if let Accepting::Paused(until) = self.accepting
+            && until <= Instant::now()
+        {
+            self.accepting = Accepting::Idle;
+        }
+        match (admission, self.accepting) {
+            (Admission::Open, Accepting::Idle) => self.arm_accept(),
+            (Admission::Hold | Admission::Closed, Accepting::Armed) => {
+                let accept = Token::new(Kind::Accept, 0, 0).pack();
+                let cancel = Token::new(Kind::CancelOther, 0, 0);
+                self.push(opcode::AsyncCancel::new(accept).build(), cancel);
+                self.accepting = Accepting::Cancelled;
+            }
+            (Admission::Closed, Accepting::Idle | Accepting::Paused(_)) => self.listener = None,
+            _ => {}
+        }
+    }
+
+    fn arm_accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let descriptor = types::Fd(listener.as_raw_fd());
+        let free = self.table.free();
+        if free == 0 {
+            if !self.was_full {
+                self.counters.table_full.add(1);
+            }
+            self.was_full = true;
+            return;
+        }
+        self.was_full = false;
+        let entry = if free > FREE_FOR_MULTISHOT {
+            opcode::AcceptMulti::new(descriptor).allocate_file_index(true).build()
+        } else {
+            opcode::Accept::new(descriptor, std::ptr::null_mut(), std::ptr::null_mut())
+                .file_index(Some(types::DestinationSlot::auto_target()))
+                .build()
+        };
+        self.push(entry, Token::new(Kind::Accept, 0, 0));
+        self.accepting = Accepting::Armed;
+    }
+
+    fn accepted(&mut self, completion: Completion, handler: &mut impl Handler) {
+        if !completion.more() {
+            self.accepting = Accepting::Idle;
+        }
+        match completion.result {
+            index @ 0.. => {
+                self.counters.accepts.add(1);
+                let key = self.table.take(index as u32);
+                self.arm_receive(key.slot);
+                handler.accepted(key);
+            }
+            error => self.accept_failed(-error),
+        }
+    }
+
+    fn accept_failed(&mut self, error: i32) {
+        if error == libc::ECANCELED {
+            return;
+        }
+        self.counters.accept_errors.add(1);
+        // A full table arms itself again when a slot is freed; a peer that gave up before it was accepted is nothing; for
+        // anything else the system needs a moment.
+        let full = error == libc::ENFILE && self.table.free() == 0;
+        if !full && error != libc::ECONNABORTED && self.accepting == Accepting::Idle {
+            tracing::debug!(error = %io::Error::from_raw_os_error(error), "cannot accept; pausing");
+            self.accepting = Accepting::Paused(Instant::now() + ACCEPT_PAUSE);
+        }
+    }
+
+    fn arm_receive(&mut self, index: u32) {
+        self.table.get(index).set_receiving(true);
+        let token = Token::new(Kind::Receive, index, self.table.get(index).generation());
+        self.push(opcode::RecvMulti::new(types::Fixed(index), buffers::GROUP).build(), token);
+    }
+
+    fn received(&mut self, completion: Completion, handler: &mut impl Handler) {
+        let index = completion.token.index;
+        let slot = self.table.get(index);
+        assert!(completion.token.is_of(slot.generation()) && slot.is_receiving(), "a receive outlives no connection");
+        if !completion.more() {
+            slot.set_receiving(false);
+        }
+        if let Some(id) = completion.buffer() {
+            self.deliver(index, id, completion.result, handler);
+        }
+        let slot = self.table.get(index);
+        if slot.is_closing() {
+            self.finish_close(index);
+        } else if slot.is_live() && !completion.more() {
+            match completion.result {
+                1.. => self.arm_receive(index),
+                error if error == -libc::ENOBUFS => {
+                    self.counters.buffers_exhausted.add(1);
+                    slot.set_starved(true);
+                    self.starved.push_back(index);
+                }
+                error if error == -libc::EINTR || error == -libc::EAGAIN => self.arm_receive(index),
+                _ => self.lost(index, handler),
+            }
+        }
+    }
+
+    /// Hands a buffer's bytes to the handler, if it still knows the connection, and offers the buffer again.
+    fn deliver(&mut self, index: u32, id: u16, result: i32, handler: &mut impl Handler) {
+        let length = usize::try_from(result).unwrap_or(0);
+        // SAFETY: the completion being handled is a receive's and reports this buffer; it is handled once, and this is the only
+        // place that takes buffers.
+        let bytes = unsafe { self.buffers.take(id, length) };
+        if length > 0 && self.table.get(index).is_live() {
+            self.counters.bytes_in.add(length as u64);
+            handler.received(self.table.key(index), bytes);
+        }
+        self.buffers.give_back(id);
+    }
+
+    fn push_send(&mut self, index: u32) {
+        let slot = *self.table.get(index);
+        let entry = self.sends.entry(slot.send, index);
+        self.push(entry, Token::new(Kind::Send, index, slot.generation()));
+    }
+
+    fn sent(&mut self, completion: Completion, handler: &mut impl Handler) {
+        let index = completion.token.index;
+        let slot = self.table.get(index);
+        let send = slot.send;
+        assert!(completion.token.is_of(slot.generation()) && send != NO_SEND, "a send outlives no connection");
+        let live = slot.is_live();
+        if let Ok(count @ 1..) = usize::try_from(completion.result) {
+            self.counters.bytes_out.add(count as u64);
+            if !self.sends.advance(send, count) {
+                self.counters.short_sends.add(1);
+                if live {
+                    return self.push_send(index);
+                }
+            }
+        } else if live && (completion.result == -libc::EINTR || completion.result == -libc::EAGAIN) {
+            return self.push_send(index);
+        }
+        self.sends.release(send);
+        self.table.get(index).send = NO_SEND;
+        if !live {
+            self.finish_close(index);
+        } else if completion.result > 0 {
+            handler.sent(self.table.key(index));
+        } else {
+            self.lost(index, handler);
+        }
+    }
+
+    /// The peer or the network ended the connection.
+    fn lost(&mut self, index: u32, handler: &mut impl Handler) {
+        let key = self.table.key(index);
+        self.close(index);
+        handler.closed(key);
+    }
+
+    /// Takes a live connection from the handler, and its operations back from the kernel.
+    fn close(&mut self, index: u32) {
+        let slot = self.table.get(index);
+        slot.close();
+        let slot = *slot;
+        if slot.is_receiving() {
+            self.push_cancel(index, Kind::Receive, Kind::CancelReceive);
+        }
+        if slot.send != NO_SEND {
+            self.push_cancel(index, Kind::Send, Kind::CancelSend);
+        }
+        self.finish_close(index);
+    }
+
+    /// Closes the descriptor once nothing of the connection is in flight.
+    fn finish_close(&mut self, index: u32) {
+        let slot = self.table.get(index);
+        if slot.is_receiving() || slot.send != NO_SEND {
+            return;
+        }
+        slot.set_closed();
+        let token = Token::new(Kind::Close, index, slot.generation());
+        self.push(opcode::Close::new(types::Fixed(index)).build(), token);
+    }
+
+    fn closed(&mut self, completion: Completion) {
+        let index = completion.token.index;
+        let slot = self.table.get(index);
+        // Another generation: the kernel has used the slot again, and said so first.
+        if completion.token.is_of(slot.generation()) && slot.is_closed() {
+            self.table.release(index);
+        }
+    }
+
+    fn push_cancel(&mut self, index: u32, target: Kind, kind: Kind) {
+        let generation = self.table.get(index).generation();
+        let target = Token::new(target, index, generation).pack();
+        // Success is not reported: the cancelled operation's own completion says it.
+        let entry = opcode::AsyncCancel::new(target).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(entry, Token::new(kind, index, generation));
+    }
+
+    /// The operation to be cancelled was not found. If it has not completed either, it was between two states; try again.
+    fn cancel_failed(&mut self, completion: Completion, index: u32) {
+        let slot = *self.table.get(index);
+        if !completion.token.is_of(slot.generation()) || !slot.is_closing() || completion.result != -libc::ENOENT {
+            return;
+        }
+        match completion.token.kind {
+            Kind::CancelReceive if slot.is_receiving() => self.push_cancel(index, Kind::Receive, Kind::CancelReceive),
+            Kind::CancelSend if slot.send != NO_SEND => self.push_cancel(index, Kind::Send, Kind::CancelSend),
+            _ => {}
+        }
+    }
+
+    fn push(&self, entry: squeue::Entry, token: Token) {
+        // SAFETY: the operations of this module name three kinds of memory. A send's buffers, vectors and header live in `sends`,
+        // boxed, until `sent` has seen its completion. A receive names the buffer ring only, which lives until it was unregistered
+        // (or for ever). Accept, close and cancel name none. The listener stays open until its accept has completed.
+        unsafe { self.ring.borrow_mut().push(entry.user_data(token.pack())) };
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.release_buffers();
+    }
+}

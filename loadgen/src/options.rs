@@ -52,22 +52,22 @@ pub struct CommonOptions {
     /// How long to measure
     #[arg(long)]
     pub seconds: f64,
-    /// New connections a second [default: as fast as the node answers]
+    /// New connections a second (without it: as fast as the node answers)
     #[arg(long)]
     pub connect_rate: Option<f64>,
     /// How frames are encoded
     #[arg(long, value_enum, default_value_t = EncodingOption::Rkyv)]
     pub encoding: EncodingOption,
-    /// Client threads [default: one for each 18,000 connections, at least one for each 4 cores]
+    /// Client threads (without it: one for each 18,000 connections, at least one for each 4 cores)
     #[arg(long)]
     pub threads: Option<u32>,
-    /// Decides names and arrivals [default: drawn anew]
+    /// Decides names and arrivals (without it: drawn anew)
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Sign tokens with the HS256 secret in this file [default: dev:<user>, which a node in development mode takes]
+    /// Sign tokens with the HS256 secret in this file (without it: `dev:USER`, as a node in development mode takes)
     #[arg(long)]
     pub token_key: Option<PathBuf>,
-    /// The node's process, for its memory and CPU [default: whoever listens on the target's port here]
+    /// The node's process, for its memory and CPU (without it: whoever listens on the target's port here)
     #[arg(long)]
     pub server_pid: Option<u32>,
     /// Write the outcome for machines

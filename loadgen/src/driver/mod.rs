@@ -20,6 +20,9 @@ use ring::{Completion, Ring, Tag};
 /// else runs and lingers in TIME_WAIT.
 const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 
+/// Completions between two calls of the handler's own loop: what is to be sent must not wait for all that has come.
+const COMPLETIONS_PER_TURN_MAX: usize = 512;
+
 /// What to drive.
 #[derive(Debug, Clone)]
 pub struct DriverOptions {
@@ -147,11 +150,13 @@ impl Driver {
         &mut self.links
     }
 
-    /// Submits what was asked, waits for completions for at most `timeout`, and passes on all that have come.
+    /// Submits what was asked, waits for completions for at most `timeout`, and passes on what has come; what is
+    /// beyond a turn's share waits for the next.
     pub fn turn<H: Handler>(&mut self, handler: &mut H, timeout: Duration) -> io::Result<()> {
         self.flush()?;
         self.ring.wait(timeout)?;
-        while let Some(completion) = self.ring.next_completion()? {
+        for _ in 0..COMPLETIONS_PER_TURN_MAX {
+            let Some(completion) = self.ring.next_completion()? else { break };
             self.complete(handler, completion)?;
         }
         Ok(())

@@ -123,7 +123,7 @@ pub struct MessageFigures {
     pub unacked: u64,
     /// Refused for good.
     pub rejected: u64,
-    /// Sends that were repeated.
+    /// Sends repeated, or only then possible, after a reconnect or a temporary refusal.
     pub retried: u64,
     /// Acknowledgements that say that it was a retry.
     pub acked_as_duplicate: u64,

@@ -131,7 +131,7 @@ counters! {
     acked_again,
     /// Messages that the server refused for good.
     rejected,
-    /// Sends that were repeated.
+    /// Sends repeated, or only then possible, after a reconnect or a temporary refusal.
     retried,
     /// Deliveries to others than the sender.
     delivered,

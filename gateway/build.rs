@@ -4,7 +4,6 @@ use std::{env, fmt::Write, fs, path::Path};
 
 fn main() {
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("page");
-    println!("cargo::rerun-if-changed=page");
     let mut names: Vec<String> = fs::read_dir(&folder)
         .expect("gateway/page is there")
         .map(|entry| entry.expect("gateway/page is readable"))
@@ -16,6 +15,8 @@ fn main() {
     let mut table = String::from("&[\n");
     for name in names {
         let path = folder.join(&name);
+        // Not the folder: cargo would look through the tests' node_modules every time. A new file is named by one that changed.
+        println!("cargo::rerun-if-changed=page/{name}");
         let (_, content_type) =
             CONTENT_TYPES.iter().find(|(ending, _)| name.ends_with(ending)).expect("filtered above");
         writeln!(table, "    ({name:?}, {content_type:?}, include_bytes!({path:?})),").expect("a string takes all");

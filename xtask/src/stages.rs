@@ -38,5 +38,6 @@ pub(crate) fn run_all(stages: Vec<Stage<'_>>) -> anyhow::Result<()> {
     }
     println!("  {:<14} {:>6.1} s", "all", start.elapsed().as_secs_f64());
     let failed: Vec<&str> = rows.iter().filter(|row| row.2.is_some()).map(|row| row.0).collect();
+    println!("\nstages: {} passed, {} failed", rows.len() - failed.len(), failed.len());
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }

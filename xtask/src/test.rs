@@ -66,24 +66,13 @@ pub(crate) fn simulate(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
 
 /// Process tests are a stage of their own: they want the release binary and the machine for themselves.
 fn workspace() -> anyhow::Result<()> {
-    if is_installed("cargo-nextest") {
-        let others = "not binary(/^process_/)";
-        run_program(&mut cargo([
-            "nextest",
-            "run",
-            "--workspace",
-            "--locked",
-            "--no-fail-fast",
-            "--filterset",
-            others,
-        ]))?;
-    } else {
-        let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"]);
-        for name in integration_tests()? {
-            command.args(["--test", &name]);
-        }
-        run_program(&mut command)?;
+    let runner: &[&str] = if is_installed("cargo-nextest") { &["nextest", "run"] } else { &["test"] };
+    let mut command = cargo(runner);
+    command.args(["--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"]);
+    for name in integration_tests()? {
+        command.args(["--test", &name]);
     }
+    run_program(&mut command)?;
     run_program(&mut cargo(["test", "--workspace", "--locked", "--doc", "--quiet"]))
 }
 

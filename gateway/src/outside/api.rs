@@ -82,7 +82,7 @@ async fn page_config(State(console): State<Arc<Console>>) -> Response<Body> {
     let dev = console.dev_key.is_some();
     json_answer(
         StatusCode::OK,
-        &json!({"websocket": console.websocket_url, "dev": dev, "version": env!("CARGO_PKG_VERSION")}),
+        &json!({"websocket_url": console.websocket_url, "dev": dev, "version": env!("CARGO_PKG_VERSION")}),
     )
 }
 

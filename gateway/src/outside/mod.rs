@@ -5,7 +5,7 @@
 //! GET  /readyz       200 if the node takes new clients, else 503; {"ready":…,"reasons":[…]}
 //! GET  /metrics      OpenMetrics text
 //! GET  /             the page, and its files beside it
-//! GET  /config.json  {"websocket":"ws://…","dev":…,"version":"…"}
+//! GET  /config.json  {"websocket_url":"ws://…","dev":…,"version":"…"}
 //! POST /dev/token    development only: {"user":"alice","device":"tab-1"} → {"token":"…","user":…,"device":…,"expires_ms":…}
 //! ```
 //!

@@ -97,7 +97,7 @@ fn the_page_is_served_with_strict_headers() {
     assert_eq!(status(&get(&outside, "/none.js")), "404");
     assert!(get(&outside, "/none.js").contains("nosniff"));
     let config: Value = serde_json::from_str(body(&get(&outside, "/config.json"))).unwrap();
-    assert_eq!((&config["websocket"], &config["dev"]), (&"ws://127.0.0.1:8080/".into(), &true.into()));
+    assert_eq!((&config["websocket_url"], &config["dev"]), (&"ws://127.0.0.1:8080/".into(), &true.into()));
 }
 
 #[test]

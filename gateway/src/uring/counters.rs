@@ -18,6 +18,12 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    pub(super) fn lower(&self, value: u64) {
+        if value < self.get() {
+            self.set(value);
+        }
+    }
+
     pub(super) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -50,7 +56,7 @@ pub struct ShardCounters {
     pub bytes_out: Counter,
     /// Receives that found no free buffer.
     pub buffers_exhausted: Counter,
-    /// Level: buffers that no receive holds, as of the last turn. They are all free between turns; the low mark is what tells.
+    /// The fewest buffers that were free at once, since the start: what is left over for a larger burst.
     pub buffers_free_min: Counter,
     /// Sends that the kernel took in part.
     pub short_sends: Counter,
@@ -60,10 +66,10 @@ pub struct ShardCounters {
     pub file_operations: Counter,
     /// Writes to log files.
     pub log_writes: Counter,
-    /// Times that the shard slept in the net ring.
-    pub sleeps_in_ring: Counter,
-    /// Times that the shard slept in glommio, because glommio had something in flight.
-    pub sleeps_in_glommio: Counter,
+    /// Times that the shard slept.
+    pub sleeps: Counter,
+    /// Slices that background tasks got while nothing else was to be done.
+    pub background_slices: Counter,
     /// Wake-ups by other threads that found the shard asleep.
     pub wakes: Counter,
     /// Level: tasks that were spawned and have not finished.

@@ -2,9 +2,9 @@
 //!
 //! Reads, writes, syncs, opens, renames and removals are ring operations, so that a shard has one place to sleep in and no byte is
 //! copied on its way. glommio's `DmaFile` was the alternative for segments; it copies into buffers of its own, has the shard wait
-//! in two rings while it is busy, and panics where `/sys` does not look as it expects (it takes partition zero of a device's major
-//! number for the disk, which on NVMe may be another disk's partition). Only listing a folder, which has no ring operation, is left
-//! to glommio's thread for blocking calls.
+//! in two rings while it is busy, and panics where `/sys` does not look as it expects (it takes minor number zero of a device's
+//! major for the disk, which on NVMe may be anybody's partition). Only listing a folder, which has no ring operation, takes a
+//! thread for a moment.
 //!
 //! Must not know what files hold.
 
@@ -48,25 +48,39 @@ impl NodeFiles {
         Ok(Self { inner: Rc::new(Folder { lane, spawner, path: path.to_owned(), descriptor }) })
     }
 
-    /// Runs a request on the folder until it is not interrupted.
-    async fn run(&self, name: &str, mut request: Request) -> Result<Finished, FileError> {
+    /// Runs a request on the folder until it is not interrupted. The error is the system's number.
+    async fn run(&self, mut request: Request) -> Result<Finished, i32> {
         loop {
             let finished = self.inner.lane.start(&self.inner.descriptor, request).await;
             if finished.result >= 0 {
                 return Ok(finished);
             }
             if !is_interruption(finished.result) {
-                return Err(error(name, -finished.result));
+                return Err(-finished.result);
             }
             request = finished.request;
         }
     }
 
-    async fn open_with(&self, name: &str, flags: i32) -> Result<OwnedFd, FileError> {
+    async fn open_with(&self, name: CString, flags: i32) -> Result<OwnedFd, i32> {
         let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-        let request = Request::Open { name: path_name(name)?, flags };
-        let finished = self.run(name, request).await?;
+        let finished = self.run(Request::Open { name, flags }).await?;
         Ok(finished.opened.expect("a successful open yields a descriptor"))
+    }
+
+    /// Opens past the page cache where the file system can, and through it where it cannot: `O_DSYNC` holds in both.
+    async fn open_direct(&self, name: CString, flags: i32) -> Result<OwnedFd, i32> {
+        match self.open_with(name.clone(), flags | libc::O_DIRECT).await {
+            Err(libc::EINVAL) => {
+                if flags & libc::O_CREAT != 0 {
+                    // It was created before it was refused.
+                    let _ = self.run(Request::Remove { name: name.clone() }).await;
+                }
+                tracing::debug!(?name, "no direct I/O here; using the page cache");
+                self.open_with(name, flags).await
+            }
+            result => result,
+        }
     }
 }
 
@@ -74,13 +88,13 @@ impl Files for NodeFiles {
     type File = NodeFile;
 
     async fn open(&self, name: &str, mode: OpenMode) -> Result<NodeFile, FileError> {
-        let flags = libc::O_DIRECT
-            | match mode {
-                OpenMode::Read => libc::O_RDONLY,
-                OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-                OpenMode::Log => libc::O_RDWR | libc::O_DSYNC,
-            };
-        let file = StdFile::from(self.open_with(name, flags).await?);
+        let flags = match mode {
+            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+            OpenMode::Log => libc::O_RDWR | libc::O_DSYNC,
+        };
+        let opened = self.open_direct(path_name(name)?, flags).await.map_err(|number| error(name, number))?;
+        let file = StdFile::from(opened);
         // A stat of an open file is answered from memory.
         let metadata = file.metadata().map_err(|source| error(name, source.raw_os_error().unwrap_or(libc::EIO)))?;
         let open = OpenFile::new(OwnedFd::from(file), metadata.len(), mode == OpenMode::Log);
@@ -89,7 +103,7 @@ impl Files for NodeFiles {
 
     async fn list(&self) -> Result<Vec<String>, FileError> {
         let path = self.inner.path.clone();
-        let work = glommio::executor().spawn_blocking(move || {
+        let work = self.inner.spawner.blocking(move || {
             let mut names = Vec::new();
             for entry in std::fs::read_dir(path)? {
                 // A name that is not UTF-8 is none of the engine's.
@@ -99,22 +113,23 @@ impl Files for NodeFiles {
             }
             Ok::<_, io::Error>(names)
         });
-        let result = self.inner.spawner.in_glommio(work).await;
+        let result = work.await.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
         result.map_err(|source| error(&self.inner.path.to_string_lossy(), source.raw_os_error().unwrap_or(libc::EIO)))
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
         let request = Request::Rename { from: path_name(from)?, to: path_name(to)? };
-        self.run(from, request).await.map(drop)
+        self.run(request).await.map(drop).map_err(|number| error(from, number))
     }
 
     async fn remove(&self, name: &str) -> Result<(), FileError> {
         let request = Request::Remove { name: path_name(name)? };
-        self.run(name, request).await.map(drop)
+        self.run(request).await.map(drop).map_err(|number| error(name, number))
     }
 
     async fn sync_folder(&self) -> Result<(), FileError> {
-        self.run(&self.inner.path.to_string_lossy(), Request::SyncAll).await.map(drop)
+        let result = self.run(Request::SyncAll).await;
+        result.map(drop).map_err(|number| error(&self.inner.path.to_string_lossy(), number))
     }
 }
 

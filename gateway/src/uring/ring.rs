@@ -7,8 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::RawFd,
-    sync::{Arc, atomic},
+    sync::Arc,
     time::Duration,
 };
 
@@ -154,25 +153,6 @@ impl Ring {
         }
         let queue = self.ring.submission();
         queue.taskrun() || queue.cq_overflow()
-    }
-
-    /// Has the kernel write to an eventfd when there is something to do, while notifications are on. They start off.
-    pub(super) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
-        self.ring.completion().disable_eventfd();
-        self.ring.submitter().register_eventfd(eventfd)
-    }
-
-    /// Turns notifications through the eventfd on or off.
-    pub(super) fn notify(&mut self, on: bool) {
-        let queue = self.ring.completion();
-        if on {
-            queue.enable_eventfd();
-        } else {
-            queue.disable_eventfd();
-        }
-        drop(queue);
-        // The kernel adds work, then reads the flag; we write the flag, then look for work: whichever comes second sees the other.
-        atomic::fence(atomic::Ordering::SeqCst);
     }
 
     fn submit_only(&mut self) -> io::Result<()> {

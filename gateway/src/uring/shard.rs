@@ -1,8 +1,8 @@
 //! The loop of one shard: completions in, handler turns, commands out, tasks between, and sleep.
 //!
 //! Owns the order of things and nothing else. A round: submit and run what the kernel deferred; hand completions to the handler;
-//! let woken tasks run; one handler turn; its commands. The shard sleeps only after a round that left nothing: no completion, no
-//! runnable task, no wake-up, no wish of the handler for more.
+//! poll woken tasks; one handler turn; its commands. The shard sleeps only after a round that left nothing: no completion, no
+//! runnable task, no wake-up, no wish of the handler for more. Background tasks run between rounds.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +24,7 @@ use super::{
     files::NodeFiles,
     lane::Lane,
     ring::{REAP_MAX, Ring},
-    sleep::Sleep,
+    sleep,
     sockets::{Admission, Sockets},
     tasks::{Spawner, Tasks},
     token::{Kind, Token},
@@ -36,10 +36,12 @@ use crate::core::io::{Command, ConnectionKey, Handler, Turn};
 const BACKLOG: i32 = 16_384;
 /// Shares of the queue in which flush and compaction run, against 1,000 of the loop's: a twentieth when both are busy.
 const BACKGROUND_SHARES: usize = 50;
-/// glommio registers so much memory for buffers of its own, which we do not use: its minimum.
+/// glommio registers so much memory for buffers, which we do not use: its minimum.
 const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
-/// Entries of each of glommio's three rings: timers and calls of its blocking thread.
+/// Entries of each of glommio's three rings: its timers.
 const GLOMMIO_RING_DEPTH: usize = 32;
+/// Batches of completions between two turns of the handler: a usual queue full.
+const BATCHES_MAX: usize = 16;
 /// How long a stopping shard waits for the kernel to give everything back.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a stopping shard sleeps at a time while it waits.
@@ -164,12 +166,7 @@ impl ShardContext {
 ///
 /// # Errors
 /// See [`ShardError`].
-pub fn run_shard<H, F>(
-    config: ShardConfig,
-    waker: Waker,
-    counters: Arc<ShardCounters>,
-    make_handler: F,
-) -> Result<(), ShardError>
+pub fn run_shard<H, F>(config: ShardConfig, waker: Waker, counters: Arc<ShardCounters>, make_handler: F) -> Result<(), ShardError>
 where
     H: Handler,
     F: FnOnce(&ShardContext) -> H,
@@ -186,7 +183,11 @@ where
         let mut shard = Shard::new(config, waker, counters)?;
         let mut handler = make_handler(&shard.context);
         let result = shard.run(&mut handler).await;
-        shard.context.spawner.tasks().drop_all().await;
+        let tasks = shard.context.spawner.tasks();
+        tasks.drop_all();
+        while tasks.is_background_runnable() {
+            sleep::for_background(tasks).await;
+        }
         drop(handler);
         shard.drain()?;
         result
@@ -214,7 +215,6 @@ struct Shard {
     ring: Rc<RefCell<Ring>>,
     sockets: Sockets,
     lane: Rc<Lane>,
-    sleep: Sleep,
     context: ShardContext,
     counters: Arc<ShardCounters>,
     /// Completions on their way from the ring to their owners; kept for its memory.
@@ -233,17 +233,13 @@ impl Shard {
         let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
             .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
-        let background = glommio::executor().create_task_queue(
-            Shares::Static(BACKGROUND_SHARES),
-            Latency::NotImportant,
-            "background",
-        );
+        let background =
+            glommio::executor().create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "background");
         let spawner = Tasks::new(background, waker.clone(), Arc::clone(&counters));
         let context =
             ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };
-        let sleep = Sleep::new(Rc::clone(&ring));
         let completions = Vec::with_capacity(REAP_MAX);
-        Ok(Self { ring, sockets, lane, sleep, context, counters, completions, wake_armed: false })
+        Ok(Self { ring, sockets, lane, context, counters, completions, wake_armed: false })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) -> Result<(), ShardError> {
@@ -254,49 +250,52 @@ impl Shard {
             self.arm_wake();
             self.ring.borrow_mut().enter()?;
             self.complete(handler);
-            tasks.run().await;
-            // From here on a wake-up is for the next turn.
+            // From here on a wake-up is for the next round.
             context.waker.set_awake();
-            let seen = tasks.polls();
+            tasks.run_round();
             let turn = handler.turn(clock::monotonic_ms());
             while let Some(command) = handler.poll_command() {
                 self.sockets.command(command);
             }
             self.sockets.rearm(context.admission.get());
-            if turn.more || self.sockets.is_starved() || tasks.is_runnable() || self.ring.borrow_mut().has_completions()
-            {
-                continue;
-            }
-            if context.waker.set_asleep() {
-                self.rest(tasks, seen, turn).await?;
-                if context.waker.set_awake() {
-                    self.counters.wakes.add(1);
+            let busy = turn.more || self.sockets.is_starved() || tasks.is_ready() || self.ring.borrow_mut().has_completions();
+            match (busy, tasks.is_background_runnable()) {
+                (true, false) => {}
+                (true, true) => sleep::beside_background().await,
+                (false, true) => {
+                    // What the round has queued must not wait for the slice.
+                    self.ring.borrow_mut().enter()?;
+                    self.counters.background_slices.add(1);
+                    sleep::for_background(tasks).await;
                 }
+                (false, false) => self.sleep(turn)?,
             }
         }
         Ok(())
     }
 
-    /// Sleeps until something happens or the handler or the sockets want a turn.
-    async fn rest(&mut self, tasks: &Tasks, seen: u64, turn: Turn) -> Result<(), ShardError> {
+    /// Sleeps until something happens, or the handler or the sockets want a turn.
+    fn sleep(&mut self, turn: Turn) -> Result<(), ShardError> {
         let wanted = turn.wake_at_ms.and_then(clock::instant_of);
         let deadline: Option<Instant> = [wanted, self.sockets.wake_at()].into_iter().flatten().min();
-        if tasks.in_glommio() == 0 {
-            self.counters.sleeps_in_ring.add(1);
-            self.sleep.in_ring(deadline)?;
-        } else {
-            self.counters.sleeps_in_glommio.add(1);
-            self.sleep.in_glommio(tasks, seen, deadline).await?;
+        if self.context.waker.set_asleep() {
+            self.counters.sleeps.add(1);
+            sleep::in_ring(&mut self.ring.borrow_mut(), deadline)?;
+            if self.context.waker.set_awake() {
+                self.counters.wakes.add(1);
+            }
         }
         Ok(())
     }
 
     /// Hands completions to their owners: all that are there, at most a queue full, so that the handler gets its turn.
     fn complete(&mut self, handler: &mut impl Handler) {
-        for _ in 0..16 {
+        for _ in 0..BATCHES_MAX {
             let mut completions = std::mem::take(&mut self.completions);
             self.ring.borrow_mut().reap(&mut completions);
             let count = completions.len();
+            let filled = completions.iter().filter(|completion| completion.buffer().is_some()).count();
+            self.sockets.note_filled(filled as u64);
             for completion in completions.drain(..) {
                 match completion.token.kind {
                     Kind::File => self.lane.complete(completion),
@@ -338,7 +337,7 @@ impl Shard {
                 tracing::error!("the kernel holds operations of a stopped shard; their memory is lost");
                 break;
             }
-            self.sleep.in_ring(Some(Instant::now() + DRAIN_STEP))?;
+            sleep::in_ring(&mut self.ring.borrow_mut(), Some(Instant::now() + DRAIN_STEP))?;
         }
         self.sockets.release_buffers();
         self.counters.connections.set(0);

@@ -151,6 +151,11 @@ impl Sockets {
         self.counters.sends_in_flight.set(self.sends.len() as u64);
     }
 
+    /// A batch of completions brought so many filled buffers.
+    pub(super) fn note_filled(&self, buffers: u64) {
+        self.counters.buffers_free_min.lower(u64::from(self.buffers.count()).saturating_sub(buffers));
+    }
+
     /// Whether [`Sockets::rearm`] has more to do at once.
     pub(super) fn is_starved(&self) -> bool {
         !self.starved.is_empty()

@@ -1,8 +1,9 @@
-//! A shard's tasks on glommio's queues, and what the loop must know of them before it sleeps.
+//! A shard's tasks: those that clients wait for, run by the loop itself, and those in the background, run by glommio.
 //!
-//! glommio does not tell whether anything is runnable or in flight. So every task is wrapped: its waker counts it runnable, its
-//! poll counts it done. Invariants: `runnable` is above zero whenever a task was woken and not polled since; `in_glommio` is above
-//! zero whenever a task waits for something that only glommio's reactor brings. A task woken by another thread wakes the shard too.
+//! glommio does not tell whether anything is runnable, and it may park while something is (see [`super::sleep`]). So a task of the
+//! latency queue is polled by the loop, in the order of wake-ups, and a background task is wrapped: its waker counts it runnable,
+//! its poll counts it done. Invariants: a task that was woken and not polled since is in `ready` or counted in `runnable`; a task
+//! woken by another thread wakes the shard.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,7 +11,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{self, Context, Poll, Wake},
@@ -21,12 +22,12 @@ use glommio::TaskQueueHandle;
 
 use super::{counters::ShardCounters, wake::Waker};
 
-/// Which of a shard's two queues a task runs in.
+/// Who runs a task, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// Shares the queue of the loop itself: what a client waits for.
+    /// The loop, in the round after a task was woken: what a client waits for. Every poll is short.
     Latency,
-    /// A queue of few shares: flush, compaction, cold reads.
+    /// glommio, with few shares and cut into slices: flush, compaction, cold reads. It comes to a slice's end when it awaits.
     Background,
 }
 
@@ -41,74 +42,72 @@ pub struct Spawner {
 /// All tasks of a shard.
 pub(super) struct Tasks {
     shared: Arc<Shared>,
-    latency: TaskQueueHandle,
     background: TaskQueueHandle,
-    live: RefCell<Vec<Rc<Task>>>,
-    in_glommio: Cell<usize>,
-    /// Polls so far: whether anything happened.
-    polls: Cell<u64>,
-    /// The loop, while it waits in glommio.
+    slots: RefCell<Vec<Option<Slot>>>,
+    free: RefCell<Vec<usize>>,
+    /// The round's tasks; kept for its memory.
+    round: Cell<Vec<Arc<TaskWake>>>,
+    /// Polls of background tasks so far.
+    background_polls: Cell<u64>,
+    /// The loop, while it waits for a background task to be polled.
     parked: RefCell<Option<task::Waker>>,
     counters: Arc<ShardCounters>,
 }
 
+struct Slot {
+    wake: Arc<TaskWake>,
+    /// `wake` as the future sees it; made once.
+    waker: task::Waker,
+    /// Out of its slot while it is polled.
+    future: Option<LocalFuture>,
+}
+
 /// What wakers on other threads touch.
 struct Shared {
-    runnable_latency: AtomicUsize,
-    runnable_background: AtomicUsize,
-    /// Tasks woken by other threads, for the loop to wake: glommio's own way for that ends in a ring that the shard does not sleep
-    /// in. Bounded by the tasks: one is in it at most once.
-    foreign: Mutex<Vec<Arc<TaskWake>>>,
+    /// Tasks that the loop is to look at: woken latency tasks, and background tasks woken by other threads. Bounded by the
+    /// number of tasks: one is in it at most once.
+    ready: Mutex<Vec<Arc<TaskWake>>>,
+    /// Background tasks that were woken and not polled since.
+    runnable: AtomicUsize,
     home: ThreadId,
     shard: Waker,
 }
 
 impl Shared {
-    fn runnable(&self, queue: Queue) -> &AtomicUsize {
-        match queue {
-            Queue::Latency => &self.runnable_latency,
-            Queue::Background => &self.runnable_background,
-        }
+    fn ready(&self) -> MutexGuard<'_, Vec<Arc<TaskWake>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-struct Task {
-    future: RefCell<Option<LocalFuture>>,
-    wake: Arc<TaskWake>,
-    /// `wake` as the future sees it; made once.
-    waker: task::Waker,
-    /// Where in `live` the task is.
-    position: Cell<usize>,
 }
 
 struct TaskWake {
     shared: Arc<Shared>,
     queue: Queue,
-    /// Counted in `runnable`. Stays set when the task has finished.
+    slot: usize,
+    /// In `ready` or counted in `runnable`. Stays set when the task has finished.
     woken: AtomicBool,
-    /// glommio's waker of the task: the same for all of its life.
+    /// glommio's waker of a background task: the same for all of its life.
     inner: OnceLock<task::Waker>,
 }
 
 impl TaskWake {
+    /// The task is about to be polled: wake-ups from here on are for the next poll.
+    fn begin(&self) {
+        if self.woken.swap(false, Ordering::AcqRel) && self.queue == Queue::Background {
+            self.shared.runnable.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The task has finished. No later wake-up counts; one that came while it ran is taken back.
+    fn finish(&self) {
+        if self.woken.swap(true, Ordering::AcqRel) && self.queue == Queue::Background {
+            self.shared.runnable.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     fn wake_inner(&self) {
         // Before its first poll the task is in glommio's queue anyway.
         if let Some(inner) = self.inner.get() {
             inner.wake_by_ref();
-        }
-    }
-
-    /// The task is polled: wake-ups from here on are for the next poll.
-    fn begin(&self) {
-        if self.woken.swap(false, Ordering::AcqRel) {
-            self.shared.runnable(self.queue).fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    /// The task has finished. No later wake-up counts it runnable; one that came while it ran is taken back.
-    fn finish(&self) {
-        if self.woken.swap(true, Ordering::AcqRel) {
-            self.shared.runnable(self.queue).fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -122,50 +121,43 @@ impl Wake for TaskWake {
         if self.woken.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.shared.runnable(self.queue).fetch_add(1, Ordering::AcqRel);
-        if thread::current().id() == self.shared.home {
-            self.wake_inner();
-        } else {
-            self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(self));
+        let is_home = thread::current().id() == self.shared.home;
+        if self.queue == Queue::Background {
+            self.shared.runnable.fetch_add(1, Ordering::AcqRel);
+            if is_home {
+                return self.wake_inner();
+            }
+        }
+        self.shared.ready().push(Arc::clone(self));
+        if !is_home {
             self.shared.shard.wake();
         }
     }
 }
 
 impl Spawner {
-    /// Starts a task. It runs until it finishes or the shard stops; then it is dropped where it waits.
+    /// Starts a task; it is polled in a later round. It runs until it finishes or the shard stops; then it is dropped where it
+    /// waits. It must not await glommio's timers, files or threads: the shard sleeps in the net ring, which does not bring them.
     pub fn spawn(&self, queue: Queue, future: impl Future<Output = ()> + 'static) {
-        let shared = Arc::clone(&self.tasks.shared);
-        shared.runnable(queue).fetch_add(1, Ordering::AcqRel);
-        let wake = Arc::new(TaskWake { shared, queue, woken: AtomicBool::new(true), inner: OnceLock::new() });
-        let task = Rc::new(Task {
-            future: RefCell::new(Some(Box::pin(future))),
-            waker: task::Waker::from(Arc::clone(&wake)),
-            wake,
-            position: Cell::new(0),
-        });
-        self.tasks.add(&task);
-        let tracked = Tracked { tasks: Rc::clone(&self.tasks), task };
-        let handle = match queue {
-            Queue::Latency => self.tasks.latency,
-            Queue::Background => self.tasks.background,
-        };
-        // Into a queue, never `spawn_local`: that polls the task at once, inside whatever the caller is in the middle of.
-        glommio::spawn_local_into(tracked, handle).expect("the queues live as long as the shard").detach();
-    }
-
-    /// Awaits something that glommio's reactor brings: a timer, its files, its thread for blocking calls. Nothing else may be
-    /// awaited without this wrapper, for the shard would not know to look into that reactor.
-    pub async fn in_glommio<T>(&self, future: impl Future<Output = T>) -> T {
-        struct Count<'a>(&'a Cell<usize>);
-        impl Drop for Count<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.0.get() - 1);
+        let wake = self.tasks.insert(queue, Box::pin(future));
+        match queue {
+            Queue::Latency => self.tasks.shared.ready().push(wake),
+            Queue::Background => {
+                self.tasks.shared.runnable.fetch_add(1, Ordering::AcqRel);
+                let task = BackgroundTask { tasks: Rc::clone(&self.tasks), wake };
+                let spawned = glommio::spawn_local_into(task, self.tasks.background);
+                spawned.expect("the background queue lives as long as the shard").detach();
             }
         }
-        self.tasks.in_glommio.set(self.tasks.in_glommio.get() + 1);
-        let _count = Count(&self.tasks.in_glommio);
-        future.await
+    }
+
+    /// Runs something that blocks on a thread of its own. For what is rare and has no ring operation. `None`: there is no thread
+    /// to be had.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let run = move || drop(send.send(work()));
+        thread::Builder::new().name("blocking".into()).spawn(run).ok()?;
+        receive.await.ok()
     }
 
     pub(super) fn tasks(&self) -> &Tasks {
@@ -174,143 +166,143 @@ impl Spawner {
 }
 
 impl Tasks {
-    /// Inside the executor. The current queue is the one of latency.
     pub(super) fn new(background: TaskQueueHandle, shard: Waker, counters: Arc<ShardCounters>) -> Spawner {
         let shared = Arc::new(Shared {
-            runnable_latency: AtomicUsize::new(0),
-            runnable_background: AtomicUsize::new(0),
-            foreign: Mutex::default(),
+            ready: Mutex::default(),
+            runnable: AtomicUsize::new(0),
             home: thread::current().id(),
             shard,
         });
         let tasks = Rc::new(Self {
             shared,
-            latency: glommio::executor().current_task_queue(),
             background,
-            live: RefCell::default(),
-            in_glommio: Cell::new(0),
-            polls: Cell::new(0),
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            round: Cell::default(),
+            background_polls: Cell::new(0),
             parked: RefCell::new(None),
             counters,
         });
         Spawner { tasks }
     }
 
-    /// Whether a task was woken and not polled since.
-    pub(super) fn is_runnable(&self) -> bool {
-        self.is_queue_runnable(Queue::Latency) || self.is_queue_runnable(Queue::Background)
+    /// Whether [`Tasks::run_round`] has something to do.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.shared.ready().is_empty()
     }
 
-    pub(super) fn is_queue_runnable(&self, queue: Queue) -> bool {
-        self.shared.runnable(queue).load(Ordering::Acquire) > 0
+    /// Whether glommio has a background task to run.
+    pub(super) fn is_background_runnable(&self) -> bool {
+        self.shared.runnable.load(Ordering::Acquire) > 0
     }
 
-    /// How many tasks wait for glommio's reactor.
-    pub(super) fn in_glommio(&self) -> usize {
-        self.in_glommio.get()
-    }
-
-    /// Grows whenever a task was polled.
-    pub(super) fn polls(&self) -> u64 {
-        self.polls.get()
-    }
-
-    /// Whom to wake when a task was polled; the loop, before it waits in glommio.
-    pub(super) fn park(&self, waker: &task::Waker) {
-        *self.parked.borrow_mut() = Some(waker.clone());
-    }
-
-    pub(super) fn unpark(&self) {
-        self.parked.borrow_mut().take();
-    }
-
-    /// Lets tasks run that can: one round of the latency queue, or a share of the background queue, or glommio's reactor if its
-    /// time has come.
-    pub(super) async fn run(&self) {
-        if self.is_runnable() {
-            let foreign = std::mem::take(&mut *self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner));
-            for wake in foreign {
-                wake.wake_inner();
+    /// Polls every latency task that was woken before the call, once.
+    pub(super) fn run_round(&self) {
+        let mut round = self.round.take();
+        std::mem::swap(&mut round, &mut *self.shared.ready());
+        for wake in round.drain(..) {
+            match wake.queue {
+                Queue::Latency => {
+                    let _ = self.poll(&wake);
+                }
+                Queue::Background => wake.wake_inner(),
             }
         }
-        if self.is_queue_runnable(Queue::Latency) {
-            // The loop goes to the end of its own queue: all tasks woken before run first.
-            glommio::executor().yield_now().await;
-        } else if self.is_queue_runnable(Queue::Background) {
-            glommio::executor().yield_task_queue_now().await;
-        } else if self.in_glommio() > 0 {
-            glommio::yield_if_needed().await;
-        }
+        self.round.set(round);
     }
 
-    /// Drops all futures where they wait, and has glommio forget their tasks.
-    pub(super) async fn drop_all(&self) {
+    /// Ready when a background task has been polled since the count was `seen`.
+    pub(super) fn poll_progress(&self, seen: u64, context: &Context<'_>) -> Poll<()> {
+        if self.background_polls.get() != seen {
+            return Poll::Ready(());
+        }
+        *self.parked.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Polls of background tasks so far.
+    pub(super) fn background_polls(&self) -> u64 {
+        self.background_polls.get()
+    }
+
+    /// Drops all futures where they wait. glommio frees the background tasks at their next poll.
+    pub(super) fn drop_all(&self) {
         // A future that is dropped may spawn: until there is none.
-        while let Some(task) = self.last() {
-            let future = task.future.borrow_mut().take();
-            self.remove(&task);
+        while let Some((future, waker)) = self.remove_any() {
             drop(future);
-            // glommio polls it once more, finds it ready, and frees it.
-            task.waker.wake_by_ref();
-        }
-        while self.is_runnable() {
-            self.run().await;
+            waker.wake();
         }
     }
 
-    fn last(&self) -> Option<Rc<Task>> {
-        self.live.borrow().last().cloned()
-    }
-
-    fn add(&self, task: &Rc<Task>) {
-        let mut live = self.live.borrow_mut();
-        task.position.set(live.len());
-        live.push(Rc::clone(task));
-        self.counters.tasks.set(live.len() as u64);
-    }
-
-    fn remove(&self, task: &Task) {
-        let mut live = self.live.borrow_mut();
-        let position = task.position.get();
-        let removed = live.swap_remove(position);
-        if let Some(moved) = live.get(position) {
-            moved.position.set(position);
-        }
-        self.counters.tasks.set(live.len() as u64);
-        drop(live);
-        drop(removed);
-    }
-}
-
-/// A task as glommio sees it.
-struct Tracked {
-    tasks: Rc<Tasks>,
-    task: Rc<Task>,
-}
-
-impl Future for Tracked {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let task = &self.task;
-        task.wake.inner.get_or_init(|| context.waker().clone());
-        task.wake.begin();
-        self.tasks.polls.set(self.tasks.polls.get() + 1);
-        if let Some(parked) = self.tasks.parked.borrow_mut().take() {
-            parked.wake();
-        }
-        // The future is out of its cell while it runs: it may itself end the shard's tasks.
-        let Some(mut future) = task.future.borrow_mut().take() else {
-            task.wake.finish();
+    /// Polls a task, unless it is gone.
+    fn poll(&self, wake: &Arc<TaskWake>) -> Poll<()> {
+        wake.begin();
+        let taken = self.slots.borrow_mut().get_mut(wake.slot).and_then(Option::as_mut).and_then(|slot| {
+            let is_same = Arc::ptr_eq(&slot.wake, wake);
+            is_same.then(|| slot.future.take().map(|future| (future, slot.waker.clone()))).flatten()
+        });
+        let Some((mut future, waker)) = taken else {
+            wake.finish();
             return Poll::Ready(());
         };
-        if future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_pending() {
-            *task.future.borrow_mut() = Some(future);
+        // Nothing is borrowed here: the future may spawn, wake and use the ring.
+        let poll = future.as_mut().poll(&mut Context::from_waker(&waker));
+        if poll.is_pending() {
+            if let Some(Some(slot)) = self.slots.borrow_mut().get_mut(wake.slot) {
+                slot.future = Some(future);
+            }
             return Poll::Pending;
         }
         drop(future);
-        task.wake.finish();
-        self.tasks.remove(task);
+        wake.finish();
+        self.remove(wake.slot);
         Poll::Ready(())
+    }
+
+    fn insert(&self, queue: Queue, future: LocalFuture) -> Arc<TaskWake> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            slots.push(None);
+            slots.len() - 1
+        });
+        let shared = Arc::clone(&self.shared);
+        let wake = Arc::new(TaskWake { shared, queue, slot, woken: AtomicBool::new(true), inner: OnceLock::new() });
+        let waker = task::Waker::from(Arc::clone(&wake));
+        slots[slot] = Some(Slot { wake: Arc::clone(&wake), waker, future: Some(future) });
+        self.counters.tasks.set((slots.len() - self.free.borrow().len()) as u64);
+        wake
+    }
+
+    fn remove(&self, slot: usize) -> Option<Slot> {
+        let mut slots = self.slots.borrow_mut();
+        let removed = slots[slot].take();
+        let mut free = self.free.borrow_mut();
+        free.push(slot);
+        self.counters.tasks.set((slots.len() - free.len()) as u64);
+        removed
+    }
+
+    fn remove_any(&self) -> Option<(Option<LocalFuture>, task::Waker)> {
+        let slot = self.slots.borrow().iter().position(Option::is_some)?;
+        self.remove(slot).map(|slot| (slot.future, slot.waker))
+    }
+}
+
+/// A background task as glommio sees it.
+struct BackgroundTask {
+    tasks: Rc<Tasks>,
+    wake: Arc<TaskWake>,
+}
+
+impl Future for BackgroundTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.inner.get_or_init(|| context.waker().clone());
+        self.tasks.background_polls.set(self.tasks.background_polls.get().wrapping_add(1));
+        if let Some(parked) = self.tasks.parked.borrow_mut().take() {
+            parked.wake();
+        }
+        self.tasks.poll(&self.wake)
     }
 }

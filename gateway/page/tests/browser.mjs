@@ -198,7 +198,7 @@ async function secondTab({ alice }) {
   await tab.close();
 }
 
-const HISTORY = 420;
+const HISTORY = 260;
 
 async function history({ alice, carol }) {
   step(`scroll back through ${HISTORY} messages`);
@@ -328,6 +328,8 @@ async function keyboardOnly({ browser, node }) {
 // ---- The pictures: a conversation as people have it ----------------------------------------------------------------------
 
 const CAST = {
+  anselm: ["Key is under the second flower pot."],
+  clara: ["Did you hear the recording? The echo in bar 40!", "I had goosebumps"],
   miriam: ["Could you bring the tuning fork on Thursday?"],
   jonas: ["The scans are here: https://example.org/psalm-42", "Page 3 is a bit dark, sorry"],
 };
@@ -347,11 +349,14 @@ async function pictures({ browser, carol }) {
   const light = await browser.page({ colorScheme: "light" });
   await browser.signIn(light, "ada");
   const crowd = {};
-  for (const user of ["helen", "tom", "miriam", "jonas"]) crowd[user] = await RawClient.create(carol.page, user);
+  for (const user of ["helen", "tom", ...Object.keys(CAST)]) crowd[user] = await RawClient.create(carol.page, user);
   for (const [user, lines] of Object.entries(CAST)) {
     const { conversation: id } = await crowd[user].ask("create", { direct: "ada" });
     await crowd[user].say(id, lines);
   }
+  const programme = { key: crypto.randomUUID(), title: "Programme notes", members: ["ada", "clara"] };
+  const { conversation: notes } = await crowd.jonas.ask("create", { group: programme });
+  await crowd.jonas.say(notes, ["Second draft is up, page two needs your eyes"]);
   const group = { key: crypto.randomUUID(), title: "Thursday choir", members: ["ada", "tom"] };
   const { conversation: id } = await crowd.helen.ask("create", { group });
   await openConversation(light, "Thursday choir");
@@ -368,9 +373,11 @@ async function pictures({ browser, carol }) {
   await light.getByText("Read by all").last().waitFor();
   await openConversation(light, "jonas");
   await say(light, "Perfect, I can read it. Thanks for scanning!");
+  await openConversation(light, "anselm");
   await openConversation(light, "Thursday choir");
   await crowd.miriam.say((await crowd.miriam.ask("conversations", {})).conversations[0].conversation, ["And the spare music stand?"]);
   await light.getByText("Read by all").last().waitFor();
+  await light.mouse.move(640, 120);
   await checkAccessibility(light, "light");
   await screenshot(light, "page.png");
 

@@ -172,6 +172,26 @@ async function killAndReturn({ alice, bob, node, browser }) {
   browser.wasDown = false;
 }
 
+async function refused({ alice, carol }) {
+  step("a refused message says so, and can be tried again");
+  const group = { key: crypto.randomUUID(), title: "Stubborn", members: ["alice"] };
+  const { conversation: id } = await carol.ask("create", { group });
+  await conversation(alice, "Stubborn").waitFor();
+  await alice.evaluate((conversation) => {
+    const { user, device } = JSON.parse(sessionStorage.getItem("antiphon.session"));
+    const failed = { code: "limit_reached", text: "a limit is reached" };
+    const item = { conversation, client_message_id: crypto.randomUUID(), text: "once more", created_ms: Date.now(), failed };
+    localStorage.setItem(`antiphon.outbox.${user}.${device}`, JSON.stringify([item]));
+  }, id);
+  await alice.reload();
+  await openConversation(alice, "Stubborn");
+  await eventually(() => state(alice, "once more"), "Not sent", "marked");
+  await checkAccessibility(alice, "a refused message");
+  await alice.getByRole("button", { name: "Try again" }).click();
+  await eventually(() => state(alice, "once more"), "Sent", "and sent; carol never says that she has it");
+  await openConversation(alice, "bob");
+}
+
 async function secondTab({ alice }) {
   step("a second tab is a device of its own; a replaced one says so");
   const tab = await alice.context().newPage();
@@ -389,6 +409,10 @@ async function pictures({ browser, carol }) {
   await dark.getByRole("complementary").getByText("helen", { exact: true }).waitFor();
   await checkAccessibility(dark, "dark");
   await screenshot(dark, "page-dark.png");
+  await dark.setViewportSize({ width: 900, height: 700 });
+  await noSidewaysScroll(dark, "a small window");
+  const panel = await dark.locator("#details").boundingBox();
+  assert.equal(panel.x + panel.width, 900, "the panel lies over the right of the conversation");
 
   step("a phone");
   const phone = await browser.page({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2, colorScheme: "light" });
@@ -445,7 +469,9 @@ try {
   await marks(world);
   await killAndReturn(world);
   await secondTab(world);
+  // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");
+  await refused(world);
   await history(world);
   await group(world);
   await keyboardOnly(world);

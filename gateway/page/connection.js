@@ -90,7 +90,7 @@ export class Connection {
     this.#setState("idle");
   }
 
-  /** The network came back, the tab became visible, or a person pressed "try now" (`insist`, which overrides the server's hint). */
+  /** The network came back, the tab became visible, or a person pressed "try now" (`insist`, hint or not). */
   wake(insist = false) {
     if (this.state === "waiting") {
       if (insist || this.env.now() >= this.notBeforeMs) this.#dial();

@@ -33,7 +33,7 @@ const composer = (page) => page.locator("#composer-text");
 const conversation = (page, name) => page.locator(".conversation").filter({ has: page.locator(`.name:text-is("${name}")`) });
 const state = (page, text) =>
   page.locator("#messages .message.own").filter({ hasText: text }).last().locator(".mark svg").getAttribute("aria-label");
-const status = (page) => page.locator("#status").evaluate((node) => (node.hidden ? "" : node.querySelector("#status-text").textContent));
+const status = async (page) => ((await page.locator("#status").isVisible()) ? page.locator("#status-text").textContent() : "");
 
 async function say(page, text) {
   await composer(page).fill(text);
@@ -50,9 +50,10 @@ async function openConversation(page, name) {
 async function noSidewaysScroll(page, where) {
   const [content, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(content <= view, `${where}: ${content} px of content in ${view} px`);
-  const cut = await page.$$eval("button, input, textarea", (nodes) =>
-    nodes.filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML),
-  );
+  const cut = await page.$$eval("button, input, textarea", (nodes) => {
+    const beyond = (node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1;
+    return nodes.filter(beyond).map((node) => node.outerHTML);
+  });
   assert.deepEqual(cut, [], `${where}: reaches beyond the screen`);
 }
 
@@ -133,7 +134,7 @@ async function killAndReturn({ alice, bob, node, browser }) {
   await eventually(async () => /^Offline\. \d+ messages waiting\.$/.test(await status(alice)), true, "alice is told");
   await eventually(() => status(bob), "Offline. 1 message waiting.", "bob is told");
   assert.equal(await state(alice, "written offline 2"), "Waiting to be sent");
-  assert.deepEqual(await texts(alice), [...before, ...written].concat(), "nothing vanishes from the screen");
+  assert.deepEqual(await texts(alice), [...before, ...written], "nothing vanishes from the screen");
   await checkAccessibility(alice, "offline");
   await screenshot(alice, "page-offline.png");
   await node.start();
@@ -143,7 +144,8 @@ async function killAndReturn({ alice, bob, node, browser }) {
   browser.wasDown = false;
   const all = await texts(alice);
   assert.deepEqual(all.slice(0, before.length), before, "the past is what it was");
-  assert.deepEqual(all.filter((text) => text !== "bob offline").slice(before.length), written, "once, and in the order of writing");
+  const arrived = all.filter((text) => text !== "bob offline").slice(before.length);
+  assert.deepEqual(arrived, written, "once, and in the order of writing");
   await eventually(() => status(alice), "", "the status line is gone");
   await eventually(() => state(alice, "written offline 2"), "Read", "and read");
 
@@ -395,7 +397,8 @@ async function pictures({ browser, carol }) {
   await say(light, "Perfect, I can read it. Thanks for scanning!");
   await openConversation(light, "anselm");
   await openConversation(light, "Thursday choir");
-  await crowd.miriam.say((await crowd.miriam.ask("conversations", {})).conversations[0].conversation, ["And the spare music stand?"]);
+  const { conversations: miriams } = await crowd.miriam.ask("conversations", {});
+  await crowd.miriam.say(miriams[0].conversation, ["And the spare music stand?"]);
   await light.getByText("Read by all").last().waitFor();
   await light.mouse.move(640, 120);
   await checkAccessibility(light, "light");
@@ -415,7 +418,8 @@ async function pictures({ browser, carol }) {
   assert.equal(panel.x + panel.width, 900, "the panel lies over the right of the conversation");
 
   step("a phone");
-  const phone = await browser.page({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2, colorScheme: "light" });
+  const handset = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
+  const phone = await browser.page({ ...handset, colorScheme: "light" });
   await phone.goto(browser.node.origin);
   await noSidewaysScroll(phone, "sign-in");
   await bigEnoughToTouch(phone, "sign-in");

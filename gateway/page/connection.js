@@ -17,11 +17,18 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const ANSWER_TIMEOUT_MS = 20_000;
 /** The same, right after the tab woke up or the network changed: then doubt is cheap and waiting is not. */
 const PROBE_TIMEOUT_MS = 4_000;
+/** What a server says, answers and pushes; keys of later versions stand beside them and are ignored. */
+const KINDS = new Set([
+  ...["connect", "ping", "create", "members", "conversations", "title", "send", "history", "read", "delivered", "error"],
+  ...["message", "receipt", "left", "too_far", "caught_up", "goodbye"],
+]);
+
 /** Close codes from here on mean "do not come back"; 4000–4499 and everything outside 4000–4999 mean "do". */
 const CLOSE_PERMANENT_FROM = 4500;
 const CLOSE_UNAUTHENTICATED = 4500;
 const CLOSE_TOKEN_EXPIRED = 4501;
 const CLOSE_REPLACED = 4502;
+const CLOSE_PROTOCOL_ERROR = 4503;
 
 /** A request that failed: the server's `error` frame, or `disconnected` if the connection ended before the answer. */
 export class RequestError extends Error {
@@ -83,7 +90,7 @@ export class Connection {
     this.#setState("idle");
   }
 
-  /** The network came back, the tab became visible, or a person pressed "try now" (`insist`, which overrides the server's hint). */
+  /** The network came back, the tab became visible, or a person pressed "try now" (`insist`, hint or not). */
   wake(insist = false) {
     if (this.state === "waiting") {
       if (insist || this.env.now() >= this.notBeforeMs) this.#dial();
@@ -137,13 +144,25 @@ export class Connection {
       try {
         const welcome = await this.#ask("connect", hello, CONNECT_TIMEOUT_MS);
         if (current()) this.#opened(welcome);
-      } catch {
-        // Refused: `goodbye` and the close code say why. Lost: the close handler is on its way already.
+      } catch (error) {
+        // Not current: the connection was lost, and somebody has seen to it.
+        if (current()) this.#refused(error);
       }
     };
     socket.onmessage = (event) => current() && this.#received(event.data);
     socket.onclose = (event) => current() && this.#closed(event.code);
     socket.onerror = () => {};
+  }
+
+  /** `connect` was answered with an error; the close code that follows would say the same. */
+  #refused(error) {
+    if (error.temporary) {
+      this.goodbye = { reconnect_after_ms: error.retryAfterMs ?? undefined };
+      return this.#lost();
+    }
+    const code = { unauthenticated: CLOSE_UNAUTHENTICATED, token_expired: CLOSE_TOKEN_EXPIRED }[error.code];
+    if (code) this.#closed(code);
+    else this.#halt(CLOSE_PROTOCOL_ERROR, error.code, error.message);
   }
 
   #opened(welcome) {
@@ -173,9 +192,10 @@ export class Connection {
     } catch {
       return this.#lost();
     }
-    const { id, ...rest } = frame;
-    const [kind, body] = Object.entries(rest)[0] ?? [];
+    const { id } = frame;
+    const kind = Object.keys(frame).find((key) => KINDS.has(key));
     if (kind === undefined) return;
+    const body = frame[kind];
     // A pong's position holds for everything before it: whoever asked, the session must see it in order with the pushes.
     if (kind === "ping") this.onPush("position", { position: body.position });
     if (kind === "goodbye") this.goodbye = body;

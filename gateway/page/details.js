@@ -63,13 +63,9 @@ export class Details {
 
   #member(name, removable) {
     const you = name === this.session.user ? el("span", { class: "muted" }, " you") : null;
-    const remove = removable
-      ? el(
-          "button",
-          { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: (event) => this.#do(event, () => this.#remove(name)) },
-          "Remove",
-        )
-      : null;
+    const onclick = (event) => this.#do(event, () => this.#remove(name));
+    const attributes = { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick };
+    const remove = removable ? el("button", attributes, "Remove") : null;
     return el("li", {}, avatar(name), el("span", { class: "member-name" }, name, you), remove);
   }
 

@@ -326,8 +326,10 @@ export class Session {
       if (timeline.fillTries >= FILL_TRIES) this.#skip(timeline, timeline.epoch, timeline.expected);
       again = progress ? 0 : GAP_WAIT_MS;
     } catch (error) {
-      // Disconnected: `caught_up` starts again. Otherwise the range can't be had: go on after it; scrolling back says why.
-      if (error.code !== "disconnected") this.#skip(timeline, timeline.epoch, timeline.expected);
+      // Disconnected: `caught_up` starts again. Not found: no member any more. Otherwise the range can't be had: go on after
+      // it; scrolling back says why.
+      if (error.code === "not_found") this.#forget(id);
+      else if (error.code !== "disconnected") this.#skip(timeline, timeline.epoch, timeline.expected);
     } finally {
       this.filling.delete(id);
     }

@@ -33,7 +33,7 @@ const composer = (page) => page.locator("#composer-text");
 const conversation = (page, name) => page.locator(".conversation").filter({ has: page.locator(`.name:text-is("${name}")`) });
 const state = (page, text) =>
   page.locator("#messages .message.own").filter({ hasText: text }).last().locator(".mark svg").getAttribute("aria-label");
-const status = (page) => page.locator("#status").evaluate((node) => (node.hidden ? "" : node.querySelector("#status-text").textContent));
+const status = async (page) => ((await page.locator("#status").isVisible()) ? page.locator("#status-text").textContent() : "");
 
 async function say(page, text) {
   await composer(page).fill(text);
@@ -50,9 +50,10 @@ async function openConversation(page, name) {
 async function noSidewaysScroll(page, where) {
   const [content, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(content <= view, `${where}: ${content} px of content in ${view} px`);
-  const cut = await page.$$eval("button, input, textarea", (nodes) =>
-    nodes.filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML),
-  );
+  const cut = await page.$$eval("button, input, textarea", (nodes) => {
+    const beyond = (node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1;
+    return nodes.filter(beyond).map((node) => node.outerHTML);
+  });
   assert.deepEqual(cut, [], `${where}: reaches beyond the screen`);
 }
 
@@ -133,7 +134,7 @@ async function killAndReturn({ alice, bob, node, browser }) {
   await eventually(async () => /^Offline\. \d+ messages waiting\.$/.test(await status(alice)), true, "alice is told");
   await eventually(() => status(bob), "Offline. 1 message waiting.", "bob is told");
   assert.equal(await state(alice, "written offline 2"), "Waiting to be sent");
-  assert.deepEqual(await texts(alice), [...before, ...written].concat(), "nothing vanishes from the screen");
+  assert.deepEqual(await texts(alice), [...before, ...written], "nothing vanishes from the screen");
   await checkAccessibility(alice, "offline");
   await screenshot(alice, "page-offline.png");
   await node.start();
@@ -143,7 +144,8 @@ async function killAndReturn({ alice, bob, node, browser }) {
   browser.wasDown = false;
   const all = await texts(alice);
   assert.deepEqual(all.slice(0, before.length), before, "the past is what it was");
-  assert.deepEqual(all.filter((text) => text !== "bob offline").slice(before.length), written, "once, and in the order of writing");
+  const arrived = all.filter((text) => text !== "bob offline").slice(before.length);
+  assert.deepEqual(arrived, written, "once, and in the order of writing");
   await eventually(() => status(alice), "", "the status line is gone");
   await eventually(() => state(alice, "written offline 2"), "Read", "and read");
 
@@ -172,6 +174,26 @@ async function killAndReturn({ alice, bob, node, browser }) {
   browser.wasDown = false;
 }
 
+async function refused({ alice, carol }) {
+  step("a refused message says so, and can be tried again");
+  const group = { key: crypto.randomUUID(), title: "Stubborn", members: ["alice"] };
+  const { conversation: id } = await carol.ask("create", { group });
+  await conversation(alice, "Stubborn").waitFor();
+  await alice.evaluate((conversation) => {
+    const { user, device } = JSON.parse(sessionStorage.getItem("antiphon.session"));
+    const failed = { code: "limit_reached", text: "a limit is reached" };
+    const item = { conversation, client_message_id: crypto.randomUUID(), text: "once more", created_ms: Date.now(), failed };
+    localStorage.setItem(`antiphon.outbox.${user}.${device}`, JSON.stringify([item]));
+  }, id);
+  await alice.reload();
+  await openConversation(alice, "Stubborn");
+  await eventually(() => state(alice, "once more"), "Not sent", "marked");
+  await checkAccessibility(alice, "a refused message");
+  await alice.getByRole("button", { name: "Try again" }).click();
+  await eventually(() => state(alice, "once more"), "Sent", "and sent; carol never says that she has it");
+  await openConversation(alice, "bob");
+}
+
 async function secondTab({ alice }) {
   step("a second tab is a device of its own; a replaced one says so");
   const tab = await alice.context().newPage();
@@ -198,7 +220,7 @@ async function secondTab({ alice }) {
   await tab.close();
 }
 
-const HISTORY = 420;
+const HISTORY = 260;
 
 async function history({ alice, carol }) {
   step(`scroll back through ${HISTORY} messages`);
@@ -328,6 +350,8 @@ async function keyboardOnly({ browser, node }) {
 // ---- The pictures: a conversation as people have it ----------------------------------------------------------------------
 
 const CAST = {
+  anselm: ["Key is under the second flower pot."],
+  clara: ["Did you hear the recording? The echo in bar 40!", "I had goosebumps"],
   miriam: ["Could you bring the tuning fork on Thursday?"],
   jonas: ["The scans are here: https://example.org/psalm-42", "Page 3 is a bit dark, sorry"],
 };
@@ -347,11 +371,14 @@ async function pictures({ browser, carol }) {
   const light = await browser.page({ colorScheme: "light" });
   await browser.signIn(light, "ada");
   const crowd = {};
-  for (const user of ["helen", "tom", "miriam", "jonas"]) crowd[user] = await RawClient.create(carol.page, user);
+  for (const user of ["helen", "tom", ...Object.keys(CAST)]) crowd[user] = await RawClient.create(carol.page, user);
   for (const [user, lines] of Object.entries(CAST)) {
     const { conversation: id } = await crowd[user].ask("create", { direct: "ada" });
     await crowd[user].say(id, lines);
   }
+  const programme = { key: crypto.randomUUID(), title: "Programme notes", members: ["ada", "clara"] };
+  const { conversation: notes } = await crowd.jonas.ask("create", { group: programme });
+  await crowd.jonas.say(notes, ["Second draft is up, page two needs your eyes"]);
   const group = { key: crypto.randomUUID(), title: "Thursday choir", members: ["ada", "tom"] };
   const { conversation: id } = await crowd.helen.ask("create", { group });
   await openConversation(light, "Thursday choir");
@@ -368,9 +395,12 @@ async function pictures({ browser, carol }) {
   await light.getByText("Read by all").last().waitFor();
   await openConversation(light, "jonas");
   await say(light, "Perfect, I can read it. Thanks for scanning!");
+  await openConversation(light, "anselm");
   await openConversation(light, "Thursday choir");
-  await crowd.miriam.say((await crowd.miriam.ask("conversations", {})).conversations[0].conversation, ["And the spare music stand?"]);
+  const { conversations: miriams } = await crowd.miriam.ask("conversations", {});
+  await crowd.miriam.say(miriams[0].conversation, ["And the spare music stand?"]);
   await light.getByText("Read by all").last().waitFor();
+  await light.mouse.move(640, 120);
   await checkAccessibility(light, "light");
   await screenshot(light, "page.png");
 
@@ -382,9 +412,14 @@ async function pictures({ browser, carol }) {
   await dark.getByRole("complementary").getByText("helen", { exact: true }).waitFor();
   await checkAccessibility(dark, "dark");
   await screenshot(dark, "page-dark.png");
+  await dark.setViewportSize({ width: 900, height: 700 });
+  await noSidewaysScroll(dark, "a small window");
+  const panel = await dark.locator("#details").boundingBox();
+  assert.equal(panel.x + panel.width, 900, "the panel lies over the right of the conversation");
 
   step("a phone");
-  const phone = await browser.page({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2, colorScheme: "light" });
+  const handset = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
+  const phone = await browser.page({ ...handset, colorScheme: "light" });
   await phone.goto(browser.node.origin);
   await noSidewaysScroll(phone, "sign-in");
   await bigEnoughToTouch(phone, "sign-in");
@@ -438,7 +473,9 @@ try {
   await marks(world);
   await killAndReturn(world);
   await secondTab(world);
+  // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");
+  await refused(world);
   await history(world);
   await group(world);
   await keyboardOnly(world);

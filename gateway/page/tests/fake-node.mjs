@@ -172,7 +172,7 @@ export class FakeNode {
       const names = Object.keys(members).sort().filter((name) => !list.after || name > list.after);
       const page = names.slice(0, list.limit ?? 50);
       const next = names.length > page.length ? page.at(-1) : undefined;
-      return { members: page.map((name) => ({ user: name, read: members[name].read, delivered: members[name].delivered })), next };
+      return { members: page.map((user) => ({ user, read: members[user].read, delivered: members[user].delivered })), next };
     }
     if (conversation.direct) throw new Refusal("forbidden");
     const sequence = conversation.log.length + 1;
@@ -225,7 +225,8 @@ export class FakeNode {
     const conversation = this.#get(user, id);
     const before = conversation.log.find((entry) => entry.client_message_id === client_message_id && entry.sender === user);
     if (before && before.text !== text) throw new Refusal("conflict");
-    const { sequence, ordinal, time_ms } = before ?? this.#append(conversation, user, { kind: "message", client_message_id, text });
+    const entry = before ?? this.#append(conversation, user, { kind: "message", client_message_id, text });
+    const { sequence, ordinal, time_ms } = entry;
     return { sequence, ordinal, time_ms, ...(before ? { duplicate: true } : {}) };
   }
 

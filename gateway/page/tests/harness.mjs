@@ -29,7 +29,9 @@ async function freePort() {
 export class Node {
   static async create(binary) {
     const node = new Node();
-    Object.assign(node, { binary, data: mkdtempSync(join(tmpdir(), "antiphon-page-")), down: true });
+    // The folder that the test run names is on a real disk, as the log wants it; the system's may be memory.
+    const folder = process.env.ANTIPHON_TEST_FOLDER ?? tmpdir();
+    Object.assign(node, { binary, data: mkdtempSync(join(folder, "antiphon-page-")), down: true });
     [node.port, node.consolePort] = [await freePort(), await freePort()];
     return node;
   }
@@ -43,6 +45,9 @@ export class Node {
     this.process = spawn(this.binary, ["serve", "--dev", ...addresses, "--data", this.data], {
       stdio: ["ignore", "pipe", "pipe"],
     });
+    // However this run ends, it leaves no node behind.
+    const { process: child } = this;
+    process.once("exit", () => child.kill("SIGKILL"));
     const said = [];
     let ready;
     const isReady = new Promise((resolve) => (ready = resolve));
@@ -73,8 +78,10 @@ export class Node {
   }
 }
 
-const FLAGS =
-  "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+const FLAGS = [
+  ...["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
+  ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+];
 
 /** Chromium, and every page's complaints. */
 export class Browser {
@@ -82,7 +89,7 @@ export class Browser {
     const browser = new Browser();
     const executablePath = process.env.ANTIPHON_CHROMIUM ?? "/usr/bin/chromium";
     Object.assign(browser, { node, complaints: [] });
-    browser.chromium = await chromium.launch({ executablePath, args: FLAGS.split(" ") });
+    browser.chromium = await chromium.launch({ executablePath, args: FLAGS });
     return browser;
   }
 
@@ -123,7 +130,9 @@ export async function checkAccessibility(page, where) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document));
   const bad = violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
-  const told = bad.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("\n  ")}`);
+  const told = bad.map(({ id, help, nodes }) =>
+    [`${id}: ${help}`, ...nodes.map((node) => `${node.html} ${node.failureSummary}`)].join("\n  "),
+  );
   assert.equal(bad.length, 0, `axe on ${where}:\n${told.join("\n")}`);
   return violations.map(({ id, impact }) => `${where}: ${id} (${impact})`);
 }
@@ -135,8 +144,9 @@ export class RawClient {
     await page.evaluate(async (user) => {
       const { websocket_url } = await (await fetch("/config.json")).json();
       const device = "raw";
+      const headers = { "content-type": "application/json" };
       const body = JSON.stringify({ user, device });
-      const { token } = await (await fetch("/dev/token", { method: "POST", headers: { "content-type": "application/json" }, body })).json();
+      const { token } = await (await fetch("/dev/token", { method: "POST", headers, body })).json();
       const socket = new WebSocket(websocket_url, "antiphon.v1.json");
       await new Promise((resolve, reject) => ((socket.onopen = resolve), (socket.onerror = reject)));
       const waiting = new Map();

@@ -369,6 +369,32 @@ test("goodbye's hint is honoured; a replaced session stays away until told other
   assert.equal(bob.session.status.online, true);
 });
 
+test("a refused token is renewed once; a second refusal ends it; an overloaded node is left in peace", async () => {
+  const world = makeWorld();
+  const refuse = { unauthenticated: 1, overloaded: 0 };
+  world.node.gate = (kind) => {
+    if (kind !== "connect") return;
+    if (refuse.overloaded-- > 0) throw new Refusal("overloaded", "full", true, 9_000);
+    if (refuse.unauthenticated-- > 0) throw new Refusal("unauthenticated");
+  };
+  const { session } = world.client("alice");
+  await session.start();
+  await world.clock.run(2_000);
+  assert.equal(session.status.online, true);
+
+  refuse.overloaded = 1;
+  world.node.crash();
+  await world.clock.run(8_000);
+  assert.equal(session.status.online, false);
+  await world.clock.run(3_000);
+  assert.equal(session.status.online, true);
+
+  refuse.unauthenticated = 2;
+  world.node.crash();
+  await world.clock.run(30_000);
+  assert.equal(session.status.stopped.code, 4500);
+});
+
 test("a dead connection is noticed by the heartbeat, and back-off spreads and is bounded", async () => {
   const { world, bob } = await pair();
   world.up = false; // Nothing answers, nothing closes.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod model;
+
 use std::{
     future::Future,
     pin::Pin,

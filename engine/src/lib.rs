@@ -10,9 +10,11 @@ mod conversation;
 pub mod door;
 mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod keys;
-pub mod lane;
+mod lane;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;

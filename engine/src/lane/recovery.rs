@@ -281,7 +281,7 @@ impl<F: Files> Replay<F> {
                     let records = window.batch(offset).await?.ok().and_then(|batch| batch.records());
                     self.take(&batch, records, &found.log_file.name, offset)?;
                     offset += batch.padded;
-                    (end, last) = (offset, batch.end - 1);
+                    (end, last) = (offset, batch.end.saturating_sub(1));
                 }
                 Err(Fault::Newer { version, salt }) if salt == self.settings.salt => {
                     return Err(newer(&found.log_file.name, version));
@@ -396,7 +396,7 @@ impl<F: Files> Replay<F> {
         if let Some((_, most)) = self.memtable.times() {
             self.time = TimestampMs(most);
         }
-        let position = self.last.map_or(0, |(_, next)| next - 1).max(self.settings.flushed);
+        let position = self.last.map_or(0, |(_, next)| next.saturating_sub(1)).max(self.settings.flushed);
         Recovered { log, memtable: self.memtable, position, time: self.time, report: self.report }
     }
 }

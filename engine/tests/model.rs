@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antiphon_engine::{
     door::{Command, Done, HistoryRange, Output, Token},
@@ -16,7 +16,7 @@ use antiphon_wire::{
 };
 use support::{
     Lane, entry,
-    model::{Expected, Missing, Model},
+    model::{Expected, Missing, Model, Record},
     send, user,
 };
 
@@ -43,8 +43,8 @@ struct Run {
     random: MemoryRandom,
     lane: Lane,
     model: Model,
-    /// Commands that were not answered yet, with the answer that is due and the records there were after them.
-    open: Vec<(Token, Command, Expected, usize)>,
+    /// Commands that were not answered yet, with the answer that is due.
+    open: Vec<(Token, Command, Expected)>,
     /// Last sequence that was delivered of each conversation, and last position.
     delivered: BTreeMap<ConversationId, u64>,
     seen: usize,
@@ -145,7 +145,7 @@ impl Run {
         let command = self.any_change();
         let expected = self.model.change(&command);
         let token = self.lane.submit(command.clone());
-        self.open.push((token, command, expected, self.model.records.len()));
+        self.open.push((token, command, expected));
         if self.random.below(3) == 0 {
             self.lane.drain();
         }
@@ -155,7 +155,8 @@ impl Run {
         self.lane.settle_queued();
         self.take_outputs();
         assert!(self.open.is_empty(), "not answered: {:?}", self.open);
-        assert_eq!(self.durable, self.model.records.len() as u64);
+        assert_eq!(self.model.pending(), 0);
+        assert_eq!(self.durable, self.model.committed.len() as u64);
     }
 
     /// Checks what came out since the last time.
@@ -166,20 +167,26 @@ impl Run {
             match output {
                 Output::Answer { token, result } => {
                     let Some(index) = self.open.iter().position(|(of, ..)| of == token) else { continue };
-                    let (_, command, expected, _) = self.open.remove(index);
+                    let (_, command, expected) = self.open.remove(index);
                     assert_eq!(Expected::of(result), expected, "{command:?}");
                 }
                 Output::Entry { conversation, sequence, archive, recipients, removed } => {
                     let last = self.delivered.entry(*conversation).or_default();
                     assert_eq!(sequence.0, *last + 1, "{conversation}");
                     *last = sequence.0;
+                    let position = self.model.committed.len() as u64 + 1;
+                    assert!(!self.model.commit(*conversation, position).is_mark());
                     let view = view_entry(archive).unwrap();
                     assert_eq!(view.sequence.0.to_native(), sequence.0);
                     assert!(removed.iter().all(|user| !recipients.contains(user)));
                 }
-                Output::Receipt { .. } => {}
+                Output::Receipt { conversation, .. } => {
+                    let position = self.model.committed.len() as u64 + 1;
+                    assert!(self.model.commit(*conversation, position).is_mark());
+                }
                 Output::Committed { position } => {
                     assert!(position.0 > self.durable);
+                    assert_eq!(position.0, self.model.committed.len() as u64);
                     self.durable = position.0;
                 }
                 Output::Fenced { text } => panic!("{text}"),
@@ -259,7 +266,7 @@ impl Run {
     fn catch_up(&mut self) {
         self.settle();
         let user = self.any_user();
-        let since = self.random.below(self.model.records.len() as u64 + 1);
+        let since = self.random.below(self.model.committed.len() as u64 + 1);
         let mut known = BTreeMap::new();
         for (id, conversation) in &self.model.conversations {
             if self.random.below(3) == 0 {
@@ -269,7 +276,7 @@ impl Run {
         let list: Vec<_> = known.iter().map(|(id, sequence)| (*id, *sequence)).collect();
         let caught_up = self.lane.catch_up(user.as_str(), since, &list).unwrap();
         self.take_outputs();
-        assert_eq!(caught_up.position.0, self.model.records.len() as u64);
+        assert_eq!(caught_up.position.0, self.model.committed.len() as u64);
         let found = Missing {
             entries: caught_up
                 .entries
@@ -287,23 +294,51 @@ impl Run {
         self.settle();
         self.lane.reopen();
         self.opened();
-        assert_eq!(self.lane.report.position.0, self.model.records.len() as u64);
+        assert_eq!(self.lane.report.position.0, self.model.committed.len() as u64);
     }
 
-    /// The power fails with commands open: what was answered stays, of the rest a prefix may.
+    /// The power fails with commands open: what was answered stays, of the rest some may, each conversation's in order.
     fn crash(&mut self) {
         self.take_outputs();
+        assert_eq!(self.durable, self.model.committed.len() as u64);
         self.lane.crash(self.random.next());
         self.opened();
+        self.lane.files.set_queued(false);
         let position = self.lane.report.position.0;
         assert!(position >= self.durable, "{position} of {} acknowledged", self.durable);
-        assert!(position <= self.model.records.len() as u64);
-        self.model = self.model.cut(position as usize);
+        let mut survivors = Survivors::new(&self.model);
+        for position in self.durable + 1..=position {
+            let (before, after) = (self.changes_since(position - 1), self.changes_since(position));
+            survivors.take(position, before.difference(&after).copied().collect());
+        }
+        survivors.take_marks(|id, user| self.pointers(id, user));
+        self.model = survivors.finish(position);
+        self.lane.files.set_queued(true);
+        self.lane.outputs.clear();
         self.open.clear();
         self.durable = position;
+        self.delivered.clear();
         for (id, conversation) in &self.model.conversations {
             self.delivered.insert(*id, conversation.entries.len() as u64);
         }
+    }
+
+    /// Entries, seen by anybody, that came after a position.
+    fn changes_since(&mut self, since: u64) -> BTreeSet<(ConversationId, u64)> {
+        let mut changes = BTreeSet::new();
+        for name in USERS {
+            let caught_up = self.lane.catch_up(name, since, &[]).unwrap();
+            let entries = caught_up.entries.iter().map(|archive| entry(archive));
+            changes.extend(entries.map(|entry| (entry.conversation, entry.sequence.0)));
+            changes.extend(caught_up.left.iter().map(|(id, sequence)| (*id, sequence.0)));
+        }
+        changes
+    }
+
+    fn pointers(&mut self, conversation: ConversationId, name: &UserId) -> Option<(u64, u64)> {
+        let command = Command::Members { user: name.clone(), conversation, after: None, limit: 100 };
+        let Ok(Done::Members { members, .. }) = self.lane.ask(command) else { return None };
+        members.iter().find(|of| of.user == *name).map(|of| (of.read.0, of.delivered.0))
     }
 
     fn opened(&mut self) {
@@ -311,5 +346,61 @@ impl Run {
         self.lane.files.set_queued(true);
         assert!(!self.lane.report.read_only, "{:?}", self.lane.report);
         assert!(self.lane.report.damage.is_empty(), "{:?}", self.lane.report);
+    }
+}
+
+/// Works out which unacknowledged records survived a crash, from what the engine then shows.
+struct Survivors {
+    committed: Vec<(Record, u64)>,
+    pending: BTreeMap<ConversationId, VecDeque<Record>>,
+    /// Positions of records that nobody sees: marks, and entries of conversations that everybody left.
+    unseen: VecDeque<u64>,
+    /// Entries that are durable, by conversation.
+    entries: BTreeMap<ConversationId, u64>,
+}
+
+impl Survivors {
+    fn new(model: &Model) -> Self {
+        let entries = model.conversations.iter().map(|(id, of)| (*id, of.durable as u64)).collect();
+        let (committed, pending) = (model.committed.clone(), model.pending.clone());
+        Self { committed, pending, unseen: VecDeque::new(), entries }
+    }
+
+    /// What is seen of the record at `position`.
+    fn take(&mut self, position: u64, seen: Vec<(ConversationId, u64)>) {
+        assert!(seen.len() <= 1, "one record is one entry");
+        let Some((id, sequence)) = seen.first().copied() else {
+            self.unseen.push_back(position);
+            return;
+        };
+        loop {
+            let record = self.pending.get_mut(&id).and_then(VecDeque::pop_front).expect("it was submitted");
+            let entries = self.entries.get_mut(&id).unwrap();
+            *entries += u64::from(!record.is_mark());
+            let last = !record.is_mark() && *entries == sequence;
+            let position = if last { Some(position) } else { self.unseen.pop_front() };
+            self.committed.push((record, position.expect("a record has a position")));
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Takes the pending marks that the engine shows.
+    fn take_marks(&mut self, mut pointers: impl FnMut(ConversationId, &UserId) -> Option<(u64, u64)>) {
+        for pending in self.pending.values_mut() {
+            while let Some(Record::Mark { id, user, read, delivered }) = pending.front() {
+                let shown = pointers(*id, user).is_some_and(|shown| shown.0 >= *read && shown.1 >= *delivered);
+                let Some(position) = self.unseen.front().filter(|_| shown) else { break };
+                self.committed.push((pending.pop_front().unwrap(), *position));
+                self.unseen.pop_front();
+            }
+        }
+    }
+
+    fn finish(self, position: u64) -> Model {
+        assert!(self.unseen.is_empty(), "records that nobody submitted: {:?}", self.unseen);
+        assert_eq!(self.committed.len() as u64, position);
+        Model::replay(self.committed)
     }
 }

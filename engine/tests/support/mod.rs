@@ -91,6 +91,7 @@ impl Lane {
         random: MemoryRandom,
         options: EngineOptions,
     ) -> Result<Self, EngineError> {
+        files.set_queued(false);
         let open = Engine::open(files.clone(), clock.clone(), random.clone(), options.clone());
         let (engine, report) = block_on(open)?;
         let (commits, maintenance) = (engine.clone(), engine.clone());

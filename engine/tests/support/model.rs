@@ -1,9 +1,10 @@
 //! The engine as a list of records: slow, simple, and right by inspection. Tests compare answers with it.
 //!
-//! A command is judged at once, in the order of submission, and makes at most one record; the record's index is its position. After
-//! a crash the model is made anew from the records that survived.
+//! A command is judged at once, in the order of submission, and makes at most one record. Conversations overtake each other on their
+//! way to the log, so a record's position is learnt when the engine gives it out ([`Model::commit`]). After a crash the model is made
+//! anew from the records that survived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use antiphon_engine::door::{Command, Done, HistoryRange};
 use antiphon_wire::{
@@ -40,6 +41,8 @@ pub struct ModelMember {
 pub struct ModelConversation {
     pub direct: bool,
     pub title: String,
+    /// How many of the entries are known to be durable.
+    pub durable: usize,
     pub entries: Vec<ModelEntry>,
     pub members: BTreeMap<UserId, ModelMember>,
     /// Sequence and position of who left.
@@ -48,8 +51,27 @@ pub struct ModelConversation {
 
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    pub records: Vec<Record>,
+    /// Records that are durable, with their positions, in an order in which they can be applied.
+    pub committed: Vec<(Record, u64)>,
+    /// Those that are not known to be, by conversation.
+    pub pending: BTreeMap<ConversationId, VecDeque<Record>>,
     pub conversations: BTreeMap<ConversationId, ModelConversation>,
+}
+
+impl Record {
+    pub fn conversation(&self) -> ConversationId {
+        match self {
+            Self::Create { id, .. }
+            | Self::Message { id, .. }
+            | Self::Members { id, .. }
+            | Self::Title { id, .. }
+            | Self::Mark { id, .. } => *id,
+        }
+    }
+
+    pub fn is_mark(&self) -> bool {
+        matches!(self, Self::Mark { .. })
+    }
 }
 
 /// What a command answers, as far as the model says: everything but times.
@@ -96,29 +118,46 @@ impl ModelConversation {
 }
 
 impl Model {
-    /// The model of the first `count` records.
-    pub fn cut(&self, count: usize) -> Self {
+    /// The model of these durable records.
+    pub fn replay(committed: Vec<(Record, u64)>) -> Self {
         let mut model = Self::default();
-        for record in &self.records[..count] {
-            model.apply(record.clone());
+        for (record, position) in committed {
+            let id = record.conversation();
+            model.apply(record);
+            model.commit(id, position);
         }
         model
     }
 
+    /// The conversation's next pending record is durable.
+    pub fn commit(&mut self, id: ConversationId, position: u64) -> Record {
+        let record = self.pending.get_mut(&id).and_then(VecDeque::pop_front).expect("a record is pending");
+        if !record.is_mark() {
+            let conversation = self.conversations.get_mut(&id).unwrap();
+            conversation.entries[conversation.durable].position = position;
+            conversation.durable += 1;
+            let sequence = conversation.durable as u64;
+            for left in conversation.left.values_mut().filter(|left| left.0 == sequence) {
+                left.1 = position;
+            }
+        }
+        self.committed.push((record.clone(), position));
+        record
+    }
+
+    pub fn pending(&self) -> usize {
+        self.pending.values().map(VecDeque::len).sum()
+    }
+
     fn apply(&mut self, record: Record) {
-        self.records.push(record.clone());
-        let position = self.records.len() as u64;
-        let id = match &record {
-            Record::Create { id, .. }
-            | Record::Message { id, .. }
-            | Record::Members { id, .. }
-            | Record::Title { id, .. }
-            | Record::Mark { id, .. } => *id,
-        };
+        let id = record.conversation();
+        self.pending.entry(id).or_default().push_back(record.clone());
+        let position = u64::MAX;
         if let Record::Create { direct, title, .. } = &record {
             let conversation = ModelConversation {
                 direct: *direct,
                 title: title.clone(),
+                durable: 0,
                 entries: Vec::new(),
                 members: BTreeMap::new(),
                 left: BTreeMap::new(),

@@ -14,7 +14,7 @@ pub mod error;
 pub mod fuzzing;
 mod hash;
 mod keys;
-pub mod lane;
+mod lane;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;

@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
     rc::Rc,
 };
 
@@ -54,11 +55,13 @@ pub(crate) struct Request {
 type Positioned = (LanePosition, Rc<[u8]>);
 
 /// What segments hold of one conversation, nearest to its end first; it begins right below what is in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cold {
     entries: Vec<Positioned>,
-    /// An entry on the way cannot be read.
-    damaged: bool,
+    /// The first sequence looked for.
+    highest: u64,
+    /// There may be more that is missing: it was too much, or cannot be read.
+    more: bool,
 }
 
 /// What one conversation is missing.
@@ -92,8 +95,8 @@ impl Request {
     }
 
     /// First sequence that may be missing.
-    fn lowest(&self, id: ConversationId, row: UserRow, epoch: Option<Epoch>) -> u64 {
-        let known = self.known.get(&id).filter(|(known, _)| epoch.is_none_or(|epoch| epoch == *known));
+    fn lowest(&self, id: ConversationId, row: UserRow, epoch: Epoch) -> u64 {
+        let known = self.known.get(&id).filter(|(known, _)| epoch == *known);
         known.map_or(row.sequence.0, |(_, sequence)| row.sequence.0.max(sequence.0.saturating_add(1)))
     }
 }
@@ -135,17 +138,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let mut bytes = 0;
         for (id, row) in current.into_iter().filter(|(_, row)| row.joined) {
             let Some(highest) = self.highest_cold(request, id, &runs).await? else { continue };
-            let lowest = request.lowest(id, row, None);
-            if highest < lowest {
+            if highest < row.sequence.0 {
                 continue;
             }
-            let part = read_cold(request.since, id, lowest, highest, &runs).await;
+            // Once the answer is full the rest is too far: one entry of each is enough to say so.
+            let count = if bytes > RESUME_BYTES_MAX { 1 } else { RESUME_ENTRIES_PER_CONVERSATION_MAX + 1 };
+            let part = read_cold(request.since, id, row.sequence.0..=highest, count, &runs).await;
             bytes += part.entries.iter().map(|(_, archive)| archive.len()).sum::<usize>();
             cold.insert(id, part);
-            if bytes > 2 * RESUME_BYTES_MAX {
-                // The rest is too far whatever it holds: one entry each is enough to say so.
-                bytes = 2 * RESUME_BYTES_MAX;
-            }
         }
         Ok((rows, cold))
     }
@@ -161,13 +161,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             let state = self.shared.state.borrow();
             (state.memory.first(id), state.tails.get(id))
         };
-        if let Some(first) = first {
+        let (position, sequence) = match (cached, first) {
+            (Some(tail), _) => tail,
             // Entries below those in memory end right before them; whether they are missing their positions tell.
-            return Ok(Some(first.0 - 1).filter(|last| *last > 0));
-        }
-        let (position, sequence) = match cached {
-            Some(tail) => tail,
-            None => {
+            (None, Some(first)) => return Ok(Some(first.0 - 1).filter(|last| *last > 0)),
+            (None, None) => {
                 let Some(value) = runs.get(&keys::single(id, Family::Tail)).await?.and_then(|row| row.value()) else {
                     return Ok(None);
                 };
@@ -180,19 +178,20 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 }
 
-/// Reads entries of one conversation from `highest` down, as far as they are missing and a resume would give them.
+/// Reads up to `count` entries of one conversation from the end of `range` down, as far as they are missing.
 async fn read_cold<F: Files>(
     since: LanePosition,
     id: ConversationId,
-    lowest: u64,
-    highest: u64,
+    range: RangeInclusive<u64>,
+    count: usize,
     runs: &Runs<F>,
 ) -> Cold {
-    let mut cold = Cold::default();
-    let range = keys::entry_range(id, Sequence(lowest), Sequence(highest));
-    let mut scan = runs.scan(&range, Direction::Backward, Some(&keys::conversation(id)));
+    let (lowest, highest) = range.into_inner();
+    let mut cold = Cold { entries: Vec::new(), highest, more: false };
+    let keys = keys::entry_range(id, Sequence(lowest), Sequence(highest));
+    let mut scan = runs.scan(&keys, Direction::Backward, Some(&keys::conversation(id)));
     let mut expected = highest;
-    while cold.entries.len() <= RESUME_ENTRIES_PER_CONVERSATION_MAX && expected >= lowest {
+    while expected >= lowest {
         let entry = match scan.next().await {
             Ok(Some(row)) if keys::parse(row.key) == Some(Key::Entry(Sequence(expected))) => {
                 rows::decode_entry(row.value).map(|(position, archive)| (position, Rc::from(archive)))
@@ -200,13 +199,17 @@ async fn read_cold<F: Files>(
             _ => None,
         };
         let Some((position, archive)) = entry else {
-            cold.damaged = true;
+            cold.more = true;
             break;
         };
         if position <= since {
             break;
         }
         cold.entries.push((position, archive));
+        if cold.entries.len() >= count {
+            cold.more = true;
+            break;
+        }
         expected -= 1;
     }
     cold
@@ -254,11 +257,11 @@ fn missing(
     let hot = (first..=in_memory).rev().map_while(|sequence| memory.entry(id, Sequence(sequence)));
     let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
     let mut entries: Vec<Rc<[u8]>> = Vec::new();
-    let mut lost = cold.is_some_and(|cold| cold.damaged);
-    let (mut epoch, mut last, mut lowest, mut bytes) = (None, Sequence(0), row.sequence.0, 0);
+    let mut lost = cold.is_some_and(|cold| cold.more);
+    let (mut epoch, mut last, mut lowest, mut bytes) = (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
     for (position, archive) in hot.chain(below) {
         if position <= request.since {
-            lost = false; // the damage lies where nothing is missing
+            lost = false;
             break;
         }
         let Ok(entry) = view_entry(&archive) else {
@@ -267,9 +270,9 @@ fn missing(
         };
         let sequence = entry.sequence.0.to_native();
         if epoch.is_none() {
-            epoch = Some(Epoch(entry.epoch.0.to_native()));
-            last = Sequence(sequence);
-            lowest = request.lowest(id, row, epoch);
+            let of_entry = Epoch(entry.epoch.0.to_native());
+            (epoch, last) = (Some(of_entry), Sequence(sequence));
+            lowest = request.lowest(id, row, of_entry);
         }
         if sequence < lowest {
             lost = false;

@@ -234,10 +234,8 @@ struct Replay<F: Files> {
     report: OpenReport,
     memtable: Memtable,
     time: TimestampMs,
-    /// The position that the next batch has to begin with.
-    next: u64,
-    /// The last batch's checksum; `None` where the log's beginning, or a hole, makes any chain right.
-    chain: Option<u32>,
+    /// The last batch: its checksum, and the position after it.
+    last: Option<(u32, u64)>,
     stop: Option<Stop>,
     /// Used files, with where each ends.
     used: Vec<UsedFile<F::File>>,
@@ -251,8 +249,7 @@ impl<F: Files> Replay<F> {
             report: OpenReport::default(),
             memtable: Memtable::new(settings.hash),
             time: TimestampMs(0),
-            next: settings.flushed + 1,
-            chain: None,
+            last: None,
             stop: None,
             used: Vec::new(),
             free: Vec::new(),
@@ -284,7 +281,7 @@ impl<F: Files> Replay<F> {
                     let records = window.batch(offset).await?.ok().and_then(|batch| batch.records());
                     self.take(&batch, records, &found.log_file.name, offset)?;
                     offset += batch.padded;
-                    (end, last) = (offset, batch.end - 1);
+                    (end, last) = (offset, batch.end.saturating_sub(1));
                 }
                 Err(Fault::Newer { version, salt }) if salt == self.settings.salt => {
                     return Err(newer(&found.log_file.name, version));
@@ -309,13 +306,17 @@ impl<F: Files> Replay<F> {
     /// Whether a batch goes on where the last one ended, or after a hole, which is reported.
     fn follows(&mut self, batch: &Checked, file: &str, offset: u64) -> bool {
         let first = batch.header.first;
-        let begins = self.chain.is_none() && self.report.batches == 0 && first <= self.next;
-        let chained = self.chain == Some(batch.header.chain);
-        if begins || (chained && first == self.next) {
+        let flushed = self.settings.flushed;
+        // The oldest file that is read may begin anywhere in what segments hold.
+        let (chained, next) = match self.last {
+            Some((checksum, next)) => (checksum == batch.header.chain && first == next, next),
+            None => (first <= flushed + 1, flushed + 1),
+        };
+        if chained {
             self.stop = None;
             return true;
         }
-        if first < self.next {
+        if first < next {
             // Not a continuation: something older.
             return false;
         }
@@ -331,9 +332,9 @@ impl<F: Files> Replay<F> {
             file: stop.file,
             offset: stop.offset,
             what,
-            first: LanePosition(self.next),
+            first: LanePosition(next),
             last: LanePosition(last),
-            harmless: last <= self.settings.flushed || last < self.next,
+            harmless: last <= flushed || last < next,
             conversations: Vec::new(),
         });
         true
@@ -364,8 +365,7 @@ impl<F: Files> Replay<F> {
             }
         }
         self.report.batches += 1;
-        self.next = batch.end.max(self.next);
-        self.chain = Some(batch.checksum);
+        self.last = Some((batch.checksum, batch.end));
         Ok(())
     }
 
@@ -382,7 +382,7 @@ impl<F: Files> Replay<F> {
         let mut log = Log {
             lane: self.settings.lane,
             salt: self.settings.salt,
-            chain: self.chain.unwrap_or(0),
+            chain: self.last.map_or(0, |(checksum, _)| checksum),
             generation: newest,
             current: self.used.pop(),
             full: VecDeque::from(self.used),
@@ -396,7 +396,7 @@ impl<F: Files> Replay<F> {
         if let Some((_, most)) = self.memtable.times() {
             self.time = TimestampMs(most);
         }
-        let position = self.next - 1;
+        let position = self.last.map_or(0, |(_, next)| next.saturating_sub(1)).max(self.settings.flushed);
         Recovered { log, memtable: self.memtable, position, time: self.time, report: self.report }
     }
 }

@@ -1,0 +1,142 @@
+//! Crash images: every prefix, at sectors, of every log write of a small workload; and a crash after every operation of one that
+//! flushes. Each image is opened and checked: what was acknowledged is there, sequences have no gap, a retry is recognised.
+
+mod support;
+
+use antiphon_engine::{
+    door::{Done, Token},
+    memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
+    seams::Random as _,
+};
+use antiphon_wire::ids::{ConversationId, Sequence};
+use support::{Lane, send, small_options};
+
+const SECTOR: usize = 512;
+const LOG: &str = "log-00000000";
+
+/// A folder with these files, durable.
+fn folder(files: &[(String, Vec<u8>)]) -> MemoryFiles {
+    let folder = MemoryFiles::new(0);
+    for (name, bytes) in files {
+        folder.put(name, bytes.clone());
+    }
+    folder
+}
+
+fn copy(files: &MemoryFiles) -> Vec<(String, Vec<u8>)> {
+    files.names().into_iter().map(|name| (name.clone(), files.contents(&name).unwrap())).collect()
+}
+
+fn open(files: MemoryFiles) -> Lane {
+    Lane::open(files, MemoryClock::new(1_000_000), MemoryRandom::new(9), small_options()).unwrap()
+}
+
+fn text(number: u64) -> String {
+    format!("message {number} {}", "x".repeat(number as usize % 7 * 800))
+}
+
+/// What a reopened lane has to show: messages 0 to `least`, perhaps up to `most`, all or none of a batch; and that a retry of each is
+/// answered as the first time.
+fn check(lane: &mut Lane, conversation: ConversationId, least: u64, most: u64) -> u64 {
+    assert!(lane.report.damage.is_empty(), "{:?}", lane.report);
+    let stored = lane.whole_history("ann", conversation).len() as u64 - 1;
+    assert!((least..=most).contains(&stored), "{stored} of {least} to {most}: {:?}", lane.report);
+    for number in 0..most {
+        match lane.send("ann", conversation, number, &text(number)) {
+            Ok(Done::Sent { sequence, duplicate, .. }) => {
+                assert_eq!(duplicate, number < stored, "{number}");
+                assert_eq!(sequence, Sequence(number + 2));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    stored
+}
+
+#[test]
+fn every_sector_prefix_of_every_log_write_is_all_or_nothing() {
+    let mut lane = Lane::new(1);
+    let conversation = lane.create_direct("ann", "bob");
+    let mut before = copy(&lane.files);
+    let mut images = 0;
+    let mut next = 0;
+    for batch in 1..7 {
+        let most = next + batch;
+        let tokens: Vec<Token> =
+            (next..most).map(|number| lane.submit(send("ann", conversation, number, &text(number)))).collect();
+        lane.settle();
+        assert!(tokens.iter().all(|token| lane.answer(*token).is_some()));
+        let after = copy(&lane.files);
+        let log = |files: &[(String, Vec<u8>)]| files.iter().find(|(name, _)| name == LOG).unwrap().1.clone();
+        let (old, new) = (log(&before), log(&after));
+        let changed: Vec<usize> =
+            (0..new.len() / SECTOR).filter(|at| old[at * SECTOR..][..SECTOR] != new[at * SECTOR..][..SECTOR]).collect();
+        let random = MemoryRandom::new(batch);
+        // Every prefix, then every single sector alone, then any subsets.
+        let prefixes = (0..=changed.len()).map(|count| changed[..count].to_vec());
+        let singles = changed.iter().map(|sector| vec![*sector]);
+        let subsets = (0..20).map(|_| changed.iter().copied().filter(|_| random.below(2) == 0).collect());
+        for sectors in prefixes.chain(singles).chain(subsets) {
+            let mut image = old.clone();
+            for sector in &sectors {
+                image[sector * SECTOR..][..SECTOR].copy_from_slice(&new[sector * SECTOR..][..SECTOR]);
+            }
+            let mut files = before.clone();
+            files.iter_mut().find(|(name, _)| name == LOG).unwrap().1 = image;
+            let mut reopened = open(folder(&files));
+            let stored = check(&mut reopened, conversation, next, most);
+            assert!(stored == next || stored == most, "a batch is whole or not there");
+            assert_eq!(stored == most, sectors.len() == changed.len());
+            // And once more on what the reopened lane wrote over the torn end.
+            reopened.reopen();
+            check(&mut reopened, conversation, most, most);
+            images += 1;
+        }
+        (before, next) = (after, most);
+    }
+    assert!(images > 200, "{images}");
+}
+
+#[test]
+fn a_crash_after_any_operation_loses_nothing_acknowledged() {
+    let mut crashes = 0;
+    for stop in 0.. {
+        let options = antiphon_engine::EngineOptions { memtable_bytes: 6_000, ..small_options() };
+        let mut lane = Lane::with_options(stop, options);
+        lane.files.set_queued(true);
+        let conversation = lane.create_group("ann", 1, &["bob"]);
+        let (mut operations, mut submitted) = (0, 0);
+        let mut tokens = Vec::new();
+        let finished = 'run: loop {
+            while submitted < 40 && tokens.len() < submitted as usize / 2 + 3 {
+                tokens.push(lane.submit(send("ann", conversation, submitted, &text(submitted))));
+                submitted += 1;
+            }
+            lane.settle();
+            let pending = lane.files.pending();
+            if pending.is_empty() {
+                if submitted == 40 {
+                    break 'run true;
+                }
+                tokens.push(lane.submit(send("ann", conversation, submitted, &text(submitted))));
+                submitted += 1;
+                continue;
+            }
+            if operations == stop {
+                break 'run false;
+            }
+            lane.files.release(pending[lane.random.below(pending.len() as u64) as usize].ticket);
+            operations += 1;
+        };
+        lane.drain();
+        let acknowledged = tokens.iter().filter(|token| lane.answer(**token).is_some()).count() as u64;
+        lane.crash(stop);
+        check(&mut lane, conversation, acknowledged, submitted);
+        crashes += 1;
+        if finished {
+            assert!(lane.report.flushed_position.0 > 0, "the workload flushes: {:?}", lane.report);
+            break;
+        }
+    }
+    assert!(crashes > 50, "{crashes}");
+}

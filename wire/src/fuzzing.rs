@@ -101,7 +101,7 @@ struct Life<'a> {
     now_ms: u64,
     last: BTreeMap<ConversationId, Sequence>,
     waiting: BTreeSet<ClientMessageId>,
-    /// The last requests of each kind that matters, to be answered.
+    /// Requests of this connection that have no answer yet.
     asked: Vec<(RequestId, Request)>,
 }
 
@@ -128,49 +128,56 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// One operation. Those that bring a session on are likelier than those that throw it back.
     fn step(&mut self) {
         let now_ms = self.now_ms;
-        match self.reader.below(12) {
-            0 => self.session.start(now_ms),
-            1 => self.session.connected(now_ms),
-            2 => {
-                let code = CloseCode::ALL.get(usize::from(self.reader.below(16))).copied();
+        match self.reader.below(32) {
+            0..=2 => {
+                self.session.start(now_ms);
+                self.drain();
+                self.session.connected(now_ms);
+            }
+            3 => {
+                let code = CloseCode::ALL.get(usize::from(self.reader.below(64))).copied();
                 self.session.disconnected(now_ms, code);
             }
-            3 => self.now_ms += 50 * u64::from(self.reader.byte()),
-            4 => self.wake(),
-            5 => {
+            4 => self.now_ms += 50 * u64::from(self.reader.byte()),
+            5..=7 => self.wake(),
+            8 => {
                 let length = usize::from(self.reader.byte());
                 let bytes = self.reader.take(length);
                 self.session.frame(now_ms, bytes);
             }
-            6 | 7 => {
+            9..=20 => {
                 let frame = self.push();
                 self.session.frame(now_ms, &self.encoding.encode_server(None, &frame));
             }
-            8 | 9 => {
-                if let Some((id, request)) = self.asked.pop() {
-                    let frame = self.answer(&request);
-                    self.session.frame(now_ms, &self.encoding.encode_server(Some(id), &frame));
+            21..=26 if !self.asked.is_empty() => {
+                let index = usize::from(self.reader.byte()) % self.asked.len();
+                let (id, request) = self.asked.swap_remove(index);
+                let frame = self.answer(&request);
+                self.session.frame(now_ms, &self.encoding.encode_server(Some(id), &frame));
+            }
+            21..=28 => self.send(),
+            29 => drop(self.session.request(now_ms, Request::Conversations(Conversations::default()))),
+            30 => self.open_or_forget(),
+            _ => {
+                if self.reader.below(16) == 0 {
+                    self.session.stop();
                 }
             }
-            10 => self.send(),
-            _ => match self.reader.below(4) {
-                0 => drop(self.session.request(now_ms, Request::Conversations(Conversations::default()))),
-                1 => {
-                    let (conversation, sequence) = (self.conversation(), self.sequence());
-                    if self.session.conversations().all(|known| known.conversation != conversation) {
-                        self.session.open(conversation, Epoch(1), sequence);
-                        self.last.insert(conversation, sequence);
-                    }
-                }
-                2 => {
-                    let conversation = self.conversation();
-                    self.session.forget(conversation);
-                    self.last.remove(&conversation);
-                }
-                _ => self.session.stop(),
-            },
+        }
+    }
+
+    fn open_or_forget(&mut self) {
+        let conversation = self.conversation();
+        if self.reader.below(4) == 0 {
+            self.session.forget(conversation);
+            self.last.remove(&conversation);
+        } else if self.session.conversations().all(|known| known.conversation != conversation) {
+            let base = Sequence(u64::from(self.reader.byte()));
+            self.session.open(conversation, Epoch(1), base);
+            self.last.insert(conversation, base);
         }
     }
 
@@ -238,25 +245,26 @@ impl<'a> Life<'a> {
 
     fn push(&mut self) -> ServerFrame {
         let conversation = self.conversation();
-        match self.reader.below(12) {
-            0 => ServerFrame::CaughtUp(CaughtUp { position: PositionBytes(vec![self.reader.byte()]) }),
-            1 => ServerFrame::Left(Left { conversation, sequence: self.sequence() }),
-            2 => {
-                let (epoch, first, last) = (self.epoch(), self.sequence(), self.sequence());
+        match self.reader.below(64) {
+            0..=3 => ServerFrame::CaughtUp(CaughtUp { position: PositionBytes(vec![self.reader.byte()]) }),
+            4 => ServerFrame::Left(Left { conversation, sequence: self.sequence(conversation) }),
+            5..=8 => {
+                let epoch = self.epoch();
+                let (first, last) = (self.sequence(conversation), self.sequence(conversation));
                 ServerFrame::TooFar(TooFar { conversation, epoch, first, last })
             }
-            3 => {
+            9 => {
                 let code = 4000 + 100 * u16::from(self.reader.below(8));
                 let reconnect_after_ms = Some(u32::from(self.reader.byte()));
                 ServerFrame::Goodbye(Goodbye { code, reason: String::new(), reconnect_after_ms })
             }
-            4 => ServerFrame::Error(self.error()),
+            10 => ServerFrame::Error(self.error()),
             _ => ServerFrame::Message(self.entry(conversation)),
         }
     }
 
     fn answer(&mut self, request: &Request) -> ServerFrame {
-        match (self.reader.below(6), request) {
+        match (self.reader.below(24), request) {
             (0, _) => ServerFrame::Error(self.error()),
             (_, Request::Connect(_)) => ServerFrame::Welcome(self.welcome()),
             (_, Request::Ping(_)) => {
@@ -264,14 +272,17 @@ impl<'a> Life<'a> {
                 ServerFrame::Pong(Pong { time_ms: TimestampMs(0), position })
             }
             (_, Request::History(history)) => {
-                let (epoch, first, last) = (self.epoch(), self.sequence(), self.sequence());
-                let count = self.reader.below(4);
-                let entries = (0..count).map(|_| self.entry(history.conversation)).collect();
                 let conversation = history.conversation;
+                let (epoch, first) = (self.epoch(), Sequence(u64::from(self.reader.byte() / 64)));
+                let after = history.after.unwrap_or_default();
+                let count = u64::from(self.reader.below(4));
+                let page = (1..=count).map(|step| self.entry_at(conversation, Sequence(after.0 + step)));
+                let entries = page.collect();
+                let last = Sequence(after.0 + u64::from(self.reader.below(8)));
                 ServerFrame::HistoryAnswer(HistoryAnswer { conversation, epoch, first, last, entries })
             }
             _ => ServerFrame::Ack(Ack {
-                sequence: self.sequence(),
+                sequence: Sequence(u64::from(self.reader.byte())),
                 ordinal: Ordinal(1),
                 time_ms: TimestampMs(1),
                 duplicate: false,
@@ -286,10 +297,15 @@ impl<'a> Life<'a> {
     }
 
     fn entry(&mut self, conversation: ConversationId) -> EntryBytes {
+        let sequence = self.sequence(conversation);
+        self.entry_at(conversation, sequence)
+    }
+
+    fn entry_at(&mut self, conversation: ConversationId, sequence: Sequence) -> EntryBytes {
         let entry = Entry {
             conversation,
             epoch: self.epoch(),
-            sequence: self.sequence(),
+            sequence,
             ordinal: Ordinal(1),
             time_ms: TimestampMs(1),
             kind: EntryKind::Message,
@@ -301,7 +317,7 @@ impl<'a> Life<'a> {
     }
 
     fn welcome(&mut self) -> Welcome {
-        let resume = match self.reader.below(4) {
+        let resume = match self.reader.below(16) {
             0 => ResumeOutcome::Reset,
             1 => ResumeOutcome::Fresh,
             _ => ResumeOutcome::Resuming,
@@ -330,11 +346,13 @@ impl<'a> Life<'a> {
     }
 
     fn epoch(&mut self) -> Epoch {
-        Epoch(if self.reader.below(16) == 0 { 2 } else { 1 })
+        Epoch(if self.reader.below(64) == 0 { 2 } else { 1 })
     }
 
-    fn sequence(&mut self) -> Sequence {
-        Sequence(u64::from(self.reader.below(24)))
+    /// Near what came last: mostly the next one, or one within reach of a gap.
+    fn sequence(&mut self, conversation: ConversationId) -> Sequence {
+        let last = self.last.get(&conversation).copied().unwrap_or_default();
+        Sequence(last.0 + [1, 1, 1, 1, 2, 3, 0, 7][usize::from(self.reader.below(8))])
     }
 }
 

@@ -5,6 +5,8 @@ pub mod binary;
 pub mod codec;
 pub mod codes;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -3,14 +3,7 @@
 //! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
 //! code that says so. Does not limit how many connect.
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
 
 use crate::{
     core::{
@@ -117,7 +110,9 @@ impl EchoHandler {
     }
 
     fn flush(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.get(key) else { return };
+        let Some(connection) = self.get(key) else {
+            return;
+        };
         connection.is_dirty = false;
         if connection.pending.len() > PENDING_BYTES_MAX {
             return self.close(key);
@@ -168,7 +163,9 @@ impl Connection {
     }
 
     fn frames(&mut self, bytes: &mut [u8]) {
-        let Phase::Open(decoder) = &mut self.phase else { return };
+        let Phase::Open(decoder) = &mut self.phase else {
+            return;
+        };
         let mut input = bytes;
         let out = &mut self.pending;
         loop {
@@ -207,7 +204,9 @@ impl Handler for EchoHandler {
     }
 
     fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
-        let Some(Some(connection)) = self.connections.get_mut(key.slot as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(key.slot as usize) else {
+            return;
+        };
         if connection.key == key {
             connection.received(bytes, &self.rules);
             self.touch(key);

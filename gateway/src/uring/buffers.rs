@@ -40,7 +40,10 @@ impl BufferRing {
     /// # Errors
     /// What the kernel says to the registration.
     pub(super) fn new(ring: &Ring, count: u16, size: u32) -> io::Result<Self> {
-        assert!(count.is_power_of_two() && count <= 1 << 15 && size > 0, "a power of two of buffers that hold something");
+        assert!(
+            count.is_power_of_two() && count <= 1 << 15 && size > 0,
+            "a power of two of buffers that hold something"
+        );
         let entries = allocate(entries_layout(count)).cast();
         let bytes = allocate(bytes_layout(count, size));
         let mut buffers = Self { entries, bytes, count, size, tail: 0, taken: count, registered: false };
@@ -62,7 +65,10 @@ impl BufferRing {
     /// # Safety
     /// `id` was reported by a completion of a receive with this group, and was not taken since.
     pub(super) unsafe fn take(&mut self, id: u16, length: usize) -> &mut [u8] {
-        assert!(id < self.count && length <= self.size as usize && self.taken < self.count, "the kernel reports what was offered");
+        assert!(
+            id < self.count && length <= self.size as usize && self.taken < self.count,
+            "the kernel reports what was offered"
+        );
         self.taken += 1;
         // SAFETY: `id` is below `count` and `length` within the buffer, so the range lies in the allocation, which was zeroed when
         // it was made. By the caller's promise the kernel has picked this buffer and reported it, so it writes no more to it

@@ -148,7 +148,9 @@ impl File for NodeFile {
         while done < length {
             let request = Request::Read { buffer, range: done..length, offset: offset + done as u64 };
             let Finished { result, request, .. } = self.lane.start(&self.open, request).await;
-            let Request::Read { buffer: returned, .. } = request else { unreachable!("a request comes back as it went") };
+            let Request::Read { buffer: returned, .. } = request else {
+                unreachable!("a request comes back as it went")
+            };
             buffer = returned;
             match usize::try_from(result) {
                 // The end, at or between pages. The kernel may have written whole blocks: what is beyond the end is zero for us.
@@ -170,7 +172,9 @@ impl File for NodeFile {
         while done < length {
             let request = Request::Write { buffer, range: done..length, offset: offset + done as u64 };
             let Finished { result, request, .. } = self.lane.start(&self.open, request).await;
-            let Request::Write { buffer: returned, .. } = request else { unreachable!("a request comes back as it went") };
+            let Request::Write { buffer: returned, .. } = request else {
+                unreachable!("a request comes back as it went")
+            };
             buffer = returned;
             match usize::try_from(result) {
                 // A write that stops within a page goes on at the page's start, as direct I/O must.

@@ -86,7 +86,9 @@ impl Request {
             }
             Self::SyncData => opcode::Fsync::new(file.fd()).flags(types::FsyncFlags::DATASYNC).build(),
             Self::SyncAll => opcode::Fsync::new(file.fd()).build(),
-            Self::Open { name, flags } => opcode::OpenAt::new(file.fd(), name.as_ptr()).flags(*flags).mode(MODE).build(),
+            Self::Open { name, flags } => {
+                opcode::OpenAt::new(file.fd(), name.as_ptr()).flags(*flags).mode(MODE).build()
+            }
             Self::Rename { from, to } => {
                 opcode::RenameAt::new(file.fd(), from.as_ptr(), file.fd(), to.as_ptr()).build()
             }
@@ -118,13 +120,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(ring: Rc<RefCell<Ring>>, counters: Arc<ShardCounters>) -> Rc<Self> {
-        Rc::new(Self {
-            ring,
-            entries: RefCell::default(),
-            free: RefCell::default(),
-            running: Cell::new(0),
-            counters,
-        })
+        Rc::new(Self { ring, entries: RefCell::default(), free: RefCell::default(), running: Cell::new(0), counters })
     }
 
     /// Submits a request. The result is what the kernel says, with the request.
@@ -149,7 +145,9 @@ impl Lane {
             let mut entries = self.entries.borrow_mut();
             let entry = &mut entries[completion.token.index as usize];
             assert!(completion.token.is_of(entry.generation), "an entry is freed after its completion");
-            let State::Running { waker, abandoned } = std::mem::replace(&mut entry.state, State::Done(completion.result)) else {
+            let State::Running { waker, abandoned } =
+                std::mem::replace(&mut entry.state, State::Done(completion.result))
+            else {
                 panic!("a file operation completes once");
             };
             if let Some((file, Request::Write { offset, .. })) = &entry.work

@@ -1,2 +1,55 @@
-//! placeholder
-fn main() {}
+//! Antiphon's benchmarks: what `cargo xtask bench` and `cargo xtask compare` run. Each prints its seed, machine and kernel, checks its own
+//! result, and compares within one run.
+
+mod append;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The node's own allocator, so that what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(name = "antiphon-benches", version, about = "Antiphon's benchmarks")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Durable append through the engine, against a bare loop of the same writes.
+    Append {
+        /// Where to write. It must be a real disk.
+        #[arg(long, default_value = "target/bench")]
+        folder: PathBuf,
+        /// Messages in a batch; may be repeated.
+        #[arg(long, default_values_t = [1, 8, 64, 512])]
+        batch: Vec<usize>,
+        /// Batches in a round.
+        #[arg(long, default_value_t = 2_000)]
+        batches: usize,
+        /// Rounds of each kind, in turn.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Bytes of a message's text.
+        #[arg(long, default_value_t = 100)]
+        text_bytes: usize,
+        /// Conversations that the messages go to.
+        #[arg(long, default_value_t = 1_000)]
+        conversations: usize,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { bench } = Arguments::parse();
+    let machine = antiphon_tuning::machine();
+    println!("machine   {machine:?}");
+    match bench {
+        Bench::Append { folder, batch, batches, rounds, text_bytes, conversations } => {
+            append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
+        }
+    }
+}

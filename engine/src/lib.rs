@@ -1,7 +1,35 @@
 //! Antiphon's log engine: conversations as durable, gap-free logs.
 //!
 //! Logic without IO: files, clock and randomness come in through [`seams`]. Single-threaded and async; it never spawns and never
-//! blocks. Start at [`door`] for what it does, at [`seams`] for what it needs.
+//! blocks. Start at [`door`] for what it does, at [`Engine`] for how to run it, at [`seams`] for what it needs.
 
+mod bytes;
+pub mod cache;
+pub mod compaction;
+mod conversation;
 pub mod door;
+mod engine;
+pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod hash;
+mod keys;
+pub mod lane;
+pub mod manifest;
+#[cfg(any(test, feature = "simulation"))]
+pub mod memory_files;
+mod memtable;
+mod merge;
+mod options;
+mod report;
+pub mod row;
+mod rows;
+pub mod runs;
 pub mod seams;
+pub mod segment;
+mod signal;
+pub mod sorted;
+
+pub use engine::{Engine, EngineError};
+pub use options::EngineOptions;
+pub use report::{LogDamage, LostRange, OpenReport, Status, TornTail};

@@ -1,5 +1,16 @@
 //! The Antiphon node.
+//!
+//! [`node`] starts everything; [`shard`] is one shard put together; [`core`] is the logic, [`uring`] the driver, [`mesh`] the queues between
+//! shards, [`outside`] HTTP for operators.
 
+pub mod announce;
+pub mod config;
 pub mod core;
 pub mod echo;
+pub mod mesh;
+pub mod metrics;
+pub mod node;
+pub mod outside;
+pub mod shard;
+pub mod store_folder;
 pub mod uring;

@@ -1,28 +1,198 @@
-//! The `antiphon` command.
+//! The `antiphon` command line: reads arguments, environment and file into a configuration and hands it to the node.
+//!
+//! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong.
 
-use std::net::SocketAddr;
+use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode, thread::available_parallelism};
 
-use clap::Parser;
+use antiphon_gateway::{
+    config::{self, Config, SHARDS_MAX, Sources, Values},
+    core::token::sign_dev_token,
+    node,
+    outside::dev_token_expiry,
+    store_folder::dev_key,
+};
+use antiphon_wire::ids::{DeviceId, UserId};
+use anyhow::Context;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-#[derive(Parser)]
-#[command(version, about)]
-enum Arguments {
-    /// A plain WebSocket echo, to measure and test the net ring and the codec.
-    Echo {
-        /// Address and port.
-        #[arg(long, default_value = "127.0.0.1:9001")]
-        listen: SocketAddr,
-        /// How many shards; as many as cores if not given.
-        #[arg(long)]
-        shards: Option<usize>,
-    },
+/// Small, frequent, short-lived buffers on many threads: see docs/dependencies.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A real-time chat backend. Without a command it starts a node for development on loopback.
+#[derive(Debug, Parser)]
+#[command(name = "antiphon", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse() {
-        Arguments::Echo { listen, shards } => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            antiphon_gateway::echo::run_echo(listen, shards.unwrap_or(cores))
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a node.
+    Serve(ConfigArguments),
+    /// Runs a plain WebSocket echo on the node's net ring and codec, for conformance tests and benchmarks.
+    Echo {
+        /// Where to listen; port 0 takes a free one.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Threads.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=SHARDS_MAX))]
+        shards: u64,
+    },
+    /// Shows the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Prints a development token, signed with the data folder's key.
+    Token {
+        /// Whose.
+        #[arg(long)]
+        user: UserId,
+        /// Of which device; without it the client chooses.
+        #[arg(long)]
+        device: Option<DeviceId>,
+        /// The development node's data folder.
+        #[arg(long)]
+        data: Option<String>,
+    },
+    /// Prints the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the effective configuration, each value with its origin.
+    Print(ConfigArguments),
+    /// Prints docs/configuration.md.
+    Reference,
+}
+
+#[derive(Debug, Default, Args)]
+struct ConfigArguments {
+    /// TOML file; docs/configuration.md lists its keys.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Signs tokens for anybody who asks; listens on loopback only.
+    #[arg(long)]
+    dev: bool,
+    /// Data folder.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address for clients.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Address for operators and the page.
+    #[arg(long, value_name = "IP:PORT")]
+    console: Option<String>,
+    /// Threads that hold connections.
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// Shards that also own a log.
+    #[arg(long, value_name = "N")]
+    lanes: Option<String>,
+    /// Level or filter of the log on standard error.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Any key of the configuration, such as --set limits.connections_max=5000; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("is KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn main() -> ExitCode {
+    let mut command = Arguments::command();
+    command = command.mut_subcommand("config", |config| {
+        config.mut_subcommand("print", |print| print.after_long_help(config::help_text()))
+    });
+    let arguments = match Arguments::from_arg_matches(&command.get_matches()) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("antiphon: {error:#}");
+            ExitCode::from(if error.is::<config::ConfigErrors>() { 2 } else { 1 })
         }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
+        Some(Command::Serve(arguments)) => serve(arguments),
+        Some(Command::Echo { listen, shards }) => {
+            start_log("info");
+            node::echo(listen, usize::try_from(shards)?)
+        }
+        Some(Command::Config { command: ConfigCommand::Print(arguments) }) => {
+            let (config, values) = load(arguments)?;
+            config.warnings.iter().for_each(|warning| eprintln!("antiphon: {warning}"));
+            print(&values.print())
+        }
+        Some(Command::Config { command: ConfigCommand::Reference }) => print(&config::reference_markdown()),
+        Some(Command::Token { user, device, data }) => {
+            let (config, _) = load(ConfigArguments { dev: true, data, ..ConfigArguments::default() })?;
+            let key = dev_key(&config.node.data)?;
+            print(&format!("{}\n", sign_dev_token(&key, &user, device.as_ref(), dev_token_expiry())))
+        }
+        Some(Command::Version) => print(concat!("antiphon ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn serve(arguments: ConfigArguments) -> anyhow::Result<()> {
+    let (config, _) = load(arguments)?;
+    start_log(&config.log_filter);
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    node::run(config)
+}
+
+fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
+    let file = match arguments.config {
+        None => None,
+        Some(path) => {
+            let text = fs::read_to_string(&path).with_context(|| format!("--config {}", path.display()))?;
+            Some((path, text))
+        }
+    };
+    let named = [
+        ("--data", "node.data", arguments.data),
+        ("--listen", "node.listen", arguments.listen),
+        ("--console", "node.console", arguments.console),
+        ("--shards", "node.shards", arguments.shards),
+        ("--lanes", "node.lanes", arguments.lanes),
+        ("--log", "log.filter", arguments.log),
+    ];
+    let named =
+        named.into_iter().filter_map(|(flag, key, value)| value.map(|value| (flag.to_owned(), key.to_owned(), value)));
+    let set = arguments.set.into_iter().map(|(key, value)| ("--set".to_owned(), key, value));
+    let sources = Sources {
+        file,
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        flags: set.chain(named).collect(),
+        dev: arguments.dev,
+        cores: available_parallelism().map_or(1, usize::from),
+    };
+    Ok(Config::load(&sources)?)
+}
+
+fn start_log(filter: &str) {
+    let filter = filter.parse::<tracing_subscriber::EnvFilter>().unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+/// A reader that went away (`antiphon config print | head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
 }

@@ -14,8 +14,8 @@ pub const TITLE_BYTES_MAX: usize = 256;
 /// longest list of known conversations in `connect`.
 pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;
 
-/// Longest frame that a server sends: one full page of history.
-pub const SERVER_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest frame that a server sends: one full page of history with every byte of text escaped in JSON as `\uXXXX`.
+pub const SERVER_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Most users that one `create` or `members` request may name.
 pub const MEMBERS_PER_REQUEST_MAX: usize = 100;
@@ -44,6 +44,10 @@ pub const RESUME_ENTRIES_PER_CONVERSATION_MAX: usize = 200;
 
 /// Most bytes of missing entries that a resume streams over all conversations of a lane; beyond, `too_far` for the rest.
 pub const RESUME_BYTES_MAX: usize = 512 * 1024;
+
+/// Longest encoded position in `connect`: twice what this version makes (138 bytes), so that a node which can't read another
+/// version's position still takes the frame and answers `reset`.
+pub const POSITION_BYTES_MAX: usize = 276;
 
 /// Longest token in `connect`.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;

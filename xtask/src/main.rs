@@ -1,2 +1,98 @@
-//! placeholder
-fn main() {}
+//! The one door for people and CI: `cargo xtask test | lint | sim | fuzz | bench | compare | provision`.
+
+mod dependencies;
+mod fuzz;
+mod links;
+mod lint;
+mod process;
+mod provision;
+mod stages;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tests, checks and measures Antiphon.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Installs what the tests need, then runs them all.
+    Test {
+        /// Only these stages; `--list` names them.
+        stages: Vec<String>,
+        /// Names the stages.
+        #[arg(long)]
+        list: bool,
+        /// Seeds of the simulator.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+    },
+    /// Formatting, clippy, documentation, dependencies, links.
+    Lint,
+    /// Runs the simulator.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// The first seed; with --seeds 1, the one to repeat.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Fuzzes one target, or all in turn.
+    Fuzz {
+        /// Which; all if none is named.
+        target: Option<String>,
+        /// How long each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Runs the benchmarks.
+    Bench {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Compares with other engines and servers.
+    Compare {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Installs what the tests need.
+    Provision,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Test { list: true, .. } => {
+            test::list();
+            Ok(())
+        }
+        Command::Test { stages, seeds, .. } => test::run(&stages, seeds),
+        Command::Lint => lint::run(),
+        Command::Sim { seeds, seed } => test::simulate(seeds, seed),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Bench { arguments } => benches("bench", &arguments),
+        Command::Compare { arguments } => benches("compare", &arguments),
+        Command::Provision => provision::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn benches(what: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let mut command = process::cargo(["run", "--release", "--package", "antiphon-benches", "--", what]);
+    process::run(command.args(arguments))
+}

@@ -1,7 +1,19 @@
 //! The node's logic, sans-IO: no clock, file, socket, thread or OS randomness in here; a test holds it to that.
+//!
+//! Start at [`shard`]: bytes come in there, and everything else is called from there.
 
+pub mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
 pub mod io;
+pub mod lane;
+pub mod mesh;
+pub mod outbound;
+pub mod placement;
+pub mod registry;
+pub mod session;
+pub mod shard;
+pub mod timers;
+pub mod token;
 pub mod websocket;

@@ -45,6 +45,12 @@ pub fn monotonic_ms() -> u64 {
     start().elapsed().as_millis() as u64
 }
 
+/// The same clock in microseconds.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    start().elapsed().as_micros() as u64
+}
+
 /// The instant at which [`monotonic_ms`] becomes `ms`; `None` beyond the end of time.
 pub(super) fn instant_of(ms: u64) -> Option<Instant> {
     start().checked_add(Duration::from_millis(ms))

@@ -23,7 +23,7 @@ mod tasks;
 mod token;
 mod wake;
 
-pub use clock::{OsRandom, SystemClock, monotonic_ms};
+pub use clock::{OsRandom, SystemClock, monotonic_ms, monotonic_us};
 pub use counters::{Counter, ShardCounters};
 pub use files::{NodeFile, NodeFiles};
 pub use shard::{ShardConfig, ShardContext, ShardError, bind, run_shard, spawn_shard};

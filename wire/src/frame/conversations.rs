@@ -7,12 +7,31 @@ use crate::ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, 
 
 /// `create`: makes a conversation, or finds the same one again.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "CreateFields")]
 pub enum Create {
     /// `{"direct":"bob"}`: the one conversation with another user.
     Direct(UserId),
     /// `{"group":{…}}`: a group.
     Group(CreateGroup),
+}
+
+/// [`Create`] as JSON has it: a later version's fields may stand beside, so it can't be an enum there.
+#[derive(serde::Deserialize)]
+struct CreateFields {
+    direct: Option<UserId>,
+    group: Option<CreateGroup>,
+}
+
+impl TryFrom<CreateFields> for Create {
+    type Error = &'static str;
+
+    fn try_from(fields: CreateFields) -> Result<Self, Self::Error> {
+        match (fields.direct, fields.group) {
+            (Some(user), None) => Ok(Self::Direct(user)),
+            (None, Some(group)) => Ok(Self::Group(group)),
+            _ => Err("create needs exactly one of direct and group"),
+        }
+    }
 }
 
 /// A new group.
@@ -43,6 +62,7 @@ pub struct Created {
 
 /// `members`: adds, removes or lists.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "MembersFields")]
 pub struct Members {
     /// Of what.
     pub conversation: ConversationId,
@@ -51,8 +71,31 @@ pub struct Members {
     pub action: MembersAction,
 }
 
+/// [`Members`] as JSON has it: two actions at once are refused, other fields ignored.
+#[derive(serde::Deserialize)]
+struct MembersFields {
+    conversation: ConversationId,
+    add: Option<Vec<UserId>>,
+    remove: Option<Vec<UserId>>,
+    list: Option<MembersList>,
+}
+
+impl TryFrom<MembersFields> for Members {
+    type Error = &'static str;
+
+    fn try_from(fields: MembersFields) -> Result<Self, Self::Error> {
+        let action = match (fields.add, fields.remove, fields.list) {
+            (Some(users), None, None) => MembersAction::Add(users),
+            (None, Some(users), None) => MembersAction::Remove(users),
+            (None, None, Some(list)) => MembersAction::List(list),
+            _ => return Err("members needs exactly one of add, remove and list"),
+        };
+        Ok(Self { conversation: fields.conversation, action })
+    }
+}
+
 /// What `members` does.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MembersAction {
     /// Adds users to a group.
@@ -64,7 +107,9 @@ pub enum MembersAction {
 }
 
 /// Which page of members.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize,
+)]
 pub struct MembersList {
     /// Only members after this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +145,9 @@ pub struct Member {
 }
 
 /// `conversations`: lists the user's own, in order of their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize,
+)]
 pub struct Conversations {
     /// Only conversations after this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

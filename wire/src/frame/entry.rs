@@ -4,9 +4,8 @@
 //! in every recipient's frame. A message's content is the client's own bytes inside it.
 
 use rkyv::{
-    Archive, Deserialize, Serialize,
-    rancor::Error as RancorError,
-    util::AlignedVec,
+    Archive, Deserialize, Portable, Serialize, api::high::HighValidator, bytecheck::CheckBytes,
+    rancor::Error as RancorError, util::AlignedVec,
 };
 
 use crate::{
@@ -26,6 +25,17 @@ pub enum EntryKind {
     Title = 3,
     /// The first entry: the body is a [`ConversationStart`] archive.
     Created = 4,
+}
+
+impl From<&ArchivedEntryKind> for EntryKind {
+    fn from(kind: &ArchivedEntryKind) -> Self {
+        match kind {
+            ArchivedEntryKind::Message => Self::Message,
+            ArchivedEntryKind::Membership => Self::Membership,
+            ArchivedEntryKind::Title => Self::Title,
+            ArchivedEntryKind::Created => Self::Created,
+        }
+    }
 }
 
 /// One entry of a conversation's log.
@@ -156,6 +166,14 @@ pub struct ConversationStart {
     pub title: String,
     /// All members, the creator with them.
     pub members: Vec<UserId>,
+}
+
+/// Validates the body of a [`EntryKind::Membership`] or [`EntryKind::Created`] entry and looks at it in place.
+pub fn view_body<T>(bytes: &[u8]) -> Result<&T, EntryError>
+where
+    T: Portable + for<'a> CheckBytes<HighValidator<'a, RancorError>>,
+{
+    rkyv::access::<T, RancorError>(bytes).map_err(|_| EntryError::Archive)
 }
 
 macro_rules! body {

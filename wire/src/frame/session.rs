@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     codes::ErrorCode,
-    ids::{ConversationId, DeviceId, Epoch, Sequence, TimestampMs, UserId},
+    ids::{ConversationId, DeviceId, Epoch, IdError, Sequence, TimestampMs, UserId},
 };
 
 /// `connect`: who is there, and what the client has already.
@@ -49,7 +49,7 @@ impl<'de> serde::Deserialize<'de> for PositionBytes {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        URL_SAFE_NO_PAD.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+        URL_SAFE_NO_PAD.decode(text.as_bytes()).map(Self).map_err(|_| serde::de::Error::custom(IdError::Position))
     }
 }
 
@@ -124,7 +124,9 @@ pub struct Limits {
 }
 
 /// `ping`: a heartbeat. Any frame counts as one; this one also fetches a position.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize,
+)]
 pub struct Ping {}
 
 /// Answers `ping`.

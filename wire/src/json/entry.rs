@@ -1,14 +1,24 @@
 //! An entry's JSON form: the archive's fields, and the body's own fields beside them.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+//!
+//! Invariants: an archive that [`crate::validate`] let pass has a JSON form, and that form read again is the same archive.
+
+use rkyv::string::ArchivedString;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de,
+    ser::{self, SerializeStruct},
+};
 
 use crate::{
-    frame::{Content, ContentView, ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, view_content},
+    frame::{
+        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Content, ContentView,
+        ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, view_body, view_content, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
 };
 
-/// An entry as JSON shows it. `kind` tells which of the optional fields are there.
-#[derive(Serialize, Deserialize)]
+/// An entry as JSON has it, to be read. `kind` tells which of the optional fields are there.
+#[derive(Deserialize)]
 struct JsonEntry<'a> {
     conversation: ConversationId,
     epoch: Epoch,
@@ -17,19 +27,19 @@ struct JsonEntry<'a> {
     time_ms: TimestampMs,
     sender: UserId,
     kind: JsonKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     client_message_id: Option<ClientMessageId>,
-    #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
+    #[serde(default, borrow)]
     text: Option<std::borrow::Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     title: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     direct: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     members: Option<Vec<UserId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     added: Option<Vec<UserId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     removed: Option<Vec<UserId>>,
 }
 
@@ -44,51 +54,60 @@ enum JsonKind {
 
 impl Serialize for EntryBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize_entry(&self.0, serializer)
+        ArchiveAsJson(&self.0).serialize(serializer)
     }
 }
 
-/// Serializes an entry's archive.
-pub(crate) fn serialize_entry<S: Serializer>(archive: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let entry = rkyv::from_bytes::<Entry, rkyv::rancor::Error>(archive).map_err(ser::Error::custom)?;
-    let mut json = JsonEntry {
-        conversation: entry.conversation,
-        epoch: entry.epoch,
-        sequence: entry.sequence,
-        ordinal: entry.ordinal,
-        time_ms: entry.time_ms,
-        sender: entry.sender,
-        kind: JsonKind::Message,
-        client_message_id: None,
-        text: None,
-        title: None,
-        direct: None,
-        members: None,
-        added: None,
-        removed: None,
-    };
-    match entry.kind {
-        EntryKind::Message => {
-            json.client_message_id = Some(entry.client_message_id);
-            let ContentView::Text(text) = view_content(&entry.body).map_err(ser::Error::custom)?;
-            json.text = Some(text.into());
-            return json.serialize(serializer);
+/// An entry's archive that serializes as its JSON form, read in place: nothing but the output is allocated.
+pub(crate) struct ArchiveAsJson<'a>(pub(crate) &'a [u8]);
+
+impl Serialize for ArchiveAsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = view_entry(self.0).map_err(ser::Error::custom)?;
+        let body = entry.body.as_slice();
+        let mut json = serializer.serialize_struct("Entry", 10)?;
+        json.serialize_field("conversation", &ConversationId(entry.conversation.0))?;
+        json.serialize_field("epoch", &entry.epoch.0.to_native())?;
+        json.serialize_field("sequence", &entry.sequence.0.to_native())?;
+        json.serialize_field("ordinal", &entry.ordinal.0.to_native())?;
+        json.serialize_field("time_ms", &entry.time_ms.0.to_native())?;
+        json.serialize_field("sender", entry.sender.as_str())?;
+        match &entry.kind {
+            ArchivedEntryKind::Message => {
+                let ContentView::Text(text) = view_content(body).map_err(ser::Error::custom)?;
+                json.serialize_field("kind", &JsonKind::Message)?;
+                json.serialize_field("client_message_id", &ClientMessageId(entry.client_message_id.0))?;
+                json.serialize_field("text", text)?;
+            }
+            ArchivedEntryKind::Membership => {
+                let change = view_body::<ArchivedMembershipChange>(body).map_err(ser::Error::custom)?;
+                json.serialize_field("kind", &JsonKind::Membership)?;
+                json.serialize_field("added", &Names(&change.added))?;
+                json.serialize_field("removed", &Names(&change.removed))?;
+            }
+            ArchivedEntryKind::Title => {
+                json.serialize_field("kind", &JsonKind::Title)?;
+                json.serialize_field("title", std::str::from_utf8(body).map_err(ser::Error::custom)?)?;
+            }
+            ArchivedEntryKind::Created => {
+                let start = view_body::<ArchivedConversationStart>(body).map_err(ser::Error::custom)?;
+                json.serialize_field("kind", &JsonKind::Created)?;
+                json.serialize_field("direct", &start.direct)?;
+                json.serialize_field("title", start.title.as_str())?;
+                json.serialize_field("members", &Names(&start.members))?;
+            }
         }
-        EntryKind::Membership => {
-            let change = MembershipChange::from_body(&entry.body).map_err(ser::Error::custom)?;
-            (json.kind, json.added, json.removed) = (JsonKind::Membership, Some(change.added), Some(change.removed));
-        }
-        EntryKind::Title => {
-            json.kind = JsonKind::Title;
-            json.title = Some(String::from_utf8(entry.body).map_err(ser::Error::custom)?);
-        }
-        EntryKind::Created => {
-            let start = ConversationStart::from_body(&entry.body).map_err(ser::Error::custom)?;
-            json.kind = JsonKind::Created;
-            (json.direct, json.title, json.members) = (Some(start.direct), Some(start.title), Some(start.members));
-        }
+        json.end()
     }
-    json.serialize(serializer)
+}
+
+/// Archived user ids as a list of text.
+struct Names<'a>(&'a [ArchivedString]);
+
+impl Serialize for Names<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ArchivedString::as_str))
+    }
 }
 
 impl<'de> Deserialize<'de> for EntryBytes {

@@ -1,3 +1,251 @@
 //! The JSON encoding: one frame a text, `{"id":7,"send":{…}}`, for any language.
+//!
+//! Invariants: fields that are not known are ignored at every level; a field that stands twice, and a second kind beside the
+//! first, are refused, because which of them counts would differ from reader to reader. `null` is the same as an absent optional
+//! field. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit ([`crate::validate`]
+//! does, for both encodings).
 
 mod entry;
+mod envelope;
+mod shapes;
+
+use crate::{
+    codec::DecodeError,
+    codes::ErrorCode,
+    frame::{Request, Send, ServerFrame},
+    ids::RequestId,
+    limits::{CLIENT_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX},
+    validate::{self, Problem},
+};
+
+/// Reads a client's frame.
+pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), DecodeError> {
+    let (id, mut request) = decode(bytes, CLIENT_FRAME_BYTES_MAX)?;
+    validate::request(&mut request).map_err(|problem| problem.of(id))?;
+    Ok((id, request))
+}
+
+/// Writes a client's frame.
+#[must_use]
+pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
+    match request {
+        Request::Connect(frame) => write("connect", id, frame),
+        Request::Ping(frame) => write("ping", id, frame),
+        Request::Create(frame) => write("create", id, frame),
+        Request::Members(frame) => write("members", id, frame),
+        Request::Conversations(frame) => write("conversations", id, frame),
+        Request::Title(frame) => write("title", id, frame),
+        Request::Send(frame) => encode_send(id, frame),
+        Request::History(frame) => write("history", id, frame),
+        Request::Read(frame) => write("read", id, frame),
+        Request::Delivered(frame) => write("delivered", id, frame),
+    }
+}
+
+/// Writes a `send`.
+pub(crate) fn encode_send(id: Option<RequestId>, send: &Send) -> Vec<u8> {
+    write("send", id, send)
+}
+
+/// Reads a server's frame.
+pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), DecodeError> {
+    let (id, frame) = decode(bytes, SERVER_FRAME_BYTES_MAX)?;
+    validate::server(&frame).map_err(|problem| problem.of(id))?;
+    Ok((id, frame))
+}
+
+/// Writes a server's frame.
+///
+/// # Panics
+/// If it holds bytes that are not an entry: those come from the log, which checks what it reads.
+#[must_use]
+pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
+    match frame {
+        ServerFrame::Welcome(frame) => write("connect", id, frame),
+        ServerFrame::Pong(frame) => write("ping", id, frame),
+        ServerFrame::Created(frame) => write("create", id, frame),
+        ServerFrame::MembersAnswer(frame) => write("members", id, frame),
+        ServerFrame::ConversationsAnswer(frame) => write("conversations", id, frame),
+        ServerFrame::TitleAnswer(frame) => write("title", id, frame),
+        ServerFrame::Ack(frame) => write("send", id, frame),
+        ServerFrame::HistoryAnswer(frame) => write("history", id, frame),
+        ServerFrame::ReadAnswer(frame) => write("read", id, frame),
+        ServerFrame::DeliveredAnswer(frame) => write("delivered", id, frame),
+        ServerFrame::Error(frame) => write("error", id, frame),
+        ServerFrame::Message(entry) => write("message", id, entry),
+        ServerFrame::Receipt(frame) => write("receipt", id, frame),
+        ServerFrame::Left(frame) => write("left", id, frame),
+        ServerFrame::TooFar(frame) => write("too_far", id, frame),
+        ServerFrame::CaughtUp(frame) => write("caught_up", id, frame),
+        ServerFrame::Goodbye(frame) => write("goodbye", id, frame),
+    }
+}
+
+/// Writes a `message` push, rendered from the entry's archive in place.
+///
+/// # Panics
+/// If `archive` is not an entry's: it comes from the log, which checks what it reads.
+#[must_use]
+pub fn encode_message(archive: &[u8]) -> Vec<u8> {
+    write("message", None, &entry::ArchiveAsJson(archive))
+}
+
+fn decode<F: envelope::Family>(bytes: &[u8], bytes_max: usize) -> Result<(Option<RequestId>, F), DecodeError> {
+    if bytes.len() > bytes_max {
+        // The id is not looked for: that would be reading what is too long to be read.
+        return Err(Problem::new(ErrorCode::TooLarge, format!("a frame is at most {bytes_max} bytes long")).of(None));
+    }
+    envelope::read(bytes)
+}
+
+fn write<T: serde::Serialize + ?Sized>(name: &str, id: Option<RequestId>, frame: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.push(b'{');
+    if let Some(id) = id {
+        out.extend_from_slice(b"\"id\":");
+        serde_json::to_writer(&mut out, &id).expect("writing to memory does not fail");
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    serde_json::to_writer(&mut out, frame)
+        .expect("entries that are sent are valid, and writing to memory does not fail");
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONVERSATION: &str = "01020304-0506-8708-890a-0b0c0d0e0f10";
+
+    fn check(text: &str, expect: &str) {
+        let text = text.replace("$C", CONVERSATION);
+        let got = match decode_request(text.as_bytes()) {
+            Ok((id, request)) => String::from_utf8(encode_request(id, &request)).unwrap(),
+            Err(error) => {
+                let id = error.id.map_or("-".to_owned(), |id| id.to_string());
+                let (text, _) = error.text.rsplit_once(" at line ").unwrap_or((&error.text, ""));
+                format!("{id} {}: {text}", error.code.name())
+            }
+        };
+        assert_eq!(got, expect.replace("$C", CONVERSATION), "for {text}");
+    }
+
+    #[test]
+    fn requests_are_read() {
+        check(r#"{"ping":{}}"#, r#"{"ping":{}}"#);
+        check(r#" {"ping":{"later":[{}]},"trace":"x","id":4294967295} "#, r#"{"id":4294967295,"ping":{}}"#);
+        check(r#"{"id":1,"create":{"direct":"bob","later":1}}"#, r#"{"id":1,"create":{"direct":"bob"}}"#);
+        check(
+            r#"{"id":1,"members":{"conversation":"$C","later":1,"add":["bob"]}}"#,
+            r#"{"id":1,"members":{"conversation":"$C","add":["bob"]}}"#,
+        );
+        check(
+            r#"{"id":1,"history":{"conversation":"$C","after":3,"before":null,"limit":100000}}"#,
+            r#"{"id":1,"history":{"conversation":"$C","after":3,"limit":200}}"#,
+        );
+        check(
+            r#"{"\u0069d":7,"s\u0065nd":{"conversation":"$C","client_message_id":"$C","text":"h\u0069 \"you\""}}"#,
+            r#"{"id":7,"send":{"conversation":"$C","client_message_id":"$C","text":"hi \"you\""}}"#,
+        );
+    }
+
+    #[test]
+    fn wrong_frames_are_told_apart() {
+        check("", "- malformed: EOF while parsing a value");
+        check("[]", "- malformed: invalid type: sequence, expected an object with a key that names the frame's kind");
+        check("{}", "- malformed: no key names the frame's kind");
+        check(r#"{"id":7}"#, "7 malformed: no key names the frame's kind");
+        check(r#"{"id":7,"dance":{},"x":1}"#, "7 unknown_frame: dance is unknown here");
+        check(r#"{"id":7,"message":{}}"#, "7 unknown_frame: message is unknown here");
+        check(r#"{"id":7,"ping":{},"ping":{}}"#, "7 malformed: `ping` is a second frame in one message");
+        check(
+            r#"{"ping":{},"read":{"conversation":"$C","sequence":1},"id":7}"#,
+            "7 malformed: `read` is a second frame in one message",
+        );
+        check(r#"{"id":7,"ping":{}} x"#, "7 malformed: trailing characters");
+        check(r#"{"id":7,"ping":{}"#, "7 malformed: EOF while parsing an object");
+    }
+
+    #[test]
+    fn wrong_ids_are_refused() {
+        let refused = |id: &str, what: &str| {
+            let expect = format!("- malformed: invalid {what}, expected an id: an integer from 1 to 4294967295");
+            check(&format!(r#"{{"id":{id},"ping":{{}}}}"#), &expect);
+        };
+        refused("0", "value: integer `0`");
+        refused("4294967296", "value: integer `4294967296`");
+        refused("-1", "type: integer `-1`");
+        refused("1.5", "type: floating point `1.5`");
+        refused("\"7\"", "type: string \"7\"");
+        refused("null", "type: null");
+        check(r#"{"id":1,"id":2,"ping":{}}"#, "1 malformed: duplicate field `id`");
+    }
+
+    #[test]
+    fn wrong_values_are_told_apart() {
+        check(
+            r#"{"read":{"conversation":"$C","sequence":"x"},"id":9}"#,
+            "9 malformed: invalid type: string \"x\", expected u64",
+        );
+        check(r#"{"id":9,"read":{"conversation":"$C"}}"#, "9 malformed: missing field `sequence`");
+        check(r#"{"id":9,"read":{"conversation":"x","sequence":1}}"#, "9 invalid: is not a hyphenated UUID");
+        check(
+            r#"{"id":9,"create":{"direct":"b b"}}"#,
+            "9 invalid: has a character outside visible ASCII, or one of \" ' \\ / , < >",
+        );
+        check(r#"{"id":9,"create":{}}"#, "9 malformed: create needs exactly one of direct and group");
+        check(
+            r#"{"id":9,"members":{"conversation":"$C","add":["a"],"remove":["b"]}}"#,
+            "9 malformed: members needs exactly one of add, remove and list",
+        );
+        check(r#"{"id":9,"members":{"conversation":"$C","add":[]}}"#, "9 invalid: add must name a user");
+        check(r#"{"id":9,"conversations":{"limit":0}}"#, "9 invalid: limit must be at least 1");
+        check(
+            r#"{"id":9,"history":{"conversation":"$C","before":1,"after":1}}"#,
+            "9 invalid: at most one of before, after and around",
+        );
+        check(
+            r#"{"id":9,"read":{"conversation":"$C","sequence":9007199254740992}}"#,
+            "9 invalid: sequence is beyond 9007199254740991",
+        );
+        check(
+            r#"{"id":9,"send":{"conversation":"$C","client_message_id":"$C","text":""}}"#,
+            "9 invalid: content: text is empty",
+        );
+        check(
+            r#"{"id":9,"connect":{"resume":{"position":"?"}}}"#,
+            "9 invalid: is not a position of this protocol version",
+        );
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let title = |bytes| {
+            format!(r#"{{"id":9,"title":{{"conversation":"{CONVERSATION}","title":"{}"}}}}"#, "x".repeat(bytes))
+        };
+        check(&title(257), "9 too_large: title has a length of 257, beyond 256");
+        assert!(decode_request(title(256).as_bytes()).is_ok());
+        let long = format!(r#"{{"id":9,"dance":"{}"}}"#, "x".repeat(CLIENT_FRAME_BYTES_MAX));
+        check(&long, "- too_large: a frame is at most 131072 bytes long");
+        // What is ignored is skipped without recursion.
+        let deep = format!(r#"{{"id":9,"ping":{{}},"later":{}{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+        check(&deep, r#"{"id":9,"ping":{}}"#);
+        // What an answer quotes of a request is bounded.
+        let quoted = format!(r#"{{"id":9,"read":"{}"}}"#, "ä".repeat(1000));
+        assert!(decode_request(quoted.as_bytes()).unwrap_err().text.len() <= 200);
+    }
+
+    #[test]
+    fn errors_of_a_later_version_keep_what_matters() {
+        let read = |text: &str| decode_server(text.as_bytes()).map(|(id, frame)| encode_server(id, &frame));
+        let known = br#"{"id":7,"error":{"code":"not_found","text":"no","temporary":false}}"#;
+        assert_eq!(read(std::str::from_utf8(known).unwrap()).unwrap(), known);
+        let got = read(r#"{"error":{"code":"moon_phase","temporary":true,"retry_after_ms":5}}"#).unwrap();
+        let expect = br#"{"error":{"code":"overloaded","text":"","temporary":true,"retry_after_ms":5}}"#;
+        assert_eq!(got, expect);
+    }
+}

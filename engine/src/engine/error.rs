@@ -1,0 +1,50 @@
+//! Why an engine cannot be opened. Refusals of commands are [`crate::door::Refusal`], not these.
+
+use crate::{error::StoreError, seams::FileError};
+
+/// Why an engine cannot be opened or closed. Nothing was lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The store cannot be read or written: the error says what to do.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder holds another lane: the node's folders were mixed up.
+    #[error("the folder holds lane {found}, not lane {expected}")]
+    OtherLane {
+        /// The lane in the manifest.
+        found: u32,
+        /// The lane of the options.
+        expected: u16,
+    },
+    /// There are log files but no manifest: the folder was copied in part. Restore the rest.
+    #[error("{file}: a log file without a manifest: the folder was copied in part")]
+    ManifestLost {
+        /// One of the log files.
+        file: String,
+    },
+    /// The first log file that is still needed is missing: the folder was copied in part.
+    #[error("the log's files from generation {first} to {last} are missing: the folder was copied in part")]
+    LogMissing {
+        /// First missing generation.
+        first: u64,
+        /// Last missing generation.
+        last: u64,
+    },
+    /// Options that contradict each other or the store.
+    #[error("{option}: {what}")]
+    Options {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The log failed: what was not answered before is not stored.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+impl From<FileError> for EngineError {
+    fn from(error: FileError) -> Self {
+        Self::Store(error.into())
+    }
+}

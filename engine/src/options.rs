@@ -1,0 +1,109 @@
+//! What an engine may be told, with defaults and their reasons, and the rules between the options.
+
+use crate::{engine::EngineError, seams::PAGE_BYTES};
+
+/// Largest record: a group's first entry with all its members' names, with room to spare.
+pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
+
+/// Options of [`crate::Engine::open`]. All but `lane` may differ from one opening to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Which log lane of the node this is. Stored; opening the folder as another lane is refused.
+    pub lane: u16,
+    /// Size of a log file. 64 MiB: a file lasts for seconds at the highest rates measured, so that files change seldom, and the
+    /// first writing of one takes a fraction of a second. Development uses 16 MiB. Files of another size are still read, and
+    /// replaced when they are free.
+    pub log_file_bytes: u64,
+    /// Most log files, and with `log_file_bytes` the bound of recovery. 5: one that is written, one ready, and
+    /// three whose records wait for the flush.
+    pub log_files_max: u32,
+    /// Size at which the memtable is sealed and flushed. 32 MiB: segments large enough that compaction has little to do. At most
+    /// one sealed and one active exist.
+    pub memtable_bytes: usize,
+    /// Age at which the memtable is flushed though it is small: ten minutes. It bounds what a restart replays on a quiet node.
+    pub memtable_age_ms_max: u64,
+    /// Bytes of segment blocks kept in memory.
+    pub cache_bytes: usize,
+    /// Bytes of conversations' state (members, pointers) kept in memory: 64 MiB, about 100,000 groups of ten.
+    pub conversations_bytes_max: usize,
+    /// Conversations whose last position is remembered for resumes after they left memory: 40 bytes each, 500,000 make 20 MB.
+    /// One that is not remembered costs a resume from before the last flush one small read.
+    pub tails_max: usize,
+    /// Largest batch, and the bound of what waits while a batch is being written: 1 MiB, about a millisecond of the disk.
+    pub batch_bytes_max: usize,
+    /// Most reads from segments under way at once: 64, where the measured disk is past its knee.
+    pub reads_in_flight_max: usize,
+    /// Most commands that wait for a read, over all conversations: 16,384, of up to 17 KiB each, mostly far smaller.
+    pub commands_waiting_max: usize,
+    /// Most commands that wait on one conversation: 1,024, a second of the busiest group.
+    pub commands_waiting_per_conversation_max: usize,
+}
+
+impl EngineOptions {
+    /// The defaults, for a lane.
+    #[must_use]
+    pub fn new(lane: u16) -> Self {
+        Self {
+            lane,
+            log_file_bytes: 64 * 1024 * 1024,
+            log_files_max: 5,
+            memtable_bytes: 32 * 1024 * 1024,
+            memtable_age_ms_max: 10 * 60 * 1000,
+            cache_bytes: 64 * 1024 * 1024,
+            conversations_bytes_max: 64 * 1024 * 1024,
+            tails_max: 500_000,
+            batch_bytes_max: 1024 * 1024,
+            reads_in_flight_max: 64,
+            commands_waiting_max: 16_384,
+            commands_waiting_per_conversation_max: 1_024,
+        }
+    }
+
+    /// Defaults for development: small log files, little memory.
+    #[must_use]
+    pub fn development(lane: u16) -> Self {
+        Self {
+            log_file_bytes: 16 * 1024 * 1024,
+            memtable_bytes: 8 * 1024 * 1024,
+            cache_bytes: 16 * 1024 * 1024,
+            conversations_bytes_max: 16 * 1024 * 1024,
+            tails_max: 100_000,
+            ..Self::new(lane)
+        }
+    }
+
+    /// Log bytes that one memtable may cover: half of what is there beyond the file being written, so that a sealed and an
+    /// active one fit at once.
+    pub(crate) fn log_bytes_per_memtable(&self) -> u64 {
+        (u64::from(self.log_files_max) - 1) * self.log_file_bytes / 2
+    }
+
+    /// Checks the options against each other.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let refuse = |option, what: String| Err(EngineError::Options { option, what });
+        if !self.log_file_bytes.is_multiple_of(PAGE_BYTES as u64) {
+            return refuse("log_file_bytes", format!("must be a multiple of {PAGE_BYTES}"));
+        }
+        if !self.batch_bytes_max.is_multiple_of(PAGE_BYTES) || self.batch_bytes_max < 2 * RECORD_BYTES_MAX {
+            let least = 2 * RECORD_BYTES_MAX;
+            return refuse("batch_bytes_max", format!("must be a multiple of {PAGE_BYTES} and at least {least}"));
+        }
+        if self.log_file_bytes < 2 * self.batch_bytes_max as u64 {
+            return refuse("log_file_bytes", "must hold at least two batches of batch_bytes_max".into());
+        }
+        if self.log_files_max < 3 {
+            return refuse("log_files_max", "must be at least 3: one written, one ready, one being flushed".into());
+        }
+        for (option, value) in [
+            ("memtable_bytes", self.memtable_bytes),
+            ("reads_in_flight_max", self.reads_in_flight_max),
+            ("commands_waiting_max", self.commands_waiting_max),
+            ("commands_waiting_per_conversation_max", self.commands_waiting_per_conversation_max),
+        ] {
+            if value == 0 {
+                return refuse(option, "must not be 0".into());
+            }
+        }
+        Ok(())
+    }
+}

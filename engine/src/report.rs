@@ -1,0 +1,136 @@
+//! What an engine tells about itself: what it found when it opened, and figures while it runs.
+
+use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
+
+/// What opening found and did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenReport {
+    /// The folder was empty and a store was made.
+    pub created: bool,
+    /// The lane's last durable position.
+    pub position: LanePosition,
+    /// Positions up to here are in segments; the log was replayed from there.
+    pub flushed_position: LanePosition,
+    /// Bytes of log files that were read.
+    pub log_bytes_read: u64,
+    /// Batches replayed.
+    pub batches: u64,
+    /// Records replayed.
+    pub records: u64,
+    /// The last write had not completed when the node stopped: it was never acknowledged and is cut off.
+    pub torn_tail: Option<TornTail>,
+    /// Damage in the log. Any that is not harmless opens the lane for reading only.
+    pub damage: Vec<LogDamage>,
+    /// The lane takes no commands that store anything: see `damage`.
+    pub read_only: bool,
+}
+
+/// An unfinished write at the log's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TornTail {
+    /// The log file.
+    pub file: String,
+    /// Where the log now ends in it.
+    pub offset: u64,
+    /// What was wrong there.
+    pub what: String,
+}
+
+/// A stretch of the log that cannot be read though valid batches follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDamage {
+    /// The log file.
+    pub file: String,
+    /// Where the damaged stretch begins.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: String,
+    /// First position in it.
+    pub first: LanePosition,
+    /// Last position in it.
+    pub last: LanePosition,
+    /// All of it is in segments already: nothing is lost.
+    pub harmless: bool,
+    /// Entries known to be lost by gaps before later entries; others may be, in conversations without a later entry.
+    pub conversations: Vec<LostRange>,
+}
+
+/// Entries of one conversation that are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostRange {
+    /// Which.
+    pub conversation: ConversationId,
+    /// First lost sequence.
+    pub first: Sequence,
+    /// Last lost sequence.
+    pub last: Sequence,
+}
+
+/// Figures of a running engine. Counters count from opening and only grow; the rest are states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Durable up to here.
+    pub position: LanePosition,
+    /// In segments up to here.
+    pub flushed_position: LanePosition,
+    /// Why the lane stores nothing any more, if so.
+    pub fenced: Option<String>,
+    /// The disk is full: commands that store something are refused until there is room.
+    pub storage_full: bool,
+    /// Counter: records made durable.
+    pub records: u64,
+    /// Counter: batches written.
+    pub batches: u64,
+    /// Counter: bytes of batches written, with padding.
+    pub batch_bytes: u64,
+    /// Counter: bytes of records in those batches.
+    pub record_bytes: u64,
+    /// Counter: commands submitted.
+    pub commands: u64,
+    /// Counter: commands refused as `overloaded`.
+    pub overloaded: u64,
+    /// Counter: sends answered as duplicates.
+    pub duplicates: u64,
+    /// Counter: conversations loaded from memtable and segments.
+    pub loads: u64,
+    /// Counter: idempotency lookups that had to read a segment.
+    pub idempotency_reads: u64,
+    /// Counter: memtables flushed.
+    pub flushes: u64,
+    /// Counter: compactions done.
+    pub compactions: u64,
+    /// Counter: maintenance work that failed (a full disk, an error) and is tried again.
+    pub maintenance_failures: u64,
+    /// The last such failure's words.
+    pub maintenance_failure: Option<String>,
+    /// A batch is being written.
+    pub write_in_flight: bool,
+    /// Bytes of records that wait for the next batch.
+    pub batch_waiting_bytes: usize,
+    /// Commands that wait for a read or behind one that does.
+    pub commands_waiting: usize,
+    /// Reads under way.
+    pub reads_in_flight: usize,
+    /// Outputs that wait to be polled.
+    pub outputs_waiting: usize,
+    /// Bytes in the active memtable.
+    pub memtable_bytes: usize,
+    /// Bytes in the sealed memtable, if there is one.
+    pub memtable_sealed_bytes: usize,
+    /// Conversations whose state is in memory.
+    pub conversations_loaded: usize,
+    /// Log files that exist.
+    pub log_files: usize,
+    /// Bytes of log that are not in segments yet: what a restart would replay.
+    pub log_bytes_unflushed: u64,
+    /// Segments.
+    pub segments: usize,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Bytes in the block cache.
+    pub cache_bytes: usize,
+    /// Counter: blocks found in the cache.
+    pub cache_hits: u64,
+    /// Counter: blocks read from disk.
+    pub cache_misses: u64,
+}

@@ -1,0 +1,354 @@
+// The page: signs in, wires the session to its views, and owns what is open, the address, the status line and announcements.
+
+import { Chat } from "./chat.js";
+import { Details } from "./details.js";
+import { nameError, NewDialog } from "./dialogs.js";
+import { $, avatar, conversationName, el } from "./dom.js";
+import { Session } from "./session.js";
+import { Sidebar } from "./sidebar.js";
+import * as store from "./store.js";
+
+/** A drop that is over within so long is nobody's business. */
+const QUIET_MS = 2_000;
+const BACK_ONLINE_MS = 2_500;
+const ANNOUNCED_MAX = 20;
+
+class App {
+  constructor(config, signedIn) {
+    const { user, device } = signedIn;
+    this.user = user;
+    this.openId = null;
+    /** The address names a conversation that is not (yet) known. */
+    this.wantedId = idFromAddress();
+    this.session = new Session({
+      url: config.websocket_url,
+      user,
+      device,
+      token: tokenSource(config, signedIn),
+      store: new store.SnapshotStore(user, device),
+      outboxStorage: store.outboxStorage(user, device),
+      onChange: (change) => this.changed(change),
+      env: {
+        now: () => Date.now(),
+        setTimeout: (action, delayMs) => setTimeout(action, delayMs),
+        clearTimeout: (timer) => clearTimeout(timer),
+        random: Math.random,
+        uuid: () => crypto.randomUUID(),
+        WebSocket,
+      },
+    });
+    this.sidebar = new Sidebar($("conversations"), (id) => this.open(id));
+    this.chat = new Chat(this.session, () => $("app").dataset.view === "chat" || !phone.matches);
+    this.details = new Details(this.session, (open) => this.#view(open ? "details" : "chat"));
+    this.newDialog = new NewDialog(
+      user,
+      (body) => this.session.create(body),
+      (id) => this.open(id),
+    );
+    this.statusTimer = null;
+    this.wasOffline = false;
+    this.frame = null;
+    this.news = [];
+  }
+
+  async start() {
+    $("sign-in").hidden = true;
+    $("app").hidden = false;
+    $("me-name").textContent = this.user;
+    $("me-avatar").replaceChildren(avatar(this.user));
+    this.#wire();
+    await this.session.start();
+  }
+
+  #wire() {
+    const { session, details } = this;
+    $("new").addEventListener("click", () => this.newDialog.open());
+    $("back").addEventListener("click", () => this.#back());
+    $("sign-out").addEventListener("click", () => this.#signOut());
+    $("details-toggle").addEventListener("click", () => (details.isOpen ? details.close() : details.open(this.openId)));
+    $("skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      if (this.openId) $("composer-text").focus();
+      else this.sidebar.focusOpen(null);
+    });
+    $("status-action").addEventListener("click", () => this.#statusAction());
+    addEventListener("popstate", () => this.#followAddress());
+    addEventListener("online", () => session.connection.wake());
+    addEventListener("offline", () => session.connection.wake());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") session.connection.wake();
+      else session.persist();
+    });
+    addEventListener("pagehide", () => session.persist());
+    document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  // ---- What is open -----------------------------------------------------------------------------------------------------
+
+  open(id, { push = true } = {}) {
+    if (!this.session.timelines.has(id)) {
+      this.wantedId = id;
+      return;
+    }
+    this.wantedId = null;
+    this.details.close(true);
+    if (push && idFromAddress() !== id) {
+      const address = `#/${id}`;
+      // From the list one can go back; from one conversation to the next there is nothing between.
+      if (this.openId === null || phone.matches) history.pushState({ fromList: true }, "", address);
+      else history.replaceState(history.state, "", address);
+    }
+    this.openId = id;
+    this.#view("chat");
+    this.chat.open(id);
+    this.chat.focus();
+    this.#renderSoon();
+  }
+
+  #closeChat() {
+    const was = this.openId;
+    this.openId = null;
+    this.details.close(true);
+    this.chat.close();
+    this.#view("list");
+    this.#renderSoon();
+    this.sidebar.focusOpen(was);
+  }
+
+  #back() {
+    if (history.state?.fromList) return history.back();
+    history.replaceState(null, "", location.pathname);
+    this.#closeChat();
+  }
+
+  #followAddress() {
+    const id = idFromAddress();
+    if (id === this.openId) return;
+    if (id) this.open(id, { push: false });
+    else this.#closeChat();
+  }
+
+  #view(view) {
+    $("app").dataset.view = view;
+  }
+
+  // ---- Changes ----------------------------------------------------------------------------------------------------------
+
+  changed({ kind, id, entries = [] }) {
+    if (kind === "entries" && entries.length > 0) this.news.push(...entries);
+    if (kind === "left" && id === this.openId) {
+      history.replaceState(null, "", location.pathname);
+      this.#closeChat();
+      this.#announce("You are no longer in that conversation.");
+    }
+    if (kind === "window" && id === this.openId) this.reset = true;
+    if (kind === "status" && this.session.status.online) this.chat.transcript.retryLoading();
+    this.#renderSoon();
+  }
+
+  /** However much arrives at once, the page is drawn once. Hidden tabs draw no frames; theirs goes by a timer. */
+  #renderSoon() {
+    if (this.frame !== null) return;
+    this.frame = true;
+    const draw = () => {
+      this.frame = null;
+      this.#render();
+    };
+    if (document.visibilityState === "visible") requestAnimationFrame(draw);
+    else setTimeout(draw, 100);
+  }
+
+  #render() {
+    const { session } = this;
+    const news = this.news.splice(0);
+    if (this.wantedId && session.timelines.has(this.wantedId)) this.open(this.wantedId, { push: false });
+    if (this.openId && session.timelines.has(this.openId)) {
+      if (this.reset) this.chat.reset();
+      this.chat.update(news.filter((entry) => entry.conversation === this.openId));
+      if (this.details.isOpen) this.details.render();
+    }
+    this.reset = false;
+    const list = session.list();
+    this.sidebar.render(list, session.outbox, this.openId);
+    $("no-conversations").hidden = list.length > 0 || !session.status.ready;
+    const unread = list.filter((timeline) => timeline.unread > 0).length;
+    document.title = unread > 0 ? `(${unread}) Antiphon` : "Antiphon";
+    this.#renderStatus();
+    for (const entry of news.slice(-3)) this.#announceEntry(entry);
+  }
+
+  #announceEntry(entry) {
+    const timeline = this.session.timelines.get(entry.conversation);
+    if (!timeline || entry.kind !== "message" || entry.sender === this.user) return;
+    const place = entry.conversation === this.openId ? "" : ` in ${conversationName(timeline)}`;
+    this.#announce(`${entry.sender}${timeline.direct ? "" : place}: ${entry.text}`);
+  }
+
+  #announce(text) {
+    $("announcer").append(el("span", {}, text, el("br")));
+    while ($("announcer").childElementCount > ANNOUNCED_MAX) $("announcer").firstElementChild.remove();
+  }
+
+  // ---- The status line --------------------------------------------------------------------------------------------------
+
+  #renderStatus() {
+    clearTimeout(this.statusTimer);
+    const { online, downSinceMs, stopped, waiting } = this.session.status;
+    const waits = waiting === 0 ? "" : waiting === 1 ? " 1 message waiting." : ` ${waiting} messages waiting.`;
+    if (stopped) {
+      this.wasOffline = true;
+      if (stopped.replaced) return this.#status("stopped", `This device is in use in another tab.${waits}`, "Use it here");
+      if (stopped.code === 4500 || stopped.code === 4501) {
+        return this.#status("stopped", `The node does not accept this sign-in any more.${waits}`, "Sign in again");
+      }
+      return this.#status("stopped", `The node ended the connection (${stopped.reason || stopped.code}).${waits}`, "Try again");
+    }
+    if (!online) {
+      const quietMs = downSinceMs + QUIET_MS - Date.now();
+      if (quietMs > 0) {
+        this.statusTimer = setTimeout(() => this.#renderStatus(), quietMs);
+        return this.wasOffline ? undefined : this.#status(null);
+      }
+      this.wasOffline = true;
+      return this.#status("offline", `Offline.${waits || " What you write will be sent later."}`, "Try now");
+    }
+    if (this.wasOffline) {
+      this.wasOffline = false;
+      this.backOnlineUntilMs = Date.now() + BACK_ONLINE_MS;
+    }
+    const backMs = (this.backOnlineUntilMs ?? 0) - Date.now();
+    if (backMs <= 0) return this.#status(null);
+    this.statusTimer = setTimeout(() => this.#renderStatus(), backMs);
+    return this.#status("online", "Back online.");
+  }
+
+  #status(kind, text = "", action = null) {
+    $("status").hidden = kind === null;
+    $("status").dataset.kind = kind ?? "";
+    if ($("status-text").textContent !== text) $("status-text").textContent = text;
+    if ($("status-action").hidden !== (action === null)) $("status-action").hidden = action === null;
+    if (action !== null && $("status-action").textContent !== action) $("status-action").textContent = action;
+  }
+
+  #statusAction() {
+    const { connection, status } = this.session;
+    if (!status.stopped) return connection.wake(true);
+    if (status.stopped.code === 4500 || status.stopped.code === 4501) return this.#signOut();
+    connection.start();
+  }
+
+  #signOut() {
+    this.session.stop();
+    store.saveSignedIn(null);
+    location.replace(location.pathname);
+  }
+
+  // ---- The keyboard -----------------------------------------------------------------------------------------------------
+
+  #key(event) {
+    if (document.querySelector("dialog[open]")) return;
+    if (event.altKey && event.code === "KeyN") {
+      event.preventDefault();
+      this.newDialog.open();
+    } else if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
+      event.preventDefault();
+      this.#step(event.key === "ArrowDown" ? 1 : -1);
+    } else if (event.key === "Escape" && !event.isComposing) {
+      if (this.details.isOpen) this.details.close();
+      else if (this.openId && document.activeElement !== $("composer-text") && $("chat").contains(document.activeElement)) {
+        $("composer-text").focus();
+      } else if (this.openId && phone.matches) this.#back();
+      else this.sidebar.focusOpen(this.openId);
+    }
+  }
+
+  #step(by) {
+    const list = this.session.list();
+    const index = list.findIndex((timeline) => timeline.id === this.openId);
+    const next = list[Math.max(0, Math.min(list.length - 1, index + by))];
+    if (next && next.id !== this.openId) this.open(next.id);
+  }
+}
+
+// ---- Signing in ---------------------------------------------------------------------------------------------------------
+
+const phone = matchMedia("(max-width: 719px)");
+
+const idFromAddress = () => /^#\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
+
+/** Gives the session its token: the one at hand, or a new one of the development node. */
+function tokenSource(config, signedIn) {
+  return async (renew) => {
+    if (signedIn.token && !renew) return signedIn.token;
+    if (!config.dev) throw Object.assign(new Error("the token is not accepted"), { permanent: true });
+    const { user, device } = signedIn;
+    const response = await fetch("dev/token", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ user, device }),
+    });
+    if (!response.ok) {
+      const permanent = response.status >= 400 && response.status < 500 && response.status !== 429;
+      throw Object.assign(new Error(`the node gave no token (${response.status})`), { permanent });
+    }
+    signedIn.token = (await response.json()).token;
+    store.saveSignedIn(signedIn);
+    return signedIn.token;
+  };
+}
+
+async function loadConfig() {
+  // While the node is away its settings are away too; they are those of the last time.
+  try {
+    const config = await (await fetch("config.json")).json();
+    sessionStorage.setItem("antiphon.config", JSON.stringify(config));
+    return config;
+  } catch {
+    return JSON.parse(sessionStorage.getItem("antiphon.config") ?? "null");
+  }
+}
+
+function askName(config) {
+  $("sign-in").hidden = false;
+  if (!config.dev) {
+    $("sign-in-hint").textContent = "Sign in with your name and a token of this node’s identity provider.";
+    $("token-row").hidden = false;
+  }
+  const form = $("sign-in-form");
+  return new Promise((resolve) => {
+    const submit = (user) => {
+      const token = config.dev ? null : $("token").value.trim();
+      const error = nameError(user) || (token === "" ? "A token is needed." : "");
+      $("name-error").textContent = error;
+      $("name").setAttribute("aria-invalid", String(error !== ""));
+      if (error) return $("name").focus();
+      resolve({ user, token });
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      submit($("name").value.trim());
+    });
+    const recent = config.dev ? store.recentUsers() : [];
+    $("recent").hidden = recent.length === 0;
+    for (const user of recent) {
+      $("recent").append(el("button", { type: "button", class: "chip", onclick: () => submit(user) }, avatar(user), user));
+    }
+    $("name").focus();
+  });
+}
+
+async function boot() {
+  const config = await loadConfig();
+  if (!config) {
+    $("sign-in").hidden = false;
+    $("name-error").textContent = "The node does not answer. Reload the page to try again.";
+    return;
+  }
+  const signedIn = store.loadSignedIn() ?? (await askName(config));
+  signedIn.device = await store.claimDevice(signedIn.user, signedIn.device ?? null);
+  store.saveSignedIn(signedIn);
+  store.rememberUser(signedIn.user);
+  await new App(config, signedIn).start();
+}
+
+boot();

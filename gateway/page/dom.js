@@ -1,0 +1,150 @@
+// Small helpers for the document: elements, icons, avatars, dates. Text from users only ever becomes a text node.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** `el("button", {class: "x", type: "button", onclick}, "text", child)`; null children are left out. */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const $ = (id) => document.getElementById(id);
+
+/** Strokes on a 24 × 24 grid. */
+const ICONS = {
+  clock: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5V12l3 2"],
+  sent: ["m5 12.5 4.5 4.5L19 7.5"],
+  delivered: ["m2 12.5 4.5 4.5L16 7.5", "m11.5 16 1 1L22 7.5"],
+  failed: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5v5", "M12 16v.5"],
+  group: [
+    "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7Z",
+    "M2.5 19.5a6.5 6.5 0 0 1 13 0",
+    "M16 4.5a3.5 3.5 0 0 1 0 6.6",
+    "M18 14.4a6.5 6.5 0 0 1 3.5 5.1",
+  ],
+};
+
+export function icon(name, label = null) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("class", `icon icon-${name}`);
+  if (label) {
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", label);
+  } else {
+    svg.setAttribute("aria-hidden", "true");
+  }
+  for (const d of ICONS[name]) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", d);
+    svg.append(path);
+  }
+  return svg;
+}
+
+/** How many colours style.css has for avatars and names (`hue-0` …). */
+const HUES = 10;
+
+export function hue(name) {
+  let hash = 2166136261;
+  for (const character of name) hash = Math.imul(hash ^ character.codePointAt(0), 16777619);
+  return `hue-${(hash >>> 0) % HUES}`;
+}
+
+function initials(name) {
+  const words = name.split(/[\s._@-]+/).filter(Boolean);
+  const letters = words.length > 1 ? words[0][0] + words.at(-1)[0] : [...name].slice(0, 2).join("");
+  return letters.toUpperCase();
+}
+
+export function avatar(name, group = false) {
+  return el("span", { class: `avatar ${hue(name)}`, "aria-hidden": "true" }, group ? icon("group") : initials(name));
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const weekday = new Intl.DateTimeFormat(undefined, { weekday: "short" });
+const longDay = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const longDayYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long", year: "numeric" });
+const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+/** Days that lie between the two times, by the calendar of this place. */
+function daysAgo(timeMs, nowMs) {
+  const midnight = (ms) => new Date(ms).setHours(0, 0, 0, 0);
+  return Math.round((midnight(nowMs) - midnight(timeMs)) / 86_400_000);
+}
+
+export const dayKey = (timeMs) => new Date(timeMs).setHours(0, 0, 0, 0);
+export const timeOfDay = (timeMs) => clock.format(timeMs);
+
+export function dayName(timeMs, nowMs = Date.now()) {
+  const days = daysAgo(timeMs, nowMs);
+  if (days === 0) return "Today";
+  if (days === 1) return "Yesterday";
+  const sameYear = new Date(timeMs).getFullYear() === new Date(nowMs).getFullYear();
+  return (sameYear ? longDay : longDayYear).format(timeMs);
+}
+
+/** As short as a list wants it: 14:03, Mon, 3 May. */
+export function shortTime(timeMs, nowMs = Date.now()) {
+  const days = daysAgo(timeMs, nowMs);
+  if (days <= 0) return clock.format(timeMs);
+  if (days === 1) return "Yesterday";
+  return (days < 7 ? weekday : shortDay).format(timeMs);
+}
+
+/** `alice`, `alice and bob`, `alice, bob and 3 others`. */
+export function names(list, most = 3) {
+  const shown = list.length > most + 1 ? list.slice(0, most).concat(`${list.length - most} others`) : list;
+  if (shown.length < 2) return shown[0] ?? "";
+  return `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
+}
+
+/** Text with its web addresses as links; nothing else is markup. */
+export function linked(text) {
+  const parts = [];
+  let from = 0;
+  for (const match of text.matchAll(/https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]']/g)) {
+    parts.push(text.slice(from, match.index));
+    parts.push(el("a", { href: match[0], target: "_blank", rel: "noopener noreferrer" }, match[0]));
+    from = match.index + match[0].length;
+  }
+  parts.push(text.slice(from));
+  return parts;
+}
+
+/** What a conversation is called. */
+export function conversationName(timeline) {
+  if (timeline.direct) return timeline.direct === timeline.me ? `${timeline.direct} (you)` : timeline.direct;
+  if (timeline.title) return timeline.title;
+  const others = (timeline.members ?? []).filter((name) => name !== timeline.me);
+  if (others.length > 0) return names(others);
+  return timeline.memberCount > 1 ? `Group of ${timeline.memberCount}` : "Group";
+}
+
+/** What happened, where an entry is no message. */
+export function eventText(entry, me) {
+  const who = entry.sender === me ? "You" : entry.sender;
+  const them = (list) => names(list.map((name) => (name === me ? "you" : name)), 5);
+  switch (entry.kind) {
+    case "created":
+      return entry.direct ? `${who} started the conversation` : `${who} created the group`;
+    case "title":
+      return entry.title ? `${who} named the group “${entry.title}”` : `${who} removed the group’s name`;
+    case "membership": {
+      const { added = [], removed = [] } = entry;
+      if (removed.length === 1 && removed[0] === entry.sender) return `${who} left`;
+      const parts = [];
+      if (added.length > 0) parts.push(`added ${them(added)}`);
+      if (removed.length > 0) parts.push(`removed ${them(removed)}`);
+      return `${who} ${parts.join(" and ")}`;
+    }
+    default:
+      return `${who} did something that this version can’t show`;
+  }
+}

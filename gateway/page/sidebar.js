@@ -1,0 +1,98 @@
+// The list of conversations: owns its rows and the keyboard's way through them.
+
+import { avatar, conversationName, el, eventText, icon, shortTime } from "./dom.js";
+
+export class Sidebar {
+  /**
+   * @param {HTMLElement} list
+   * @param {(id: string) => void} onOpen
+   */
+  constructor(list, onOpen) {
+    Object.assign(this, { list, onOpen });
+    this.rows = new Map();
+    list.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Rows are kept and moved, so that the keyboard's focus survives whatever arrives. */
+  render(timelines, outbox, openId) {
+    const wanted = new Set(timelines.map((timeline) => timeline.id));
+    for (const [id, { item }] of this.rows) {
+      if (wanted.has(id)) continue;
+      item.remove();
+      this.rows.delete(id);
+    }
+    const pending = new Map(outbox.items.map((item) => [item.conversation, item]));
+    let place = this.list.firstChild;
+    for (const timeline of timelines) {
+      const row = this.#row(timeline.id);
+      this.#fill(row, timeline, pending.get(timeline.id), timeline.id === openId);
+      if (row.item === place) {
+        place = place.nextSibling;
+      } else {
+        const focused = row.button === document.activeElement;
+        this.list.insertBefore(row.item, place);
+        if (focused) row.button.focus({ preventScroll: true });
+      }
+    }
+  }
+
+  focusOpen(openId) {
+    (this.rows.get(openId)?.button ?? this.list.querySelector("button"))?.focus();
+  }
+
+  #row(id) {
+    if (!this.rows.has(id)) {
+      const button = el("button", { type: "button", class: "conversation", onclick: () => this.onOpen(id) });
+      this.rows.set(id, { button, item: el("li", {}, button), mark: null });
+    }
+    return this.rows.get(id);
+  }
+
+  #fill(row, timeline, pending, isOpen) {
+    const name = conversationName(timeline);
+    const preview = this.#preview(timeline, pending);
+    const timeMs = Math.max(pending?.created_ms ?? 0, timeline.lastTimeMs);
+    const time = timeMs ? shortTime(timeMs) : "";
+    const { unread } = timeline;
+    const mark = JSON.stringify([name, preview, time, unread, isOpen, timeline.direct]);
+    if (row.mark === mark) return;
+    row.mark = mark;
+    const count = unread > 99 ? "99+" : String(unread);
+    row.button.replaceChildren(
+      avatar(timeline.direct ?? name, !timeline.direct),
+      el("span", { class: "name" }, name),
+      el("span", { class: "time" }, time),
+      el("span", { class: "preview", dir: "auto" }, preview.icon ? icon(preview.icon, preview.label) : null, preview.text),
+    );
+    if (unread > 0) {
+      const badge = el("span", { class: "badge" }, el("span", { "aria-hidden": "true" }, count));
+      badge.append(el("span", { class: "hidden-text" }, `, ${unread} unread`));
+      row.button.append(badge);
+    }
+    row.button.classList.toggle("unread", unread > 0);
+    if (isOpen) row.button.setAttribute("aria-current", "true");
+    else row.button.removeAttribute("aria-current");
+  }
+
+  #preview(timeline, pending) {
+    if (pending) {
+      return pending.failed
+        ? { icon: "failed", label: "Not sent: ", text: pending.text }
+        : { icon: "clock", label: "Waiting: ", text: pending.text };
+    }
+    const { last } = timeline;
+    if (!last) return { text: "" };
+    if (last.kind !== "message") return { text: eventText(last, timeline.me) };
+    if (last.sender === timeline.me) return { text: `You: ${last.text}` };
+    return { text: timeline.direct ? last.text : `${last.sender}: ${last.text}` };
+  }
+
+  #key(event) {
+    const buttons = [...this.list.querySelectorAll("button")];
+    const index = buttons.indexOf(document.activeElement);
+    const target = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (index < 0 || target === undefined) return;
+    event.preventDefault();
+    buttons[Math.max(0, Math.min(buttons.length - 1, target))].focus();
+  }
+}

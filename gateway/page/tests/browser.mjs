@@ -1,0 +1,489 @@
+// The page in a real browser on the real node: `node browser.mjs BINARY [--screenshots DIR]`, or ANTIPHON_BINARY.
+//
+// Two users talk through a kill and a reload with nothing lost, doubled or out of order; then history, groups, a phone,
+// the keyboard alone, and axe. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
+
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+
+import { Browser, checkAccessibility, eventually, Node, RawClient, WAIT_MS } from "./harness.mjs";
+
+const { values, positionals } = parseArgs({ options: { screenshots: { type: "string" } }, allowPositionals: true });
+const binary = positionals[0] ?? process.env.ANTIPHON_BINARY;
+if (!binary) {
+  console.error("usage: node browser.mjs BINARY [--screenshots DIR]   (or ANTIPHON_BINARY=…)");
+  process.exit(2);
+}
+
+const started = performance.now();
+const step = (text) => console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s  ${text}`);
+
+async function screenshot(page, name) {
+  if (!values.screenshots) return;
+  mkdirSync(values.screenshots, { recursive: true });
+  await page.screenshot({ path: join(values.screenshots, name), animations: "disabled" });
+}
+
+// ---- What one does on the page ------------------------------------------------------------------------------------------
+
+const texts = (page) => page.$$eval("#messages .message .text", (nodes) => nodes.map((node) => node.textContent));
+const composer = (page) => page.locator("#composer-text");
+const conversation = (page, name) => page.locator(".conversation").filter({ has: page.locator(`.name:text-is("${name}")`) });
+const state = (page, text) =>
+  page.locator("#messages .message.own").filter({ hasText: text }).last().locator(".mark svg").getAttribute("aria-label");
+const status = async (page) => ((await page.locator("#status").isVisible()) ? page.locator("#status-text").textContent() : "");
+
+async function say(page, text) {
+  await composer(page).fill(text);
+  await composer(page).press("Enter");
+}
+
+const happened = (page, text) => page.locator("#messages .event").getByText(text).waitFor();
+
+async function openConversation(page, name) {
+  await conversation(page, name).click();
+  await page.getByRole("heading", { name, exact: true }).waitFor();
+}
+
+async function noSidewaysScroll(page, where) {
+  const [content, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(content <= view, `${where}: ${content} px of content in ${view} px`);
+  const cut = await page.$$eval("button, input, textarea", (nodes) => {
+    const beyond = (node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1;
+    return nodes.filter(beyond).map((node) => node.outerHTML);
+  });
+  assert.deepEqual(cut, [], `${where}: reaches beyond the screen`);
+}
+
+async function bigEnoughToTouch(page, where) {
+  const small = await page.$$eval("button, input:not([type=radio]), textarea, a.touch", (nodes) =>
+    nodes
+      .filter((node) => node.checkVisibility() && !node.matches(".skip"))
+      .map((node) => [node.id || node.className, node.getBoundingClientRect()])
+      .filter(([, box]) => box.width < 43.5 || box.height < 43.5)
+      .map(([name, box]) => `${name} ${box.width}×${box.height}`),
+  );
+  assert.deepEqual(small, [], `${where}: targets below 44 px`);
+}
+
+// ---- The scenes ---------------------------------------------------------------------------------------------------------
+
+async function talk({ alice, bob }) {
+  step("a conversation of two, interleaved");
+  await alice.getByRole("button", { name: "New conversation" }).click();
+  await alice.getByLabel("Their name").fill("bob");
+  await checkAccessibility(alice, "new conversation");
+  await alice.getByRole("button", { name: "Start" }).click();
+  await alice.getByRole("heading", { name: "bob", exact: true }).waitFor();
+  await openConversation(bob, "alice");
+  const said = [];
+  for (let round = 1; round <= 8; round += 1) {
+    for (const [page, name] of [[alice, "alice"], [bob, "bob"]]) {
+      const text = `${name} ${round}`;
+      said.push(text);
+      await say(page, text);
+      await eventually(async () => (await texts(page)).includes(text), true, `${name} sees it at once`);
+      // The other has it before the next one is written: so the order is known.
+      const other = page === alice ? bob : alice;
+      await eventually(async () => (await texts(other)).at(-1), text, `${text} arrives`);
+    }
+  }
+  // And without waiting for each other: the order is the node's, and the same for both.
+  await Promise.all([alice, bob].map(async (page, index) => {
+    for (let count = 0; count < 10; count += 1) await say(page, `at once ${index} ${count}`);
+  }));
+  await eventually(async () => (await texts(alice)).length, said.length + 20, "all are there");
+  await eventually(() => texts(bob), await texts(alice), "both see one order");
+  const atOnce = (await texts(alice)).slice(said.length);
+  assert.deepEqual((await texts(alice)).slice(0, said.length), said);
+  for (const index of [0, 1]) {
+    const own = atOnce.filter((text) => text.startsWith(`at once ${index}`));
+    assert.deepEqual(own, Array.from({ length: 10 }, (_, count) => `at once ${index} ${count}`));
+  }
+}
+
+async function marks({ alice, bob }) {
+  step("sent, delivered, read, unread");
+  await eventually(() => state(alice, "at once 0 9"), "Read", "bob has the conversation open");
+  await openConversation(bob, "carol");
+  await say(alice, "are you there?");
+  await eventually(() => state(alice, "are you there?"), "Delivered", "bob looks elsewhere");
+  await eventually(() => conversation(bob, "alice").locator(".badge").textContent(), "1, 1 unread", "bob sees one unread");
+  assert.match(await bob.title(), /^\(\d+\) Antiphon$/);
+  await openConversation(bob, "alice");
+  await bob.locator("#messages .divider").waitFor();
+  await eventually(() => state(alice, "are you there?"), "Read", "bob looked");
+  await eventually(() => conversation(bob, "alice").locator(".badge").count(), 0, "nothing unread is left");
+}
+
+async function killAndReturn({ alice, bob, node, browser }) {
+  step("kill -9 while alice writes");
+  const before = await texts(alice);
+  const written = Array.from({ length: 16 }, (_, index) => `through the storm ${index + 1}`);
+  browser.wasDown = true;
+  const killed = new Promise((resolve) => setTimeout(resolve, 150)).then(() => node.kill());
+  for (const text of written) await say(alice, text);
+  await killed;
+  for (const text of ["written offline 1", "written offline 2"]) {
+    written.push(text);
+    await say(alice, text);
+  }
+  await say(bob, "bob offline");
+  await eventually(async () => /^Offline\. \d+ messages waiting\.$/.test(await status(alice)), true, "alice is told");
+  await eventually(() => status(bob), "Offline. 1 message waiting.", "bob is told");
+  assert.equal(await state(alice, "written offline 2"), "Waiting to be sent");
+  assert.deepEqual(await texts(alice), [...before, ...written], "nothing vanishes from the screen");
+  await checkAccessibility(alice, "offline");
+  await screenshot(alice, "page-offline.png");
+  await node.start();
+  const total = before.length + written.length + 1;
+  await eventually(async () => (await texts(bob)).length, total, "everything arrives");
+  await eventually(() => texts(alice), await texts(bob), "both see one order");
+  browser.wasDown = false;
+  const all = await texts(alice);
+  assert.deepEqual(all.slice(0, before.length), before, "the past is what it was");
+  const arrived = all.filter((text) => text !== "bob offline").slice(before.length);
+  assert.deepEqual(arrived, written, "once, and in the order of writing");
+  await eventually(() => status(alice), "", "the status line is gone");
+  await eventually(() => state(alice, "written offline 2"), "Read", "and read");
+
+  step("reload");
+  for (const page of [alice, bob]) {
+    const device = await page.evaluate(() => JSON.parse(sessionStorage.getItem("antiphon.session")).device);
+    await page.reload();
+    await eventually(() => texts(page), all, "the same after a reload");
+    assert.equal(await page.evaluate(() => JSON.parse(sessionStorage.getItem("antiphon.session")).device), device);
+  }
+  await say(bob, "after the reload");
+  await eventually(() => texts(alice), [...all, "after the reload"], "and on it goes");
+
+  step("reload with something in the outbox");
+  browser.wasDown = true;
+  // The page stays loadable while its socket cannot be had: the route stands for a network that fails half.
+  await alice.context().setOffline(true);
+  await node.kill();
+  await say(alice, "kept through a reload");
+  await eventually(() => status(alice), "Offline. 1 message waiting.", "it waits");
+  await node.start();
+  await alice.context().setOffline(false);
+  await alice.reload();
+  await eventually(() => texts(alice), [...all, "after the reload", "kept through a reload"], "sent after the reload");
+  await eventually(() => texts(bob), [...all, "after the reload", "kept through a reload"], "and received once");
+  browser.wasDown = false;
+}
+
+async function refused({ alice, carol }) {
+  step("a refused message says so, and can be tried again");
+  const group = { key: crypto.randomUUID(), title: "Stubborn", members: ["alice"] };
+  const { conversation: id } = await carol.ask("create", { group });
+  await conversation(alice, "Stubborn").waitFor();
+  await alice.evaluate((conversation) => {
+    const { user, device } = JSON.parse(sessionStorage.getItem("antiphon.session"));
+    const failed = { code: "limit_reached", text: "a limit is reached" };
+    const item = { conversation, client_message_id: crypto.randomUUID(), text: "once more", created_ms: Date.now(), failed };
+    localStorage.setItem(`antiphon.outbox.${user}.${device}`, JSON.stringify([item]));
+  }, id);
+  await alice.reload();
+  await openConversation(alice, "Stubborn");
+  await eventually(() => state(alice, "once more"), "Not sent", "marked");
+  await checkAccessibility(alice, "a refused message");
+  await alice.getByRole("button", { name: "Try again" }).click();
+  await eventually(() => state(alice, "once more"), "Sent", "and sent; carol never says that she has it");
+  await openConversation(alice, "bob");
+}
+
+async function secondTab({ alice }) {
+  step("a second tab is a device of its own; a replaced one says so");
+  const tab = await alice.context().newPage();
+  await tab.goto(alice.url().split("#")[0]);
+  await tab.getByRole("button", { name: "alice" }).click();
+  await openConversation(tab, "bob");
+  // A new device begins with a page of history; the rest comes when one scrolls.
+  await eventually(async () => (await texts(tab)).slice(-40), (await texts(alice)).slice(-40), "the same conversation");
+  await say(tab, "from the second tab");
+  await eventually(async () => (await texts(alice)).at(-1), "from the second tab", "seen in the first");
+  assert.equal(await status(alice), "");
+  await tab.evaluate(async () => {
+    const { user, device, token } = JSON.parse(sessionStorage.getItem("antiphon.session"));
+    const { websocket_url } = await (await fetch("/config.json")).json();
+    const socket = new WebSocket(websocket_url, "antiphon.v1.json");
+    await new Promise((resolve) => (socket.onopen = resolve));
+    socket.send(JSON.stringify({ id: 1, connect: { token, device } }));
+    globalThis.thief = { socket, user };
+  });
+  await eventually(() => status(tab), "This device is in use in another tab.", "replaced");
+  await tab.getByRole("button", { name: "Use it here" }).click();
+  await say(tab, "taken back");
+  await eventually(async () => (await texts(alice)).at(-1), "taken back", "it works again");
+  await tab.close();
+}
+
+const HISTORY = 260;
+
+async function history({ alice, carol }) {
+  step(`scroll back through ${HISTORY} messages`);
+  const { conversation: id } = await carol.ask("create", { direct: "alice" });
+  await carol.say(id, Array.from({ length: HISTORY }, (_, index) => `line ${index + 1}`));
+  await eventually(() => conversation(alice, "carol").locator(".badge > span").first().textContent(), "99+", "unread");
+  await openConversation(alice, "carol");
+  await alice.locator("#jump").click();
+  await eventually(async () => (await texts(alice)).at(-1), `line ${HISTORY}`, "at the end");
+  await eventually(() => conversation(alice, "carol").locator(".badge").count(), 0, "all read");
+  const seen = new Set();
+  const scroller = alice.locator("#scroller");
+  const endMs = Date.now() + 2 * WAIT_MS;
+  for (let done = false; !done; ) {
+    assert.ok(Date.now() < endMs, `the start was not reached; seen ${seen.size}`);
+    const numbers = (await texts(alice)).map((text) => Number(text.slice(5)));
+    numbers.forEach((number, index) => index > 0 && assert.equal(number, numbers[index - 1] + 1, "in order, without a gap"));
+    numbers.forEach((number) => seen.add(number));
+    assert.ok(numbers.length <= 320, `${numbers.length} messages in the document`);
+    // What stands in the middle of the screen moves by what was scrolled, and by nothing else.
+    const moved = await scroller.evaluate(async (node) => {
+      const box = node.getBoundingClientRect();
+      const middle = document.elementFromPoint(box.left + box.width / 2, box.top + 40)?.closest("li");
+      const before = { top: middle?.getBoundingClientRect().top, scroll: node.scrollTop };
+      const by = Math.min(300, node.scrollTop);
+      node.scrollTop -= by;
+      await new Promise((resolve) => setTimeout(resolve, 120));
+      return middle?.isConnected ? Math.round(middle.getBoundingClientRect().top - before.top - by) : 0;
+    });
+    assert.ok(Math.abs(moved) <= 2, `the place was lost by ${moved} px`);
+    done = (await alice.locator("#messages .head").textContent()) === "The conversation starts here" && numbers[0] === 1;
+  }
+  assert.equal(seen.size, HISTORY);
+  await carol.say(id, [`line ${HISTORY + 1}`]);
+  await eventually(() => alice.locator("#jump-text").textContent(), "1 new", "told, and not torn away");
+  assert.equal((await texts(alice))[0], "line 1");
+  await alice.locator("#jump").click();
+  await eventually(async () => (await texts(alice)).at(-1), `line ${HISTORY + 1}`, "back at the end");
+  await eventually(() => alice.locator("#jump").isVisible(), false, "at the end there is nowhere to jump");
+}
+
+async function group({ alice, bob, carol }) {
+  step("a group: create, rename, add, read by, remove, leave");
+  await alice.keyboard.press("Alt+n");
+  await alice.getByText("A group").click();
+  await alice.locator("#new-group-title").fill("Evensong");
+  await alice.getByLabel("Their names").fill("bob, carol");
+  await alice.getByRole("button", { name: "Create group" }).click();
+  await alice.getByRole("heading", { name: "Evensong", exact: true }).waitFor();
+  await say(alice, "rehearsal moved to 18:30");
+  await openConversation(bob, "Evensong");
+  const note = () => alice.locator("#messages .own .note").last().textContent();
+  await eventually(note, "Read by 1", "bob has it open");
+  const { conversations } = await carol.ask("conversations", {});
+  const { conversation: id, last_sequence } = conversations.find(({ title }) => title === "Evensong");
+  await carol.ask("read", { conversation: id, sequence: last_sequence });
+  await eventually(note, "Read by all", "carol too");
+
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  const panel = alice.getByRole("complementary");
+  await panel.getByLabel("Name of the group").fill("Evensong choir");
+  await panel.getByRole("button", { name: "Save" }).click();
+  await panel.getByLabel("Add people").fill("dave");
+  await panel.getByRole("button", { name: "Add" }).click();
+  await panel.getByText("dave", { exact: true }).waitFor();
+  await bob.getByRole("heading", { name: "Evensong choir", exact: true }).waitFor();
+  await happened(bob, "alice added dave");
+  await checkAccessibility(alice, "members");
+  await panel.getByRole("button", { name: "Remove dave" }).click();
+  await alice.locator("#confirm-yes").click();
+  await happened(bob, "alice removed dave");
+  await alice.keyboard.press("Escape");
+  assert.equal(await panel.isVisible(), false);
+  await bob.getByRole("button", { name: "Members and settings" }).click();
+  await bob.getByRole("button", { name: "Leave the group" }).click();
+  await bob.locator("#confirm-yes").click();
+  await eventually(() => conversation(bob, "Evensong choir").count(), 0, "gone from bob's list");
+  await happened(alice, "bob left");
+}
+
+async function keyboardOnly({ browser, node }) {
+  step("the keyboard alone");
+  const page = await browser.page();
+  await page.goto(node.origin);
+  const press = (...keys) => keys.reduce((before, key) => before.then(() => page.keyboard.press(key)), Promise.resolve());
+  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className);
+  await eventually(focused, "name", "the name has the focus");
+  await checkAccessibility(page, "sign-in");
+  await page.keyboard.type("no spaces please");
+  await press("Enter");
+  await eventually(focused, "name", "stays, and says why");
+  assert.match(await page.locator("#name-error").textContent(), /without spaces/);
+  await press("Control+a");
+  await page.keyboard.type("erin");
+  await press("Enter");
+  await page.getByRole("heading", { name: "erin" }).waitFor();
+  await press("Tab");
+  assert.equal(await focused(), "skip");
+  await press("Tab", "Tab");
+  assert.equal(await focused(), "new");
+  await press("Enter");
+  await page.keyboard.type("frank");
+  await press("Enter");
+  await eventually(focused, "composer-text", "a new conversation is ready to be written in");
+  await page.keyboard.type("one");
+  await press("Shift+Enter");
+  await page.keyboard.type("two");
+  await press("Enter");
+  await eventually(() => texts(page), ["one\ntwo"], "sent");
+  await press("Shift+Tab");
+  assert.equal(await focused(), "scroller");
+  await press("Escape");
+  assert.equal(await focused(), "composer-text");
+  await press("Escape");
+  await eventually(focused, "conversation", "to the list");
+  await press("Enter");
+  await eventually(focused, "composer-text", "and back");
+  await press("Shift+Tab", "Shift+Tab");
+  assert.equal(await focused(), "details-toggle");
+  await press("Enter");
+  await eventually(focused, "details-title", "the panel has the focus");
+  await press("Escape");
+  assert.equal(await focused(), "details-toggle");
+  await page.context().close();
+}
+
+// ---- The pictures: a conversation as people have it ----------------------------------------------------------------------
+
+const CAST = {
+  anselm: ["Key is under the second flower pot."],
+  clara: ["Did you hear the recording? The echo in bar 40!", "I had goosebumps"],
+  miriam: ["Could you bring the tuning fork on Thursday?"],
+  jonas: ["The scans are here: https://example.org/psalm-42", "Page 3 is a bit dark, sorry"],
+};
+
+const SCENE = [
+  ["helen", "Morning! The hall is ours from six on Thursday."],
+  ["helen", "Shall we do both halves of the psalm, or only the second?"],
+  ["tom", "Both, please. The altos have been practising the answer all week."],
+  ["ada", "Both! And could we swap sides this time?\nThe left choir always gets the good acoustics."],
+  ["helen", "Ha, fair. Left and right swapped, then."],
+  ["tom", "I’ll tell the tenors 🙂"],
+  ["ada", "Thank you both. I bring the printed parts, twelve of each."],
+];
+
+async function pictures({ browser, carol }) {
+  step("pictures");
+  const light = await browser.page({ colorScheme: "light" });
+  await browser.signIn(light, "ada");
+  const crowd = {};
+  for (const user of ["helen", "tom", ...Object.keys(CAST)]) crowd[user] = await RawClient.create(carol.page, user);
+  for (const [user, lines] of Object.entries(CAST)) {
+    const { conversation: id } = await crowd[user].ask("create", { direct: "ada" });
+    await crowd[user].say(id, lines);
+  }
+  const programme = { key: crypto.randomUUID(), title: "Programme notes", members: ["ada", "clara"] };
+  const { conversation: notes } = await crowd.jonas.ask("create", { group: programme });
+  await crowd.jonas.say(notes, ["Second draft is up, page two needs your eyes"]);
+  const group = { key: crypto.randomUUID(), title: "Thursday choir", members: ["ada", "tom"] };
+  const { conversation: id } = await crowd.helen.ask("create", { group });
+  await openConversation(light, "Thursday choir");
+  for (const [user, text] of SCENE) {
+    if (user !== "ada") await crowd[user].say(id, [text]);
+    else await composer(light).fill(text), await composer(light).press("Enter");
+    await eventually(async () => (await texts(light)).at(-1), text, "said");
+  }
+  const { conversations } = await crowd.tom.ask("conversations", {});
+  const { last_sequence } = conversations.find(({ conversation }) => conversation === id);
+  await crowd.tom.ask("read", { conversation: id, sequence: last_sequence });
+  await light.getByText("Read by 1").last().waitFor();
+  await crowd.helen.ask("read", { conversation: id, sequence: last_sequence });
+  await light.getByText("Read by all").last().waitFor();
+  await openConversation(light, "jonas");
+  await say(light, "Perfect, I can read it. Thanks for scanning!");
+  await openConversation(light, "anselm");
+  await openConversation(light, "Thursday choir");
+  const { conversations: miriams } = await crowd.miriam.ask("conversations", {});
+  await crowd.miriam.say(miriams[0].conversation, ["And the spare music stand?"]);
+  await light.getByText("Read by all").last().waitFor();
+  await light.mouse.move(640, 120);
+  await checkAccessibility(light, "light");
+  await screenshot(light, "page.png");
+
+  const dark = await browser.page({ colorScheme: "dark" });
+  await browser.signIn(dark, "ada");
+  await openConversation(dark, "Thursday choir");
+  await eventually(async () => (await texts(dark)).length, SCENE.length, "all there");
+  await dark.getByRole("button", { name: "Members and settings" }).click();
+  await dark.getByRole("complementary").getByText("helen", { exact: true }).waitFor();
+  await checkAccessibility(dark, "dark");
+  await screenshot(dark, "page-dark.png");
+  await dark.setViewportSize({ width: 900, height: 700 });
+  await noSidewaysScroll(dark, "a small window");
+  const panel = await dark.locator("#details").boundingBox();
+  assert.equal(panel.x + panel.width, 900, "the panel lies over the right of the conversation");
+
+  step("a phone");
+  const handset = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
+  const phone = await browser.page({ ...handset, colorScheme: "light" });
+  await phone.goto(browser.node.origin);
+  await noSidewaysScroll(phone, "sign-in");
+  await bigEnoughToTouch(phone, "sign-in");
+  await browser.signIn(phone, "ada");
+  await conversation(phone, "Thursday choir").waitFor();
+  const check = async (where) => {
+    await noSidewaysScroll(phone, where);
+    await bigEnoughToTouch(phone, where);
+    await checkAccessibility(phone, `phone, ${where}`);
+  };
+  await check("list");
+  await screenshot(phone, "page-phone-list.png");
+  await openConversation(phone, "Thursday choir");
+  await eventually(async () => (await texts(phone)).length, SCENE.length, "all there");
+  await phone.getByText("Read by all").last().waitFor();
+  await check("conversation");
+  await screenshot(phone, "page-phone.png");
+  await phone.getByRole("button", { name: "Members and settings" }).click();
+  await check("members");
+  await screenshot(phone, "page-phone-members.png");
+  await phone.getByRole("button", { name: "Close members" }).click();
+  await phone.getByRole("button", { name: "Back to the conversations" }).click();
+  await conversation(phone, "Thursday choir").waitFor();
+  assert.equal(await phone.locator("#chat").isVisible(), false);
+  await phone.getByRole("button", { name: "New conversation" }).click();
+  await phone.getByText("A group").click();
+  await phone.getByLabel("Their names").fill("helen, tom");
+  await check("new group");
+  await screenshot(phone, "page-phone-new.png");
+}
+
+// ---- All of it ----------------------------------------------------------------------------------------------------------
+
+const node = await Node.create(binary);
+let browser;
+const overdue = setTimeout(() => {
+  console.error("the test did not end within five minutes");
+  process.exit(1);
+}, 300_000);
+try {
+  await node.start();
+  browser = await Browser.create(node);
+  const [alice, bob, backstage] = [await browser.page(), await browser.page(), await browser.page()];
+  await browser.signIn(alice, "alice");
+  await browser.signIn(bob, "bob");
+  await backstage.goto(node.origin);
+  const carol = await RawClient.create(backstage, "carol");
+  await carol.say((await carol.ask("create", { direct: "bob" })).conversation, ["hello bob"]);
+  const world = { node, browser, alice, bob, carol };
+  await talk(world);
+  await marks(world);
+  await killAndReturn(world);
+  await secondTab(world);
+  // The kill has taken her connection with it.
+  world.carol = await RawClient.create(backstage, "carol");
+  await refused(world);
+  await history(world);
+  await group(world);
+  await keyboardOnly(world);
+  await pictures(world);
+  assert.deepEqual(browser.complaints, [], "the console stays silent");
+  step("all well");
+} finally {
+  clearTimeout(overdue);
+  await browser?.close();
+  await node.remove();
+}

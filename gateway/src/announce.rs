@@ -1,0 +1,82 @@
+//! What a node prints on standard output when it accepts clients. Scripts wait for the line that begins with `ready`.
+
+use std::{fmt::Write, net::SocketAddr};
+
+use antiphon_wire::ids::UserId;
+
+use crate::{config::Config, core::token::sign_dev_token, outside::dev_token_expiry};
+
+/// The user of the token that a development node prints.
+const EXAMPLE_USER: &str = "alice";
+
+/// The URL at which clients reach a node that listens on `listen`.
+#[must_use]
+pub fn websocket_url(config: &Config, listen: SocketAddr) -> String {
+    config.node.websocket_url.clone().unwrap_or_else(|| format!("ws://{}/", reachable(listen)))
+}
+
+/// The whole announcement, to be printed at once. `dev_key` is given in development only.
+#[must_use]
+pub fn announcement(config: &Config, listen: SocketAddr, console: SocketAddr, dev_key: Option<&[u8]>) -> String {
+    let mut text = String::new();
+    if let Some(key) = dev_key {
+        let user = UserId::new(EXAMPLE_USER).expect("a good name");
+        let token = sign_dev_token(key, &user, None, dev_token_expiry());
+        let _ = write!(
+            text,
+            "Antiphon {} for development. Data: {}\n\n  Page       http://{}/\n  WebSocket  {}\n  Token      {token}\n             \
+             for {EXAMPLE_USER}, one day; more by: antiphon token --user NAME\n\n",
+            env!("CARGO_PKG_VERSION"),
+            config.node.data.display(),
+            reachable(console),
+            websocket_url(config, listen),
+        );
+    }
+    let _ = writeln!(
+        text,
+        "ready listen={listen} console={console} shards={} lanes={} data={}",
+        config.node.shards,
+        config.node.lanes,
+        config.node.data.display()
+    );
+    text
+}
+
+/// What `antiphon echo` prints when it accepts.
+#[must_use]
+pub fn echo_announcement(listen: SocketAddr, shards: usize) -> String {
+    format!("ready listen={listen} shards={shards}\n")
+}
+
+/// An address to click: a node that listens everywhere is reached on loopback from its own machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr =
+            if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn a_script_finds_the_line_and_a_person_the_page() {
+        let sources = Sources { dev: true, cores: 2, ..Sources::default() };
+        let (config, _) = Config::load(&sources).unwrap();
+        let (listen, console) = ("127.0.0.1:18080".parse().unwrap(), "127.0.0.1:18081".parse().unwrap());
+        let text = announcement(&config, listen, console, Some(&[7; 32]));
+        let ready = "ready listen=127.0.0.1:18080 console=127.0.0.1:18081 shards=2 lanes=1 data=./antiphon-data";
+        assert!(text.lines().any(|line| line == ready), "{text}");
+        for part in ["http://127.0.0.1:18081/", "ws://127.0.0.1:18080/", "ey", "Data: ./antiphon-data"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let bare = announcement(&config, "0.0.0.0:80".parse().unwrap(), console, None);
+        assert!(bare.starts_with("ready listen=0.0.0.0:80 "), "{bare}");
+        assert_eq!(websocket_url(&config, "0.0.0.0:80".parse().unwrap()), "ws://127.0.0.1:80/");
+        assert_eq!(websocket_url(&config, "[::]:80".parse().unwrap()), "ws://[::1]:80/");
+    }
+}

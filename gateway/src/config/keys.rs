@@ -1,0 +1,220 @@
+//! Every key of the configuration, once: name, form, default and help. The file, the environment, the flags, `config print` and
+//! docs/configuration.md all come from this table.
+
+use antiphon_wire::limits::{
+    HEARTBEAT_INTERVAL_MS, LANES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, SESSION_SILENCE_MS_MAX,
+};
+
+/// Most shards of a node: the mesh has a queue for every ordered pair.
+pub const SHARDS_MAX: u64 = 512;
+
+/// The form of a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A whole number in a range.
+    Integer {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Any text but the empty one.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// A path. In a file it is relative to the file's folder, elsewhere to the working directory.
+    Path,
+    /// `IP:PORT`; port 0 takes a free one.
+    Address,
+    /// A list of texts; in the environment and in flags separated by commas.
+    List,
+}
+
+/// Where a key stands without anybody's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// Not set.
+    Unset,
+    /// A number.
+    Integer(u64),
+    /// A text, path, address or comma-separated list.
+    Text(&'static str),
+    /// The machine's cores, at most [`SHARDS_MAX`].
+    Cores,
+    /// One log lane up to four cores, two beyond: more lanes than that slow a disk down (docs/benchmarks.md).
+    Lanes,
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// `table.name`.
+    pub name: &'static str,
+    /// Its value's form.
+    pub form: Form,
+    /// Without anybody's word.
+    pub default: Default,
+    /// Its own flag, if it has one; `--set table.name=value` works for every key.
+    pub flag: Option<&'static str>,
+    /// One line for a person.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The environment variable of the key.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        format!("ANTIPHON_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// The key's default in words.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        match self.default {
+            Default::Unset => "not set".to_owned(),
+            Default::Integer(value) => value.to_string(),
+            Default::Text(text) if self.form == Form::List => {
+                format!("[{}]", text.split(',').map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", "))
+            }
+            Default::Text(text) => format!("\"{text}\""),
+            Default::Cores => "the machine's cores".to_owned(),
+            Default::Lanes => "1 up to 4 cores, 2 beyond".to_owned(),
+        }
+    }
+}
+
+const fn integer(min: u64, max: u64) -> Form {
+    Form::Integer { min, max }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+macro_rules! keys {
+    ($($name:literal $flag:expr, $form:expr, $default:expr, $help:literal;)*) => {
+        /// Every key, grouped by table.
+        pub const KEYS: &[Key] =
+            &[$(Key { name: $name, form: $form, default: $default, flag: $flag, help: $help },)*];
+    };
+}
+
+keys! {
+    "node.data" Some("--data"), Form::Path, Default::Text("./antiphon-data"),
+        "Folder of everything that the node stores; one node a folder.";
+    "node.shards" Some("--shards"), integer(1, SHARDS_MAX), Default::Cores,
+        "Threads that hold connections; more than cores where the open-file limit is small.";
+    "node.lanes" Some("--lanes"), integer(1, LANES_MAX as u64), Default::Lanes,
+        "Shards that also own a log; at most one a core.";
+    "node.listen" Some("--listen"), Form::Address, Default::Text("127.0.0.1:8080"),
+        "Address for clients (WebSocket).";
+    "node.console" Some("--console"), Form::Address, Default::Text("127.0.0.1:8081"),
+        "Address for operators: health, metrics and the page; keep it from the internet.";
+    "node.websocket_url" None, Form::Text, Default::Unset,
+        "URL at which browsers reach node.listen, if a proxy stands before it; starts with ws:// or wss://.";
+    "auth.algorithms" None, Form::List, Default::Text("EdDSA,ES256,HS256"),
+        "Signature algorithms that tokens may use, of EdDSA, ES256 and HS256.";
+    "auth.hs256_secret" None, Form::Secret, Default::Unset,
+        "Shared secret for HS256, at least 32 bytes; better in a file or the environment.";
+    "auth.hs256_secret_file" None, Form::Path, Default::Unset,
+        "File with the shared secret for HS256; one line end at its end is not part of it.";
+    "auth.eddsa_public_key_file" None, Form::Path, Default::Unset,
+        "PEM file with an Ed25519 public key for EdDSA.";
+    "auth.es256_public_key_file" None, Form::Path, Default::Unset,
+        "PEM file with a P-256 public key for ES256.";
+    "auth.jwks_file" None, Form::Path, Default::Unset,
+        "File with a JWK set; a token's kid chooses the key.";
+    "auth.audience" None, Form::Text, Default::Unset,
+        "The aud that a token must carry. Required.";
+    "auth.issuer" None, Form::Text, Default::Unset,
+        "The iss that a token must carry; not checked if not set.";
+    "auth.device_claim" None, Form::Text, Default::Text("device"),
+        "Claim that names the device; a token without it leaves the choice to the client.";
+    "browsers.origins_allowed" None, Form::List, Default::Unset,
+        "Origins of web pages that may connect, such as https://chat.example.com; others are refused, clients without Origin are not.";
+    "limits.connections_max" None, integer(1, 16_000_000), Default::Integer(1_000_000),
+        "Most connections of the node; more are told to come back later.";
+    "limits.requests_per_second_max" None, integer(1, 1_000_000), Default::Integer(50),
+        "Sustained requests per second of a connection.";
+    "limits.requests_burst_max" None, integer(1, 1_000_000), Default::Integer(200),
+        "Requests that a connection may make at once after a pause.";
+    "limits.outbound_bytes_max" None, integer(1_280 * KIB, GIB), Default::Integer(2 * MIB),
+        "Bytes that may wait for one slow client before it is closed; at least one full page of history.";
+    "limits.page_items_max" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_MAX as u64),
+        "Longest page of history or of a list.";
+    "limits.page_items_default" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_DEFAULT as u64),
+        "Page length when a request names none.";
+    "store.log_file_bytes" None, integer(MIB, 4 * GIB), Default::Integer(64 * MIB),
+        "Size of one pre-written log file; a multiple of 4096.";
+    "store.log_files_max" None, integer(2, 1_024), Default::Integer(8),
+        "Log files of a lane; they bound what a restart replays.";
+    "store.memtable_bytes" None, integer(MIB, 16 * GIB), Default::Integer(64 * MIB),
+        "Recent entries that a lane holds in memory before it writes a segment.";
+    "store.cache_bytes" None, integer(0, 1_024 * GIB), Default::Integer(256 * MIB),
+        "Blocks that a lane keeps in memory.";
+    "timing.connect_timeout_ms" None, integer(100, 600_000), Default::Integer(10_000),
+        "From a connection's start to its connect frame.";
+    "timing.silence_ms" None, integer(HEARTBEAT_INTERVAL_MS as u64 + 1_000, 3_600_000),
+        Default::Integer(SESSION_SILENCE_MS_MAX as u64),
+        "Silence that ends a session; longer than the heartbeat interval of 30000.";
+    "timing.drain_ms" None, integer(0, 600_000), Default::Integer(10_000),
+        "From SIGTERM to the end: clients are sent away evenly over this time.";
+    "log.filter" Some("--log"), Form::Text, Default::Text("info"),
+        "What is logged: a level or a tracing filter such as info,antiphon_gateway::core=debug.";
+}
+
+/// The index of a key; its name must be in the table.
+pub(crate) fn index_of(name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.name == name)
+}
+
+/// The known name nearest to a mistaken one, if any is near enough to be meant.
+pub(crate) fn nearest<'a>(mistaken: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, name) = known.map(|name| (edit_distance(mistaken, name), name)).min()?;
+    (distance <= mistaken.len().max(name.len()) / 3).then_some(name)
+}
+
+/// Levenshtein's distance in bytes, one row at a time.
+fn edit_distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, a) in one.bytes().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order() {
+        let mut tables: Vec<&str> = KEYS.iter().map(|key| key.name.split_once('.').unwrap().0).collect();
+        tables.dedup();
+        let grouped = tables.clone();
+        tables.sort_unstable();
+        tables.dedup();
+        assert_eq!(tables.len(), grouped.len(), "a table's keys stand together");
+        for key in KEYS {
+            assert!(key.help.ends_with('.') && !key.help.contains('\n'), "{}", key.name);
+            if let (Form::Integer { min, max }, Default::Integer(value)) = (key.form, key.default) {
+                assert!((min..=max).contains(&value), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_near_name_is_found_and_a_far_one_is_not() {
+        let names = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("limits.conections_max", names()), Some("limits.connections_max"));
+        assert_eq!(nearest("node.listne", names()), Some("node.listen"));
+        assert_eq!(nearest("something.else_entirely", names()), None);
+        assert_eq!((edit_distance("", "abc"), edit_distance("kitten", "sitting"), edit_distance("a", "a")), (3, 3, 0));
+    }
+}

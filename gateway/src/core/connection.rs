@@ -1,0 +1,145 @@
+//! One connection: an HTTP upgrade, then a WebSocket, with a session on top and an outbound queue beside it.
+//!
+//! It turns bytes into a session's frames and a session's frames into bytes. It owns the closing handshake: what is queued leaves,
+//! `goodbye` and a close frame follow, and the transport closes when the peer has answered or a deadline has passed.
+
+use std::rc::Rc;
+
+use antiphon_wire::{
+    binary,
+    codec::Encoding,
+    codes::CloseCode,
+    frame::{Goodbye, ServerFrame},
+    ids::RequestId,
+};
+
+use super::{
+    outbound::Outbound,
+    session::Session,
+    websocket::{self, Decoder, MessageKind},
+};
+
+/// How far a connection is.
+#[derive(Debug)]
+pub enum Stage {
+    /// The upgrade request is incomplete: what there is of it.
+    Handshake(Vec<u8>),
+    /// A WebSocket with a session.
+    Open {
+        /// What takes its bytes apart.
+        decoder: Decoder,
+        /// Its session.
+        session: Session,
+        /// What the upgrade carried as a token, until `connect`.
+        upgrade_token: Option<Box<str>>,
+    },
+    /// A close frame or a last HTTP answer was queued: the transport closes once it has left and the peer has answered.
+    Closing {
+        /// What takes the peer's answer apart; `None` if no answer is waited for.
+        decoder: Option<Decoder>,
+    },
+}
+
+/// One connection of a shard.
+#[derive(Debug)]
+pub struct Connection {
+    /// Which use of its slot it is.
+    pub generation: u32,
+    /// Whether it stands in the list of those that have something to send.
+    pub dirty: bool,
+    /// Whether it stands in the list of those that are closed when their time is up.
+    pub has_deadline: bool,
+    /// How far it is.
+    pub stage: Stage,
+    /// What waits to leave.
+    pub outbound: Outbound,
+    /// When it was accepted, while not connected; when something last came, afterwards. Monotonic.
+    pub heard_at_ms: u64,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    #[must_use]
+    pub fn new(generation: u32, now_ms: u64) -> Self {
+        let stage = Stage::Handshake(Vec::new());
+        Self {
+            generation,
+            dirty: false,
+            has_deadline: false,
+            stage,
+            outbound: Outbound::default(),
+            heard_at_ms: now_ms,
+        }
+    }
+
+    /// Its session, while it has one.
+    pub fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Open { session, .. } => Some(session),
+            Stage::Handshake(_) | Stage::Closing { .. } => None,
+        }
+    }
+
+    /// Queues a frame in the session's encoding.
+    pub fn send_frame(&mut self, id: Option<RequestId>, frame: &ServerFrame) {
+        let Some(encoding) = self.session().map(|session| session.encoding()) else { return };
+        self.outbound.push(websocket_message(encoding, &encoding.encode_server(id, frame)), 0);
+    }
+
+    /// Queues a frame that is in its binary form, in the session's encoding.
+    pub fn send_binary(&mut self, frame: &[u8]) {
+        let Some(encoding) = self.session().map(|session| session.encoding()) else { return };
+        self.outbound.push(render(encoding, frame), 0);
+    }
+
+    /// Says goodbye and begins to close; what waits leaves first unless `drop_queue`.
+    pub fn end(&mut self, code: CloseCode, reconnect_after_ms: Option<u32>, drop_queue: bool) {
+        if drop_queue {
+            self.outbound.clear();
+        }
+        let goodbye = Goodbye { code: code.number(), reason: code.name().into(), reconnect_after_ms };
+        self.send_frame(None, &ServerFrame::Goodbye(goodbye));
+        let number =
+            websocket::CloseCode::new(code.number()).expect("the protocol's close codes are in the private range");
+        self.close(Some(number), code.name());
+    }
+
+    /// Queues a close frame and waits for the peer's.
+    pub fn close(&mut self, code: Option<websocket::CloseCode>, reason: &str) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Closing { decoder: None });
+        let decoder = match stage {
+            Stage::Open { decoder, .. } => decoder,
+            other => {
+                self.stage = other;
+                return;
+            }
+        };
+        self.outbound.push(Rc::from(websocket::encode_close(code, reason, None)), 0);
+        self.stage = Stage::Closing { decoder: Some(decoder) };
+    }
+}
+
+/// A WebSocket message of a session's encoding, ready to send.
+#[must_use]
+pub fn websocket_message(encoding: Encoding, payload: &[u8]) -> Rc<[u8]> {
+    let kind = match encoding {
+        Encoding::Json => MessageKind::Text,
+        Encoding::Rkyv => MessageKind::Binary,
+    };
+    Rc::from(websocket::encode_message(kind, payload, None))
+}
+
+/// A frame in its binary form as a WebSocket message of a session's encoding, ready to send. Binary frames go as they are.
+#[must_use]
+pub fn render(encoding: Encoding, frame: &[u8]) -> Rc<[u8]> {
+    match encoding {
+        Encoding::Rkyv => websocket_message(encoding, frame),
+        Encoding::Json => match binary::message_archive(frame) {
+            Some(archive) => websocket_message(encoding, &encoding.encode_message(archive)),
+            None => {
+                let (id, frame) = binary::decode_server(frame).expect("a shard of this process made this frame");
+                websocket_message(encoding, &encoding.encode_server(id, &frame))
+            }
+        },
+    }
+}

@@ -1,0 +1,474 @@
+//! A lane's shard side: requests become engine commands, engine outputs become answers and pushes.
+//!
+//! Invariants: outputs are handled in the order in which the engine gives them, and a session's route is added in the very step that
+//! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
+//! recipients, however many they are.
+
+use std::{collections::HashMap, rc::Rc};
+
+use antiphon_engine::{
+    Engine,
+    door::{self, Command, Done, HistoryRange, Output, Refusal, Token},
+    seams::{Clock, Files, Random},
+};
+use antiphon_wire::{
+    binary,
+    codes::ErrorCode,
+    frame::{
+        Ack, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
+        MembersAction, MembersAnswer, Receipt, Request, ServerFrame, Summary, TitleAnswer,
+    },
+    ids::{ConversationId, DeviceId, LanePosition, RequestId, Sequence, UserId},
+    limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
+};
+
+use super::{
+    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
+    placement::Placement,
+    registry::{Registry, Route, home_lane},
+};
+
+/// How long a shard without recipients may hold an old position: it costs nothing but a longer look back at a resume.
+const POSITION_INTERVAL_MS: u64 = 1_000;
+
+/// Latencies kept between two readings of the metrics.
+const LATENCY_SAMPLES_MAX: usize = 16_384;
+
+/// What a command was for.
+enum Pending {
+    Request(Asked),
+    Attach(Attach),
+}
+
+struct Asked {
+    shard: ShardId,
+    connection: MeshConnection,
+    gather: u32,
+    id: Option<RequestId>,
+    kind: RequestKind,
+    at_us: u64,
+}
+
+struct Attach {
+    user: UserId,
+    device: DeviceId,
+    shard: ShardId,
+    connection: MeshConnection,
+    /// The position given was refused; this catch-up starts afresh.
+    reset: bool,
+}
+
+/// What the answer to a request is made into.
+enum RequestKind {
+    Create,
+    Members,
+    Title,
+    Send,
+    History(ConversationId),
+    Read,
+    Delivered,
+    Conversations,
+}
+
+/// What a lane has done, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneCounters {
+    /// Commands handed to the engine.
+    pub commands: u64,
+    /// Messages acknowledged, duplicates too.
+    pub acks: u64,
+    /// Those among them that repeated an earlier send.
+    pub duplicates: u64,
+    /// Push frames made, one a shard.
+    pub push_frames: u64,
+    /// Recipients in them.
+    pub push_recipients: u64,
+}
+
+/// One lane on its shard.
+pub struct Lane<F: Files, C: Clock, R: Random> {
+    id: LaneId,
+    placement: Placement,
+    engine: Engine<F, C, R>,
+    registry: Registry,
+    pending: HashMap<Token, Pending>,
+    next_token: u64,
+    /// Recipients of the push at hand, by shard; kept for its memory.
+    recipients: Vec<Vec<MeshConnection>>,
+    /// Shards that were sent something since they last heard the position.
+    touched: Vec<bool>,
+    position: LanePosition,
+    position_told_at_ms: u64,
+    fenced: Option<String>,
+    counters: LaneCounters,
+    commit_latencies_us: Vec<u32>,
+}
+
+impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
+    /// Takes an open engine.
+    pub fn new(id: LaneId, placement: Placement, engine: Engine<F, C, R>) -> Self {
+        let shards = usize::from(placement.shards);
+        Self {
+            id,
+            placement,
+            engine,
+            registry: Registry::default(),
+            pending: HashMap::new(),
+            next_token: 0,
+            recipients: vec![Vec::new(); shards],
+            touched: vec![false; shards],
+            position: LanePosition(0),
+            position_told_at_ms: 0,
+            fenced: None,
+            counters: LaneCounters::default(),
+            commit_latencies_us: Vec::new(),
+        }
+    }
+
+    /// How long sends took from their arrival at the lane to their durable answer, since this was last asked; a sample when there
+    /// are very many.
+    pub fn take_commit_latencies_us(&mut self, mut take: impl FnMut(u32)) {
+        self.commit_latencies_us.drain(..).for_each(&mut take);
+    }
+
+    /// Commands without an answer yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// Its engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine<F, C, R> {
+        &self.engine
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn counters(&self) -> LaneCounters {
+        self.counters
+    }
+
+    /// Why nothing is stored any more, if so.
+    #[must_use]
+    pub fn fenced(&self) -> Option<&str> {
+        self.fenced.as_deref()
+    }
+
+    /// Sessions that it delivers to.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.registry.sessions()
+    }
+
+    /// Takes a frame from a connection's shard.
+    pub fn receive(
+        &mut self,
+        from: ShardId,
+        frame: LaneFrame,
+        now_us: u64,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        match frame {
+            LaneFrame::Attach { user, device, connection, since, known } => {
+                let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
+                let attach = Attach { user: user.clone(), device, shard: from, connection, reset: false };
+                self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
+            }
+            LaneFrame::Detach { user, connection } => {
+                self.registry.detach(&user, from, connection);
+                self.pending.retain(|_, pending| match pending {
+                    Pending::Attach(attach) => attach.shard != from || attach.connection != connection,
+                    Pending::Request(_) => true,
+                });
+            }
+            LaneFrame::Request { user, connection, gather, frame } => {
+                match binary::decode_request(&frame) {
+                    Ok((id, request)) => {
+                        let (kind, command) = command(user, request);
+                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
+                        self.submit(Pending::Request(asked), command);
+                    }
+                    // A session decoded the same bytes before it sent them on.
+                    Err(error) => {
+                        let refusal = Refusal { code: error.code, text: error.text };
+                        let frame = binary::encode_server(error.id, &error_frame(refusal));
+                        send(from, ConnectionFrame::Reply { connection, gather, frame });
+                    }
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, pending: Pending, command: Command) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.counters.commands += 1;
+        self.pending.insert(token, pending);
+        self.engine.submit(token, command);
+    }
+
+    /// Handles one output of the engine; false if there is none.
+    pub fn poll(&mut self, now_us: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
+        let Some(output) = self.engine.poll() else {
+            self.tell_position(now_us / 1_000, send);
+            return false;
+        };
+        match output {
+            Output::Answer { token, result } => match self.pending.remove(&token) {
+                Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us })) => {
+                    if let Ok(Done::Sent { duplicate, .. }) = result {
+                        self.counters.acks += 1;
+                        self.counters.duplicates += u64::from(duplicate);
+                        if self.commit_latencies_us.len() < LATENCY_SAMPLES_MAX {
+                            self.commit_latencies_us.push(now_us.saturating_sub(at_us) as u32);
+                        }
+                    }
+                    let frame = match result {
+                        Ok(done) => answer_frame(&kind, done),
+                        Err(refusal) => error_frame(refusal),
+                    };
+                    let frame = binary::encode_server(id, &frame);
+                    send(shard, ConnectionFrame::Reply { connection, gather, frame });
+                }
+                Some(Pending::Attach(attach)) => self.attached(attach, result, send),
+                // The session that asked to be attached has gone meanwhile.
+                None => {}
+            },
+            Output::Entry { conversation, sequence, archive, recipients, removed } => {
+                self.push(&recipients, 0, || binary::encode_message(&archive), send);
+                if !removed.is_empty() {
+                    let left = ServerFrame::Left(Left { conversation, sequence });
+                    self.push(&removed, 0, || binary::encode_server(None, &left), send);
+                }
+            }
+            Output::Receipt { conversation, user, read, delivered, recipients } => {
+                let key = receipt_key(conversation, &user);
+                let receipt = ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
+                self.push(&recipients, key, || binary::encode_server(None, &receipt), send);
+            }
+            Output::Committed { position } => {
+                self.position = position;
+                for shard in 0..self.placement.shards {
+                    if std::mem::take(&mut self.touched[usize::from(shard)]) {
+                        send(ShardId(shard), ConnectionFrame::Position { position });
+                    }
+                }
+            }
+            Output::Fenced { text } => self.fenced = Some(text),
+        }
+        true
+    }
+
+    /// Once in a while, all shards hear how far the lane is.
+    fn tell_position(&mut self, now_ms: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+        if now_ms < self.position_told_at_ms + POSITION_INTERVAL_MS || self.position == LanePosition(0) {
+            return;
+        }
+        self.position_told_at_ms = now_ms;
+        for shard in 0..self.placement.shards {
+            send(ShardId(shard), ConnectionFrame::Position { position: self.position });
+        }
+    }
+
+    fn attached(
+        &mut self,
+        attach: Attach,
+        result: Result<Done, Refusal>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let caught_up = match result {
+            Ok(Done::CaughtUp(caught_up)) => caught_up,
+            Ok(other) => unreachable!("the engine answers a catch-up with a catch-up, not {other:?}"),
+            Err(Refusal { code: ErrorCode::Invalid, .. }) if !attach.reset => {
+                let command = Command::CatchUp { user: attach.user.clone(), since: None, known: Vec::new() };
+                return self.submit(Pending::Attach(Attach { reset: true, ..attach }), command);
+            }
+            // The session stays without this lane's pushes: it is ended, and its client comes back.
+            Err(_) => {
+                return send(attach.shard, ConnectionFrame::AttachFailed { connection: attach.connection });
+            }
+        };
+        let Attach { user, device, shard, connection, reset } = attach;
+        let home = home_lane(&user, self.placement.lanes) == self.id;
+        if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
+            send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
+        }
+        let door::CaughtUp { position, entries, too_far, left } = caught_up;
+        self.touched[usize::from(shard.0)] = true;
+        let frame = ConnectionFrame::CaughtUp {
+            connection,
+            position,
+            reset,
+            entries: entries.iter().map(|archive| archive.to_vec()).collect(),
+            too_far: too_far.into_iter().map(|far| (far.conversation, far.epoch, far.first, far.last)).collect(),
+            left,
+        };
+        send(shard, frame);
+    }
+
+    /// Pushes one frame to all sessions of all recipients: one mesh frame a shard. The frame is made only if there is anyone.
+    fn push(
+        &mut self,
+        recipients: &Rc<[UserId]>,
+        conflation_key: u64,
+        frame: impl FnOnce() -> Vec<u8>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let mut found = 0_u64;
+        for user in recipients.iter() {
+            for route in self.registry.routes(user) {
+                self.recipients[usize::from(route.shard.0)].push(route.connection);
+                found += 1;
+            }
+        }
+        if found == 0 {
+            return;
+        }
+        self.counters.push_recipients += found;
+        let frame = frame();
+        for shard in 0..self.placement.shards {
+            let index = usize::from(shard);
+            if self.recipients[index].is_empty() {
+                continue;
+            }
+            self.touched[index] = true;
+            self.counters.push_frames += 1;
+            let connections = std::mem::take(&mut self.recipients[index]);
+            send(ShardId(shard), ConnectionFrame::Push { connections, conflation_key, frame: frame.clone() });
+        }
+    }
+}
+
+/// Two receipts of one user in one conversation: the later one says all.
+fn receipt_key(conversation: ConversationId, user: &UserId) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in conversation.0.iter().copied().chain(user.as_str().bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash.max(1)
+}
+
+fn limit_of(limit: Option<u32>) -> u32 {
+    limit.unwrap_or(PAGE_ITEMS_DEFAULT).clamp(1, PAGE_ITEMS_MAX)
+}
+
+/// The engine's command for a request, and what its answer will be made into.
+fn command(user: UserId, request: Request) -> (RequestKind, Command) {
+    match request {
+        Request::Create(Create::Direct(peer)) => (RequestKind::Create, Command::CreateDirect { user, peer }),
+        Request::Create(Create::Group(group)) => {
+            let (key, title, members) = (group.key, group.title, group.members);
+            (RequestKind::Create, Command::CreateGroup { user, key, title, members })
+        }
+        Request::Members(members) => {
+            let conversation = members.conversation;
+            let command = match members.action {
+                MembersAction::Add(members) => Command::AddMembers { user, conversation, members },
+                MembersAction::Remove(members) => Command::RemoveMembers { user, conversation, members },
+                MembersAction::List(list) => {
+                    Command::Members { user, conversation, after: list.after, limit: limit_of(list.limit) }
+                }
+            };
+            (RequestKind::Members, command)
+        }
+        Request::Conversations(list) => (
+            RequestKind::Conversations,
+            Command::Conversations { user, after: list.after, limit: limit_of(list.limit) },
+        ),
+        Request::Title(title) => {
+            (RequestKind::Title, Command::SetTitle { user, conversation: title.conversation, title: title.title })
+        }
+        Request::Send(send) => {
+            let (conversation, client_message_id, body) = (send.conversation, send.client_message_id, send.content.0);
+            (RequestKind::Send, Command::Send { user, conversation, client_message_id, body })
+        }
+        Request::History(history) => {
+            let range = match (history.before, history.after, history.around) {
+                (Some(sequence), ..) => HistoryRange::Before(sequence),
+                (None, Some(sequence), _) => HistoryRange::After(sequence),
+                (None, None, Some(sequence)) => HistoryRange::Around(sequence),
+                (None, None, None) => HistoryRange::Latest,
+            };
+            let conversation = history.conversation;
+            let command = Command::History { user, conversation, range, limit: limit_of(history.limit) };
+            (RequestKind::History(conversation), command)
+        }
+        Request::Read(read) => (RequestKind::Read, mark(user, read.conversation, Some(read.sequence), None)),
+        Request::Delivered(delivered) => {
+            (RequestKind::Delivered, mark(user, delivered.conversation, None, Some(delivered.sequence)))
+        }
+        Request::Connect(_) | Request::Ping(_) => unreachable!("a session answers these itself"),
+    }
+}
+
+fn mark(user: UserId, conversation: ConversationId, read: Option<Sequence>, delivered: Option<Sequence>) -> Command {
+    Command::Mark { user, conversation, read, delivered }
+}
+
+fn error_frame(refusal: Refusal) -> ServerFrame {
+    let retry_after_ms = refusal.code.temporary().then_some(1_000);
+    ServerFrame::Error(ErrorFrame { code: refusal.code, text: refusal.text, retry_after_ms })
+}
+
+fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
+    match (kind, done) {
+        (RequestKind::Create, Done::Created { conversation, epoch, sequence, existing }) => {
+            ServerFrame::Created(Created { conversation, epoch, sequence, existing })
+        }
+        (RequestKind::Members, Done::Changed { sequence }) => {
+            ServerFrame::MembersAnswer(MembersAnswer { sequence: Some(sequence), members: None, next: None })
+        }
+        (RequestKind::Members, Done::Members { members, more }) => {
+            let next = members.last().filter(|_| more).map(|last| last.user.clone());
+            let member =
+                |member: door::Member| Member { user: member.user, read: member.read, delivered: member.delivered };
+            let members = Some(members.into_iter().map(member).collect());
+            ServerFrame::MembersAnswer(MembersAnswer { sequence: None, members, next })
+        }
+        (RequestKind::Title, Done::Changed { sequence }) => ServerFrame::TitleAnswer(TitleAnswer { sequence }),
+        (RequestKind::Send, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::Ack(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::History(conversation), Done::History(page)) => ServerFrame::HistoryAnswer(HistoryAnswer {
+            conversation: *conversation,
+            epoch: page.epoch,
+            first: page.first,
+            last: page.last,
+            entries: page.entries.iter().map(|archive| EntryBytes(archive.to_vec())).collect(),
+        }),
+        (RequestKind::Read, Done::Marked { read, delivered, unread }) => {
+            ServerFrame::ReadAnswer(Marked { read, delivered, unread })
+        }
+        (RequestKind::Delivered, Done::Marked { read, delivered, unread }) => {
+            ServerFrame::DeliveredAnswer(Marked { read, delivered, unread })
+        }
+        (RequestKind::Conversations, Done::Conversations { conversations, more }) => {
+            let next = conversations.last().filter(|_| more).map(|last| last.conversation);
+            let conversations = conversations.into_iter().map(summary).collect();
+            ServerFrame::ConversationsAnswer(ConversationsAnswer { conversations, next })
+        }
+        (_, done) => unreachable!("the engine answered another command: {done:?}"),
+    }
+}
+
+fn summary(summary: door::Summary) -> Summary {
+    Summary {
+        conversation: summary.conversation,
+        epoch: summary.epoch,
+        direct: summary.peer,
+        title: summary.title,
+        last_sequence: summary.last_sequence,
+        last_time_ms: summary.last_time,
+        members: summary.members,
+        read: summary.read,
+        unread: summary.unread,
+        last: summary.last_entry.map(|archive| EntryBytes(archive.to_vec())),
+    }
+}

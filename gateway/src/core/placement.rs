@@ -1,0 +1,55 @@
+//! Where things live: conversations in partitions, partitions on lanes, lanes on shards.
+
+use antiphon_wire::ids::ConversationId;
+
+use super::mesh::{LaneId, ShardId};
+
+/// Partitions of all conversations, fixed for ever: the unit in which lanes share the work. Many times the most lanes, so that any
+/// number of lanes gets nearly equal shares.
+pub const PARTITIONS: u32 = 1024;
+
+/// How a node is laid out; the same on every shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Shards, at least one.
+    pub shards: u16,
+    /// Log lanes, at least one and at most one a shard.
+    pub lanes: u8,
+}
+
+impl Placement {
+    /// The lane that owns a conversation.
+    #[must_use]
+    pub fn lane_of(&self, conversation: ConversationId) -> LaneId {
+        LaneId((conversation.partition(PARTITIONS) % u32::from(self.lanes)) as u8)
+    }
+
+    /// The shard that a lane lives on. Lanes spread evenly over the shards, so that with many shards a core they do not share one.
+    #[must_use]
+    pub fn shard_of(&self, lane: LaneId) -> ShardId {
+        ShardId(u16::from(lane.0) * (self.shards / u16::from(self.lanes)))
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneId> + use<> {
+        (0..self.lanes).map(LaneId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_has_a_shard_of_its_own() {
+        for shards in 1..70_u16 {
+            for lanes in 1..=(shards.min(16) as u8) {
+                let placement = Placement { shards, lanes };
+                let mut homes: Vec<_> = placement.lanes().map(|lane| placement.shard_of(lane)).collect();
+                homes.dedup();
+                assert_eq!(homes.len(), lanes as usize);
+                assert!(homes.iter().all(|shard| shard.0 < shards));
+            }
+        }
+    }
+}

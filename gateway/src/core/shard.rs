@@ -1,0 +1,780 @@
+//! A shard's logic: its connections, the lanes that live on it, and what it has to say to other shards.
+//!
+//! Call order, as [`io::Handler`](super::io::Handler) has it: bytes and completions first, frames of other shards next, then [`ShardCore::turn`],
+//! then the commands and mesh frames that came of it. Everything that waits is bounded: connections by slots, their queues by bytes,
+//! requests towards a lane by [`MESH_BACKLOG_MAX`] (beyond, clients hear `overloaded`), deliveries because a shard stops taking
+//! requests, and outputs of its engines, while too many deliveries wait ([`ShardCore::may_take_requests`]).
+
+use std::{collections::VecDeque, rc::Rc};
+
+use antiphon_engine::seams::{Clock, Files, Random};
+use antiphon_wire::{
+    codec::Encoding,
+    codes::{CloseCode, ErrorCode},
+    frame::{ErrorFrame, ServerFrame},
+    ids::{LanePosition, TimestampMs},
+};
+
+use super::{
+    connection::{Connection, Stage, render},
+    http,
+    io::{Command, ConnectionKey, Turn},
+    lane::Lane,
+    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshMessage, ShardId},
+    placement::Placement,
+    session::{Action, Authenticate, Environment, LaneCaughtUp, Session},
+    timers::TimerWheel,
+    websocket::{self, Decoder, Event, Role},
+};
+
+/// Frames that may wait for another shard's queue. Beyond it this shard takes no more requests, and its sessions hear `overloaded`.
+const MESH_BACKLOG_MAX: usize = 16_384;
+
+/// Engine outputs handled in one turn: a turn stays within about a millisecond.
+const OUTPUTS_PER_TURN_MAX: usize = 1_024;
+
+/// How long a peer may take to answer a close frame, or to take what is left for it.
+const CLOSE_TIMEOUT_MS: u64 = 5_000;
+
+/// What a shard is told at its start.
+pub struct ShardConfig {
+    /// Its number.
+    pub id: ShardId,
+    /// The node's layout.
+    pub placement: Placement,
+    /// What upgrades are accepted.
+    pub http: http::Rules,
+    /// What messages are accepted.
+    pub websocket: websocket::Limits,
+    /// Checks tokens.
+    pub authenticate: Box<dyn Authenticate + Send>,
+    /// Requests a second that a session may make for long.
+    pub requests_per_second_max: u32,
+    /// Requests that it may make at once.
+    pub requests_burst_max: u32,
+    /// How long a connection may take until `connect` succeeded.
+    pub connect_timeout_ms: u64,
+    /// Silence that ends a session.
+    pub silence_ms_max: u64,
+    /// Bytes that may wait for one connection.
+    pub outbound_bytes_max: usize,
+    /// Connections that this shard may hold.
+    pub connections_max: usize,
+}
+
+/// What a shard has done, for metrics. Only ever added to, but for the gauges at the end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardCounters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Upgrades and connections refused by HTTP answers.
+    pub http_refused: u64,
+    /// Sessions that connected.
+    pub sessions_started: u64,
+    /// Frames from clients.
+    pub frames_in: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Frames queued for clients.
+    pub frames_out: u64,
+    /// Bytes handed to the driver.
+    pub bytes_out: u64,
+    /// Messages and other pushes queued for clients.
+    pub deliveries: u64,
+    /// WebSocket protocol violations.
+    pub protocol_errors: u64,
+    /// Sessions closed as slow consumers.
+    pub slow_consumers: u64,
+    /// Sessions that ended by silence.
+    pub silent: u64,
+    /// Sessions replaced by the same device.
+    pub replaced: u64,
+    /// Errors sent, by code.
+    pub errors: [u64; 32],
+    /// Now: open connections.
+    pub connections: u64,
+    /// Now: connected sessions.
+    pub sessions: u64,
+    /// Now: frames that wait for other shards.
+    pub mesh_backlog: u64,
+}
+
+/// A frame for another shard, and which of its queues it goes to.
+#[derive(Debug)]
+pub enum MeshOut {
+    /// Towards a lane.
+    Request(ShardId, MeshMessage),
+    /// Towards connections.
+    Delivery(ShardId, MeshMessage),
+}
+
+/// Frames of this shard for shards, itself among them.
+struct Outgoing {
+    id: ShardId,
+    remote: VecDeque<MeshOut>,
+    requests: VecDeque<(LaneId, LaneFrame)>,
+    deliveries: VecDeque<(LaneId, ConnectionFrame)>,
+    /// Frames that were taken from here and wait at a full queue.
+    kept: usize,
+}
+
+impl Outgoing {
+    fn request(&mut self, to: ShardId, lane: LaneId, frame: LaneFrame) {
+        if to == self.id {
+            self.requests.push_back((lane, frame));
+        } else {
+            let message = MeshMessage { lane, from: self.id, bytes: frame.to_bytes() };
+            self.remote.push_back(MeshOut::Request(to, message));
+        }
+    }
+
+    fn delivery(&mut self, to: ShardId, lane: LaneId, frame: ConnectionFrame) {
+        if to == self.id {
+            self.deliveries.push_back((lane, frame));
+        } else {
+            let message = MeshMessage { lane, from: self.id, bytes: frame.to_bytes() };
+            self.remote.push_back(MeshOut::Delivery(to, message));
+        }
+    }
+
+    fn backlog(&self) -> usize {
+        self.remote.len() + self.deliveries.len() + self.kept
+    }
+
+    fn lanes_are_busy(&self) -> bool {
+        self.remote.len() + self.requests.len() + self.kept >= MESH_BACKLOG_MAX
+    }
+}
+
+/// What sessions see of their shard.
+struct View {
+    config: ShardConfig,
+    /// The store's identity; known once all lanes are open, and no connection is accepted before.
+    store: u64,
+    /// By lane: everything up to here has been handed to this shard's sessions.
+    positions: Vec<LanePosition>,
+    sessions_numbered: u64,
+}
+
+impl View {
+    fn environment(
+        &self,
+        key: ConnectionKey,
+        now: TimestampMs,
+        monotonic_ms: u64,
+        lanes_are_busy: bool,
+    ) -> Environment<'_> {
+        Environment {
+            now,
+            monotonic_ms,
+            placement: self.config.placement,
+            store: self.store,
+            lanes_are_busy,
+            positions: &self.positions,
+            authenticate: self.config.authenticate.as_ref(),
+            requests_per_second_max: self.config.requests_per_second_max,
+            requests_burst_max: self.config.requests_burst_max,
+            connection: key.into(),
+            session_number: (u64::from(self.config.id.0) << 48) | self.sessions_numbered,
+        }
+    }
+}
+
+/// One shard.
+pub struct ShardCore<F: Files, C: Clock, R: Random> {
+    view: View,
+    clock: C,
+    now_us: u64,
+    now_ms: u64,
+    connections: Vec<Option<Box<Connection>>>,
+    dirty: Vec<ConnectionKey>,
+    commands: VecDeque<Command>,
+    lanes: Vec<Lane<F, C, R>>,
+    outgoing: Outgoing,
+    timers: TimerWheel,
+    /// Connections that are closing, in the order of their deadlines.
+    closing: VecDeque<(u64, ConnectionKey)>,
+    due: Vec<ConnectionKey>,
+    actions: Vec<Action>,
+    draining: bool,
+    jitter: u64,
+    counters: ShardCounters,
+}
+
+impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
+    /// A shard without connections and, for now, without lanes.
+    pub fn new(config: ShardConfig, clock: C, now_us: u64) -> Self {
+        let now_ms = now_us / 1_000;
+        let lanes = usize::from(config.placement.lanes);
+        let outgoing = Outgoing {
+            id: config.id,
+            remote: VecDeque::new(),
+            requests: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            kept: 0,
+        };
+        Self {
+            jitter: now_us ^ u64::from(config.id.0),
+            outgoing,
+            view: View { config, store: 0, positions: vec![LanePosition(0); lanes], sessions_numbered: 0 },
+            clock,
+            now_us,
+            now_ms,
+            connections: Vec::new(),
+            dirty: Vec::new(),
+            commands: VecDeque::new(),
+            lanes: Vec::new(),
+            timers: TimerWheel::new(now_ms),
+            closing: VecDeque::new(),
+            due: Vec::new(),
+            actions: Vec::new(),
+            draining: false,
+            counters: ShardCounters::default(),
+        }
+    }
+
+    /// A lane of this shard is open.
+    pub fn add_lane(&mut self, lane: Lane<F, C, R>) {
+        self.lanes.push(lane);
+    }
+
+    /// The lanes that live here.
+    #[must_use]
+    pub fn lanes(&self) -> &[Lane<F, C, R>] {
+        &self.lanes
+    }
+
+    /// The lanes that live here, for their samples.
+    pub fn lanes_mut(&mut self) -> &mut [Lane<F, C, R>] {
+        &mut self.lanes
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn counters(&self) -> ShardCounters {
+        ShardCounters { mesh_backlog: self.outgoing.backlog() as u64, ..self.counters }
+    }
+
+    /// The store's identity, for clients' positions: to be told before the first connection is accepted.
+    pub fn set_store(&mut self, store: u64) {
+        self.view.store = store;
+        self.jitter ^= store;
+    }
+
+    /// Monotonic time goes on: to be called before anything else that time matters for.
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = self.now_us.max(now_us);
+        self.now_ms = self.now_us / 1_000;
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&mut self, key: ConnectionKey) {
+        let slot = key.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "a slot is taken once");
+        let mut connection = Box::new(Connection::new(key.generation, self.now_ms));
+        self.counters.accepted += 1;
+        self.counters.connections += 1;
+        if self.counters.connections as usize > self.view.config.connections_max || self.draining {
+            self.counters.http_refused += 1;
+            connection.outbound.push(Rc::from(http::service_unavailable(1 + (self.random() % 8) as u32)), 0);
+            connection.stage = Stage::Closing { decoder: None };
+        }
+        self.connections[slot] = Some(connection);
+        self.timers.set(key, self.now_ms + self.view.config.connect_timeout_ms);
+        self.settle(key);
+    }
+
+    /// Bytes came.
+    pub fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
+        self.counters.bytes_in += bytes.len() as u64;
+        let Some(connection) = self.connection(key) else { return };
+        match &mut connection.stage {
+            Stage::Handshake(_) => self.handshake(key, bytes),
+            Stage::Open { .. } => self.frames(key, bytes),
+            Stage::Closing { decoder } => {
+                let limits = websocket::Limits::default();
+                let mut input = bytes;
+                let Some(decoder) = decoder else { return };
+                loop {
+                    match decoder.poll(&mut input, &limits) {
+                        Ok(Some(Event::Close { .. })) | Err(_) => break,
+                        Ok(Some(_)) => {}
+                        Ok(None) => return,
+                    }
+                }
+                connection.stage = Stage::Closing { decoder: None };
+            }
+        }
+        self.settle(key);
+    }
+
+    /// The last send left.
+    pub fn sent(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection(key) {
+            connection.outbound.sent();
+            self.settle(key);
+        }
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, key: ConnectionKey) {
+        if self.connection(key).is_some() {
+            self.forget(key);
+        }
+    }
+
+    /// A frame came from a lane of another shard.
+    pub fn delivery(&mut self, message: &MeshMessage) {
+        self.deliver(message.lane, ConnectionFrame::from_bytes(&message.bytes));
+    }
+
+    /// A frame came from another shard for a lane of this one. Only while [`Self::may_take_requests`].
+    pub fn request(&mut self, message: &MeshMessage) {
+        self.lane_request(message.from, message.lane, LaneFrame::from_bytes(&message.bytes));
+    }
+
+    /// Whether frames for lanes may be handed in now.
+    #[must_use]
+    pub fn may_take_requests(&self) -> bool {
+        let expected = self
+            .view
+            .config
+            .placement
+            .lanes()
+            .filter(|lane| self.view.config.placement.shard_of(*lane) == self.view.config.id)
+            .count();
+        self.lanes.len() == expected && self.outgoing.backlog() < MESH_BACKLOG_MAX
+    }
+
+    /// All that time and engines have brought; queues what is to be sent.
+    pub fn turn(&mut self) -> Turn {
+        self.run_timers();
+        while self.may_take_requests() {
+            let Some((lane, frame)) = self.outgoing.requests.pop_front() else { break };
+            self.lane_request(self.view.config.id, lane, frame);
+        }
+        let mut more = false;
+        let mut handled = 0;
+        for lane in &mut self.lanes {
+            let (outgoing, id) = (&mut self.outgoing, lane.id());
+            while handled < OUTPUTS_PER_TURN_MAX && outgoing.backlog() < MESH_BACKLOG_MAX {
+                if !lane.poll(self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame)) {
+                    break;
+                }
+                handled += 1;
+            }
+        }
+        more |= handled == OUTPUTS_PER_TURN_MAX;
+        while let Some((lane, frame)) = self.outgoing.deliveries.pop_front() {
+            self.deliver(lane, frame);
+        }
+        more |= !self.outgoing.requests.is_empty() && self.may_take_requests();
+        self.flush();
+        Turn { more, wake_at_ms: self.wake_at_ms() }
+    }
+
+    /// The next command for the driver.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// The next frame for another shard.
+    pub fn poll_mesh(&mut self) -> Option<MeshOut> {
+        self.outgoing.remote.pop_front()
+    }
+
+    /// So many frames that [`Self::poll_mesh`] gave could not be handed over yet.
+    pub fn set_mesh_kept(&mut self, frames: usize) {
+        self.outgoing.kept = frames;
+    }
+
+    /// Says goodbye to everybody, spread over a window, and accepts nobody any more.
+    pub fn drain(&mut self, reconnect_window_ms: u32) {
+        self.draining = true;
+        for slot in 0..self.connections.len() {
+            let Some(connection) = &self.connections[slot] else { continue };
+            let key = ConnectionKey { slot: slot as u32, generation: connection.generation };
+            let after = (self.random() % u64::from(reconnect_window_ms.max(1))) as u32;
+            self.end(key, CloseCode::Restarting, Some(after), false);
+        }
+        self.flush();
+    }
+
+    /// Whether the last connection is gone.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.counters.connections == 0
+    }
+
+    fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(key.slot as usize)?.as_deref_mut()?;
+        (connection.generation == key.generation).then_some(connection)
+    }
+
+    /// SplitMix64: spreads hints over clients, decides nothing that matters.
+    fn random(&mut self) -> u64 {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.jitter;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    }
+
+    fn handshake(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
+        let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { return };
+        let Stage::Handshake(head) = &mut connection.stage else { return };
+        head.extend_from_slice(bytes);
+        match http::upgrade(head, &self.view.config.http) {
+            http::Outcome::NeedMore => {}
+            http::Outcome::Respond { bytes, .. } => {
+                self.counters.http_refused += 1;
+                connection.outbound.push(Rc::from(bytes), 0);
+                connection.stage = Stage::Closing { decoder: None };
+            }
+            http::Outcome::Upgrade(upgrade) => {
+                let encoding =
+                    upgrade.subprotocol.as_deref().and_then(Encoding::from_subprotocol).unwrap_or(Encoding::Json);
+                let mut rest = head.split_off(upgrade.consumed_bytes);
+                connection.outbound.push(Rc::from(upgrade.response), 0);
+                let upgrade_token = upgrade.request.token.map(|token| token.expose().into());
+                let session = Session::new(encoding, &self.environment(key));
+                if let Some(connection) = self.connection(key) {
+                    connection.stage = Stage::Open { decoder: Decoder::new(Role::Server), session, upgrade_token };
+                }
+                if !rest.is_empty() {
+                    self.frames(key, &mut rest);
+                }
+            }
+        }
+    }
+
+    fn frames(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
+        let mut input = bytes;
+        let mut actions = std::mem::take(&mut self.actions);
+        loop {
+            let (now, now_ms) = (self.clock.now(), self.now_ms);
+            let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { break };
+            let Stage::Open { decoder, session, upgrade_token } = &mut connection.stage else { break };
+            let accepted = match session.encoding() {
+                Encoding::Json => websocket::Accepted::Text,
+                Encoding::Rkyv => websocket::Accepted::Binary,
+            };
+            let limits = websocket::Limits { accepted, ..self.view.config.websocket };
+            match decoder.poll(&mut input, &limits) {
+                Ok(None) => break,
+                Ok(Some(Event::Message { payload, .. })) => {
+                    self.counters.frames_in += 1;
+                    if session.user().is_some() {
+                        connection.heard_at_ms = now_ms;
+                    }
+                    let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
+                    session.receive(payload, upgrade_token.as_deref(), &environment, &mut actions);
+                }
+                Ok(Some(Event::Ping(payload))) => {
+                    let pong = websocket::encode_pong(payload, None);
+                    if session.user().is_some() {
+                        connection.heard_at_ms = now_ms;
+                    }
+                    connection.outbound.push(Rc::from(pong), 0);
+                }
+                Ok(Some(Event::Pong(_))) => {
+                    if session.user().is_some() {
+                        connection.heard_at_ms = now_ms;
+                    }
+                }
+                Ok(Some(Event::Close { code, .. })) => {
+                    self.detach(key);
+                    if let Some(connection) = self.connection(key) {
+                        connection.close(code.and_then(websocket::CloseCode::new), "");
+                        connection.stage = Stage::Closing { decoder: None };
+                    }
+                    break;
+                }
+                Err(error) => {
+                    self.counters.protocol_errors += 1;
+                    self.detach(key);
+                    let reason = error.to_string();
+                    if let Some(connection) = self.connection(key) {
+                        connection.close(Some(error.close_code()), clip(&reason));
+                        connection.stage = Stage::Closing { decoder: None };
+                    }
+                    break;
+                }
+            }
+            self.act(key, &mut actions);
+        }
+        actions.clear();
+        self.actions = actions;
+    }
+
+    /// Carries out what a session wants.
+    fn act(&mut self, key: ConnectionKey, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Send { id, frame } => {
+                    if let ServerFrame::Error(error) = &frame {
+                        self.counters.errors[error.code as usize] += 1;
+                    }
+                    if matches!(frame, ServerFrame::Welcome(_)) {
+                        self.view.sessions_numbered += 1;
+                        self.counters.sessions_started += 1;
+                        self.counters.sessions += 1;
+                        let now_ms = self.now_ms;
+                        if let Some(connection) = self.connection(key) {
+                            connection.heard_at_ms = now_ms;
+                            if let Stage::Open { upgrade_token, .. } = &mut connection.stage {
+                                *upgrade_token = None;
+                            }
+                        }
+                    }
+                    self.counters.frames_out += 1;
+                    if let Some(connection) = self.connection(key) {
+                        connection.send_frame(id, &frame);
+                    }
+                }
+                Action::SendBinary { frame } => {
+                    self.counters.frames_out += 1;
+                    if let Some(connection) = self.connection(key) {
+                        connection.send_binary(&frame);
+                    }
+                }
+                Action::ToLane { lane, frame } => {
+                    let to = self.view.config.placement.shard_of(lane);
+                    self.outgoing.request(to, lane, frame);
+                }
+                Action::End { code } => self.end(key, code, None, false),
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    fn environment(&self, key: ConnectionKey) -> Environment<'_> {
+        self.view.environment(key, self.clock.now(), self.now_ms, self.outgoing.lanes_are_busy())
+    }
+
+    fn lane_request(&mut self, from: ShardId, id: LaneId, frame: LaneFrame) {
+        let lane = self.lanes.iter_mut().find(|lane| lane.id() == id).expect("a frame goes to its lane's shard");
+        let outgoing = &mut self.outgoing;
+        lane.receive(from, frame, self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame));
+    }
+
+    fn deliver(&mut self, lane: LaneId, frame: ConnectionFrame) {
+        match frame {
+            ConnectionFrame::Push { connections, conflation_key, frame } => {
+                let mut rendered: [Option<Rc<[u8]>>; 2] = [None, None];
+                for connection in connections {
+                    self.push(connection.into(), lane, conflation_key, &frame, &mut rendered);
+                }
+            }
+            ConnectionFrame::Reply { connection, gather, frame } => {
+                self.with_session(connection.into(), |session, _, actions| session.reply(gather, frame, actions));
+            }
+            ConnectionFrame::CaughtUp { connection, position, reset, entries, too_far, left } => {
+                self.advance(lane, position);
+                let caught_up = LaneCaughtUp { reset, entries, too_far, left };
+                self.with_session(connection.into(), |session, environment, actions| {
+                    session.caught_up(lane, caught_up, environment, actions);
+                });
+            }
+            ConnectionFrame::Position { position } => self.advance(lane, position),
+            ConnectionFrame::AttachFailed { connection } => {
+                self.end(connection.into(), CloseCode::Overloaded, Some(1_000), false);
+            }
+            ConnectionFrame::Replaced { connection } => {
+                self.counters.replaced += 1;
+                self.end(connection.into(), CloseCode::Replaced, None, false);
+            }
+        }
+    }
+
+    fn advance(&mut self, lane: LaneId, position: LanePosition) {
+        let known = &mut self.view.positions[usize::from(lane.0)];
+        *known = position.max(*known);
+    }
+
+    fn with_session(
+        &mut self,
+        key: ConnectionKey,
+        then: impl FnOnce(&mut Session, &Environment<'_>, &mut Vec<Action>),
+    ) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let (now, now_ms) = (self.clock.now(), self.now_ms);
+        let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
+        let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
+        let connection = slot.filter(|connection| connection.generation == key.generation);
+        if let Some(session) = connection.and_then(Connection::session) {
+            then(session, &environment, &mut actions);
+            self.act(key, &mut actions);
+        }
+        self.actions = actions;
+        self.settle(key);
+    }
+
+    fn push(
+        &mut self,
+        key: ConnectionKey,
+        lane: LaneId,
+        conflation_key: u64,
+        frame: &[u8],
+        rendered: &mut [Option<Rc<[u8]>>; 2],
+    ) {
+        let limit = self.view.config.outbound_bytes_max;
+        let Some(connection) = self.connection(key) else { return };
+        let Some(session) = connection.session().filter(|session| session.is_live(lane)) else { return };
+        let encoding = session.encoding();
+        let bytes = rendered[encoding as usize].get_or_insert_with(|| render(encoding, frame));
+        if connection.outbound.bytes() + bytes.len() > limit {
+            self.counters.slow_consumers += 1;
+            return self.end(key, CloseCode::SlowConsumer, Some(1_000), true);
+        }
+        connection.outbound.push(Rc::clone(bytes), conflation_key);
+        self.counters.frames_out += 1;
+        self.counters.deliveries += 1;
+        self.mark_dirty(key);
+    }
+
+    /// Tells the lanes that a session is over.
+    fn detach(&mut self, key: ConnectionKey) {
+        let (now, now_ms) = (self.clock.now(), self.now_ms);
+        let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
+        let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
+        let Some(session) = slot.and_then(Connection::session) else { return };
+        let mut actions = Vec::new();
+        if session.user().is_some() {
+            self.counters.sessions -= 1;
+        }
+        session.detach(&environment, &mut actions);
+        for action in actions {
+            if let Action::ToLane { lane, frame } = action {
+                self.outgoing.request(self.view.config.placement.shard_of(lane), lane, frame);
+            }
+        }
+    }
+
+    fn end(&mut self, key: ConnectionKey, code: CloseCode, reconnect_after_ms: Option<u32>, drop_queue: bool) {
+        if self.connection(key).is_none() {
+            return;
+        }
+        self.detach(key);
+        if let Some(connection) = self.connection(key) {
+            match connection.stage {
+                Stage::Handshake(_) => connection.stage = Stage::Closing { decoder: None },
+                Stage::Open { .. } => connection.end(code, reconnect_after_ms, drop_queue),
+                Stage::Closing { .. } => {}
+            }
+        }
+        self.settle(key);
+    }
+
+    fn forget(&mut self, key: ConnectionKey) {
+        self.detach(key);
+        self.connections[key.slot as usize] = None;
+        self.counters.connections -= 1;
+    }
+
+    fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection(key)
+            && !connection.dirty
+            && !connection.outbound.is_empty()
+        {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Looks at a connection after something happened to it: closes it if it is done, notes it if it has something to send.
+    fn settle(&mut self, key: ConnectionKey) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connection(key) else { return };
+        if let Stage::Closing { decoder } = &connection.stage {
+            if decoder.is_none() && connection.outbound.is_empty() {
+                self.commands.push_back(Command::Close { connection: key });
+                return self.forget(key);
+            }
+            if !std::mem::replace(&mut connection.has_deadline, true) {
+                self.closing.push_back((now_ms + CLOSE_TIMEOUT_MS, key));
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    fn flush(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for &key in &dirty {
+            let Some(connection) = self.connection(key) else { continue };
+            connection.dirty = false;
+            if let Some(buffers) = connection.outbound.take() {
+                self.counters.bytes_out += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
+                self.commands.push_back(Command::Send { connection: key, buffers });
+            }
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+    }
+
+    fn wake_at_ms(&self) -> Option<u64> {
+        let closing = self.closing.front().map(|(deadline, _)| *deadline);
+        // A lane tells its position once a second while there is anything to tell: the same beat serves.
+        let lane = (!self.lanes.is_empty() && self.counters.connections > 0).then(|| self.now_ms + 1_000);
+        [closing, self.timers.next_ms(), lane].into_iter().flatten().min()
+    }
+
+    fn run_timers(&mut self) {
+        while self.closing.front().is_some_and(|(deadline, _)| *deadline <= self.now_ms) {
+            let Some((_, key)) = self.closing.pop_front() else { break };
+            if self.connection(key).is_some() {
+                self.commands.push_back(Command::Close { connection: key });
+                self.forget(key);
+            }
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now_ms, &mut due);
+        for key in due.drain(..) {
+            self.look(key);
+        }
+        self.due = due;
+    }
+
+    /// A connection's time has come, or only seems so: whatever came meanwhile has moved its deadline on.
+    fn look(&mut self, key: ConnectionKey) {
+        let (now_ms, now) = (self.now_ms, self.clock.now());
+        let (connect_timeout_ms, silence_ms_max) =
+            (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
+        let Some(connection) = self.connection(key) else { return };
+        connection.outbound.release();
+        let heard_at_ms = connection.heard_at_ms;
+        let expires = connection.session().and_then(|session| session.expires());
+        let deadline_ms = match expires {
+            Some(expires) if expires <= now => {
+                let text = ErrorCode::TokenExpired.text().into();
+                let error = ErrorFrame { code: ErrorCode::TokenExpired, text, retry_after_ms: None };
+                connection.send_frame(None, &ServerFrame::Error(error));
+                return self.end(key, CloseCode::TokenExpired, None, false);
+            }
+            Some(expires) => (heard_at_ms + silence_ms_max).min(now_ms.saturating_add(expires.0 - now.0)),
+            None => heard_at_ms + connect_timeout_ms,
+        };
+        if now_ms < heard_at_ms + if expires.is_some() { silence_ms_max } else { connect_timeout_ms } {
+            return self.timers.set(key, deadline_ms);
+        }
+        if expires.is_some() {
+            self.counters.silent += 1;
+            return self.end(key, CloseCode::Silent, None, false);
+        }
+        self.end(key, CloseCode::ConnectTimeout, None, false);
+        // A handshake that never came to an end has no closing handshake either.
+        self.settle(key);
+    }
+}
+
+/// A close frame's reason has at most 123 bytes.
+fn clip(reason: &str) -> &str {
+    let mut end = reason.len().min(websocket::CLOSE_REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}

@@ -1,0 +1,384 @@
+//! A shard put together: the logic of [`crate::core`] on the driver of [`crate::uring`], with its end of the mesh, the engines of its lanes
+//! and its metrics. The only place that knows them all; it decides nothing.
+
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+
+use antiphon_engine::{Engine, EngineOptions};
+use antiphon_wire::codes::ErrorCode;
+
+use crate::{
+    core::{
+        io::{Command, ConnectionKey, Handler, Turn},
+        lane::Lane,
+        mesh::{LaneId, ShardId},
+        shard::{ShardConfig, ShardCore},
+    },
+    mesh::MeshEnd,
+    metrics::Metrics,
+    uring::{self, Admission, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
+};
+
+/// How often metrics are brought up to date while anything happens.
+const PUBLISH_INTERVAL_MS: u64 = 250;
+
+/// How soon frames that found a full queue are offered again.
+const MESH_RETRY_MS: u64 = 1;
+
+/// How often an engine is told that time passes.
+const TICK_INTERVAL_MS: u64 = 1_000;
+
+/// Requests taken from the mesh in one turn: a turn stays within about a millisecond.
+const REQUESTS_PER_TURN_MAX: usize = 1_024;
+
+type NodeLane = Lane<NodeFiles, SystemClock, OsRandom>;
+
+/// What the node tells its shards, and they it. One of a node.
+#[derive(Debug)]
+pub struct Control {
+    /// Lanes that are open.
+    lanes_open: AtomicUsize,
+    /// All lanes' stores in one number, complete when all are open.
+    store: AtomicU64,
+    /// Everything is open: accept.
+    serving: AtomicBool,
+    /// Say goodbye to everybody, over so many milliseconds, plus one; 0 while serving.
+    drain_window_ms_plus_one: AtomicU64,
+    /// Flush and close the engines.
+    closing: AtomicBool,
+    events: mpsc::Sender<Event>,
+}
+
+/// What a shard tells the node.
+#[derive(Debug)]
+pub enum Event {
+    /// A lane's engine is open; what it found, for the log.
+    LaneOpen(LaneId, antiphon_engine::OpenReport),
+    /// A shard accepts connections.
+    Accepting(ShardId),
+    /// A lane can't be opened.
+    LaneFailed(LaneId, String),
+    /// A shard's last connection is gone.
+    Drained(ShardId),
+    /// A lane's engine is closed: everything is on disk, or this is what failed.
+    LaneClosed(LaneId, Result<(), String>),
+    /// A shard's thread has ended with an error.
+    ShardFailed(ShardId, String),
+}
+
+impl Control {
+    /// A node that starts, and where its shards' events arrive.
+    #[must_use]
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel();
+        let control = Self {
+            lanes_open: AtomicUsize::new(0),
+            store: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
+            drain_window_ms_plus_one: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            events,
+        };
+        (Arc::new(control), receiver)
+    }
+
+    /// Shards may accept. To be followed by a wake of each.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    /// Shards send their clients away over a window. To be followed by a wake of each.
+    pub fn drain(&self, window_ms: u64) {
+        self.drain_window_ms_plus_one.store(window_ms + 1, Ordering::Release);
+    }
+
+    /// Shards close their engines. To be followed by a wake of each.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Tells the node something.
+    pub fn tell(&self, event: Event) {
+        // The node hangs up only when it has given up on its shards.
+        let _ = self.events.send(event);
+    }
+}
+
+/// What a shard's thread is started with.
+pub struct ShardStart {
+    /// Its logic's configuration.
+    pub config: ShardConfig,
+    /// Its lanes: number, folder and engine options.
+    pub lanes: Vec<(LaneId, PathBuf, EngineOptions)>,
+    /// Its end of the mesh.
+    pub mesh: MeshEnd,
+    /// All shards' wakers, by number.
+    pub wakers: Arc<[Waker]>,
+    /// The node's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The ring's own counters.
+    pub ring: Arc<uring::ShardCounters>,
+    /// What the node wants.
+    pub control: Arc<Control>,
+}
+
+/// How far a shard is in the node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Serving,
+    Draining,
+    Drained,
+}
+
+/// One shard of a node, as its driver sees it.
+pub struct NodeShard {
+    core: ShardCore<NodeFiles, SystemClock, OsRandom>,
+    id: ShardId,
+    mesh: MeshEnd,
+    wakers: Arc<[Waker]>,
+    opened: Rc<RefCell<Vec<NodeLane>>>,
+    metrics: Arc<Metrics>,
+    ring: Arc<uring::ShardCounters>,
+    control: Arc<Control>,
+    context: ShardContext,
+    phase: Phase,
+    closing: bool,
+    publish_at_ms: u64,
+    tick_at_ms: u64,
+}
+
+impl NodeShard {
+    /// Puts a shard together and begins to open its lanes.
+    #[must_use]
+    pub fn start(start: ShardStart, context: &ShardContext) -> Self {
+        // Until all lanes are open, clients wait in the listener's backlog.
+        context.set_admission(Admission::Hold);
+        let placement = start.config.placement;
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        for (id, folder, options) in start.lanes {
+            let (of_task, opened, control) = (context.clone(), Rc::clone(&opened), Arc::clone(&start.control));
+            context.spawner().spawn(Queue::Latency, async move {
+                match open_lane(&of_task, &folder, options).await {
+                    Ok((engine, report)) => {
+                        control.store.fetch_xor(engine.store_id().rotate_left(u32::from(id.0)), Ordering::AcqRel);
+                        control.lanes_open.fetch_add(1, Ordering::AcqRel);
+                        opened.borrow_mut().push(Lane::new(id, placement, engine));
+                        control.tell(Event::LaneOpen(id, report));
+                    }
+                    Err(error) => control.tell(Event::LaneFailed(id, format!("{}: {error:#}", folder.display()))),
+                }
+            });
+        }
+        let id = start.config.id;
+        Self {
+            core: ShardCore::new(start.config, SystemClock, uring::monotonic_us()),
+            id,
+            mesh: start.mesh,
+            wakers: start.wakers,
+            opened,
+            metrics: start.metrics,
+            ring: start.ring,
+            control: start.control,
+            context: context.clone(),
+            phase: Phase::Opening,
+            closing: false,
+            publish_at_ms: 0,
+            tick_at_ms: 0,
+        }
+    }
+}
+
+async fn open_lane(
+    context: &ShardContext,
+    folder: &std::path::Path,
+    options: EngineOptions,
+) -> anyhow::Result<(Engine<NodeFiles, SystemClock, OsRandom>, antiphon_engine::OpenReport)> {
+    let files = context.files(folder)?;
+    let (engine, report) = Engine::open(files, SystemClock, OsRandom, options).await?;
+    let (commits, maintenance) = (engine.clone(), engine.clone());
+    context.spawner().spawn(Queue::Latency, async move { commits.run_commits().await });
+    context.spawner().spawn(Queue::Background, async move { maintenance.run_maintenance().await });
+    Ok((engine, report))
+}
+
+impl NodeShard {
+    /// Follows the node through its life.
+    fn follow(&mut self) {
+        for lane in self.opened.borrow_mut().drain(..) {
+            self.core.add_lane(lane);
+        }
+        let drain = self.control.drain_window_ms_plus_one.load(Ordering::Acquire);
+        match self.phase {
+            Phase::Opening if self.control.serving.load(Ordering::Acquire) => {
+                self.core.set_store(self.control.store.load(Ordering::Acquire));
+                self.context.set_admission(Admission::Open);
+                self.phase = Phase::Serving;
+                self.control.tell(Event::Accepting(self.id));
+            }
+            Phase::Serving if drain > 0 => {
+                self.context.set_admission(Admission::Closed);
+                self.core.drain((drain - 1).min(u64::from(u32::MAX)) as u32);
+                self.phase = Phase::Draining;
+            }
+            Phase::Draining if self.core.is_drained() => {
+                self.phase = Phase::Drained;
+                self.control.tell(Event::Drained(self.id));
+            }
+            _ => {}
+        }
+        if self.control.closing.load(Ordering::Acquire) && !std::mem::replace(&mut self.closing, true) {
+            for lane in self.core.lanes() {
+                let (id, engine, control) = (lane.id(), lane.engine().clone(), Arc::clone(&self.control));
+                self.context.spawner().spawn(Queue::Latency, async move {
+                    let closed = engine.close().await.map_err(|error| error.to_string());
+                    control.tell(Event::LaneClosed(id, closed));
+                });
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        if now_ms >= self.tick_at_ms {
+            self.tick_at_ms = now_ms + TICK_INTERVAL_MS;
+            self.core.lanes().iter().for_each(|lane| lane.engine().tick());
+        }
+    }
+
+    /// Brings the metrics up to date. Each has one writer: this shard.
+    fn publish(&mut self, now_ms: u64) {
+        if now_ms < self.publish_at_ms {
+            return;
+        }
+        self.publish_at_ms = now_ms + PUBLISH_INTERVAL_MS;
+        let counters = self.core.counters();
+        let metrics = Arc::clone(&self.metrics);
+        let shard = metrics.shard(usize::from(self.id.0));
+        shard.connections_accepted.set(counters.accepted);
+        shard.upgrades_refused.set(counters.http_refused);
+        shard.slow_consumers.set(counters.slow_consumers);
+        shard.frames_in.set(counters.frames_in);
+        shard.frames_out.set(counters.frames_out);
+        shard.bytes_in.set(counters.bytes_in);
+        shard.bytes_out.set(counters.bytes_out);
+        shard.deliveries.set(counters.deliveries);
+        shard.connections.set(counters.connections);
+        shard.sessions.set(counters.sessions);
+        shard.protocol_errors.set(counters.protocol_errors);
+        shard.sessions_silent.set(counters.silent);
+        shard.sessions_replaced.set(counters.replaced);
+        shard.mesh_queue_frames.set(counters.mesh_backlog + self.mesh.kept() as u64);
+        shard.mesh_waits.set(self.mesh.waits());
+        for code in ErrorCode::ALL {
+            shard.set_errors(*code, counters.errors[*code as usize]);
+        }
+        shard.ring_enters.set(self.ring.enters.get());
+        shard.ring_completions.set(self.ring.completions.get());
+        shard.ring_buffers_exhausted.set(self.ring.buffers_exhausted.get());
+        shard.ring_buffers_free.set(self.ring.buffers_free_min.get());
+        self.publish_lanes();
+    }
+
+    fn publish_lanes(&mut self) {
+        let metrics = Arc::clone(&self.metrics);
+        let shard = metrics.shard(usize::from(self.id.0));
+        let mut sums = [0_u64; 13];
+        for lane in self.core.lanes_mut() {
+            lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
+            let (status, counters) = (lane.engine().status(), lane.counters());
+            let state = metrics.lane(usize::from(lane.id().0));
+            state.recovered.store(true, Ordering::Relaxed);
+            state.fenced.store(status.fenced.is_some(), Ordering::Relaxed);
+            state.storage_full.store(status.storage_full, Ordering::Relaxed);
+            let figures = [
+                counters.acks,
+                counters.duplicates,
+                status.batches,
+                status.records,
+                status.batch_bytes,
+                status.cache_hits,
+                status.cache_misses,
+                status.compactions,
+                lane.pending() as u64,
+                (status.memtable_bytes + status.memtable_sealed_bytes) as u64,
+                status.cache_bytes as u64,
+                status.segments as u64,
+                status.segment_bytes,
+            ];
+            sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+            shard.log_bytes.set(status.log_bytes_unflushed);
+        }
+        let counters = [
+            &shard.acks,
+            &shard.duplicates,
+            &shard.commits,
+            &shard.commit_records,
+            &shard.commit_bytes,
+            &shard.cache_hits,
+        ]
+        .into_iter()
+        .chain([&shard.cache_misses, &shard.compactions]);
+        counters.zip(&sums[..8]).for_each(|(counter, sum)| counter.set(*sum));
+        let gauges =
+            [&shard.engine_pending, &shard.memtable_bytes, &shard.cache_bytes, &shard.segments, &shard.segment_bytes];
+        gauges.into_iter().zip(&sums[8..]).for_each(|(gauge, sum)| gauge.set(*sum));
+    }
+}
+
+impl Handler for NodeShard {
+    fn accepted(&mut self, connection: ConnectionKey) {
+        self.core.set_now(uring::monotonic_us());
+        self.core.accepted(connection);
+    }
+
+    fn received(&mut self, connection: ConnectionKey, bytes: &mut [u8]) {
+        self.core.set_now(uring::monotonic_us());
+        self.core.received(connection, bytes);
+    }
+
+    fn sent(&mut self, connection: ConnectionKey) {
+        self.core.sent(connection);
+    }
+
+    fn closed(&mut self, connection: ConnectionKey) {
+        self.core.closed(connection);
+    }
+
+    fn turn(&mut self, now_ms: u64) -> Turn {
+        self.core.set_now(uring::monotonic_us());
+        self.follow();
+        self.tick(now_ms);
+        while let Some(message) = self.mesh.pop_delivery() {
+            self.core.delivery(&message);
+        }
+        let mut taken = 0;
+        while taken < REQUESTS_PER_TURN_MAX && self.core.may_take_requests() {
+            let Some(message) = self.mesh.pop_request() else { break };
+            self.core.request(&message);
+            taken += 1;
+        }
+        let mut turn = self.core.turn();
+        turn.more |= taken == REQUESTS_PER_TURN_MAX;
+        let (core, wakers) = (&mut self.core, &self.wakers);
+        let kept = self.mesh.send(|| core.poll_mesh(), |shard| wakers[usize::from(shard.0)].wake());
+        self.core.set_mesh_kept(self.mesh.kept());
+        let retry_at_ms = kept.then_some(now_ms + MESH_RETRY_MS);
+        self.publish(now_ms);
+        // What happened since the last publishing shows within a second, though nothing more may happen.
+        let publish_at_ms = Some(now_ms + TICK_INTERVAL_MS).filter(|_| self.core.counters().connections > 0);
+        turn.wake_at_ms = [turn.wake_at_ms, retry_at_ms, publish_at_ms].into_iter().flatten().min();
+        turn
+    }
+
+    fn poll_command(&mut self) -> Option<Command> {
+        self.core.poll_command()
+    }
+}

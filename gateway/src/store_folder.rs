@@ -1,0 +1,226 @@
+//! The data folder of a node: who owns it, and where what lies in it.
+//!
+//! ```text
+//! DATA/LOCK          exclusive lock of the running node; its text is the owner's process id
+//! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
+//! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
+//! ```
+//!
+//! Invariants: while a [`StoreFolder`] lives, no other process has one of the same folder; the kernel drops the lock when the owner
+//! dies, however it dies. Must not do: look into a lane's folder.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::core::token::SECRET_BYTES_MIN;
+
+/// Why a data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFolderError {
+    /// Stop the other node, or give this one another folder.
+    #[error(
+        "the data folder {folder} is in use by another node (process {owner}); stop it or choose another with --data"
+    )]
+    InUse {
+        /// Which folder.
+        folder: PathBuf,
+        /// The owner's process id, as it wrote it; `unknown` if it hasn't yet.
+        owner: String,
+    },
+    /// Make the path readable and writable, or choose another.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Start with the number of lanes that the folder was made with.
+    #[error("{folder} was made with {found} log lanes and can't be opened with {wanted}; use --lanes {found}")]
+    Lanes {
+        /// Which folder.
+        folder: PathBuf,
+        /// Lanes in it.
+        found: usize,
+        /// Lanes asked for.
+        wanted: usize,
+    },
+    /// Remove the file to have a new key made; tokens signed by the old one end.
+    #[error("{path} is not a development key (64 hexadecimal digits)")]
+    DevKey {
+        /// Which path.
+        path: PathBuf,
+    },
+}
+
+/// A data folder that this process owns.
+#[derive(Debug)]
+pub struct StoreFolder {
+    path: PathBuf,
+    /// Holds the lock; closing it gives the folder up.
+    _lock: File,
+}
+
+impl StoreFolder {
+    /// Makes the folder if it isn't there and takes its lock.
+    pub fn open(path: &Path) -> Result<Self, StoreFolderError> {
+        make_folder(path)?;
+        let lock_path = path.join("LOCK");
+        let at_lock = |source| StoreFolderError::Io { path: lock_path.clone(), source };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        let mut lock = options.open(&lock_path).map_err(at_lock)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreFolderError::InUse { folder: path.to_owned(), owner: owner_of(&mut lock) });
+            }
+            Err(TryLockError::Error(source)) => return Err(at_lock(source)),
+        }
+        let write_owner = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        write_owner(&mut lock).map_err(at_lock)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that the folder has the given number of lanes, or none yet. A conversation's lane follows from their number, so with
+    /// another one it would not be found.
+    pub fn check_lanes(&self, wanted: usize) -> Result<(), StoreFolderError> {
+        let at = |source| StoreFolderError::Io { path: self.path.clone(), source };
+        let mut found = 0;
+        for entry in fs::read_dir(&self.path).map_err(at)? {
+            let name = entry.map_err(at)?.file_name();
+            found += usize::from(name.to_str().is_some_and(|name| name.starts_with("lane-")));
+        }
+        if found == 0 || found == wanted {
+            return Ok(());
+        }
+        Err(StoreFolderError::Lanes { folder: self.path.clone(), found, wanted })
+    }
+
+    /// The folder of a log lane, made if it isn't there.
+    pub fn lane_folder(&self, lane: usize) -> Result<PathBuf, StoreFolderError> {
+        let path = self.path.join(format!("lane-{lane:02}"));
+        make_folder(&path)?;
+        Ok(path)
+    }
+}
+
+/// The secret that signs a folder's development tokens, made if it isn't there. Needs no lock: scripts ask for tokens while the node
+/// runs, and whoever comes first makes the key for all.
+pub fn dev_key(folder: &Path) -> Result<Vec<u8>, StoreFolderError> {
+    make_folder(folder)?;
+    let path = folder.join("dev.key");
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreFolderError::Io { path, source }
+    };
+    if !path.exists() {
+        // A key appears whole or not at all: it is written beside its place and linked into it, which fails if one is there.
+        let draft = folder.join(format!("dev.key.{}", std::process::id()));
+        let mut secret = [0; SECRET_BYTES_MIN];
+        let source = Path::new("/dev/urandom");
+        File::open(source).and_then(|mut file| file.read_exact(&mut secret)).map_err(at(source))?;
+        let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            writeln!(file, "{digits}")?;
+            match fs::hard_link(&draft, &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => fs::remove_file(&draft),
+            }
+        };
+        write().map_err(at(&draft))?;
+    }
+    let text = fs::read_to_string(&path).map_err(at(&path))?;
+    from_hexadecimal(text.trim()).ok_or(StoreFolderError::DevKey { path })
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreFolderError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StoreFolderError::Io { path: path.to_owned(), source })
+}
+
+fn owner_of(lock: &mut File) -> String {
+    let mut text = String::new();
+    // The text is of our own making, but the file may be anything.
+    let read = lock.take(20).read_to_string(&mut text);
+    let owner = text.trim();
+    if read.is_ok() && !owner.is_empty() && owner.bytes().all(|byte| byte.is_ascii_digit()) {
+        owner.to_owned()
+    } else {
+        "unknown".to_owned()
+    }
+}
+
+fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    if text.len() != 2 * SECRET_BYTES_MIN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..SECRET_BYTES_MIN).map(|index| u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("antiphon-store-folder-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_second_owner_is_refused_and_told_the_first() {
+        let path = folder("lock");
+        let first = StoreFolder::open(&path).unwrap();
+        let refused = StoreFolder::open(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        // A longer text of a dead owner leaves nothing behind.
+        fs::write(path.join("LOCK"), "99999999999\n").unwrap();
+        let second = StoreFolder::open(&path).unwrap();
+        assert_eq!(fs::read_to_string(path.join("LOCK")).unwrap(), format!("{}\n", std::process::id()));
+        fs::write(path.join("LOCK"), "nonsense").unwrap();
+        assert!(StoreFolder::open(&path).unwrap_err().to_string().contains("process unknown"));
+        assert_eq!(second.lane_folder(3).unwrap(), path.join("lane-03"));
+        assert!(path.join("lane-03").is_dir());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_is_no_folder_is_named() {
+        let path = folder("file");
+        fs::write(&path, "").unwrap();
+        assert!(StoreFolder::open(&path).unwrap_err().to_string().contains("antiphon-store-folder-file"));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_dev_key_is_made_once_and_private() {
+        let path = folder("key");
+        let key = dev_key(&path).unwrap();
+        assert_eq!(key.len(), SECRET_BYTES_MIN);
+        assert_eq!(dev_key(&path).unwrap(), key);
+        assert_eq!(fs::metadata(path.join("dev.key")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::write(path.join("dev.key"), "short").unwrap();
+        assert!(matches!(dev_key(&path), Err(StoreFolderError::DevKey { .. })));
+        fs::remove_dir_all(&path).unwrap();
+    }
+}

@@ -1,0 +1,81 @@
+//! The `antiphon` command line as a person or a script meets it, short of a running node.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+fn antiphon(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    command.args(arguments).env("ANTIPHON_TIMING_DRAIN_MS", "77").output().unwrap()
+}
+
+fn folder(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("antiphon-command-line-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn config_print_shows_values_with_origins() {
+    let folder = folder("print");
+    let file = folder.join("antiphon.toml");
+    fs::write(&file, "[limits]\nconnections_max = 5\n[auth]\naudience = \"chat\"\nhs256_secret = \"0123456789abcdef0123456789abcdef\"\n")
+        .unwrap();
+    let path = file.to_str().unwrap();
+    let output = antiphon(&["config", "print", "--config", path, "--shards", "3", "--set", "limits.page_items_max=90"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let has = |start: &str, origin: &str| {
+        assert!(printed.lines().any(|line| line.starts_with(start) && line.ends_with(origin)), "{start}: {printed}");
+    };
+    has("connections_max = 5 ", &format!("# {path}:2"));
+    has("shards = 3 ", "# flag --shards");
+    has("page_items_max = 90 ", "# flag --set");
+    has("drain_ms = 77 ", "# env ANTIPHON_TIMING_DRAIN_MS");
+    has("listen = ", "# default");
+    assert!(!printed.contains("0123456789abcdef"));
+    let help = antiphon(&["config", "print", "--help"]);
+    assert!(text(&help.stdout).contains("limits.outbound_bytes_max"));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn every_error_is_listed_and_the_status_says_so() {
+    let folder = folder("errors");
+    let file = folder.join("antiphon.toml");
+    fs::write(&file, "[node]\nshrads = 1\nlisten = 7\n").unwrap();
+    let output = antiphon(&["serve", "--dev", "--config", file.to_str().unwrap(), "--console", "0.0.0.0:1"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    for part in [
+        "3 problems",
+        "antiphon.toml:2: unknown key node.shrads; did you mean node.shards?",
+        "antiphon.toml:3: ",
+        "loopback",
+    ] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert_eq!(antiphon(&["serve", "--config", "/none/antiphon.toml"]).status.code(), Some(1));
+    assert_eq!(antiphon(&["serve"]).status.code(), Some(2));
+    assert_eq!(antiphon(&["serve", "--nonsense"]).status.code(), Some(2));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_script_gets_a_token_without_a_node() {
+    let folder = folder("token");
+    let data = folder.join("data");
+    let token = antiphon(&["token", "--user", "bob", "--device", "phone", "--data", data.to_str().unwrap()]);
+    assert_eq!(text(&token.stdout).trim().split('.').count(), 3, "{}", text(&token.stderr));
+    let bad = antiphon(&["token", "--user", "b b", "--data", data.to_str().unwrap()]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&antiphon(&["version"]).stdout).starts_with("antiphon "));
+    fs::remove_dir_all(folder).unwrap();
+}

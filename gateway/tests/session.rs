@@ -1,0 +1,273 @@
+//! A session driven without any transport and without lanes: what it says, and what it asks of lanes.
+
+use antiphon_gateway::core::{
+    mesh::{LaneFrame, LaneId, MeshConnection},
+    placement::Placement,
+    session::{Action, Authenticate, Environment, Identity, LaneCaughtUp, Session},
+};
+use antiphon_wire::{
+    binary,
+    codec::Encoding,
+    codes::{CloseCode, ErrorCode},
+    frame::{Conversations, ConversationsAnswer, Pong, Request, ResumeOutcome, ServerFrame, Summary},
+    ids::{ConversationId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
+    position::Position,
+};
+
+struct Names;
+
+impl Authenticate for Names {
+    fn authenticate(&self, token: &str, _: TimestampMs) -> Result<Identity, (ErrorCode, String)> {
+        match token {
+            "expired" => Err((ErrorCode::TokenExpired, "it has".into())),
+            "forged" => Err((ErrorCode::Unauthenticated, "it is".into())),
+            user => Ok(Identity {
+                user: UserId::new(user).expect("a user id"),
+                device: None,
+                expires: TimestampMs(u64::MAX),
+            }),
+        }
+    }
+}
+
+fn environment(lanes: u8, positions: &[LanePosition], monotonic_ms: u64) -> Environment<'_> {
+    Environment {
+        now: TimestampMs(1_000_000),
+        monotonic_ms,
+        placement: Placement { shards: 16, lanes },
+        store: 77,
+        lanes_are_busy: false,
+        positions,
+        authenticate: &Names,
+        requests_per_second_max: 10,
+        requests_burst_max: 5,
+        connection: MeshConnection { slot: 3, generation: 1 },
+        session_number: 1,
+    }
+}
+
+fn receive(session: &mut Session, json: &str, environment: &Environment<'_>) -> Vec<Action> {
+    let mut actions = Vec::new();
+    session.receive(json.as_bytes(), None, environment, &mut actions);
+    actions
+}
+
+fn error_code(actions: &[Action]) -> Option<ErrorCode> {
+    actions.iter().find_map(|action| match action {
+        Action::Send { frame: ServerFrame::Error(error), .. } => Some(error.code),
+        _ => None,
+    })
+}
+
+fn nothing_missed() -> LaneCaughtUp {
+    LaneCaughtUp { reset: false, entries: Vec::new(), too_far: Vec::new(), left: Vec::new() }
+}
+
+fn connected(lanes: u8, positions: &[LanePosition]) -> Session {
+    let environment = environment(lanes, positions, 0);
+    let mut session = Session::new(Encoding::Json, &environment);
+    receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    for lane in 0..lanes {
+        session.caught_up(LaneId(lane), nothing_missed(), &environment, &mut Vec::new());
+    }
+    session
+}
+
+#[test]
+fn before_connect_nothing_but_errors_is_said() {
+    let environment = environment(1, &[LanePosition(0)], 0);
+    for (json, code) in [
+        (r#"{"id":1,"ping":{}}"#, ErrorCode::NotConnected),
+        (r#"{"id":1,"dance":{}}"#, ErrorCode::UnknownFrame),
+        (r#"{"id":1,"#, ErrorCode::Malformed),
+        (r#"{"id":1,"connect":{"device":"phone"}}"#, ErrorCode::Unauthenticated),
+        (r#"{"id":1,"connect":{"token":"forged","device":"phone"}}"#, ErrorCode::Unauthenticated),
+        (r#"{"id":1,"connect":{"token":"expired","device":"phone"}}"#, ErrorCode::TokenExpired),
+        (r#"{"id":1,"connect":{"token":"alice"}}"#, ErrorCode::Invalid),
+    ] {
+        let mut session = Session::new(Encoding::Json, &environment);
+        let actions = receive(&mut session, json, &environment);
+        assert_eq!(error_code(&actions), Some(code), "{json}");
+        assert_eq!(session.user(), None, "{json}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::ToLane { .. })), "{json}");
+        let ended = actions.iter().any(|action| matches!(action, Action::End { .. }));
+        assert_eq!(ended, matches!(code, ErrorCode::Unauthenticated | ErrorCode::TokenExpired), "{json}");
+    }
+}
+
+#[test]
+fn an_expired_token_is_told_from_a_bad_one_by_the_close_code() {
+    let environment = environment(1, &[LanePosition(0)], 0);
+    let mut session = Session::new(Encoding::Json, &environment);
+    let actions = receive(&mut session, r#"{"id":1,"connect":{"token":"expired","device":"d"}}"#, &environment);
+    assert_eq!(actions.last(), Some(&Action::End { code: CloseCode::TokenExpired }));
+}
+
+#[test]
+fn connect_welcomes_and_attaches_to_every_lane() {
+    let positions = [LanePosition(5), LanePosition(9)];
+    let environment = environment(2, &positions, 0);
+    let mut session = Session::new(Encoding::Json, &environment);
+    let actions = receive(&mut session, r#"{"id":7,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    let Action::Send { id: Some(RequestId(7)), frame: ServerFrame::Welcome(welcome) } = &actions[0] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((welcome.user.as_str(), welcome.resume), ("alice", ResumeOutcome::Fresh));
+    let attached = |action: &Action| match action {
+        Action::ToLane { lane, frame: LaneFrame::Attach { since: None, .. } } => Some(lane.0),
+        _ => None,
+    };
+    assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [0, 1]);
+    let mut actions = Vec::new();
+    session.caught_up(LaneId(1), nothing_missed(), &environment, &mut actions);
+    assert_eq!(actions, [], "half of it is not all of it");
+    assert!(session.is_live(LaneId(1)) && !session.is_live(LaneId(0)));
+    session.caught_up(LaneId(0), nothing_missed(), &environment, &mut actions);
+    let [Action::Send { id: None, frame: ServerFrame::CaughtUp(caught_up) }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    let position = Position::from_bytes(&caught_up.position.0).expect("a position");
+    assert_eq!(position, Position { store: 77, lanes: positions.to_vec() });
+}
+
+#[test]
+fn a_resume_goes_to_the_lanes_and_a_foreign_position_resets() {
+    let positions = [LanePosition(5), LanePosition(9)];
+    let environment = environment(2, &positions, 0);
+    let text =
+        |store, lanes: &[u64]| Position { store, lanes: lanes.iter().copied().map(LanePosition).collect() }.to_text();
+    for (position, outcome, since) in [
+        (text(77, &[3, 4]), ResumeOutcome::Resuming, Some(3)),
+        (text(78, &[3, 4]), ResumeOutcome::Reset, None),
+        (text(77, &[3]), ResumeOutcome::Reset, None),
+        ("AAAA".into(), ResumeOutcome::Reset, None),
+    ] {
+        let mut session = Session::new(Encoding::Json, &environment);
+        let json = format!(r#"{{"id":1,"connect":{{"token":"a","device":"d","resume":{{"position":"{position}"}}}}}}"#);
+        let actions = receive(&mut session, &json, &environment);
+        let Action::Send { frame: ServerFrame::Welcome(welcome), .. } = &actions[0] else { panic!("{actions:?}") };
+        assert_eq!(welcome.resume, outcome, "{position}");
+        let Action::ToLane { frame: LaneFrame::Attach { since: found, .. }, .. } = &actions[1] else { panic!() };
+        assert_eq!(*found, since.map(LanePosition), "{position}");
+    }
+}
+
+#[test]
+fn a_ping_has_a_position_once_all_lanes_are_live() {
+    let positions = [LanePosition(5)];
+    let environment = environment(1, &positions, 0);
+    let mut session = connected(1, &positions);
+    let actions = receive(&mut session, r#"{"id":2,"ping":{}}"#, &environment);
+    let [Action::Send { frame: ServerFrame::Pong(Pong { position: Some(_), .. }), .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(receive(&mut session, r#"{"ping":{}}"#, &environment), [], "without an id there is no answer");
+}
+
+#[test]
+fn the_token_bucket_refuses_and_refills() {
+    let positions = [LanePosition(0)];
+    let mut session = connected(1, &positions);
+    let now = environment(1, &positions, 0);
+    // The burst is five, and connect took one of them.
+    for _ in 0..4 {
+        assert_eq!(error_code(&receive(&mut session, r#"{"id":2,"ping":{}}"#, &now)), None);
+    }
+    let actions = receive(&mut session, r#"{"id":3,"ping":{}}"#, &now);
+    let [Action::Send { id: Some(RequestId(3)), frame: ServerFrame::Error(error) }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((error.code, error.retry_after_ms), (ErrorCode::RateLimited, Some(100)));
+    let later = environment(1, &positions, 100);
+    assert_eq!(error_code(&receive(&mut session, r#"{"id":4,"ping":{}}"#, &later)), None);
+    assert_eq!(error_code(&receive(&mut session, r#"{"id":5,"ping":{}}"#, &later)), Some(ErrorCode::RateLimited));
+}
+
+#[test]
+fn a_request_goes_to_its_conversations_lane_in_its_binary_form() {
+    let positions = [LanePosition(0); 4];
+    let environment = environment(4, &positions, 0);
+    let mut session = connected(4, &positions);
+    let (alice, bob) = (UserId::new("alice").expect("an id"), UserId::new("bob").expect("an id"));
+    let lane_expected = environment.placement.lane_of(ConversationId::direct(&alice, &bob));
+    let actions = receive(&mut session, r#"{"id":2,"create":{"direct":"bob"}}"#, &environment);
+    let [Action::ToLane { lane, frame: LaneFrame::Request { gather: 0, frame, user, .. } }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((*lane, user), (lane_expected, &alice));
+    assert!(matches!(binary::decode_request(frame), Ok((Some(RequestId(2)), Request::Create(_)))));
+    let actions = receive(&mut session, r#"{"id":3,"create":{"direct":"alice"}}"#, &environment);
+    assert_eq!(error_code(&actions), Some(ErrorCode::Invalid), "nobody talks to themselves");
+}
+
+#[test]
+fn a_request_without_an_id_hears_of_its_failure_only() {
+    let positions = [LanePosition(0)];
+    let mut session = connected(1, &positions);
+    let mut actions = Vec::new();
+    let pong = ServerFrame::Pong(Pong { time_ms: TimestampMs(1), position: None });
+    session.reply(0, binary::encode_server(None, &pong), &mut actions);
+    assert_eq!(actions, []);
+    session.reply(0, binary::encode_server(Some(RequestId(1)), &pong), &mut actions);
+    assert_eq!(actions.len(), 1);
+}
+
+#[test]
+fn a_list_is_gathered_from_all_lanes_in_order() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let mut session = connected(2, &positions);
+    let actions = receive(&mut session, r#"{"id":9,"conversations":{"limit":3}}"#, &environment);
+    let gather_of = |action: &Action| match action {
+        Action::ToLane { frame: LaneFrame::Request { gather, frame, .. }, .. } => {
+            let (_, request) = binary::decode_request(frame).expect("a request");
+            assert_eq!(request, Request::Conversations(Conversations { after: None, limit: Some(3) }));
+            *gather
+        }
+        other => panic!("{other:?}"),
+    };
+    let gathers: Vec<_> = actions.iter().map(gather_of).collect();
+    assert_eq!(gathers.len(), 2);
+    let part = |ids: &[u8]| {
+        let conversations = ids.iter().map(|id| summary(*id)).collect();
+        let answer = ConversationsAnswer { conversations, next: None };
+        binary::encode_server(Some(RequestId(1)), &ServerFrame::ConversationsAnswer(answer))
+    };
+    let mut actions = Vec::new();
+    session.reply(gathers[0], part(&[1, 4, 6]), &mut actions);
+    assert_eq!(actions, []);
+    session.reply(gathers[1], part(&[2, 3]), &mut actions);
+    let [Action::Send { id: Some(RequestId(9)), frame: ServerFrame::ConversationsAnswer(page) }] = actions.as_slice()
+    else {
+        panic!("{actions:?}");
+    };
+    let ids: Vec<_> = page.conversations.iter().map(|summary| summary.conversation.0[0]).collect();
+    assert_eq!((ids, page.next), (vec![1, 2, 3], Some(ConversationId([3; 16]))));
+}
+
+#[test]
+fn a_closed_session_detaches_from_every_lane_once() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let mut session = connected(2, &positions);
+    let mut actions = Vec::new();
+    session.detach(&environment, &mut actions);
+    session.detach(&environment, &mut actions);
+    assert_eq!(actions.len(), 2);
+    assert!(actions.iter().all(|action| matches!(action, Action::ToLane { frame: LaneFrame::Detach { .. }, .. })));
+}
+
+fn summary(id: u8) -> Summary {
+    Summary {
+        conversation: ConversationId([id; 16]),
+        epoch: Epoch(1),
+        direct: None,
+        title: String::new(),
+        last_sequence: Sequence(1),
+        last_time_ms: TimestampMs(1),
+        members: 2,
+        read: Sequence(0),
+        unread: 0,
+        last: None,
+    }
+}

@@ -1,0 +1,128 @@
+//! What a client thread measures: histograms over the run, and a sample for each second.
+//!
+//! All latencies are in microseconds, at three significant digits (HdrHistogram), up to ten minutes; what takes longer counts as
+//! ten minutes. The samples of a second have two digits and are merged and dropped as soon as the second is over.
+
+use hdrhistogram::Histogram;
+
+use crate::clock::Nanoseconds;
+
+/// Ten minutes.
+const LATENCY_US_MAX: u64 = 600_000_000;
+
+/// Latencies over the whole run.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    /// From a message's intended time to its acknowledgement.
+    pub send_to_ack: Histogram<u64>,
+    /// From a message's intended time to its arrival at each member but its sender.
+    pub send_to_deliver: Histogram<u64>,
+    /// From the start of the first attempt to connect to `welcome`.
+    pub connect: Histogram<u64>,
+    /// From the loss of a connection to `caught_up` on the next one.
+    pub resume: Histogram<u64>,
+    /// From a message's intended time to when the generator handed it to the kernel.
+    pub late: Histogram<u64>,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = || histogram(3);
+        Self {
+            send_to_ack: histogram(),
+            send_to_deliver: histogram(),
+            connect: histogram(),
+            resume: histogram(),
+            late: histogram(),
+        }
+    }
+}
+
+impl Latencies {
+    /// Adds another thread's, exactly.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.send_to_ack, &other.send_to_ack),
+            (&mut self.send_to_deliver, &other.send_to_deliver),
+            (&mut self.connect, &other.connect),
+            (&mut self.resume, &other.resume),
+            (&mut self.late, &other.late),
+        ] {
+            mine.add(theirs).expect("all have the same bounds");
+        }
+    }
+}
+
+/// What happened in one second of the load phase, counted from its start.
+#[derive(Debug, Clone)]
+pub struct Second {
+    /// 0 for the first second, with the warm-up.
+    pub index: u64,
+    /// Messages intended for this second.
+    pub offered: u64,
+    /// Acknowledgements that came.
+    pub acked: u64,
+    /// Deliveries that came.
+    pub delivered: u64,
+    /// Latency of these acknowledgements.
+    pub send_to_ack: Histogram<u64>,
+    /// Latency of these deliveries.
+    pub send_to_deliver: Histogram<u64>,
+}
+
+impl Second {
+    /// An empty one.
+    #[must_use]
+    pub fn new(index: u64) -> Self {
+        Self { index, offered: 0, acked: 0, delivered: 0, send_to_ack: histogram(2), send_to_deliver: histogram(2) }
+    }
+
+    /// Adds another thread's sample of the same second.
+    pub fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.acked += other.acked;
+        self.delivered += other.delivered;
+        self.send_to_ack.add(&other.send_to_ack).expect("all have the same bounds");
+        self.send_to_deliver.add(&other.send_to_deliver).expect("all have the same bounds");
+    }
+
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.offered + self.acked + self.delivered == 0
+    }
+}
+
+/// Records a span of the run's clock.
+pub fn record(histogram: &mut Histogram<u64>, from_ns: Nanoseconds, to_ns: Nanoseconds) {
+    histogram.saturating_record((to_ns.saturating_sub(from_ns) / 1_000).max(1));
+}
+
+fn histogram(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, digits).expect("the bounds are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_microseconds_and_never_zero_or_beyond_the_bounds() {
+        let mut histogram = histogram(3);
+        record(&mut histogram, 5_000_000, 7_500_000);
+        record(&mut histogram, 9, 3);
+        record(&mut histogram, 0, u64::MAX);
+        assert_eq!((histogram.len(), histogram.min()), (3, 1));
+        assert!((2_498..=2_502).contains(&histogram.value_at_quantile(0.5)));
+        assert!(histogram.max() >= LATENCY_US_MAX);
+    }
+
+    #[test]
+    fn threads_merge_exactly() {
+        let (mut one, mut other) = (Latencies::default(), Latencies::default());
+        record(&mut one.late, 0, 1_000_000);
+        record(&mut other.late, 0, 2_000_000);
+        one.add(&other);
+        assert_eq!(one.late.len(), 2);
+    }
+}

@@ -1,0 +1,182 @@
+//! What the run tells its client threads, and what they tell it while they work. Plain numbers that may be a moment old; results
+//! come at the end, whole.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+use crate::clock::Nanoseconds;
+
+/// What client threads are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Wait: others are not ready.
+    Hold,
+    /// Establish all connections.
+    Connect,
+    /// Make the groups.
+    Groups,
+    /// Send as planned, from the announced time on. Without groups: be idle.
+    Load,
+    /// Send nothing new; wait for what is on its way.
+    Drain,
+    /// End.
+    Stop,
+}
+
+/// From the run to its threads.
+#[derive(Debug, Default)]
+pub struct Control {
+    phase: AtomicU8,
+    load_start_ns: AtomicU64,
+    failure: Mutex<Option<String>>,
+}
+
+impl Control {
+    /// The present phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Hold,
+            1 => Phase::Connect,
+            2 => Phase::Groups,
+            3 => Phase::Load,
+            4 => Phase::Drain,
+            _ => Phase::Stop,
+        }
+    }
+
+    /// Goes on to a phase.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Goes on to the load, which begins at a time in the near future.
+    pub fn start_load(&self, start_ns: Nanoseconds) {
+        self.load_start_ns.store(start_ns, Ordering::Relaxed);
+        self.set_phase(Phase::Load);
+    }
+
+    /// When the load begins.
+    #[must_use]
+    pub fn load_start_ns(&self) -> Nanoseconds {
+        self.load_start_ns.load(Ordering::Relaxed)
+    }
+
+    /// Something that makes the run pointless; the first one counts.
+    pub fn fail(&self, text: String) {
+        self.failure.lock().expect("nobody panics while holding it").get_or_insert(text);
+    }
+
+    /// What made the run pointless.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().expect("nobody panics while holding it").clone()
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One thread's counts, written by it alone.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// Counts of one moment, of one thread or all.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// The present values.
+            #[must_use]
+            pub fn read(&self) -> Counts {
+                Counts { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl Counts {
+            /// Adds another thread's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// 1 as soon as the thread has made its ring.
+    ready,
+    /// Connections that were welcomed at least once.
+    established,
+    /// Connections that are welcome now.
+    up,
+    /// Established connections that ended, for whatever reason.
+    lost,
+    /// Sessions that came back after a loss.
+    resumed,
+    /// Attempts that did not lead to a welcome.
+    failed_attempts,
+    /// Resumes that the server answered by `reset`.
+    resets,
+    /// Conversations that the server left to be paged.
+    too_far,
+    /// Groups that are ready.
+    groups,
+    /// Messages whose time has come.
+    offered,
+    /// Messages acknowledged.
+    acked,
+    /// Acknowledgements that say that it was a retry.
+    acked_again,
+    /// Messages that the server refused for good.
+    rejected,
+    /// Sends repeated, or only then possible, after a reconnect or a temporary refusal.
+    retried,
+    /// Deliveries to others than the sender.
+    delivered,
+    /// Deliveries back to the sender.
+    returned,
+    /// Messages on their way to their acknowledgement.
+    unacked,
+    /// Deliveries of acknowledged messages on their way.
+    undelivered,
+    /// Violations so far, without gaps and losses.
+    violations,
+    /// Frames that could not be read, or that did not belong there.
+    protocol_errors,
+    /// Messages intended for the measured part.
+    measured_offered,
+    /// Acknowledgements that came in the measured part.
+    measured_acked,
+    /// Deliveries that came in the measured part.
+    measured_delivered,
+}
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, amount: u64) {
+        // One writer: no read-modify-write is needed.
+        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Takes one away.
+    pub fn decrement(&self) {
+        self.0.store(self.get().saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Replaces.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

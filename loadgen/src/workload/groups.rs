@@ -1,0 +1,128 @@
+//! The setup between connecting and the load: one member of each group creates it. Measured by nobody.
+
+use antiphon_wire::{
+    frame::{Create, CreateGroup, ErrorFrame, Members, MembersAction, Request},
+    ids::{ConversationId, Sequence},
+    limits::MEMBERS_PER_REQUEST_MAX,
+};
+
+use super::{
+    connections::State,
+    plan::{Plan, RequestKind, Share},
+    worker::{Worker, request},
+};
+use crate::{
+    clock::{MILLISECOND_NS, Nanoseconds},
+    driver::Links,
+};
+
+/// Groups of a thread that are being made at once.
+const GROUPS_IN_FLIGHT_MAX: u32 = 64;
+
+/// Wait before a temporary failure is tried again, if the server names none.
+const RETRY_MS: u32 = 100;
+
+/// Where the setup stands.
+#[derive(Debug)]
+pub(super) struct Groups {
+    count: u32,
+    next: u32,
+    in_flight: u32,
+    /// Members beyond the creator that each group has already.
+    added: Vec<u32>,
+    retries: Vec<(Nanoseconds, u32)>,
+}
+
+impl Groups {
+    pub(super) fn new(count: u32) -> Self {
+        Self { count, next: 0, in_flight: 0, added: vec![0; count as usize], retries: Vec::new() }
+    }
+}
+
+/// The id that a group will have.
+pub(super) fn conversation_id(plan: &Plan, share: Share, group: u32) -> ConversationId {
+    let creator = plan.user(share.first + group * plan.group_size);
+    ConversationId::group(&creator, plan.request_key(RequestKind::Group, share.thread, group))
+}
+
+impl Worker {
+    /// Asks for the next groups, and again for those that failed for a while.
+    pub(super) fn groups_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        let (due, later) =
+            std::mem::take(&mut self.groups.retries).into_iter().partition(|&(due_ns, _)| due_ns <= now_ns);
+        self.groups.retries = later;
+        let due: Vec<(Nanoseconds, u32)> = due;
+        for (_, group) in due {
+            self.ask_for_group(links, group, now_ns);
+        }
+        while self.groups.in_flight < GROUPS_IN_FLIGHT_MAX && self.groups.next < self.groups.count {
+            let group = self.groups.next;
+            self.groups.next += 1;
+            self.groups.in_flight += 1;
+            self.ask_for_group(links, group, now_ns);
+        }
+    }
+
+    /// Creates the group, or adds the next members to it.
+    fn ask_for_group(&mut self, links: &mut Links, group: u32, now_ns: Nanoseconds) {
+        let members = self.checker.members_of(group);
+        let creator = members.start;
+        if self.connections.list[creator as usize].state != State::Up {
+            return self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+        }
+        let added = self.groups.added[group as usize];
+        let from = self.share.first + creator + 1 + added;
+        // A creation names its creator too, and may be counted with it.
+        let to = (from + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(self.share.first + members.end);
+        let users = self.plan.users(from..to);
+        let ask = if added == 0 {
+            let key = self.plan.request_key(RequestKind::Group, self.share.thread, group);
+            Request::Create(Create::Group(CreateGroup { key, title: format!("load {group}"), members: users }))
+        } else {
+            let conversation = self.conversations[group as usize];
+            Request::Members(Members { conversation, action: MembersAction::Add(users) })
+        };
+        self.write(links, creator, request::GROUP, &ask);
+    }
+
+    /// The group was created, or members were added.
+    pub(super) fn group_answered(&mut self, links: &mut Links, slot: u32, sequence: Sequence, now_ns: Nanoseconds) {
+        let group = self.checker.conversation_of(slot);
+        if self.checker.is_started(group) {
+            return;
+        }
+        let others = self.checker.members_of(group).len() as u32 - 1;
+        let added = &mut self.groups.added[group as usize];
+        *added = (*added + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(others);
+        if *added < others {
+            return self.ask_for_group(links, group, now_ns);
+        }
+        self.checker.start(group, sequence.0);
+        self.groups.in_flight -= 1;
+        self.counters.groups.add(1);
+        self.groups_due(links, now_ns);
+    }
+
+    /// The server refused.
+    pub(super) fn group_failed(&mut self, slot: u32, error: &ErrorFrame, now_ns: Nanoseconds) {
+        if !error.code.temporary() {
+            return self.control.fail(format!("can't create a group: {}: {}", error.code.name(), error.text));
+        }
+        let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
+        let group = self.checker.conversation_of(slot);
+        self.groups.retries.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, group));
+    }
+
+    /// A creator's connection was lost: its request may have been, too. Asking twice finds the same group.
+    pub(super) fn group_connection_lost(&mut self, slot: u32, now_ns: Nanoseconds) {
+        let group = self.checker.conversation_of(slot);
+        if group >= self.groups.count {
+            return;
+        }
+        let is_creator = self.checker.members_of(group).start == slot;
+        let asked = group < self.groups.next && !self.checker.is_started(group);
+        if is_creator && asked && !self.groups.retries.iter().any(|&(_, retry)| retry == group) {
+            self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What client threads do: [`worker`] is one of them, in parts: [`connections`] come and come back, [`groups`] are made,
+//! [`sending`] follows the plan of arrivals, [`receiving`] looks at every frame.
+//!
+//! A thread owns whole groups, so that whatever is to be compared (a send, its acknowledgement, its deliveries) is seen by one
+//! thread and nothing is shared. The client here is not `wire::session`: that machine puts things in order and drops duplicates
+//! before an application sees them, and a generator that measures a node has to see what the node really sent. It reconnects,
+//! resumes and retries by the same rules.
+
+pub mod connections;
+pub mod content;
+pub mod control;
+pub mod groups;
+pub mod pending;
+pub mod plan;
+pub mod receiving;
+pub mod sending;
+pub mod worker;

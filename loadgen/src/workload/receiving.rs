@@ -1,0 +1,258 @@
+//! Every byte that the server sends: whole WebSocket messages, whole frames, each to its place.
+
+use antiphon_wire::{
+    codec::Encoding,
+    frame::{
+        ArchivedEntry, ArchivedEntryKind, ContentView, EntryBytes, ErrorFrame, History, HistoryAnswer, Request,
+        ResumeOutcome, ServerFrame, TooFar, view_content,
+    },
+    ids::{Epoch, RequestId, Sequence},
+    limits::{PAGE_ITEMS_MAX, SERVER_FRAME_BYTES_MAX},
+};
+
+use super::{
+    connections::State,
+    content::Stamp,
+    worker::{Worker, request},
+};
+use crate::{
+    checker::{Identity, Path, Verdict},
+    clock::Nanoseconds,
+    driver::{Handler, Links},
+    measure::record,
+    websocket::{self, Opcode, WebSocketError},
+};
+
+impl Handler for Worker {
+    fn connected(&mut self, links: &mut Links, slot: u32) {
+        self.upgrade(links, slot);
+    }
+
+    fn received(&mut self, links: &mut Links, slot: u32, bytes: &[u8]) {
+        let partial = self.connections.list[slot as usize].partial.take();
+        let joined = partial.map(|mut partial| {
+            partial.extend(bytes);
+            partial
+        });
+        let input = joined.as_ref().map_or(bytes, |joined| joined.as_slice());
+        match self.read(links, slot, input) {
+            Ok([]) => {}
+            Ok(rest) => {
+                let rest = Box::new(rest.to_vec());
+                self.connections.list[slot as usize].partial = Some(rest);
+            }
+            Err(error) => {
+                self.counters.protocol_errors.add(1);
+                self.note_error(error.to_string());
+                links.close(slot);
+            }
+        }
+    }
+
+    fn closed(&mut self, _links: &mut Links, slot: u32, errno: i32) {
+        let now_ns = self.clock.now_ns();
+        if errno != 0 {
+            self.note_error(std::io::Error::from_raw_os_error(errno).to_string());
+        }
+        self.group_connection_lost(slot, now_ns);
+        self.disconnected(slot, now_ns);
+    }
+}
+
+impl Worker {
+    /// Takes all that is whole; the rest is returned.
+    fn read<'a>(&mut self, links: &mut Links, slot: u32, mut input: &'a [u8]) -> Result<&'a [u8], WebSocketError> {
+        if self.connections.list[slot as usize].state == State::Upgrading {
+            let key = self.upgrade_key(slot);
+            let Some(taken) = websocket::read_upgrade(input, &key, self.plan.encoding.subprotocol())? else {
+                return Ok(input);
+            };
+            input = &input[taken..];
+            self.greet(links, slot);
+        }
+        while let Some(frame) = websocket::read_frame(input, SERVER_FRAME_BYTES_MAX)? {
+            input = &input[frame.bytes..];
+            match (frame.opcode, self.plan.encoding) {
+                (Opcode::Text, Encoding::Json) | (Opcode::Binary, Encoding::Rkyv) => {
+                    self.message(links, slot, frame.payload)?
+                }
+                (Opcode::Text | Opcode::Binary, _) => {
+                    return Err(WebSocketError::Frame("a message of the other encoding"));
+                }
+                (Opcode::Ping, _) => {
+                    let mask = (self.random.next_u64() as u32).to_le_bytes();
+                    websocket::write_frame(links.write(slot), Opcode::Pong, frame.payload, mask);
+                }
+                (Opcode::Pong, _) => {}
+                (Opcode::Close, _) => {
+                    self.note_close(frame.payload);
+                    links.close(slot);
+                    return Ok(&[]);
+                }
+            }
+        }
+        Ok(input)
+    }
+
+    fn note_close(&mut self, payload: &[u8]) {
+        if let [high, low, reason @ ..] = payload {
+            let code = u16::from_be_bytes([*high, *low]);
+            self.note_error(format!("closed by the server: {code} {}", String::from_utf8_lossy(reason)));
+        }
+    }
+
+    fn message(&mut self, links: &mut Links, slot: u32, payload: &[u8]) -> Result<(), WebSocketError> {
+        let now_ns = self.clock.now_ns();
+        let (id, frame) = match self.plan.encoding.decode_server(payload) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.counters.protocol_errors.add(1);
+                self.note_error(format!("a frame that can't be read: {error}"));
+                return Ok(());
+            }
+        };
+        match (frame, id) {
+            (ServerFrame::Message(entry), None) => self.entry(slot, &entry, Path::Pushed, now_ns),
+            (ServerFrame::Ack(ack), Some(id)) => self.acked(slot, id, &ack, now_ns),
+            (ServerFrame::Pong(pong), Some(_)) => self.keep_position(slot, pong.position.map(|position| position.0)),
+            (ServerFrame::Welcome(welcome), Some(request::CONNECT))
+                if self.connections.list[slot as usize].state == State::Greeting =>
+            {
+                if welcome.resume == ResumeOutcome::Reset {
+                    self.counters.resets.add(1);
+                }
+                self.welcomed(slot, welcome.heartbeat_interval_ms, now_ns);
+                self.send_pending(links, slot);
+            }
+            (ServerFrame::CaughtUp(caught_up), None) => self.caught_up(slot, caught_up.position.0, now_ns),
+            (ServerFrame::Created(created), Some(request::GROUP)) => {
+                let group = self.checker.conversation_of(slot);
+                if self.conversations.get(group as usize) != Some(&created.conversation) {
+                    self.control.fail("the server gave a group another id than its creator and key make".to_owned());
+                }
+                self.connections.epochs.insert(group, created.epoch);
+                self.group_answered(links, slot, created.sequence, now_ns);
+            }
+            (ServerFrame::MembersAnswer(answer), Some(request::GROUP)) => {
+                self.group_answered(links, slot, answer.sequence.unwrap_or_default(), now_ns);
+            }
+            (ServerFrame::HistoryAnswer(page), Some(request::HISTORY)) => self.page(links, slot, &page, now_ns),
+            (ServerFrame::TooFar(too_far), None) => self.too_far(links, slot, &too_far),
+            (ServerFrame::Error(error), id) => self.error(links, slot, id, &error, now_ns),
+            (ServerFrame::Goodbye(goodbye), None) => {
+                self.note_error(format!("goodbye: {} {}", goodbye.code, goodbye.reason));
+                if let Some(hint_ms) = goodbye.reconnect_after_ms {
+                    self.connections.hints_ms.insert(slot, hint_ms);
+                }
+            }
+            (ServerFrame::Receipt(_), None) => {}
+            (other, _) => {
+                self.counters.protocol_errors.add(1);
+                let other = format!("{other:?}");
+                self.note_error(format!("unexpected: {}", other.split(['(', '{']).next().unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_position(&mut self, slot: u32, position: Option<Vec<u8>>) {
+        if let Some(position) = position {
+            self.connections.list[slot as usize].position = Some(position.into());
+        }
+    }
+
+    fn caught_up(&mut self, slot: u32, position: Vec<u8>, now_ns: Nanoseconds) {
+        self.keep_position(slot, Some(position));
+        let connection = &mut self.connections.list[slot as usize];
+        if std::mem::take(&mut connection.resuming) {
+            record(&mut self.latencies.resume, connection.since_ns, now_ns);
+            self.counters.resumed.add(1);
+        }
+    }
+
+    fn entry(&mut self, slot: u32, entry: &EntryBytes, path: Path, now_ns: Nanoseconds) {
+        let Ok(entry) = entry.view() else {
+            self.counters.protocol_errors.add(1);
+            return self.note_error("an entry that can't be read".to_owned());
+        };
+        let group = self.checker.conversation_of(slot);
+        if self.conversations.get(group as usize).is_none_or(|conversation| conversation.0 != entry.conversation.0) {
+            return self.checker.foreign();
+        }
+        self.connections.epochs.entry(group).or_insert(Epoch(entry.epoch.0.into()));
+        let stamp = self.stamp(entry);
+        let identity = stamp.map_or(Identity::Other, |stamp| stamp.identity());
+        let verdict = self.checker.received(slot, entry.sequence.0.into(), identity, path);
+        let Some(stamp) = stamp.filter(|_| verdict == Verdict::First) else {
+            return;
+        };
+        if stamp.sender == slot {
+            return self.counters.returned.add(1);
+        }
+        self.counters.delivered.add(1);
+        self.second.delivered += 1;
+        record(&mut self.second.send_to_deliver, stamp.intended_ns, now_ns);
+        if self.measured.contains(&stamp.intended_ns) {
+            record(&mut self.latencies.send_to_deliver, stamp.intended_ns, now_ns);
+        }
+        if self.measured.contains(&now_ns) {
+            self.counters.measured_delivered.add(1);
+        }
+    }
+
+    fn stamp(&self, entry: &ArchivedEntry) -> Option<Stamp> {
+        if !matches!(entry.kind, ArchivedEntryKind::Message) {
+            return None;
+        }
+        let Ok(ContentView::Text(text)) = view_content(&entry.body) else {
+            return None;
+        };
+        Stamp::from_text(text).filter(|stamp| stamp.nonce == self.plan.nonce)
+    }
+
+    fn too_far(&mut self, links: &mut Links, slot: u32, too_far: &TooFar) {
+        self.counters.too_far.add(1);
+        let from = Sequence(self.checker.contiguous(slot));
+        self.checker.announced(slot, too_far.last.0);
+        self.ask_history(links, slot, from);
+    }
+
+    fn ask_history(&mut self, links: &mut Links, slot: u32, after: Sequence) {
+        let Some(&conversation) = self.conversations.get(self.checker.conversation_of(slot) as usize) else {
+            return;
+        };
+        let history =
+            History { conversation, before: None, after: Some(after), around: None, limit: Some(PAGE_ITEMS_MAX) };
+        self.write(links, slot, request::HISTORY, &Request::History(history));
+    }
+
+    /// Pages until nothing is missing, or a page brings nothing more.
+    fn page(&mut self, links: &mut Links, slot: u32, page: &HistoryAnswer, now_ns: Nanoseconds) {
+        let before = self.checker.contiguous(slot);
+        for entry in &page.entries {
+            self.entry(slot, entry, Path::Paged, now_ns);
+        }
+        let contiguous = self.checker.contiguous(slot);
+        if contiguous > before && contiguous < page.last.0 {
+            self.ask_history(links, slot, Sequence(contiguous));
+        }
+    }
+
+    fn error(&mut self, links: &mut Links, slot: u32, id: Option<RequestId>, error: &ErrorFrame, now_ns: Nanoseconds) {
+        self.note_error(format!("{}: {}", error.code.name(), error.text));
+        match id {
+            Some(request::CONNECT) if !error.code.temporary() => {
+                self.control.fail(format!("the server refused a session: {}: {}", error.code.name(), error.text));
+            }
+            Some(request::CONNECT) => {
+                if let Some(hint_ms) = error.retry_after_ms {
+                    self.connections.hints_ms.insert(slot, hint_ms);
+                }
+                links.close(slot);
+            }
+            Some(request::GROUP) => self.group_failed(slot, error, now_ns),
+            Some(request::PING | request::HISTORY) | None => {}
+            Some(id) => self.send_failed(slot, id, error, now_ns),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Messages: sent when the plan says, repeated after a reconnect or a temporary refusal, measured when acknowledged.
+
+use antiphon_wire::{
+    frame::{Ack, Content, ErrorFrame, Request, Send},
+    ids::RequestId,
+};
+
+use super::{connections::State, content::Stamp, pending::Message, plan::RequestKind, worker::Worker};
+use crate::{
+    clock::{MILLISECOND_NS, Nanoseconds},
+    driver::Links,
+    measure::record,
+};
+
+/// Sends between two looks at what has come, so that neither starves the other.
+const SENDS_PER_TICK_MAX: usize = 256;
+
+/// Wait before a temporary refusal is tried again, if the server names none.
+const RETRY_MS: u32 = 100;
+
+impl Worker {
+    /// Sends what the plan has due.
+    pub(super) fn sends_due(&mut self, links: &mut Links) {
+        for _ in 0..SENDS_PER_TICK_MAX {
+            // The clock is read anew each time: the lateness of the last of many is that of the last.
+            let now_ns = self.clock.now_ns();
+            let Some(intended_ns) = self.arrivals.as_mut().and_then(|arrivals| arrivals.take_due(now_ns)) else {
+                return;
+            };
+            let sender = self.random.below(u64::from(self.share.count)) as u32;
+            let number = self.next_number;
+            self.next_number = number.wrapping_add(1);
+            self.checker.sending(number);
+            let message = Message { sender, number, intended_ns };
+            let head = &mut self.connections.list[sender as usize].pending;
+            let place = self.pending.add(head, message);
+            self.counters.offered.add(1);
+            self.second.offered += 1;
+            if self.measured.contains(&intended_ns) {
+                self.counters.measured_offered.add(1);
+                record(&mut self.latencies.late, intended_ns, now_ns);
+            }
+            self.send(links, place, message);
+        }
+    }
+
+    fn send(&mut self, links: &mut Links, place: u32, message: Message) {
+        if self.connections.list[message.sender as usize].state != State::Up {
+            // It is sent when the connection is back; its latency counts all the same.
+            return;
+        }
+        let Message { sender, number, intended_ns } = message;
+        let stamp = Stamp { nonce: self.plan.nonce, sender, number, intended_ns };
+        let send = Send {
+            conversation: self.conversations[self.checker.conversation_of(sender) as usize],
+            client_message_id: self.plan.request_key(RequestKind::Message, self.share.thread, number),
+            content: Content::text(&stamp.to_text(self.plan.text_bytes)),
+        };
+        self.write(links, sender, RequestId(place + 1), &Request::Send(send));
+    }
+
+    /// Sends again what a connection had on its way when it was lost, or could not send meanwhile.
+    pub(super) fn send_pending(&mut self, links: &mut Links, slot: u32) {
+        for place in self.pending.list(self.connections.list[slot as usize].pending) {
+            if let Some(message) = self.pending.get(place) {
+                self.counters.retried.add(1);
+                self.send(links, place, message);
+            }
+        }
+    }
+
+    /// Sends again what the server refused for a while.
+    pub(super) fn resends_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        if self.resends.is_empty() {
+            return;
+        }
+        let (due, later): (Vec<_>, Vec<_>) = self.resends.drain(..).partition(|&(due_ns, ..)| due_ns <= now_ns);
+        self.resends = later;
+        for (_, place, number) in due {
+            if let Some(message) = self.pending.get(place).filter(|message| message.number == number) {
+                self.counters.retried.add(1);
+                self.send(links, place, message);
+            }
+        }
+    }
+
+    /// A message was acknowledged.
+    pub(super) fn acked(&mut self, slot: u32, id: RequestId, ack: &Ack, now_ns: Nanoseconds) {
+        let Some(message) = self.take_pending(slot, id) else {
+            self.counters.protocol_errors.add(1);
+            return self.note_error("an ack that belongs to no send".to_owned());
+        };
+        let identity = crate::checker::Identity::Message { sender: message.sender, number: message.number };
+        self.checker.acked(self.checker.conversation_of(slot), ack.sequence.0, identity);
+        self.counters.acked.add(1);
+        self.counters.acked_again.add(u64::from(ack.duplicate));
+        self.second.acked += 1;
+        record(&mut self.second.send_to_ack, message.intended_ns, now_ns);
+        if self.measured.contains(&message.intended_ns) {
+            record(&mut self.latencies.send_to_ack, message.intended_ns, now_ns);
+        }
+        if self.measured.contains(&now_ns) {
+            self.counters.measured_acked.add(1);
+        }
+    }
+
+    /// A message was refused.
+    pub(super) fn send_failed(&mut self, slot: u32, id: RequestId, error: &ErrorFrame, now_ns: Nanoseconds) {
+        let place = id.0 - 1;
+        let Some(message) = self.pending.get(place).filter(|message| message.sender == slot) else {
+            return;
+        };
+        if error.code.temporary() {
+            let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
+            self.resends.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, place, message.number));
+        } else {
+            self.take_pending(slot, id);
+            self.counters.rejected.add(1);
+        }
+    }
+
+    fn take_pending(&mut self, slot: u32, id: RequestId) -> Option<Message> {
+        let place = id.0 - 1;
+        self.pending.get(place).filter(|message| message.sender == slot)?;
+        self.pending.remove(&mut self.connections.list[slot as usize].pending, place)
+    }
+}

@@ -1,0 +1,187 @@
+//! What can be checked of a frame without knowing anything but the frame: limits, exclusive fields, nested bytes.
+//!
+//! Both encodings pass every decoded frame through here, so a frame means the same however it came. Invariants: a request that
+//! passed is within every limit of [`crate::limits`], and every sequence of a frame that passed can be counted on from without
+//! overflow. Must not do: look at anything outside the frame.
+
+use crate::{
+    codec::DecodeError,
+    codes::ErrorCode,
+    frame::{
+        Connect, ContentView, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, MembersAction,
+        MembershipChange, Request, ServerFrame, view_content, view_entry,
+    },
+    ids::{RequestId, Sequence, UserId},
+    limits::{
+        CLIENT_NAME_BYTES_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, POSITION_BYTES_MAX,
+        RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+    },
+};
+
+/// Longest explanation in a [`DecodeError`]: it may quote what a client sent.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// A [`DecodeError`] whose request is not known yet.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: ErrorCode,
+    text: String,
+}
+
+impl Problem {
+    pub(crate) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        Self { code, text }
+    }
+
+    /// The problem of the request with that id.
+    pub(crate) fn of(self, id: Option<RequestId>) -> DecodeError {
+        DecodeError { id, code: self.code, text: self.text }
+    }
+}
+
+/// Checks a request. A page's length is cut to the longest.
+pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
+    match request {
+        Request::Connect(frame) => connect(frame),
+        Request::Ping(_) => Ok(()),
+        Request::Create(Create::Direct(_)) => Ok(()),
+        Request::Create(Create::Group(group)) => {
+            longest("title", group.title.len(), TITLE_BYTES_MAX)?;
+            longest("members", group.members.len(), MEMBERS_PER_REQUEST_MAX)
+        }
+        Request::Members(frame) => match &mut frame.action {
+            MembersAction::Add(users) => named("add", users),
+            MembersAction::Remove(users) => named("remove", users),
+            MembersAction::List(list) => page(&mut list.limit),
+        },
+        Request::Conversations(frame) => page(&mut frame.limit),
+        Request::Title(frame) => longest("title", frame.title.len(), TITLE_BYTES_MAX),
+        Request::Send(frame) => frame.content.view().map(|_| ()).map_err(|error| entry_problem("content", error)),
+        Request::History(frame) => history(frame),
+        Request::Read(frame) => sequence("sequence", frame.sequence),
+        Request::Delivered(frame) => sequence("sequence", frame.sequence),
+    }
+}
+
+/// Checks a server's frame: its sequences, and entries down to their bodies.
+pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
+    match frame {
+        ServerFrame::Message(bytes) => entry(bytes),
+        ServerFrame::HistoryAnswer(frame) => {
+            sequence("first", frame.first)?;
+            sequence("last", frame.last)?;
+            frame.entries.iter().try_for_each(entry)
+        }
+        ServerFrame::ConversationsAnswer(frame) => frame.conversations.iter().try_for_each(|summary| {
+            sequence("last_sequence", summary.last_sequence)?;
+            sequence("read", summary.read)?;
+            summary.last.as_ref().map_or(Ok(()), entry)
+        }),
+        ServerFrame::MembersAnswer(frame) => {
+            sequence("sequence", frame.sequence.unwrap_or_default())?;
+            frame.members.iter().flatten().try_for_each(|member| {
+                sequence("read", member.read)?;
+                sequence("delivered", member.delivered)
+            })
+        }
+        ServerFrame::Created(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::TitleAnswer(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::Ack(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::Left(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::ReadAnswer(frame) | ServerFrame::DeliveredAnswer(frame) => {
+            sequence("read", frame.read)?;
+            sequence("delivered", frame.delivered)
+        }
+        ServerFrame::Receipt(frame) => {
+            sequence("read", frame.read)?;
+            sequence("delivered", frame.delivered)
+        }
+        ServerFrame::TooFar(frame) => {
+            sequence("first", frame.first)?;
+            sequence("last", frame.last)
+        }
+        ServerFrame::Welcome(_)
+        | ServerFrame::Pong(_)
+        | ServerFrame::Error(_)
+        | ServerFrame::CaughtUp(_)
+        | ServerFrame::Goodbye(_) => Ok(()),
+    }
+}
+
+fn connect(frame: &Connect) -> Result<(), Problem> {
+    longest("token", frame.token.as_ref().map_or(0, String::len), TOKEN_BYTES_MAX)?;
+    if let Some(client) = &frame.client {
+        longest("client.name", client.name.len(), CLIENT_NAME_BYTES_MAX)?;
+        longest("client.version", client.version.len(), CLIENT_NAME_BYTES_MAX)?;
+    }
+    let Some(resume) = &frame.resume else { return Ok(()) };
+    // What a position says is for the node to judge: one that it can't read resumes nothing, which is no mistake of the client's.
+    longest("resume.position", resume.position.0.len(), POSITION_BYTES_MAX)?;
+    longest("resume.known", resume.known.len(), RESUME_KNOWN_MAX)?;
+    resume.known.iter().try_for_each(|known| sequence("resume.known.sequence", known.sequence))
+}
+
+fn history(frame: &mut History) -> Result<(), Problem> {
+    page(&mut frame.limit)?;
+    let anchors = [frame.before, frame.after, frame.around];
+    if anchors.iter().flatten().count() > 1 {
+        return Err(Problem::new(ErrorCode::Invalid, "at most one of before, after and around"));
+    }
+    anchors.into_iter().flatten().try_for_each(|anchor| sequence("before, after or around", anchor))
+}
+
+fn named(field: &str, users: &[UserId]) -> Result<(), Problem> {
+    if users.is_empty() {
+        return Err(Problem::new(ErrorCode::Invalid, format!("{field} must name a user")));
+    }
+    longest(field, users.len(), MEMBERS_PER_REQUEST_MAX)
+}
+
+fn longest(field: &str, length: usize, length_max: usize) -> Result<(), Problem> {
+    if length <= length_max {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::TooLarge, format!("{field} has a length of {length}, beyond {length_max}")))
+}
+
+fn page(limit: &mut Option<u32>) -> Result<(), Problem> {
+    if *limit == Some(0) {
+        return Err(Problem::new(ErrorCode::Invalid, "limit must be at least 1"));
+    }
+    *limit = limit.map(|limit| limit.min(PAGE_ITEMS_MAX));
+    Ok(())
+}
+
+fn sequence(field: &str, sequence: Sequence) -> Result<(), Problem> {
+    if sequence.0 <= JSON_INTEGER_MAX {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::Invalid, format!("{field} is beyond {JSON_INTEGER_MAX}")))
+}
+
+fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
+    let entry = view_entry(&bytes.0).map_err(|error| entry_problem("entry", error))?;
+    sequence("entry.sequence", Sequence(entry.sequence.0.to_native()))?;
+    if let Err(error) = UserId::new(&entry.sender) {
+        return Err(Problem::new(ErrorCode::Invalid, format!("entry.sender {error}")));
+    }
+    let body = entry.body.as_slice();
+    match EntryKind::from(&entry.kind) {
+        EntryKind::Message => view_content(body).map(|ContentView::Text(_)| ()),
+        EntryKind::Membership => MembershipChange::from_body(body).map(|_| ()),
+        EntryKind::Title => std::str::from_utf8(body).map(|_| ()).map_err(|_| EntryError::Text),
+        EntryKind::Created => ConversationStart::from_body(body).map(|_| ()),
+    }
+    .map_err(|error| entry_problem("entry.body", error))
+}
+
+fn entry_problem(field: &str, error: EntryError) -> Problem {
+    let code = match error {
+        EntryError::Archive | EntryError::Text => ErrorCode::Malformed,
+        EntryError::UnknownContent | EntryError::Empty => ErrorCode::Invalid,
+        EntryError::TooLong => ErrorCode::TooLarge,
+    };
+    Problem::new(code, format!("{field}: {error}"))
+}

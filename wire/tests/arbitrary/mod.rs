@@ -1,0 +1,229 @@
+//! Any frame that is within the protocol's limits.
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::*,
+    ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
+    limits::JSON_INTEGER_MAX,
+};
+use proptest::{collection::vec, option, prelude::*};
+
+pub(crate) fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        connect().prop_map(Request::Connect),
+        Just(Request::Ping(Ping {})),
+        user().prop_map(|user| Request::Create(Create::Direct(user))),
+        (name(), title(), vec(user(), 0..5))
+            .prop_map(|(key, title, members)| Request::Create(Create::Group(CreateGroup { key, title, members }))),
+        (conversation(), members_action())
+            .prop_map(|(conversation, action)| Request::Members(Members { conversation, action })),
+        (option::of(conversation()), limit())
+            .prop_map(|(after, limit)| Request::Conversations(Conversations { after, limit })),
+        (conversation(), title()).prop_map(|(conversation, title)| Request::Title(Title { conversation, title })),
+        (conversation(), name(), text()).prop_map(|(conversation, client_message_id, text)| {
+            Request::Send(Send { conversation, client_message_id, content: Content::text(&text) })
+        }),
+        history().prop_map(Request::History),
+        (conversation(), sequence())
+            .prop_map(|(conversation, sequence)| Request::Read(Read { conversation, sequence })),
+        (conversation(), sequence())
+            .prop_map(|(conversation, sequence)| Request::Delivered(Delivered { conversation, sequence })),
+    ]
+}
+
+pub(crate) fn server() -> impl Strategy<Value = ServerFrame> {
+    prop_oneof![answer(), push()]
+}
+
+pub(crate) fn entry() -> impl Strategy<Value = Entry> {
+    let body = prop_oneof![
+        text().prop_map(|text| (EntryKind::Message, Content::text(&text).0)),
+        (vec(user(), 0..4), vec(user(), 0..4))
+            .prop_map(|(added, removed)| (EntryKind::Membership, MembershipChange { added, removed }.to_body())),
+        title().prop_map(|title| (EntryKind::Title, title.into_bytes())),
+        (any::<bool>(), title(), vec(user(), 0..4)).prop_map(|(direct, title, members)| (
+            EntryKind::Created,
+            ConversationStart { direct, title, members }.to_body()
+        )),
+    ];
+    let place = (conversation(), epoch(), sequence(), sequence(), time_ms());
+    (place, name(), user(), body).prop_map(|((conversation, epoch, sequence, ordinal, time_ms), name, sender, body)| {
+        let (kind, body) = body;
+        let named = kind == EntryKind::Message;
+        let client_message_id = if named { name } else { ClientMessageId([0; 16]) };
+        let ordinal = Ordinal(ordinal.0);
+        Entry { conversation, epoch, sequence, ordinal, time_ms, kind, client_message_id, sender, body }
+    })
+}
+
+fn answer() -> impl Strategy<Value = ServerFrame> {
+    let members = (option::of(sequence()), option::of(vec(member(), 0..4)), option::of(user()));
+    let history = (conversation(), epoch(), sequence(), sequence(), vec(entry_bytes(), 0..4));
+    let ack = (sequence(), sequence(), time_ms(), any::<bool>());
+    prop_oneof![
+        welcome().prop_map(ServerFrame::Welcome),
+        (time_ms(), option::of(position()))
+            .prop_map(|(time_ms, position)| ServerFrame::Pong(Pong { time_ms, position })),
+        (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
+            ServerFrame::Created(Created { conversation, epoch, sequence, existing })
+        }),
+        members.prop_map(|(sequence, members, next)| {
+            ServerFrame::MembersAnswer(MembersAnswer { sequence, members, next })
+        }),
+        (vec(summary(), 0..3), option::of(conversation())).prop_map(|(conversations, next)| {
+            ServerFrame::ConversationsAnswer(ConversationsAnswer { conversations, next })
+        }),
+        sequence().prop_map(|sequence| ServerFrame::TitleAnswer(TitleAnswer { sequence })),
+        ack.prop_map(|(sequence, ordinal, time_ms, duplicate)| {
+            ServerFrame::Ack(Ack { sequence, ordinal: Ordinal(ordinal.0), time_ms, duplicate })
+        }),
+        history.prop_map(|(conversation, epoch, first, last, entries)| {
+            ServerFrame::HistoryAnswer(HistoryAnswer { conversation, epoch, first, last, entries })
+        }),
+        marked().prop_map(ServerFrame::ReadAnswer),
+        marked().prop_map(ServerFrame::DeliveredAnswer),
+    ]
+}
+
+fn push() -> impl Strategy<Value = ServerFrame> {
+    let error = (proptest::sample::select(ErrorCode::ALL), any::<String>(), option::of(any::<u32>()));
+    let receipt = (conversation(), user(), sequence(), sequence());
+    prop_oneof![
+        error.prop_map(|(code, text, retry_after_ms)| ServerFrame::Error(ErrorFrame { code, text, retry_after_ms })),
+        entry_bytes().prop_map(ServerFrame::Message),
+        receipt.prop_map(|(conversation, user, read, delivered)| {
+            ServerFrame::Receipt(Receipt { conversation, user, read, delivered })
+        }),
+        (conversation(), sequence())
+            .prop_map(|(conversation, sequence)| ServerFrame::Left(Left { conversation, sequence })),
+        (conversation(), epoch(), sequence(), sequence()).prop_map(|(conversation, epoch, first, last)| {
+            ServerFrame::TooFar(TooFar { conversation, epoch, first, last })
+        }),
+        position().prop_map(|position| ServerFrame::CaughtUp(CaughtUp { position })),
+        (any::<u16>(), any::<String>(), option::of(any::<u32>())).prop_map(|(code, reason, reconnect_after_ms)| {
+            ServerFrame::Goodbye(Goodbye { code, reason, reconnect_after_ms })
+        }),
+    ]
+}
+
+fn connect() -> impl Strategy<Value = Connect> {
+    let known = (conversation(), epoch(), sequence()).prop_map(|(conversation, epoch, sequence)| Known {
+        conversation,
+        epoch,
+        sequence,
+    });
+    let resume = (position(), vec(known, 0..5)).prop_map(|(position, known)| Resume { position, known });
+    let client = ("\\PC{0,15}", "\\PC{0,15}").prop_map(|(name, version)| ClientInfo { name, version });
+    (option::of(any::<String>()), option::of(device()), option::of(resume), option::of(client))
+        .prop_map(|(token, device, resume, client)| Connect { token, device, resume, client })
+}
+
+fn members_action() -> impl Strategy<Value = MembersAction> {
+    prop_oneof![
+        vec(user(), 1..5).prop_map(MembersAction::Add),
+        vec(user(), 1..5).prop_map(MembersAction::Remove),
+        (option::of(user()), limit()).prop_map(|(after, limit)| MembersAction::List(MembersList { after, limit })),
+    ]
+}
+
+fn history() -> impl Strategy<Value = History> {
+    (conversation(), 0..4_u8, sequence(), limit()).prop_map(|(conversation, anchor, sequence, limit)| History {
+        conversation,
+        before: (anchor == 1).then_some(sequence),
+        after: (anchor == 2).then_some(sequence),
+        around: (anchor == 3).then_some(sequence),
+        limit,
+    })
+}
+
+fn welcome() -> impl Strategy<Value = Welcome> {
+    let resume = proptest::sample::select(&[ResumeOutcome::Fresh, ResumeOutcome::Resuming, ResumeOutcome::Reset]);
+    let who = (user(), device(), any::<String>(), time_ms());
+    (who, any::<u32>(), resume, any::<[u32; 6]>()).prop_map(|(who, heartbeat_interval_ms, resume, limits)| {
+        let (user, device, session, time_ms) = who;
+        let [frame, text, request, group, page, rate] = limits;
+        let limits = Limits {
+            frame_bytes_max: frame,
+            text_bytes_max: text,
+            members_per_request_max: request,
+            group_members_max: group,
+            page_items_max: page,
+            requests_per_second_max: rate,
+        };
+        Welcome { user, device, session, time_ms, heartbeat_interval_ms, resume, limits }
+    })
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    (user(), sequence(), sequence()).prop_map(|(user, read, delivered)| Member { user, read, delivered })
+}
+
+fn marked() -> impl Strategy<Value = Marked> {
+    (sequence(), sequence(), any::<u64>()).prop_map(|(read, delivered, unread)| Marked { read, delivered, unread })
+}
+
+fn summary() -> impl Strategy<Value = Summary> {
+    let names = (conversation(), epoch(), option::of(user()), title(), option::of(entry_bytes()));
+    (names, sequence(), time_ms(), any::<u32>(), sequence(), any::<u64>()).prop_map(
+        |((conversation, epoch, direct, title, last), last_sequence, last_time_ms, members, read, unread)| Summary {
+            conversation,
+            epoch,
+            direct,
+            title,
+            last_sequence,
+            last_time_ms,
+            members,
+            read,
+            unread,
+            last,
+        },
+    )
+}
+
+fn entry_bytes() -> impl Strategy<Value = EntryBytes> {
+    entry().prop_map(|entry| EntryBytes(entry.to_archive().to_vec()))
+}
+
+fn user() -> impl Strategy<Value = UserId> {
+    "[!#-&(-+.0-;=?-\\[\\]-~-]{1,64}".prop_map(|text| UserId::new(&text).unwrap())
+}
+
+fn device() -> impl Strategy<Value = DeviceId> {
+    "[a-z0-9-]{1,64}".prop_map(|text| DeviceId::new(&text).unwrap())
+}
+
+fn conversation() -> impl Strategy<Value = ConversationId> {
+    any::<[u8; 16]>().prop_map(ConversationId)
+}
+
+fn name() -> impl Strategy<Value = ClientMessageId> {
+    any::<[u8; 16]>().prop_map(ClientMessageId)
+}
+
+fn position() -> impl Strategy<Value = PositionBytes> {
+    vec(any::<u8>(), 0..140).prop_map(PositionBytes)
+}
+
+fn title() -> impl Strategy<Value = String> {
+    any::<String>().prop_map(|text| text.chars().take(60).collect())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    any::<String>().prop_map(|text| if text.is_empty() { "?".to_owned() } else { text })
+}
+
+fn sequence() -> impl Strategy<Value = Sequence> {
+    (0..=JSON_INTEGER_MAX).prop_map(Sequence)
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    any::<u32>().prop_map(Epoch)
+}
+
+fn time_ms() -> impl Strategy<Value = TimestampMs> {
+    (0..=JSON_INTEGER_MAX).prop_map(TimestampMs)
+}
+
+fn limit() -> impl Strategy<Value = Option<u32>> {
+    option::of(1..=200_u32)
+}

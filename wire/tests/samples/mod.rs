@@ -1,0 +1,191 @@
+//! One of every frame and of every kind of entry, and a second where a frame has two faces. Golden files are made of these: a change
+//! here is a change of the protocol's vectors.
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::*,
+    ids::{ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+    position::Position,
+};
+
+const NAME: ClientMessageId = ClientMessageId([0x5e; 16]);
+
+pub(crate) fn requests() -> Vec<(&'static str, Request)> {
+    let (conversation, sequence) = (conversation(), Sequence(41));
+    let known = vec![Known { conversation, epoch: Epoch(1), sequence }];
+    let group = CreateGroup { key: NAME, title: "Choir".to_owned(), members: vec![user("bob"), user("carol")] };
+    let members = |action| Request::Members(Members { conversation, action });
+    let history =
+        |before, after, around, limit| Request::History(History { conversation, before, after, around, limit });
+    vec![
+        (
+            "connect",
+            Request::Connect(Connect {
+                token: Some("header.payload.signature".to_owned()),
+                device: Some(device()),
+                resume: Some(Resume { position: position(), known }),
+                client: Some(ClientInfo { name: "antiphon-web".to_owned(), version: "1.4.0".to_owned() }),
+            }),
+        ),
+        ("connect-bare", Request::Connect(Connect { token: None, device: None, resume: None, client: None })),
+        ("ping", Request::Ping(Ping {})),
+        ("create-direct", Request::Create(Create::Direct(user("bob")))),
+        ("create-group", Request::Create(Create::Group(group))),
+        ("members-add", members(MembersAction::Add(vec![user("dave")]))),
+        ("members-remove", members(MembersAction::Remove(vec![user("bob")]))),
+        ("members-list", members(MembersAction::List(MembersList { after: Some(user("bob")), limit: Some(50) }))),
+        ("conversations", Request::Conversations(Conversations { after: Some(conversation), limit: Some(50) })),
+        ("title", Request::Title(Title { conversation, title: "Große Probe".to_owned() })),
+        (
+            "send",
+            Request::Send(Send { conversation, client_message_id: NAME, content: Content::text("Hi \"Bob\" 🎵") }),
+        ),
+        ("history-before", history(Some(sequence), None, None, Some(50))),
+        ("history-after", history(None, Some(sequence), None, Some(200))),
+        ("history-around", history(None, None, Some(sequence), None)),
+        ("read", Request::Read(Read { conversation, sequence })),
+        ("delivered", Request::Delivered(Delivered { conversation, sequence })),
+    ]
+}
+
+pub(crate) fn server() -> Vec<(&'static str, ServerFrame)> {
+    let mut frames = answers();
+    frames.extend(pushes());
+    frames
+}
+
+pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
+    let entry = |kind, sequence, client_message_id, body| Entry {
+        conversation: conversation(),
+        epoch: Epoch(1),
+        sequence: Sequence(sequence),
+        ordinal: Ordinal(sequence / 2),
+        time_ms: TimestampMs(1_700_000_000_000 + sequence),
+        kind,
+        client_message_id,
+        sender: user("alice"),
+        body,
+    };
+    let none = ClientMessageId([0; 16]);
+    let members = vec![user("alice"), user("bob"), user("carol")];
+    let start = ConversationStart { direct: false, title: "Choir".to_owned(), members };
+    let change = MembershipChange { added: vec![user("dave")], removed: vec![] };
+    vec![
+        ("created", entry(EntryKind::Created, 1, none, start.to_body())),
+        ("message", entry(EntryKind::Message, 2, NAME, Content::text("Hi \"Bob\" 🎵").0)),
+        ("membership", entry(EntryKind::Membership, 3, none, change.to_body())),
+        ("title", entry(EntryKind::Title, 4, none, "Große Probe".as_bytes().to_vec())),
+    ]
+}
+
+fn answers() -> Vec<(&'static str, ServerFrame)> {
+    let (conversation, sequence) = (conversation(), Sequence(41));
+    let marked = || Marked { read: sequence, delivered: Sequence(42), unread: 3 };
+    let members = vec![Member { user: user("bob"), read: Sequence(40), delivered: sequence }];
+    let summary = Summary {
+        conversation,
+        epoch: Epoch(1),
+        direct: None,
+        title: "Choir".to_owned(),
+        last_sequence: Sequence(2),
+        last_time_ms: TimestampMs(1_700_000_000_002),
+        members: 3,
+        read: Sequence(1),
+        unread: 1,
+        last: Some(bytes("message")),
+    };
+    let welcome = Welcome {
+        user: user("alice"),
+        device: device(),
+        session: "3-17".to_owned(),
+        time_ms: TimestampMs(1_700_000_000_000),
+        heartbeat_interval_ms: 30_000,
+        resume: ResumeOutcome::Resuming,
+        limits: Limits {
+            frame_bytes_max: 131_072,
+            text_bytes_max: 16_384,
+            members_per_request_max: 100,
+            group_members_max: 1_000,
+            page_items_max: 200,
+            requests_per_second_max: 50,
+        },
+    };
+    let history = HistoryAnswer {
+        conversation,
+        epoch: Epoch(1),
+        first: Sequence(1),
+        last: Sequence(4),
+        entries: entries().iter().map(|(_, entry)| EntryBytes(entry.to_archive().to_vec())).collect(),
+    };
+    let ack = |duplicate| {
+        ServerFrame::Ack(Ack { sequence, ordinal: Ordinal(39), time_ms: TimestampMs(1_700_000_000_041), duplicate })
+    };
+    let changed = MembersAnswer { sequence: Some(sequence), members: None, next: None };
+    let listed = MembersAnswer { sequence: None, members: Some(members), next: Some(user("bob")) };
+    vec![
+        ("welcome", ServerFrame::Welcome(welcome)),
+        ("pong", ServerFrame::Pong(Pong { time_ms: TimestampMs(1_700_000_000_000), position: Some(position()) })),
+        (
+            "created",
+            ServerFrame::Created(Created { conversation, epoch: Epoch(1), sequence: Sequence(1), existing: false }),
+        ),
+        ("members-changed", ServerFrame::MembersAnswer(changed)),
+        ("members-listed", ServerFrame::MembersAnswer(listed)),
+        (
+            "conversations",
+            ServerFrame::ConversationsAnswer(ConversationsAnswer {
+                conversations: vec![summary],
+                next: Some(conversation),
+            }),
+        ),
+        ("title", ServerFrame::TitleAnswer(TitleAnswer { sequence })),
+        ("ack", ack(false)),
+        ("ack-duplicate", ack(true)),
+        ("history", ServerFrame::HistoryAnswer(history)),
+        ("read", ServerFrame::ReadAnswer(marked())),
+        ("delivered", ServerFrame::DeliveredAnswer(marked())),
+    ]
+}
+
+fn pushes() -> Vec<(&'static str, ServerFrame)> {
+    let conversation = conversation();
+    let error =
+        ErrorFrame { code: ErrorCode::RateLimited, text: "50 requests a second".to_owned(), retry_after_ms: Some(120) };
+    let receipt = Receipt { conversation, user: user("bob"), read: Sequence(40), delivered: Sequence(41) };
+    let too_far = TooFar { conversation, epoch: Epoch(1), first: Sequence(1), last: Sequence(5_000) };
+    let goodbye = Goodbye { code: 4_000, reason: "restarting".to_owned(), reconnect_after_ms: Some(1_500) };
+    vec![
+        ("error", ServerFrame::Error(error)),
+        ("message", ServerFrame::Message(bytes("message"))),
+        ("message-created", ServerFrame::Message(bytes("created"))),
+        ("message-membership", ServerFrame::Message(bytes("membership"))),
+        ("message-title", ServerFrame::Message(bytes("title"))),
+        ("receipt", ServerFrame::Receipt(receipt)),
+        ("left", ServerFrame::Left(Left { conversation, sequence: Sequence(41) })),
+        ("too-far", ServerFrame::TooFar(too_far)),
+        ("caught-up", ServerFrame::CaughtUp(CaughtUp { position: position() })),
+        ("goodbye", ServerFrame::Goodbye(goodbye)),
+    ]
+}
+
+fn bytes(kind: &str) -> EntryBytes {
+    let entries = entries();
+    let (_, entry) = entries.iter().find(|(name, _)| *name == kind).expect("there is one of every kind");
+    EntryBytes(entry.to_archive().to_vec())
+}
+
+fn conversation() -> ConversationId {
+    ConversationId::direct(&user("alice"), &user("bob"))
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("6f9619ff-8b86-d011-b42d-00c04fc964ff").unwrap()
+}
+
+fn position() -> PositionBytes {
+    PositionBytes(Position { store: 0x0123_4567_89ab_cdef, lanes: vec![LanePosition(77)] }.to_bytes())
+}

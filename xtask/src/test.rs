@@ -1,0 +1,244 @@
+//! `cargo xtask test`: every test there is, in stages.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::{
+    fuzz,
+    process::{Server, cargo, free_port, is_installed, output, program, program_within, root, run as run_program},
+    provision::{self, python_program},
+    stages::{Stage, run_all},
+};
+
+/// What `cargo xtask test` consists of, in order.
+const STAGES: &[(&str, &str)] = &[
+    ("provision", "installs what the others need"),
+    ("workspace", "unit, model and scenario tests of every crate"),
+    ("simulator", "whole nodes under faults, many seeds"),
+    ("process", "the real binary, killed under load"),
+    ("autobahn", "WebSocket conformance, sections 1 to 7 and 10, against antiphon echo"),
+    ("clients", "the README's Python and JavaScript clients against a node"),
+    ("browser", "two people in Chromium"),
+    ("corpora", "every fuzz target on its committed corpus"),
+];
+
+pub(crate) fn list() {
+    for (name, what) in STAGES {
+        println!("{name:<10} {what}");
+    }
+}
+
+pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
+    if let Some(unknown) = chosen.iter().find(|name| !STAGES.iter().any(|(known, _)| known == name)) {
+        list();
+        bail!("no stage {unknown}");
+    }
+    let stage = |name: &'static str| -> Stage<'static> {
+        match name {
+            "provision" => Stage::new(name, provision::run),
+            "workspace" => Stage::new(name, workspace),
+            "simulator" => Stage::new(name, move || simulate(seeds, None)),
+            "process" => Stage::new(name, processes),
+            "autobahn" => Stage::new(name, autobahn),
+            "clients" => Stage::new(name, clients),
+            "browser" => Stage::new(name, browser),
+            _ => Stage::new(name, fuzz::replay),
+        }
+    };
+    let names = STAGES.iter().map(|(name, _)| *name);
+    run_all(names.filter(|name| chosen.is_empty() || chosen.iter().any(|one| one == name)).map(stage).collect())
+}
+
+/// Runs the simulator over so many seeds, from a first one on if it is given.
+pub(crate) fn simulate(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
+    let mut command = cargo(["run", "--release", "--locked", "--package", "antiphon-simulator", "--"]);
+    command.args(["--seeds", &seeds.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    run_program(&mut command)
+}
+
+/// Process tests are a stage of their own: they want the release binary and the machine for themselves.
+fn workspace() -> anyhow::Result<()> {
+    let runner: &[&str] = if is_installed("cargo-nextest") { &["nextest", "run"] } else { &["test"] };
+    let mut command = cargo(runner);
+    command.args(["--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"]);
+    for name in integration_tests()? {
+        command.args(["--test", &name]);
+    }
+    run_program(&mut command)?;
+    run_program(&mut cargo(["test", "--workspace", "--locked", "--doc", "--quiet"]))
+}
+
+fn processes() -> anyhow::Result<()> {
+    // Cargo fails if the pattern matches no test.
+    let arguments = ["test", "--release", "--locked", "--package", "antiphon-gateway", "--test", "process_*"];
+    run_program(cargo(arguments).args(["--", "--test-threads", "1"]))
+}
+
+/// The workspace's integration tests but for the process tests.
+fn integration_tests() -> anyhow::Result<Vec<String>> {
+    let metadata = output(&mut cargo(["metadata", "--locked", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let targets = list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    let mut names: Vec<String> = tests.filter_map(|test| test["name"].as_str().map(str::to_owned)).collect();
+    names.retain(|name| !name.starts_with("process_"));
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// The release binary, built if need be.
+fn antiphon() -> anyhow::Result<PathBuf> {
+    run_program(&mut cargo(["build", "--release", "--locked", "--package", "antiphon-gateway", "--bin", "antiphon"]))?;
+    let metadata = output(&mut cargo(["metadata", "--locked", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let folder = metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?;
+    Ok(Path::new(folder).join("release/antiphon"))
+}
+
+/// A folder of our own under `target/`, empty.
+fn empty_folder(name: &str) -> anyhow::Result<PathBuf> {
+    let path = root().join("target/xtask").join(name);
+    if path.exists() {
+        fs::remove_dir_all(&path)?;
+    }
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+const AUTOBAHN_SECTIONS: &[&str] = &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
+
+/// Fewer cases than these would mean that the suite didn't run: Autobahn has 246 in these sections.
+const AUTOBAHN_CASES_MIN: usize = 240;
+
+fn autobahn() -> anyhow::Result<()> {
+    let antiphon = antiphon()?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let _server = Server::start(program(antiphon).args(["echo", "--listen", &address]))?;
+    let report = empty_folder("autobahn")?;
+    let mut suite = program_within(600, python_program("kosoku"));
+    suite.args(["-m", "fuzzingclient", "-p", "4"]);
+    for section in AUTOBAHN_SECTIONS {
+        suite.args(["-i", section]);
+    }
+    run_program(suite.arg("-o").arg(&report).arg(&address))?;
+    judge_autobahn(&report)
+}
+
+/// Reads `index.json`: agent → case → `behavior` and `behaviorClose`.
+fn judge_autobahn(report: &Path) -> anyhow::Result<()> {
+    let index = fs::read_to_string(report.join("index.json")).context("the suite left no index.json")?;
+    let index: Value = serde_json::from_str(&index)?;
+    let cases = index.as_object().into_iter().flatten().filter_map(|(_, cases)| cases.as_object()).flatten();
+    let (mut count, mut failed, mut not_strict) = (0, Vec::new(), 0);
+    for (name, case) in cases {
+        count += 1;
+        for key in ["behavior", "behaviorClose"] {
+            match case[key].as_str() {
+                Some("OK" | "INFORMATIONAL") => {}
+                Some("NON-STRICT") => not_strict += 1,
+                other => failed.push(format!("{name} {key}: {}", other.unwrap_or("missing"))),
+            }
+        }
+    }
+    println!("{count} cases, {not_strict} not strict, {} failed", failed.len());
+    if !failed.is_empty() {
+        bail!("{}", failed.join(", "));
+    }
+    if count < AUTOBAHN_CASES_MIN {
+        bail!("only {count} cases ran, there are at least {AUTOBAHN_CASES_MIN}");
+    }
+    Ok(())
+}
+
+/// Runs the clients that the README shows, each beside a user who answers it.
+fn clients() -> anyhow::Result<()> {
+    let antiphon = antiphon()?;
+    let data = empty_folder("clients")?;
+    let (listen, console) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+    let mut serve = program(&antiphon);
+    serve.args(["serve", "--dev", "--listen", &listen, "--console", &console, "--data"]).arg(&data);
+    let _server = Server::start(&mut serve)?;
+    let token = |user: &str| -> anyhow::Result<String> {
+        let text = output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?;
+        Ok(text.trim().to_owned())
+    };
+    let url = format!("ws://{listen}/");
+    let mut python = program_within(60, python_program("python"));
+    python.args(["clients/examples/quickstart.py", &url, &token("alice")?, "bob"]);
+    let mut node = program_within(60, "node");
+    node.args(["clients/examples/quickstart.mjs", &url, &token("carol")?, "bob"]);
+    for (name, mut client) in [("quickstart.py", python), ("quickstart.mjs", node)] {
+        // The token stays out of the log, as it should anywhere.
+        println!("$ {name} …");
+        let said = output(&mut client)?;
+        print!("{said}");
+        // Each prints what it received, and asks for the history last: its own message is to be there.
+        let last = said.lines().last().unwrap_or_default();
+        if !(last.contains("history") && last.contains("hello from ")) {
+            bail!("{name} didn't read its message back");
+        }
+    }
+    Ok(())
+}
+
+/// The browser tests start and restart nodes themselves; they are told the binary and a folder.
+fn browser() -> anyhow::Result<()> {
+    let antiphon = antiphon()?;
+    let data = empty_folder("browser")?;
+    let tests = root().join("gateway/page/tests");
+    if !tests.join("browser.mjs").is_file() {
+        bail!("gateway/page/tests/browser.mjs is not there");
+    }
+    run_program(program("npm").args(["test", "--silent"]).current_dir(&tests))?;
+    let mut browser = program_within(600, "node");
+    browser.arg("gateway/page/tests/browser.mjs").env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data);
+    run_program(&mut browser)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use super::*;
+
+    fn report(cases: &[(&str, &str, &str)]) -> PathBuf {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let folder = std::env::temp_dir().join(format!("antiphon-autobahn-{}-{nanos}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let cases: serde_json::Map<String, Value> = cases
+            .iter()
+            .map(|(name, one, two)| ((*name).to_owned(), serde_json::json!({"behavior": one, "behaviorClose": two})))
+            .collect();
+        fs::write(folder.join("index.json"), serde_json::json!({"echo": cases}).to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_report_with_a_failure_or_too_few_cases_fails() {
+        let check = |cases: &[(&str, &str, &str)]| judge_autobahn(&report(cases)).map_err(|error| error.to_string());
+        assert!(
+            check(&[("1.1.1", "OK", "OK"), ("6.2.1", "FAILED", "OK")]).unwrap_err().contains("6.2.1 behavior: FAILED")
+        );
+        assert!(check(&[("1.1.1", "OK", "WRONG CODE")]).unwrap_err().contains("behaviorClose: WRONG CODE"));
+        assert!(check(&[("1.1.1", "OK", "OK")]).unwrap_err().contains("only 1 cases"));
+        let names: Vec<String> = (0..AUTOBAHN_CASES_MIN).map(|case| format!("1.{case}")).collect();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), "NON-STRICT", "INFORMATIONAL")).collect();
+        assert_eq!(check(&all), Ok(()));
+    }
+
+    #[test]
+    fn every_integration_test_is_found() {
+        let names = integration_tests().unwrap();
+        assert!(names.contains(&"edges".to_owned()) && names.contains(&"command_line".to_owned()), "{names:?}");
+    }
+}

@@ -26,7 +26,7 @@ use super::{
     ring::{REAP_MAX, Ring},
     sleep::{self, Slices},
     sockets::{Admission, Sockets},
-    tasks::{Spawner, Tasks},
+    tasks::Spawner,
     token::{Kind, Token},
     wake::Waker,
 };
@@ -233,7 +233,7 @@ impl Shard {
         let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
             .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
-        let spawner = Tasks::new(waker.clone(), Arc::clone(&counters));
+        let spawner = Spawner::new(waker.clone(), Arc::clone(&counters));
         let slices = Slices::new(Rc::clone(spawner.tasks()), config.background_slice);
         let context =
             ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };

@@ -117,14 +117,9 @@ impl Spawner {
         receive.await.ok()
     }
 
-    pub(super) fn tasks(&self) -> &Rc<Tasks> {
-        &self.tasks
-    }
-}
-
-impl Tasks {
-    pub(super) fn new(shard: Waker, counters: Arc<ShardCounters>) -> Spawner {
-        let tasks = Rc::new(Self {
+    /// On the shard's thread.
+    pub(super) fn new(shard: Waker, counters: Arc<ShardCounters>) -> Self {
+        let tasks = Rc::new(Tasks {
             shared: Arc::new(Shared { ready: Mutex::default(), home: thread::current().id(), shard }),
             slots: RefCell::default(),
             free: RefCell::default(),
@@ -132,9 +127,15 @@ impl Tasks {
             waiting: RefCell::default(),
             counters,
         });
-        Spawner { tasks }
+        Self { tasks }
     }
 
+    pub(super) fn tasks(&self) -> &Rc<Tasks> {
+        &self.tasks
+    }
+}
+
+impl Tasks {
     /// Whether [`Tasks::run_round`] has something to do.
     pub(super) fn is_ready(&self) -> bool {
         !self.shared.ready().is_empty()

@@ -110,7 +110,9 @@ impl EchoHandler {
     }
 
     fn flush(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.get(key) else { return };
+        let Some(connection) = self.get(key) else {
+            return;
+        };
         connection.is_dirty = false;
         if connection.pending.len() > PENDING_BYTES_MAX {
             return self.close(key);
@@ -161,7 +163,9 @@ impl Connection {
     }
 
     fn frames(&mut self, bytes: &mut [u8]) {
-        let Phase::Open(decoder) = &mut self.phase else { return };
+        let Phase::Open(decoder) = &mut self.phase else {
+            return;
+        };
         let mut input = bytes;
         let out = &mut self.pending;
         loop {
@@ -200,7 +204,9 @@ impl Handler for EchoHandler {
     }
 
     fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
-        let Some(Some(connection)) = self.connections.get_mut(key.slot as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(key.slot as usize) else {
+            return;
+        };
         if connection.key == key {
             connection.received(bytes, &self.rules);
             self.touch(key);

@@ -145,7 +145,10 @@ fn a_full_table_stops_accepting_and_goes_on_when_a_slot_is_free() {
         stream.write_all(b"waiting").unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let error = stream.read(&mut [0; 8]).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "not served, not refused: {error}");
+        assert!(
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            "not served, not refused: {error}"
+        );
     }
     eventually("the shard noticed", || shard.counters.table_full.get() == 1);
     let turns = shard.counters.turns.get();

@@ -4,12 +4,7 @@
 //! once, however full the queue is; a completion is handed out exactly once; only the thread that made the ring touches it
 //! (`SINGLE_ISSUER`). Must not interpret completions.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use io_uring::{EnterFlags, IoUring, squeue, types};
 

@@ -80,6 +80,7 @@ impl Outgoing {
 pub(super) struct Sends {
     entries: Vec<Option<Box<Outgoing>>>,
     free: Vec<u32>,
+    #[expect(clippy::vec_box, reason = "the box is what is kept: an entry needs one again as soon as it is used")]
     spare: Vec<Box<Outgoing>>,
 }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{LocalExecutorBuilder, Placement};
 use io_uring::opcode;
 
 use super::{
@@ -24,9 +24,9 @@ use super::{
     files::NodeFiles,
     lane::Lane,
     ring::{REAP_MAX, Ring},
-    sleep,
+    sleep::{self, Slices},
     sockets::{Admission, Sockets},
-    tasks::{Spawner, Tasks},
+    tasks::Spawner,
     token::{Kind, Token},
     wake::Waker,
 };
@@ -34,11 +34,9 @@ use crate::core::io::{Command, ConnectionKey, Handler, Turn};
 
 /// Connections that wait to be accepted: a burst of reconnects; the system caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 16_384;
-/// Shares of the queue in which flush and compaction run, against 1,000 of the loop's: a twentieth when both are busy.
-const BACKGROUND_SHARES: usize = 50;
 /// glommio registers so much memory for buffers, which we do not use: its minimum.
 const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
-/// Entries of each of glommio's three rings: its timers.
+/// Entries of each of glommio's three rings, which we do not use either.
 const GLOMMIO_RING_DEPTH: usize = 32;
 /// Batches of completions between two turns of the handler: a usual queue full.
 const BATCHES_MAX: usize = 16;
@@ -66,8 +64,8 @@ pub struct ShardConfig {
     pub submission_entries: u32,
     /// Entries of the completion queue. More are held back by the kernel, at a cost.
     pub completion_entries: u32,
-    /// After how long a background task must let the loop run (it does so when it next awaits).
-    pub preempt: Duration,
+    /// How long background tasks run at a time. They can keep a message waiting for so long, and for a poll of theirs.
+    pub background_slice: Duration,
 }
 
 impl ShardConfig {
@@ -83,7 +81,7 @@ impl ShardConfig {
             receive_buffer_bytes: 4096,
             submission_entries: 512,
             completion_entries: 4096,
-            preempt: Duration::from_micros(500),
+            background_slice: Duration::from_micros(300),
         }
     }
 }
@@ -166,7 +164,12 @@ impl ShardContext {
 ///
 /// # Errors
 /// See [`ShardError`].
-pub fn run_shard<H, F>(config: ShardConfig, waker: Waker, counters: Arc<ShardCounters>, make_handler: F) -> Result<(), ShardError>
+pub fn run_shard<H, F>(
+    config: ShardConfig,
+    waker: Waker,
+    counters: Arc<ShardCounters>,
+    make_handler: F,
+) -> Result<(), ShardError>
 where
     H: Handler,
     F: FnOnce(&ShardContext) -> H,
@@ -176,18 +179,14 @@ where
         .name(&config.name)
         .io_memory(GLOMMIO_MEMORY_BYTES)
         .ring_depth(GLOMMIO_RING_DEPTH)
-        .preempt_timer(config.preempt)
+        .preempt_timer(sleep::NEVER)
         .make()
         .map_err(|error| ShardError::Executor(error.to_string()))?;
     executor.run(async {
         let mut shard = Shard::new(config, waker, counters)?;
         let mut handler = make_handler(&shard.context);
         let result = shard.run(&mut handler).await;
-        let tasks = shard.context.spawner.tasks();
-        tasks.drop_all();
-        while tasks.is_background_runnable() {
-            sleep::for_background(tasks).await;
-        }
+        shard.context.spawner.tasks().drop_all();
         drop(handler);
         shard.drain()?;
         result
@@ -215,6 +214,7 @@ struct Shard {
     ring: Rc<RefCell<Ring>>,
     sockets: Sockets,
     lane: Rc<Lane>,
+    slices: Slices,
     context: ShardContext,
     counters: Arc<ShardCounters>,
     /// Completions on their way from the ring to their owners; kept for its memory.
@@ -233,13 +233,12 @@ impl Shard {
         let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
             .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
-        let background =
-            glommio::executor().create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "background");
-        let spawner = Tasks::new(background, waker.clone(), Arc::clone(&counters));
+        let spawner = Spawner::new(waker.clone(), Arc::clone(&counters));
+        let slices = Slices::new(Rc::clone(spawner.tasks()), config.background_slice);
         let context =
             ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };
         let completions = Vec::with_capacity(REAP_MAX);
-        Ok(Self { ring, sockets, lane, context, counters, completions, wake_armed: false })
+        Ok(Self { ring, sockets, lane, slices, context, counters, completions, wake_armed: false })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) -> Result<(), ShardError> {
@@ -258,15 +257,16 @@ impl Shard {
                 self.sockets.command(command);
             }
             self.sockets.rearm(context.admission.get());
-            let busy = turn.more || self.sockets.is_starved() || tasks.is_ready() || self.ring.borrow_mut().has_completions();
-            match (busy, tasks.is_background_runnable()) {
+            let busy =
+                turn.more || self.sockets.is_starved() || tasks.is_ready() || self.ring.borrow_mut().has_completions();
+            match (busy, self.slices.is_wanted()) {
                 (true, false) => {}
-                (true, true) => sleep::beside_background().await,
+                (true, true) => self.slices.offer().await,
                 (false, true) => {
                     // What the round has queued must not wait for the slice.
                     self.ring.borrow_mut().enter()?;
                     self.counters.background_slices.add(1);
-                    sleep::for_background(tasks).await;
+                    self.slices.run().await;
                 }
                 (false, false) => self.sleep(turn)?,
             }

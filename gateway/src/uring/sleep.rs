@@ -1,33 +1,35 @@
-//! Where a shard waits when it has nothing to do: in the net ring, or, while background tasks can run, for a slice of theirs.
+//! What a shard does when it has nothing to do: sleeps in the net ring, or, while background tasks can run, gives them a slice.
 //!
-//! Waiting in the net ring is one `enter` with a minimum of one completion: whatever can wake the shard is a completion of that
-//! ring (sockets, files, and the poll on the eventfd of [`super::wake`]), so nothing is missed, and what came before is found.
-//! glommio has nothing in flight then, ever: files are the net ring's, and tasks await neither its timers nor its threads.
+//! Sleeping is one `enter` with a minimum of one completion: whatever can wake the shard is a completion of the net ring (sockets,
+//! files, and the poll on the eventfd of [`super::wake`]), so nothing is missed, and what came before is found. glommio has nothing
+//! in flight then, ever: files are the net ring's, and tasks await neither its timers nor its threads.
 //!
-//! Control goes to glommio only while it has a task to run. Even then it may park: it arms its preemption timer, and if that fires
-//! before it has looked at its queues (a thread that loses its core there is enough), it takes "time is over" for "nothing to do"
-//! and sleeps, with runnable tasks, until something else happens (glommio 0.9, `LocalExecutor::run` after `run_task_queues`).
-//! Measured here with a timer of 500 µs: once in some thousand sleeps. So every wait in glommio has timers of glommio's beside it,
-//! which end such a sleep: a short one, and one so long that it cannot have been used up before.
+//! Control goes to glommio only with a slice to run, and it must not park meanwhile. It would, if its preemption timer were short:
+//! when that fires after it was armed and before glommio has looked at its queues (a thread that loses its core there is enough),
+//! "time is over" is taken for "nothing to do", and it sleeps over runnable tasks until something else happens (glommio 0.9,
+//! `LocalExecutor::run` after `run_task_queues`). Measured here with a timer of 500 µs: once in some thousand sleeps. So the timer
+//! is [`NEVER`], and slices end by themselves. The other way, to wait in glommio for an eventfd that the kernel writes for the net
+//! ring, has a second hole: a notification that comes out of another eventfd's write, as a wake-up's does, is deferred by the
+//! kernel, and may be lost.
 
 use std::{
-    future::{Future, poll_fn},
+    cell::Cell,
     io,
-    pin::{Pin, pin},
-    task::Poll,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use glommio::timer::Timer;
+use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::{ring::Ring, tasks::Tasks};
 
-/// Ends a wrong sleep of glommio's soon.
-const WATCH: Duration = Duration::from_millis(1);
-/// Ends it for certain: it would take a thread without a core for so long to use it up.
-const WATCH_LAST: Duration = Duration::from_secs(1);
+/// glommio's preemption timer: longer than any slice, even on a thread that has no core for long.
+pub(super) const NEVER: Duration = Duration::from_secs(3600);
 
-/// Waits in the net ring, at most until `deadline`. Blocks the thread; glommio has nothing to run.
+/// Shares of the background queue, against 1,000 of the loop's: a twentieth while both are busy.
+const BACKGROUND_SHARES: usize = 50;
+
+/// Sleeps in the net ring, at most until `deadline`. Blocks the thread.
 pub(super) fn in_ring(ring: &mut Ring, deadline: Option<Instant>) -> io::Result<()> {
     let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if timeout == Some(Duration::ZERO) {
@@ -36,28 +38,51 @@ pub(super) fn in_ring(ring: &mut Ring, deadline: Option<Instant>) -> io::Result<
     ring.wait(timeout)
 }
 
-/// Lets background tasks run for a slice: until one was polled and glommio's timer or their patience is over. The loop has nothing
-/// to do, so it does not compete with them.
-pub(super) async fn for_background(tasks: &Tasks) {
-    let seen = tasks.background_polls();
-    watched(poll_fn(|context| tasks.poll_progress(seen, context))).await;
+/// Background tasks' turn.
+pub(super) struct Slices {
+    tasks: Rc<Tasks>,
+    queue: TaskQueueHandle,
+    time: Duration,
+    /// The slice that was granted and has not run.
+    granted: Option<glommio::Task<()>>,
+    over: Rc<Cell<bool>>,
 }
 
-/// Offers background tasks their share while the loop is busy; glommio decides by what both have used.
-pub(super) async fn beside_background() {
-    watched(glommio::executor().yield_task_queue_now()).await;
-}
+impl Slices {
+    /// Inside of the executor.
+    pub(super) fn new(tasks: Rc<Tasks>, time: Duration) -> Self {
+        let shares = Shares::Static(BACKGROUND_SHARES);
+        let queue = glommio::executor().create_task_queue(shares, Latency::NotImportant, "background");
+        Self { tasks, queue, time, granted: None, over: Rc::default() }
+    }
 
-/// Ready when the future or a timer is.
-async fn watched(future: impl Future<Output = ()>) {
-    let mut future = pin!(future);
-    let mut timers = [Timer::new(WATCH), Timer::new(WATCH_LAST)];
-    poll_fn(|context| {
-        let mut ready = future.as_mut().poll(context).is_ready();
-        for timer in &mut timers {
-            ready |= Pin::new(timer).poll(context).is_ready();
+    /// Whether there is something to run.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.granted.is_some() || self.tasks.has_background()
+    }
+
+    /// Runs a slice. The loop has nothing to do but to wait for it, so it does not compete.
+    pub(super) async fn run(&mut self) {
+        let slice = self.granted.take().unwrap_or_else(|| self.grant());
+        slice.await;
+    }
+
+    /// Grants a slice beside a busy loop; glommio decides, by what both have used of their shares, whether it runs now.
+    pub(super) async fn offer(&mut self) {
+        let slice = self.granted.take().unwrap_or_else(|| self.grant());
+        glommio::executor().yield_task_queue_now().await;
+        if !self.over.get() {
+            self.granted = Some(slice);
         }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    }
+
+    fn grant(&self) -> glommio::Task<()> {
+        self.over.set(false);
+        let (tasks, time, over) = (Rc::clone(&self.tasks), self.time, Rc::clone(&self.over));
+        let slice = async move {
+            tasks.run_slice(time);
+            over.set(true);
+        };
+        glommio::spawn_local_into(slice, self.queue).expect("the queue lives as long as the shard")
+    }
 }

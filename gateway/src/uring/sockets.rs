@@ -121,7 +121,9 @@ impl Sockets {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Send { connection, buffers } => {
-                let Some(slot) = self.table.live(connection) else { return };
+                let Some(slot) = self.table.live(connection) else {
+                    return;
+                };
                 assert!(slot.send == NO_SEND, "the handler sends again only after `sent`");
                 slot.send = self.sends.insert(buffers);
                 self.push_send(connection.slot);
@@ -214,7 +216,9 @@ impl Sockets {
     }
 
     fn arm_accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
+        let Some(listener) = &self.listener else {
+            return;
+        };
         let descriptor = types::Fd(listener.as_raw_fd());
         let free = self.table.free();
         if free == 0 {

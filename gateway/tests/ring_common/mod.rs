@@ -141,7 +141,9 @@ impl Handler for RawEcho {
 
     fn turn(&mut self, _now_ms: u64) -> Turn {
         while let Some(key) = self.dirty.pop_front() {
-            let Some(Some(echoing)) = self.connections.get_mut(key.slot as usize) else { continue };
+            let Some(Some(echoing)) = self.connections.get_mut(key.slot as usize) else {
+                continue;
+            };
             if echoing.key == key && !echoing.sending && !echoing.pending.is_empty() {
                 echoing.sending = true;
                 let buffers = std::mem::take(&mut echoing.pending);

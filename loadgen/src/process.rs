@@ -32,11 +32,12 @@ impl Process {
         Self { pid: std::process::id() }
     }
 
-    /// The process that listens on a local address, if it can be found.
+    /// The processes that listen on a local address, as far as they can be found. Usually one: several share a port only by
+    /// SO_REUSEPORT.
     #[must_use]
-    pub fn listening_on(address: SocketAddr) -> Option<Self> {
+    pub fn listening_on(address: SocketAddr) -> Vec<Self> {
         if !address.ip().is_loopback() && !is_local(address) {
-            return None;
+            return Vec::new();
         }
         let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
             .iter()
@@ -44,9 +45,9 @@ impl Process {
             .flat_map(|table| listening_inodes(&table, address.port()))
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
-        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|&pid| holds_any(pid, &inodes)).min().map(|pid| Self { pid })
+        pids.filter(|&pid| holds_any(pid, &inodes)).map(|pid| Self { pid }).collect()
     }
 
     /// What it uses now; `None` if it is gone.
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn the_listener_of_a_port_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(Process::listening_on(listener.local_addr().unwrap()), Some(Process::own()));
+        assert_eq!(Process::listening_on(listener.local_addr().unwrap()), [Process::own()]);
     }
 
     #[test]

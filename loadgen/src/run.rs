@@ -97,10 +97,11 @@ impl<'a> Run<'a> {
         let plan = Arc::new(command.plan()?);
         let shares = plan.shares(command.threads());
         let (sender, seconds) = mpsc::channel();
-        let server = match command.common().server_pid {
-            Some(pid) => Some(Process { pid }),
+        let servers = match command.common().server_pid {
+            Some(pid) => vec![Process { pid }],
             None => Process::listening_on(plan.target),
         };
+        let problem = (servers.len() > 1).then(|| format!("{} processes share the target's port", servers.len()));
         let mut run = Self {
             command,
             control: Arc::new(Control::default()),
@@ -111,8 +112,8 @@ impl<'a> Run<'a> {
             open_seconds: BTreeMap::new(),
             rows: Vec::new(),
             progress: Progress::new(),
-            server,
-            problems: Vec::new(),
+            server: servers.first().copied(),
+            problems: problem.into_iter().collect(),
             plan,
         };
         let buffers = if shares.len() <= 4 { BUFFERS_FEW_THREADS } else { BUFFERS_MANY_THREADS };

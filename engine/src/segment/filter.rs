@@ -205,4 +205,18 @@ mod tests {
         assert!((0..1000).all(|group| known(group * 2)));
         assert!((0..1000).filter(|group| known(group * 2 + 1)).count() < 40);
     }
+
+    #[test]
+    fn a_piece_whose_rows_lie_in_two_parts_is_in_both() {
+        let pieces = |key: &[u8], piece: &mut dyn FnMut(&[u8])| {
+            piece(key);
+            piece(&key[..1]);
+        };
+        let built =
+            build(KeyFilter { id: 7, pieces }, (0..100_000u32).map(|row| [&[5][..], &row.to_be_bytes()].concat()));
+        assert_eq!(built.parts.len(), 2);
+        let from = |row: u32| [&[5][..], &row.to_be_bytes()].concat();
+        assert!(built.may_contain_piece(&KeyRange::new(from(0), from(10)), &[5]));
+        assert!(built.may_contain_piece(&KeyRange::new(from(90_000), from(90_010)), &[5]));
+    }
 }

@@ -34,6 +34,9 @@ const ROW_BYTES: usize = 96;
 /// Ids are digests, so their first byte spreads them evenly: each bucket is sorted by itself, in a fraction of a millisecond.
 const BUCKETS: usize = 256;
 
+/// Longest gap that is filled with placeholders: more than one log file can lose of one conversation.
+const LOST_ENTRIES_MAX: u64 = 1 << 20;
+
 const VALID: &str = "a record is valid: it was checked when it was read, or made here";
 
 /// One conversation's part.
@@ -150,6 +153,15 @@ impl Memtable {
         self.order.iter().flatten().copied()
     }
 
+    /// Whether the record can follow what is here: an entry that does not come after its conversation's last cannot. Live records
+    /// always can.
+    pub(crate) fn accepts(&self, record: &Record) -> bool {
+        let Record::Entry(archive) = record else { return true };
+        let Ok(entry) = view_entry(archive) else { return false };
+        let last = self.tail(ConversationId(entry.conversation.0)).and_then(|tail| tail.last);
+        last.is_none_or(|last| last.sequence < Sequence(entry.sequence.0.to_native()))
+    }
+
     /// Takes a record in. Records come in the order of their positions. Says which entries before this one are missing: none, unless
     /// the log was damaged.
     ///
@@ -245,16 +257,6 @@ impl Memtable {
         })
     }
 
-    /// Puts placeholders for entries that the log has lost before the first that is here, back to `from`.
-    pub(crate) fn mark_lost(&mut self, conversation: ConversationId, from: Sequence) {
-        let Some(tail) = self.conversations.get_mut(&conversation) else { return };
-        let Some(first) = tail.first() else { return };
-        let position = tail.entries.front().map_or(LanePosition(0), |(position, _)| *position);
-        for _ in from.0..first.0 {
-            tail.entries.push_front((position, Rc::from([])));
-        }
-    }
-
     /// All rows, in ascending order of keys.
     pub(crate) fn rows(&self) -> impl Iterator<Item = SegmentRow> + '_ {
         let conversations = self.order.iter().flat_map(|bucket| {
@@ -302,8 +304,12 @@ impl Tail {
             first: expected,
             last: Sequence(last.sequence.0 - 1),
         });
-        for _ in expected.0..last.sequence.0 {
-            self.entries.push_back((last.position, Rc::from([])));
+        if last.sequence.0 - expected.0 > LOST_ENTRIES_MAX {
+            // What is before the gap cannot be indexed any more; a reader finds that it is missing.
+            self.entries.clear();
+        } else {
+            let lost: Rc<[u8]> = Rc::from([]);
+            self.entries.extend((expected.0..last.sequence.0).map(|_| (last.position, lost.clone())));
         }
         self.entries.push_back((last.position, archive.clone()));
         self.last = Some(last);

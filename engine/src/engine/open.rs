@@ -223,7 +223,7 @@ fn damage_text(report: &OpenReport) -> String {
     })
 }
 
-/// After damage: finds gaps between what segments hold and what was replayed, so that no page is read over them.
+/// After damage: reports gaps between what segments hold and what was replayed. A reader finds them by itself: a row is missing.
 async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
     let mut ids: Vec<_> = recovered.memtable.ids().collect();
     ids.sort_unstable();
@@ -233,7 +233,6 @@ async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
         let tail = row.and_then(|change| change.value()).and_then(|value| TailRow::decode(&value));
         let last = tail.map_or(Sequence(0), |tail| tail.sequence);
         if last.next() < first {
-            recovered.memtable.mark_lost(id, last.next());
             let lost = LostRange { conversation: id, first: last.next(), last: Sequence(first.0 - 1) };
             if let Some(damage) = recovered.report.damage.iter_mut().find(|damage| !damage.harmless) {
                 damage.conversations.push(lost);

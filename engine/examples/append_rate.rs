@@ -37,7 +37,8 @@ fn main() {
         Box::pin(async move { commits.run_commits().await }),
         Box::pin(async move { maintenance.run_maintenance().await }),
     ];
-    let users: Vec<UserId> = (0..1000).map(|number| UserId::new(&format!("user-{number:06}")).expect("valid")).collect();
+    let users: Vec<UserId> =
+        (0..1000).map(|number| UserId::new(&format!("user-{number:06}")).expect("valid")).collect();
     let mut ids = Vec::new();
     for number in 0..conversations {
         let (user, key) = (users[number as usize % 1000].clone(), ClientMessageId(u128::from(number).to_le_bytes()));
@@ -91,7 +92,9 @@ fn appends(
             let command = Command::Send {
                 user: users[at % 1000].clone(),
                 conversation: ids[at],
-                client_message_id: ClientMessageId(u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060).to_le_bytes()),
+                client_message_id: ClientMessageId(
+                    u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060).to_le_bytes(),
+                ),
                 body: body.clone(),
             };
             lane.submit(Token(number), command);

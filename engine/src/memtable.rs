@@ -142,10 +142,7 @@ impl Memtable {
 
     /// Every conversation with its last entry, in no particular order.
     pub(crate) fn tails(&self) -> impl Iterator<Item = (ConversationId, TailRow)> {
-        self.order
-            .iter()
-            .flatten()
-            .filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
+        self.order.iter().flatten().filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
     }
 
     /// Every conversation that is here, in no particular order.
@@ -180,9 +177,8 @@ impl Memtable {
     }
 
     fn apply_mark(&mut self, mark: &Mark) {
-        let added = self
-            .tail_mut(mark.conversation)
-            .set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
+        let added =
+            self.tail_mut(mark.conversation).set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
         self.bytes += added;
     }
 
@@ -273,17 +269,19 @@ impl Memtable {
     fn conversation_rows(&self, id: ConversationId) -> impl Iterator<Item = SegmentRow> + '_ {
         let tail = &self.conversations[&id];
         let start = tail.start.iter().map(move |row| (keys::single(id, Family::Start), Change::Put(row.encode())));
-        let title = tail.title.iter().map(move |title| {
-            (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec()))
-        });
+        let title = tail
+            .title
+            .iter()
+            .map(move |title| (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec())));
         let last = tail.last.iter().map(move |row| (keys::single(id, Family::Tail), Change::Put(row.encode())));
         let members = tail.members.iter().map(move |(user, row)| {
             let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
             (keys::of_user(id, Family::Member, user), change)
         });
-        let pointers = tail.pointers.iter().map(move |(user, row)| {
-            (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode()))
-        });
+        let pointers = tail
+            .pointers
+            .iter()
+            .map(move |(user, row)| (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode())));
         let messages = tail.sorted_messages().into_iter().map(move |(message, sequence)| {
             (keys::idempotency(id, message), Change::Put(rows::encode_sequence(sequence)))
         });

@@ -123,11 +123,9 @@ impl Run {
             }
             70..77 => Command::AddMembers { user: self.any_user(), conversation, members: self.any_users() },
             77..82 => Command::RemoveMembers { user: self.any_user(), conversation, members: self.any_users() },
-            82..85 => Command::SetTitle {
-                user: self.any_user(),
-                conversation,
-                title: format!("{}", self.random.below(3)),
-            },
+            82..85 => {
+                Command::SetTitle { user: self.any_user(), conversation, title: format!("{}", self.random.below(3)) }
+            }
             _ => {
                 // What is durable, or far beyond the end: what lies between is judged by what is durable at that moment.
                 let mut pointer = || match self.random.below(10) {

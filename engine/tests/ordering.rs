@@ -8,7 +8,6 @@ use antiphon_engine::{
     EngineOptions,
     door::{Command, Done, Output, Token},
     memory_files::{MemoryRandom, OperationKind},
-    seams::Random as _,
 };
 use antiphon_wire::{
     codes::ErrorCode,
@@ -80,9 +79,7 @@ fn queues_are_bounded_and_say_so() {
     let tokens: Vec<Token> = commands.map(|command| lane.submit(command)).collect();
     lane.drain();
     let refused = |lane: &Lane, tokens: &[Token]| {
-        let overloaded = |token: &&Token| {
-            matches!(lane.answer(**token), Some(Err(refusal)) if refusal.code == ErrorCode::Overloaded)
-        };
+        let overloaded = |token: &&Token| matches!(lane.answer(**token), Some(Err(refusal)) if refusal.code == ErrorCode::Overloaded);
         tokens.iter().filter(overloaded).count()
     };
     assert_eq!(refused(&lane, &tokens[..10]), 2);
@@ -232,10 +229,10 @@ fn deliver(clients: &mut [Client], output: &Output) {
     for client in clients {
         let me = user(client.name);
         match output {
-            Output::Entry { conversation, sequence, archive, recipients, .. } if client.listens => {
-                if recipients.contains(&me) {
-                    client.receive(*conversation, sequence.0, adds(archive, client.name));
-                }
+            Output::Entry { conversation, sequence, archive, recipients, .. }
+                if client.listens && recipients.contains(&me) =>
+            {
+                client.receive(*conversation, sequence.0, adds(archive, client.name));
             }
             Output::Committed { position } if client.listens => client.position = *position,
             Output::Answer { token, result } if client.resume == Some(*token) => {

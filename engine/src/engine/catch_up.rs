@@ -111,9 +111,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 continue;
             }
             let position = state.stage.position;
-            let answer = cold.map_err(|error| unreadable(&error)).map(|(rows, cold)| {
-                Done::CaughtUp(collect(&request, rows, &cold, &state.memory, position))
-            });
+            let answer = cold
+                .map_err(|error| unreadable(&error))
+                .map(|(rows, cold)| Done::CaughtUp(collect(&request, rows, &cold, &state.memory, position)));
             drop(state);
             self.finish_job(token, answer);
             return;
@@ -123,10 +123,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Reads what segments may have to give.
-    async fn cold_part(
-        &self,
-        request: &Request,
-    ) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
+    async fn cold_part(&self, request: &Request) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
         let runs = self.shared.sorted.runs();
         let rows = self.user_rows(&request.user).await?;
         let mut cold = BTreeMap::new();
@@ -258,7 +255,8 @@ fn missing(
     let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
     let mut entries: Vec<Rc<[u8]>> = Vec::new();
     let mut lost = cold.is_some_and(|cold| cold.more);
-    let (mut epoch, mut last, mut lowest, mut bytes) = (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
+    let (mut epoch, mut last, mut lowest, mut bytes) =
+        (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
     for (position, archive) in hot.chain(below) {
         if position <= request.since {
             lost = false;

@@ -209,13 +209,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         self.stage(record, done, recipients, Rc::from([]))
     }
 
-    fn send(
-        &mut self,
-        user: UserId,
-        message: ClientMessageId,
-        body: Vec<u8>,
-        conversation: ConversationId,
-    ) -> Step {
+    fn send(&mut self, user: UserId, message: ClientMessageId, body: Vec<u8>, conversation: ConversationId) -> Step {
         if let Err(refusal) = self.member(&user) {
             return refusal.into();
         }
@@ -430,8 +424,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let stage = &mut self.state.stage;
         let mut scratch = std::mem::take(&mut stage.scratch);
         scratch.clear();
-        let scratch = rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch)
-            .expect("an entry has no failing serializer");
+        let scratch =
+            rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch).expect("an entry has no failing serializer");
         let record = Record::Entry(Rc::from(scratch.as_slice()));
         stage.scratch = scratch;
         match record.length() {

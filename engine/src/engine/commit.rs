@@ -14,11 +14,7 @@ use crate::{
         refusal::refuse,
         state::{Staged, State},
     },
-    lane::{
-        format::Builder,
-        log::Place,
-        record::Record,
-    },
+    lane::{format::Builder, log::Place, record::Record},
     seams::{AlignedBuffer, Clock, File, Files, Random},
 };
 

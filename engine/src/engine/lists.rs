@@ -47,12 +47,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// A page of the user's conversations.
-    pub(super) async fn list_conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: u32,
-    ) -> Answer {
+    pub(super) async fn list_conversations(&self, user: UserId, after: Option<ConversationId>, limit: u32) -> Answer {
         let rows = loop {
             let flushes = self.shared.state.borrow().memory.flushes;
             let mut rows = self.user_rows(&user).await.map_err(|error| unreadable(&error))?;

@@ -64,11 +64,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
         if let Some(memtable) = state.memory.sealed.clone() {
             let blob = Blob { salt: state.log.salt, time: state.stage.time, generation: state.log.generation };
-            let mark = FlushMark {
-                flushed_position: memtable.last().0,
-                blob: Some(blob.encode()),
-                times: memtable.times(),
-            };
+            let mark =
+                FlushMark { flushed_position: memtable.last().0, blob: Some(blob.encode()), times: memtable.times() };
             return Work::Flush(memtable, mark);
         }
         if let Some(log_file) = state.log.unwanted.pop() {

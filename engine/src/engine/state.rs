@@ -18,11 +18,7 @@ use crate::{
     door::{Command, Done, Output, Refusal, Token},
     engine::refusal::refuse,
     hash::IdHash,
-    lane::{
-        format::Builder,
-        log::Log,
-        record::Record,
-    },
+    lane::{format::Builder, log::Log, record::Record},
     memtable::Memtable,
     options::EngineOptions,
     report::Status,
@@ -196,15 +192,7 @@ impl Stage {
 
 impl Memory {
     pub(super) fn new(active: Memtable, flushed: LanePosition, hash: IdHash) -> Self {
-        Self {
-            active,
-            sealed: None,
-            active_since: TimestampMs(0),
-            active_log_bytes: 0,
-            flushed,
-            flushes: 0,
-            hash,
-        }
+        Self { active, sealed: None, active_since: TimestampMs(0), active_log_bytes: 0, flushed, flushes: 0, hash }
     }
 
     /// The sealed memtable, then the active one.

@@ -88,11 +88,7 @@ struct Found<F> {
 }
 
 impl<F: File> Found<F> {
-    async fn identify(
-        log_file: LogFile<F>,
-        settings: &Settings,
-        bytes_read: &mut u64,
-    ) -> Result<Self, StoreError> {
+    async fn identify(log_file: LogFile<F>, settings: &Settings, bytes_read: &mut u64) -> Result<Self, StoreError> {
         let mut window = Window::new(&log_file, PAGE_BYTES);
         let name = &log_file.name;
         let (generation, first, torn) = match window.check(0).await? {
@@ -321,12 +317,7 @@ impl<F: Files> Replay<F> {
             // Not a continuation: something older.
             return false;
         }
-        let stop = self.stop.take().unwrap_or(Stop {
-            file: file.into(),
-            offset,
-            fault: Fault::None,
-            claimed: false,
-        });
+        let stop = self.stop.take().unwrap_or(Stop { file: file.into(), offset, fault: Fault::None, claimed: false });
         let last = first - 1;
         let what = if stop.fault == Fault::None { "batches are missing".into() } else { stop.fault.text() };
         self.report.damage.push(LogDamage {

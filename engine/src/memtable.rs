@@ -91,6 +91,15 @@ pub(crate) struct Memtable {
     times: Option<(u64, u64)>,
 }
 
+/// What a record did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Applied {
+    /// The conversation's last entry, if it is this one.
+    pub(crate) last: Option<TailRow>,
+    /// Entries before it that are missing.
+    pub(crate) lost: Option<LostRange>,
+}
+
 /// A row for a segment.
 pub(crate) type SegmentRow = (Vec<u8>, Change<Vec<u8>>);
 
@@ -164,16 +173,16 @@ impl Memtable {
     ///
     /// # Panics
     /// If an entry is not valid: those from disk were checked by [`Record::decode`], others were made here.
-    pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Option<LostRange> {
-        let lost = match record {
+    pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Applied {
+        let applied = match record {
             Record::Entry(archive) => self.apply_entry(position, archive),
             Record::Mark(mark) => {
                 self.apply_mark(mark);
-                None
+                Applied::default()
             }
         };
         self.last = position;
-        lost
+        applied
     }
 
     fn apply_mark(&mut self, mark: &Mark) {
@@ -182,7 +191,7 @@ impl Memtable {
         self.bytes += added;
     }
 
-    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Option<LostRange> {
+    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Applied {
         let entry = view_entry(archive).expect(VALID);
         let last = tail_row(position, entry);
         let conversation = ConversationId(entry.conversation.0);
@@ -212,7 +221,7 @@ impl Memtable {
         self.bytes += added;
         let time = last.time.0;
         self.times = Some(self.times.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
-        self.tail_mut(conversation).push(conversation, last, archive)
+        Applied { last: Some(last), lost: self.tail_mut(conversation).push(conversation, last, archive) }
     }
 
     fn apply_start(
@@ -283,7 +292,7 @@ impl Memtable {
             .iter()
             .map(move |(user, row)| (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode())));
         let messages = tail.sorted_messages().into_iter().map(move |(message, sequence)| {
-            (keys::idempotency(id, message), Change::Put(rows::encode_sequence(sequence)))
+            (keys::idempotency(id, message).to_vec(), Change::Put(rows::encode_sequence(sequence)))
         });
         let first = tail.first().unwrap_or_default();
         let entries = tail.entries.iter().enumerate().map(move |(index, (position, archive))| {

@@ -14,7 +14,7 @@ use crate::{
     compaction,
     engine::{
         EngineError, Shared,
-        state::{Loaded, Memory, Stage, State, TailCache, Upkeep},
+        state::{Core, Loaded, Memory, Stage, State, TailCache, Upkeep},
     },
     error::{DamagedKeys, StoreError},
     hash::IdHash,
@@ -150,6 +150,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         upkeep: Signal::default(),
         output: Signal::default(),
         closing: Signal::default(),
+        nobody: std::rc::Rc::from([]),
         random: PhantomData,
         options,
     };
@@ -185,9 +186,8 @@ fn state<F: Files, C: Clock>(
     let mut memory = Memory::new(recovered.memtable, flushed, hash);
     memory.active_since = clock.now();
     memory.active_log_bytes = recovered.log.unflushed_bytes(flushed.0);
-    State {
+    let core = Core {
         outputs: VecDeque::new(),
-        slots: HashMap::with_hasher(hash),
         loaded: Loaded::default(),
         memory,
         stage: Stage {
@@ -212,7 +212,8 @@ fn state<F: Files, C: Clock>(
         closed: false,
         close_marked: false,
         counters: Status::default(),
-    }
+    };
+    State { slots: HashMap::with_hasher(hash), core }
 }
 
 fn damage_text(report: &OpenReport) -> String {

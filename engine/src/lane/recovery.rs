@@ -348,7 +348,7 @@ impl<F: Files> Replay<F> {
             if !self.memtable.accepts(record) {
                 return Err(damaged("an entry comes twice"));
             }
-            let lost = self.memtable.apply(LanePosition(position), record);
+            let lost = self.memtable.apply(LanePosition(position), record).lost;
             self.report.records += 1;
             if let (Some(lost), Some(damage)) = (lost, self.report.damage.last_mut()) {
                 damage.conversations.push(lost);

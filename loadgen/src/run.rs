@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    checker::Violations,
+    checker::{MEMBER_BYTES, Violations},
     clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
+    driver::LINK_BYTES,
     machine::Machine,
     measure::{Latencies, Second},
     options::Command,
@@ -374,28 +375,7 @@ impl<'a> Run<'a> {
             },
             server: self.server.map(|server| server_figures(server, milestones, counts.established, measured_seconds)),
             kernel: kernel_figures(milestones, counts.established),
-            generator: GeneratorFigures {
-                threads: results.len() as u32,
-                cpu_seconds: round(
-                    milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds,
-                    100.0,
-                ),
-                cpu_cores: round(
-                    (milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds)
-                        / measured_seconds,
-                    1_000.0,
-                ),
-                rss_bytes: milestones.measured_to.own.rss_bytes,
-                bytes_per_connection: per_connection(
-                    milestones.before.own.rss_bytes,
-                    milestones.established.own.rss_bytes,
-                    counts.established,
-                ),
-                bytes_per_connection_structures: CONNECTION_BYTES
-                    + crate::driver::LINK_BYTES
-                    + crate::checker::MEMBER_BYTES,
-                late_us,
-            },
+            generator: generator_figures(results.len(), milestones, counts.established, measured_seconds, late_us),
             errors,
             timeline: self.rows,
             percentiles: Percentiles {
@@ -481,6 +461,27 @@ fn server_figures(server: Process, milestones: &Milestones, established: u64, me
         rss_bytes_after: after.rss_bytes,
         bytes_per_connection: per_connection(before.rss_bytes, after.rss_bytes, established),
         connect_cpu_seconds: round(after.cpu_seconds - before.cpu_seconds, 100.0),
+    }
+}
+
+fn generator_figures(
+    threads: usize,
+    milestones: &Milestones,
+    established: u64,
+    measured_seconds: f64,
+    late_us: Quantiles,
+) -> GeneratorFigures {
+    let cpu_seconds = milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds;
+    let (before, after) = (milestones.before.own, milestones.established.own);
+    let structure_bytes = CONNECTION_BYTES + LINK_BYTES + MEMBER_BYTES;
+    GeneratorFigures {
+        threads: threads as u32,
+        cpu_seconds: round(cpu_seconds, 100.0),
+        cpu_cores: round(cpu_seconds / measured_seconds, 1_000.0),
+        rss_bytes: milestones.measured_to.own.rss_bytes,
+        bytes_per_connection: structure_bytes as f64 + per_connection(before.rss_bytes, after.rss_bytes, established),
+        bytes_per_connection_structures: structure_bytes,
+        late_us,
     }
 }
 

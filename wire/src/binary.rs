@@ -24,7 +24,7 @@ use rkyv::{
 use crate::{
     codec::DecodeError,
     codes::ErrorCode,
-    frame::{EntryBytes, Request, ServerFrame},
+    frame::{EntryBytes, Request, Send, ServerFrame},
     ids::RequestId,
     limits::{CLIENT_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX},
     validate::{self, Problem},
@@ -102,11 +102,16 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Members(frame) => write(kind::MEMBERS, id, frame),
         Request::Conversations(frame) => write(kind::CONVERSATIONS, id, frame),
         Request::Title(frame) => write(kind::TITLE, id, frame),
-        Request::Send(frame) => write(kind::SEND, id, frame),
+        Request::Send(frame) => encode_send(id, frame),
         Request::History(frame) => write(kind::HISTORY, id, frame),
         Request::Read(frame) => write(kind::READ, id, frame),
         Request::Delivered(frame) => write(kind::DELIVERED, id, frame),
     }
+}
+
+/// Writes a `send`.
+pub(crate) fn encode_send(id: Option<RequestId>, send: &Send) -> Vec<u8> {
+    write(kind::SEND, id, send)
 }
 
 /// Reads a server's frame.

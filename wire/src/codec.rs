@@ -2,7 +2,7 @@
 
 use crate::{
     codes::ErrorCode,
-    frame::{Request, ServerFrame},
+    frame::{Request, Send, ServerFrame},
     ids::RequestId,
 };
 
@@ -60,6 +60,14 @@ impl Encoding {
         match self {
             Self::Json => crate::json::encode_request(id, request),
             Self::Rkyv => crate::binary::encode_request(id, request),
+        }
+    }
+
+    /// Writes a `send` that stays with its owner.
+    pub(crate) fn encode_send(self, id: Option<RequestId>, send: &Send) -> Vec<u8> {
+        match self {
+            Self::Json => crate::json::encode_send(id, send),
+            Self::Rkyv => crate::binary::encode_send(id, send),
         }
     }
 

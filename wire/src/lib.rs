@@ -9,4 +9,5 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod position;
+pub mod session;
 mod validate;

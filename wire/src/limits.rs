@@ -14,8 +14,8 @@ pub const TITLE_BYTES_MAX: usize = 256;
 /// longest list of known conversations in `connect`.
 pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;
 
-/// Longest frame that a server sends: one full page of history.
-pub const SERVER_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest frame that a server sends: one full page of history with every byte of text escaped in JSON as `\uXXXX`.
+pub const SERVER_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Most users that one `create` or `members` request may name.
 pub const MEMBERS_PER_REQUEST_MAX: usize = 100;

@@ -12,7 +12,7 @@ mod shapes;
 use crate::{
     codec::DecodeError,
     codes::ErrorCode,
-    frame::{Request, ServerFrame},
+    frame::{Request, Send, ServerFrame},
     ids::RequestId,
     limits::{CLIENT_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX},
     validate::{self, Problem},
@@ -35,11 +35,16 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Members(frame) => write("members", id, frame),
         Request::Conversations(frame) => write("conversations", id, frame),
         Request::Title(frame) => write("title", id, frame),
-        Request::Send(frame) => write("send", id, frame),
+        Request::Send(frame) => encode_send(id, frame),
         Request::History(frame) => write("history", id, frame),
         Request::Read(frame) => write("read", id, frame),
         Request::Delivered(frame) => write("delivered", id, frame),
     }
+}
+
+/// Writes a `send`.
+pub(crate) fn encode_send(id: Option<RequestId>, send: &Send) -> Vec<u8> {
+    write("send", id, send)
 }
 
 /// Reads a server's frame.

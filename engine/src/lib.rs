@@ -3,14 +3,24 @@
 //! Logic without IO: files, clock and randomness come in through [`seams`]. Single-threaded and async; it never spawns and never
 //! blocks. Start at [`door`] for what it does, at [`Engine`] for how to run it, at [`seams`] for what it needs.
 
+mod bytes;
+pub mod cache;
+pub mod compaction;
 pub mod door;
 mod engine;
-mod error;
+pub mod error;
+pub mod manifest;
+#[cfg(any(test, feature = "simulation"))]
+pub mod memory_files;
+mod merge;
 mod options;
 mod report;
+pub mod row;
+pub mod runs;
 pub mod seams;
+pub mod segment;
+pub mod sorted;
 
-pub use engine::Engine;
-pub use error::EngineError;
+pub use engine::{Engine, EngineError};
 pub use options::EngineOptions;
 pub use report::{LogDamage, LostRange, OpenReport, Status, TornTail};

@@ -1,6 +1,6 @@
 //! What an engine may be told, with defaults and their reasons, and the rules between the options.
 
-use crate::{error::EngineError, seams::PAGE_BYTES};
+use crate::{engine::EngineError, seams::PAGE_BYTES};
 
 /// Largest record: a group's first entry with all its members' names, with room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;

@@ -4,17 +4,20 @@
 //! one that may be slow; then [`Engine::submit`] and, after every turn, [`Engine::poll`] until it is empty; [`Engine::tick`] about once
 //! a second; at the end [`Engine::close`]. Nothing but the two futures does I/O, and nothing is spawned.
 
+mod error;
+
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use antiphon_wire::ids::LanePosition;
 
 use crate::{
     door::{Command, Output, Token},
-    error::EngineError,
     options::EngineOptions,
     report::{OpenReport, Status},
     seams::{Clock, Files, Random},
 };
+
+pub use error::EngineError;
 
 /// One log lane with its conversations. A clone is another handle of the same engine.
 pub struct Engine<F: Files, C: Clock, R: Random> {

@@ -1,0 +1,154 @@
+//! Which runs to merge: a pure function of their sizes.
+//!
+//! Only neighbours in age are merged, so that newest-wins stays a matter of order. A window of runs is worth merging when its total
+//! is at least [`Settings::growth`] times its largest run: then every row of it lands in a run `growth` times as large as the one
+//! it came from, and is rewritten at most log(final ÷ flushed) ÷ log(growth) times. With the defaults and flushes of 16 MiB and
+//! more that is two merges, a write amplification of three with the flush; a run of [`Settings::final_bytes`] is never touched again.
+//! Of all such windows the cheapest is taken, the newest among equals.
+//!
+//! Many small runs that never add up (a nearly idle store that flushes by age) would slow reads down, so beyond
+//! [`Settings::runs_max`] unfinished runs the growth asked for is halved, and halved again.
+
+/// When and what to merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A window's total must be at least this many times its largest run.
+    pub growth: u64,
+    /// At least so many runs are merged at once.
+    pub inputs_min: usize,
+    /// At most so many: each costs a read buffer of 256 KiB while the job runs.
+    pub inputs_max: usize,
+    /// A run of at least this size is not merged any more.
+    pub final_bytes: u64,
+    /// Beyond so many runs below `final_bytes`, smaller gains are good enough.
+    pub runs_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { growth: 8, inputs_min: 4, inputs_max: 16, final_bytes: 1 << 30, runs_max: 32 }
+    }
+}
+
+/// A run as the choice sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunInfo {
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Whether it may be merged: not damaged, and not being merged already.
+    pub mergeable: bool,
+}
+
+/// A window of runs to merge, counted from the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Index of the newest run of the window.
+    pub newest: usize,
+    /// How many runs, from there to older ones.
+    pub count: usize,
+    /// Whether the window ends with the oldest run of all: then delete markers hide nothing and are dropped.
+    pub reaches_oldest: bool,
+}
+
+/// What to merge of `newest_first`, or `None` if nothing is worth it.
+#[must_use]
+pub fn choose(newest_first: &[RunInfo], settings: &Settings) -> Option<Choice> {
+    let open = newest_first.iter().filter(|run| run.mergeable && run.bytes < settings.final_bytes).count();
+    let pressure = if settings.runs_max == 0 { 0 } else { open / settings.runs_max };
+    let growth = (settings.growth >> pressure.min(63)).max(1);
+    let mut best: Option<(u64, Choice)> = None;
+    for newest in 0..newest_first.len() {
+        let Some((total, count)) = cheapest_from(&newest_first[newest..], growth, settings) else { continue };
+        if best.as_ref().is_none_or(|(least, _)| total < *least) {
+            let reaches_oldest = newest + count == newest_first.len();
+            best = Some((total, Choice { newest, count, reaches_oldest }));
+        }
+    }
+    best.map(|(_, choice)| choice)
+}
+
+/// The shortest window worth merging that begins with the first of `runs`: (total, count).
+fn cheapest_from(runs: &[RunInfo], growth: u64, settings: &Settings) -> Option<(u64, usize)> {
+    let (mut total, mut largest) = (0u64, 0u64);
+    let open = runs.iter().take_while(|run| run.mergeable && run.bytes < settings.final_bytes);
+    for (index, run) in open.take(settings.inputs_max).enumerate() {
+        total = total.saturating_add(run.bytes);
+        largest = largest.max(run.bytes);
+        if index + 1 >= settings.inputs_min.max(2) && total >= growth.saturating_mul(largest) {
+            return Some((total, index + 1));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn runs(sizes: &[u64]) -> Vec<RunInfo> {
+        sizes.iter().map(|mib| RunInfo { bytes: mib * MIB, mergeable: *mib > 0 }).collect()
+    }
+
+    #[test]
+    fn windows() {
+        for (sizes, expected) in [
+            (&[10, 10, 10, 10, 10, 10, 10][..], None),
+            (&[10, 10, 10, 10, 10, 10, 10, 10], Some((0, 8, true))),
+            (&[10, 10, 10, 10, 10, 10, 10, 10, 80], Some((0, 8, false))),
+            // Small ones between large ones do not stand in the way.
+            (&[10, 1, 10, 1, 10, 1, 10, 1, 10, 1, 10, 1, 10, 10], Some((0, 14, true))),
+            // A finished run, and one that may not be merged (0), part the windows.
+            (&[10, 10, 10, 10, 2000, 10, 10, 10, 10], None),
+            (&[10, 10, 10, 10, 0, 10, 10, 10, 10], None),
+            (&[10, 10, 2000, 10, 10, 10, 10, 10, 10, 10, 10], Some((3, 8, true))),
+            (&[], None),
+        ] {
+            let choice = choose(&runs(sizes), &Settings::default());
+            let found = choice.map(|choice| (choice.newest, choice.count, choice.reaches_oldest));
+            assert_eq!(found, expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn an_append_only_load_is_written_three_times_at_most() {
+        let settings = Settings::default();
+        for flush_mib in [16, 28, 64] {
+            let mut sizes: Vec<RunInfo> = Vec::new();
+            let (mut flushed, mut written, mut most) = (0, 0, 0);
+            for _ in 0..3000 {
+                sizes.insert(0, RunInfo { bytes: flush_mib * MIB, mergeable: true });
+                flushed += flush_mib * MIB;
+                written += flush_mib * MIB;
+                while let Some(choice) = choose(&sizes, &settings) {
+                    let window = choice.newest..choice.newest + choice.count;
+                    let total: u64 = sizes[window.clone()].iter().map(|run| run.bytes).sum();
+                    sizes.splice(window, [RunInfo { bytes: total, mergeable: true }]);
+                    written += total;
+                }
+                most = most.max(sizes.iter().filter(|run| run.bytes < settings.final_bytes).count());
+            }
+            let amplification = written as f64 / flushed as f64;
+            assert!(amplification <= 3.0, "flushes of {flush_mib} MiB: {amplification}");
+            assert!(most <= 24, "flushes of {flush_mib} MiB: {most} unfinished runs");
+        }
+    }
+
+    #[test]
+    fn tiny_flushes_for_ever_keep_the_runs_few() {
+        let settings = Settings::default();
+        let mut sizes: Vec<RunInfo> = Vec::new();
+        let mut most = 0;
+        for step in 0..20_000u64 {
+            sizes.insert(0, RunInfo { bytes: 4096 + (step * 7919) % 50_000, mergeable: true });
+            while let Some(choice) = choose(&sizes, &settings) {
+                let window = choice.newest..choice.newest + choice.count;
+                let total: u64 = sizes[window.clone()].iter().map(|run| run.bytes).sum();
+                sizes.splice(window, [RunInfo { bytes: total, mergeable: true }]);
+            }
+            most = most.max(sizes.len());
+        }
+        assert!(most <= 48, "{most} runs");
+    }
+}

@@ -1,0 +1,59 @@
+//! Compaction: which neighbouring runs are worth merging, and the job that merges them.
+//!
+//! The choice is a pure function of sizes; the job reads, merges, writes and yields. [`Sorted`](crate::sorted::Sorted) makes the
+//! result visible.
+
+mod choice;
+mod job;
+
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
+
+pub use choice::{Choice, RunInfo, Settings, choose};
+pub(crate) use job::Job;
+
+/// Whether a row has outlived its use: such rows are left out of what a merge writes. A reader must treat them as absent by itself,
+/// since it may meet them, or an older row that one of them hid, before the merge does.
+pub type Expired<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
+
+/// [`Expired`] for callers whose rows live for ever.
+pub const NEVER_EXPIRED: Expired<'static> = &|_, _| false;
+
+/// Where a long job gives way to others.
+pub trait Pace {
+    /// Called after about every 256 KiB of input; the job goes on when the future is ready.
+    fn pause(&self) -> impl Future<Output = ()>;
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacted {
+    /// Runs merged.
+    pub inputs: usize,
+    /// Bytes of their files.
+    pub bytes_read: u64,
+    /// Bytes of the new file; 0 if no row was left.
+    pub bytes_written: u64,
+    /// Rows left out: hidden by newer ones, deleted or expired.
+    pub rows_dropped: u64,
+}
+
+/// Gives way to whatever else is ready to run on the same executor, once for each call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct YieldNow;
+
+impl Pace for YieldNow {
+    async fn pause(&self) {
+        let mut yielded = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}

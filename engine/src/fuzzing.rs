@@ -1,0 +1,130 @@
+//! Entry points for fuzz targets: arbitrary bytes in, no panic and no lie out.
+//!
+//! They run over bytes in memory, with a [`Files`](crate::seams::Files) of their own that holds one file and cannot be written to.
+
+use std::{
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    cache::Cache,
+    error::StoreError,
+    manifest::Manifest,
+    row::{Direction, KeyRange},
+    runs::{Run, Runs},
+    seams::{AlignedBuffer, File, FileError, Files, OpenMode},
+    segment::{KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings},
+};
+
+/// The store that segments of the corpus belong to.
+pub const STORE: u64 = 0x0123_4567_89ab_cdef;
+
+/// The id that segments of the corpus have.
+pub const SEGMENT: SegmentId = SegmentId(7);
+
+/// Reads a manifest; if it is one, it must encode to the same bytes.
+pub fn fuzz_manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(data) {
+        let encoded = manifest.encode();
+        assert_eq!(Some(encoded.as_slice()), data.get(..encoded.len()), "a manifest has one form");
+    }
+}
+
+/// Opens a segment and reads all of it in every way.
+pub fn fuzz_segment(data: &[u8]) {
+    now(async {
+        let settings = SegmentSettings { filter: KeyFilter::WHOLE_KEYS, ..SegmentSettings::default() };
+        let files = OneFile { bytes: Rc::from(data) };
+        let context = SegmentContext::new(files, Cache::new(64 << 20), STORE, settings);
+        let Ok(reader) = SegmentReader::open(&context, SEGMENT).await else { return };
+        let verified = reader.verify().await.expect("no reads fail here");
+        let intact = verified.damaged.is_empty();
+        let forward = scan(&reader, Direction::Forward).await;
+        let mut backward = scan(&reader, Direction::Backward).await;
+        if let (true, Ok(forward), Ok(backward)) = (intact, &forward, &mut backward) {
+            backward.reverse();
+            assert_eq!(forward, backward, "both ways see the same");
+            for key in forward {
+                assert!(matches!(reader.get(key).await, Ok(Some(_))), "what is scanned is found");
+            }
+        }
+    });
+}
+
+async fn scan(reader: &SegmentReader<OneFile>, direction: Direction) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut scan = Runs::new(vec![Run::Segment(reader.clone())]).scan(&KeyRange::all(), direction, None);
+    let mut keys = Vec::new();
+    while let Some(row) = scan.next().await? {
+        keys.push(row.key.to_vec());
+    }
+    Ok(keys)
+}
+
+/// Runs a future that never has to wait.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("reads from memory do not wait"),
+    }
+}
+
+/// A folder in which every name leads to the same bytes.
+#[derive(Clone)]
+struct OneFile {
+    bytes: Rc<[u8]>,
+}
+
+impl OneFile {
+    fn refused<T>() -> Result<T, FileError> {
+        Err(FileError::Io { name: String::new(), text: "for reading only".to_owned() })
+    }
+}
+
+impl Files for OneFile {
+    type File = Self;
+
+    async fn open(&self, _name: &str, _mode: OpenMode) -> Result<Self, FileError> {
+        Ok(self.clone())
+    }
+
+    async fn list(&self) -> Result<Vec<String>, FileError> {
+        Ok(Vec::new())
+    }
+
+    async fn rename(&self, _from: &str, _to: &str) -> Result<(), FileError> {
+        Self::refused()
+    }
+
+    async fn remove(&self, _name: &str) -> Result<(), FileError> {
+        Self::refused()
+    }
+
+    async fn sync_folder(&self) -> Result<(), FileError> {
+        Self::refused()
+    }
+}
+
+impl File for OneFile {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<AlignedBuffer, FileError> {
+        let mut buffer = AlignedBuffer::zeroed(length);
+        let bytes = self.bytes.get(offset as usize..).unwrap_or_default();
+        let length = bytes.len().min(length);
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        Ok(buffer)
+    }
+
+    async fn write_at(&self, _offset: u64, buffer: AlignedBuffer) -> (AlignedBuffer, Result<(), FileError>) {
+        (buffer, Self::refused())
+    }
+
+    async fn sync(&self) -> Result<(), FileError> {
+        Self::refused()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}

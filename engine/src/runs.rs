@@ -1,0 +1,285 @@
+//! One view over several sorted runs: the newest row of a key wins, and deleted keys are hidden.
+//!
+//! Invariants: runs stand newest first and never change; a view that someone holds keeps its files readable.
+//! Must not do: write, or decide what is merged.
+
+use crate::{
+    error::StoreError,
+    manifest::SegmentEntry,
+    merge::{Merge, Settled, Source},
+    row::{Change, Direction, KeyRange, SharedBytes},
+    seams::Files,
+    segment::{SegmentCursor, SegmentReader},
+};
+
+/// Sorted runs, newest first.
+pub struct Runs<F: Files> {
+    newest_first: Vec<Run<F>>,
+}
+
+/// One run. Cloning gives another handle on the same.
+pub enum Run<F: Files> {
+    /// A segment that can be read.
+    Segment(SegmentReader<F>),
+    /// A segment whose footer, index or filter is damaged: a read that would need it gives the error.
+    Damaged {
+        /// What the manifest says of it.
+        entry: SegmentEntry,
+        /// What is wrong.
+        error: StoreError,
+    },
+}
+
+/// A row of a scan; it lives until the scan goes on. Deleted keys do not appear.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value; clone it to keep it.
+    pub value: &'a SharedBytes,
+}
+
+/// What a step without waiting gave.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// The next row.
+    Row(Row<'a>),
+    /// There are no more.
+    End,
+    /// A block has to be read first: call [`Scan::next`].
+    NotCached,
+}
+
+impl<F: Files> Clone for Run<F> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Segment(reader) => Self::Segment(reader.clone()),
+            Self::Damaged { entry, error } => Self::Damaged { entry: entry.clone(), error: error.clone() },
+        }
+    }
+}
+
+impl<F: Files> Runs<F> {
+    /// A view over `newest_first`.
+    #[must_use]
+    pub const fn new(newest_first: Vec<Run<F>>) -> Self {
+        Self { newest_first }
+    }
+
+    /// The runs, newest first.
+    #[must_use]
+    pub fn newest_first(&self) -> &[Run<F>] {
+        &self.newest_first
+    }
+
+    /// Whether some run may hold a row in `range` whose key has this filter piece; without a piece, whether one may hold a row in the
+    /// range. `false` is certain. Needs no read.
+    #[must_use]
+    pub fn may_overlap(&self, range: &KeyRange, piece: Option<&[u8]>) -> bool {
+        self.newest_first.iter().any(|run| run.may_overlap(range, piece))
+    }
+
+    /// What the newest run that knows `key` says about it; `None` if none knows it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a block that may hold the key is, unless a newer run knows the key; and whatever the files say.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Change<SharedBytes>>, StoreError> {
+        for run in &self.newest_first {
+            let found = match run {
+                Run::Segment(reader) => reader.get(key).await?,
+                Run::Damaged { error, .. } if run.may_contain(key) => return Err(error.clone()),
+                Run::Damaged { .. } => None,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Runs::get`], but `None` if a block would have to be read, or is damaged.
+    #[must_use]
+    pub fn get_cached(&self, key: &[u8]) -> Option<Option<Change<SharedBytes>>> {
+        for run in &self.newest_first {
+            let found = match run {
+                Run::Segment(reader) => reader.get_cached(key)?,
+                Run::Damaged { .. } if run.may_contain(key) => return None,
+                Run::Damaged { .. } => None,
+            };
+            if found.is_some() {
+                return Some(found);
+            }
+        }
+        Some(None)
+    }
+
+    /// Starts a scan of these runs. `piece`, if given, is a filter piece that every key in the range has: runs whose filter
+    /// does not hold it are left out. See [`Scan::with_newer`] for rows that are in memory.
+    #[must_use]
+    pub fn scan<'a>(&self, range: &KeyRange, direction: Direction, piece: Option<&[u8]>) -> Scan<'a, F> {
+        let runs = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        let sources = runs.map(|run| match run {
+            Run::Segment(reader) => ScanSource::Segment(SegmentCursor::new(reader, range.clone(), direction)),
+            Run::Damaged { error, .. } => ScanSource::Damaged(error.clone()),
+        });
+        Scan { merge: Merge::new(sources.collect(), direction), ended: false }
+    }
+}
+
+impl<F: Files> Run<F> {
+    fn may_contain(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Segment(reader) => reader.may_contain(key),
+            Self::Damaged { entry, .. } => key >= entry.first_key.as_slice() && key <= entry.last_key.as_slice(),
+        }
+    }
+
+    fn may_overlap(&self, range: &KeyRange, piece: Option<&[u8]>) -> bool {
+        match self {
+            Self::Segment(reader) => reader.may_overlap(range, piece),
+            Self::Damaged { entry, .. } => range.overlaps(&entry.first_key, &entry.last_key),
+        }
+    }
+}
+
+/// A merging scan. It holds its runs, so it goes on whatever is compacted meanwhile.
+pub struct Scan<'a, F: Files> {
+    merge: Merge<ScanSource<'a, F>>,
+    ended: bool,
+}
+
+impl<'a, F: Files> Scan<'a, F> {
+    /// Puts an in-memory source on top: newer than all runs and than every source put before it. Its rows must lie in the scan's
+    /// range and come in the scan's direction, without repeats; it is asked for rows one by one. Call it before the first step.
+    #[must_use]
+    pub fn with_newer<K: AsRef<[u8]> + 'a>(
+        mut self,
+        rows: impl Iterator<Item = (K, Change<SharedBytes>)> + 'a,
+    ) -> Self {
+        self.merge.push_newest(ScanSource::Memory(Box::new(Peeked { rows, row: None })));
+        self
+    }
+
+    /// The next row, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] at a damaged block, and whatever the files say. The scan has ended then; a new one may start behind
+    /// the damaged keys.
+    pub async fn next(&mut self) -> Result<Option<Row<'_>>, StoreError> {
+        loop {
+            match self.step()? {
+                Settled::Row => break,
+                Settled::End => return Ok(None),
+                Settled::NeedsBlock => {
+                    let loaded = self.merge.load().await;
+                    self.ended |= loaded.is_err();
+                    loaded?;
+                }
+            }
+        }
+        Ok(self.row())
+    }
+
+    /// The next row if that needs no read. After [`Step::NotCached`], [`Scan::next`] goes on at the same place.
+    ///
+    /// # Errors
+    /// As [`Scan::next`].
+    pub fn next_cached(&mut self) -> Result<Step<'_>, StoreError> {
+        Ok(match self.step()? {
+            Settled::Row => self.row().map_or(Step::End, Step::Row),
+            Settled::End => Step::End,
+            Settled::NeedsBlock => Step::NotCached,
+        })
+    }
+
+    /// Moves to the next key that is not deleted.
+    fn step(&mut self) -> Result<Settled, StoreError> {
+        while !self.ended {
+            let step = self.merge.step();
+            match step {
+                Ok(Settled::Row) if self.row().is_none() => {}
+                Ok(Settled::Row | Settled::NeedsBlock) => return step,
+                Ok(Settled::End) | Err(_) => {
+                    self.ended = true;
+                    return step;
+                }
+            }
+        }
+        Ok(Settled::End)
+    }
+
+    fn row(&self) -> Option<Row<'_>> {
+        let (key, change) = self.merge.row()?;
+        let value = change.as_ref().value()?;
+        Some(Row { key, value })
+    }
+}
+
+enum ScanSource<'a, F: Files> {
+    Memory(Box<dyn MemorySource + 'a>),
+    Segment(SegmentCursor<F>),
+    Damaged(StoreError),
+}
+
+impl<F: Files> Source for ScanSource<'_, F> {
+    fn settle(&mut self) -> Result<Settled, StoreError> {
+        match self {
+            Self::Memory(rows) => Ok(if rows.fill() { Settled::Row } else { Settled::End }),
+            Self::Segment(cursor) => cursor.settle(),
+            Self::Damaged(error) => Err(error.clone()),
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Segment(cursor) => cursor.load().await,
+            Self::Memory(_) | Self::Damaged(_) => Ok(()),
+        }
+    }
+
+    fn row(&self) -> Option<(&[u8], &Change<SharedBytes>)> {
+        match self {
+            Self::Memory(rows) => rows.row(),
+            Self::Segment(cursor) => cursor.row(),
+            Self::Damaged(_) => None,
+        }
+    }
+
+    fn advance(&mut self) {
+        match self {
+            Self::Memory(rows) => rows.take(),
+            Self::Segment(cursor) => cursor.advance(),
+            Self::Damaged(_) => {}
+        }
+    }
+}
+
+/// An iterator over rows in memory, whatever its type.
+trait MemorySource {
+    /// Fetches a row if none is held; whether one is held now.
+    fn fill(&mut self) -> bool;
+    fn row(&self) -> Option<(&[u8], &Change<SharedBytes>)>;
+    fn take(&mut self);
+}
+
+struct Peeked<I, K> {
+    rows: I,
+    row: Option<(K, Change<SharedBytes>)>,
+}
+
+impl<K: AsRef<[u8]>, I: Iterator<Item = (K, Change<SharedBytes>)>> MemorySource for Peeked<I, K> {
+    fn fill(&mut self) -> bool {
+        if self.row.is_none() {
+            self.row = self.rows.next();
+        }
+        self.row.is_some()
+    }
+
+    fn row(&self) -> Option<(&[u8], &Change<SharedBytes>)> {
+        self.row.as_ref().map(|(key, change)| (key.as_ref(), change))
+    }
+
+    fn take(&mut self) {
+        self.row = None;
+    }
+}

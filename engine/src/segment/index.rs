@@ -1,0 +1,133 @@
+//! Where each data block is, and which keys it can hold.
+//!
+//! On disk the index is a row per data block, from its last key to its stored length, in blocks of the same form as data; blocks
+//! are packed, so lengths give offsets. In memory it is one array of keys and one of places.
+//!
+//! Invariants: last keys ascend strictly; the blocks cover the data part of the file exactly.
+
+use std::rc::Rc;
+
+use super::{
+    block::{BlockBuilder, GroupRows, RowBlock},
+    codec::{BlockEncoder, OwnedBlock},
+    format::{BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES_MAX, BlockKind, DATA_START},
+};
+use crate::row::Change;
+
+/// Collects the index while data blocks are written.
+#[derive(Default)]
+pub(super) struct IndexBuilder {
+    rows: BlockBuilder,
+    finished: Vec<OwnedBlock>,
+}
+
+impl IndexBuilder {
+    /// A data block of `length` bytes, header included, that ends with `last_key`.
+    pub(super) fn add(&mut self, last_key: &[u8], length: usize, block_bytes: usize, encoder: &mut BlockEncoder) {
+        let length = u32::try_from(length).expect("blocks are far smaller").to_le_bytes();
+        self.rows.add(last_key, Change::Put(&length));
+        if self.rows.raw_length() >= block_bytes {
+            self.close(encoder);
+        }
+    }
+
+    pub(super) fn finish(mut self, encoder: &mut BlockEncoder) -> Vec<OwnedBlock> {
+        if !self.rows.is_empty() {
+            self.close(encoder);
+        }
+        self.finished
+    }
+
+    fn close(&mut self, encoder: &mut BlockEncoder) {
+        let raw = self.rows.finish();
+        self.finished.push(encoder.prepare(BlockKind::Index, raw).to_owned());
+        self.rows.clear();
+    }
+}
+
+/// The index in memory.
+#[derive(Default)]
+pub(super) struct Index {
+    keys: Vec<u8>,
+    blocks: Vec<IndexedBlock>,
+}
+
+/// Where a data block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndexedBlock {
+    key_end: usize,
+    /// Where its header begins.
+    pub(super) offset: u64,
+    /// Its bytes, header included.
+    pub(super) length: u32,
+}
+
+impl Index {
+    /// Adds the rows of an index block; `None` if they do not fit.
+    pub(super) fn extend(&mut self, raw: Rc<[u8]>, data_end: u64, blocks_max: u32) -> Option<()> {
+        let block = RowBlock::new(raw)?;
+        let mut rows = GroupRows::default();
+        for group in 0..block.groups() {
+            block.decode_group(group, &mut rows)?;
+            for index in 0..rows.len() {
+                let (key, change) = rows.row(index)?;
+                let length = change.as_ref().value()?.first_chunk::<4>().copied().map(u32::from_le_bytes)?;
+                self.push(key, length, data_end, blocks_max)?;
+            }
+        }
+        Some(())
+    }
+
+    /// Whether the blocks cover the data and end with `last_key`.
+    pub(super) fn is_complete(&self, data_end: u64, blocks: u32, last_key: &[u8]) -> bool {
+        self.blocks.len() == blocks as usize
+            && self.data_end() == data_end
+            && self.last_key(blocks - 1) == Some(last_key)
+    }
+
+    pub(super) const fn len(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    pub(super) fn block(&self, number: u32) -> Option<IndexedBlock> {
+        self.blocks.get(number as usize).copied()
+    }
+
+    /// The last key of a block.
+    pub(super) fn last_key(&self, number: u32) -> Option<&[u8]> {
+        let number = number as usize;
+        let start = number.checked_sub(1).and_then(|before| self.blocks.get(before)).map_or(0, |block| block.key_end);
+        self.keys.get(start..self.blocks.get(number)?.key_end)
+    }
+
+    /// The only block that can hold `key`: the first whose last key is not smaller. `None` if all keys are smaller.
+    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.last_key(middle)? < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (low < self.len()).then_some(low)
+    }
+
+    fn push(&mut self, key: &[u8], length: u32, data_end: u64, blocks_max: u32) -> Option<()> {
+        let offset = self.data_end();
+        let fits = self.len() < blocks_max
+            && length as usize > BLOCK_HEADER_BYTES
+            && length as usize <= BLOCK_HEADER_BYTES + BLOCK_RAW_BYTES_MAX
+            && offset + u64::from(length) <= data_end
+            && self.len().checked_sub(1).and_then(|last| self.last_key(last)).is_none_or(|last| last < key);
+        fits.then_some(())?;
+        self.keys.extend_from_slice(key);
+        self.blocks.push(IndexedBlock { key_end: self.keys.len(), offset, length });
+        Some(())
+    }
+
+    fn data_end(&self) -> u64 {
+        self.blocks.last().map_or(DATA_START, |block| block.offset + u64::from(block.length))
+    }
+}

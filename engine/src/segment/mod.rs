@@ -1,0 +1,144 @@
+//! Segments: immutable sorted runs of rows, one file each.
+//!
+//! A file is written once by a [`SegmentWriter`] and never changed after; a [`SegmentReader`] holds its footer, index and filter
+//! in memory and reads data blocks through the cache. docs/format.md draws the bytes.
+//!
+//! Invariants: keys ascend strictly within a segment; every byte that is used is covered by a checksum that is checked first; every
+//! length and offset from disk is checked before use, so that arbitrary bytes give [`StoreError::Damaged`](crate::error::StoreError)
+//! and never a panic or an allocation beyond the file's own size and one block.
+//!
+//! Must not do: know what keys and values mean, or which segments exist.
+
+mod block;
+mod codec;
+mod cursor;
+mod filter;
+mod format;
+mod index;
+mod reader;
+mod stream;
+mod writer;
+
+use std::{cell::RefCell, fmt, rc::Rc};
+
+use crate::{cache::Cache, seams::Files};
+
+pub use format::{BLOCK_BYTES_MAX, VERSION};
+pub use reader::{SegmentReader, Verified};
+pub use writer::SegmentWriter;
+
+pub(crate) use cursor::SegmentCursor;
+pub(crate) use stream::StreamCursor;
+
+/// A segment's number in its store; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl SegmentId {
+    /// The name of its file, such as `segment-000000000000002a`.
+    #[must_use]
+    pub fn file_name(self) -> String {
+        format!("segment-{:016x}", self.0)
+    }
+
+    /// The id that a file name stands for; `None` for any name that [`SegmentId::file_name`] would not give.
+    #[must_use]
+    pub fn from_file_name(name: &str) -> Option<Self> {
+        let id = Self(u64::from_str_radix(name.strip_prefix("segment-")?, 16).ok()?);
+        (id.file_name() == name).then_some(id)
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}", self.0)
+    }
+}
+
+/// What goes into a segment's filter, so that a reader learns without a disk read that a segment cannot hold something.
+///
+/// A filter holds *pieces* of keys, whichever the caller picks: the whole key for rows that are looked up singly and are mostly
+/// absent, a common prefix (a conversation's id) to tell that a whole range has no rows here, both, or none. Repeats of the last
+/// piece of the same length cost nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyFilter {
+    /// Names this choice of pieces. It is stored in the segment, and a reader with another id does without the segment's filter:
+    /// change it whenever `pieces` changes. 0 means no filter.
+    pub id: u32,
+    /// Calls back with each piece of a key, at most [`PIECES_MAX`] of them.
+    pub pieces: fn(key: &[u8], piece: &mut dyn FnMut(&[u8])),
+}
+
+/// Most pieces of one key in a filter.
+pub const PIECES_MAX: usize = 4;
+
+impl KeyFilter {
+    /// No filter at all.
+    pub const NONE: Self = Self { id: 0, pieces: |_, _| {} };
+
+    /// Every whole key.
+    pub const WHOLE_KEYS: Self = Self { id: 1, pieces: |key, piece| piece(key) };
+}
+
+/// How segments are written.
+#[derive(Debug, Clone, Copy)]
+pub struct SegmentSettings {
+    /// What goes into filters.
+    pub filter: KeyFilter,
+    /// A block is closed when its uncompressed rows reach this.
+    pub block_bytes: usize,
+    /// zstd's level, or 0 to store blocks as they are.
+    pub compression_level: i32,
+}
+
+impl Default for SegmentSettings {
+    /// 16 KiB blocks at level 1, as facts.md measured: one block is one cheap read, higher levels gain nothing on such blocks.
+    fn default() -> Self {
+        Self { filter: KeyFilter::NONE, block_bytes: 16 * 1024, compression_level: 1 }
+    }
+}
+
+/// What a segment holds, as its footer says and the manifest repeats in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentStatistics {
+    /// The segment.
+    pub id: SegmentId,
+    /// Rows, delete markers among them. Never 0: an empty segment is not written.
+    pub rows: u64,
+    /// Delete markers.
+    pub deletes: u64,
+    /// Bytes of keys and values of rows that are not delete markers.
+    pub live_bytes: u64,
+    /// Bytes of all data blocks before compression.
+    pub raw_bytes: u64,
+    /// Bytes of all data blocks as stored.
+    pub stored_bytes: u64,
+    /// Bytes of the whole file.
+    pub file_bytes: u64,
+    /// Data blocks.
+    pub blocks: u32,
+    /// The least and greatest time that the writer was told, if it was told any.
+    pub times: Option<(u64, u64)>,
+    /// The first key, at most [`KEY_BYTES_MAX`](crate::row::KEY_BYTES_MAX) bytes.
+    pub first_key: Vec<u8>,
+    /// The last key.
+    pub last_key: Vec<u8>,
+}
+
+/// What all segments of a store have in common. Cloning gives another handle on the same.
+#[derive(Clone)]
+pub struct SegmentContext<F: Files> {
+    pub(crate) files: F,
+    pub(crate) cache: Cache,
+    pub(crate) store: u64,
+    pub(crate) settings: SegmentSettings,
+    decoder: Rc<RefCell<codec::BlockDecoder>>,
+}
+
+impl<F: Files> SegmentContext<F> {
+    /// Segments in the folder `files` that belong to `store`, read through `cache`.
+    #[must_use]
+    pub fn new(files: F, cache: Cache, store: u64, settings: SegmentSettings) -> Self {
+        Self { files, cache, store, settings, decoder: Rc::default() }
+    }
+}

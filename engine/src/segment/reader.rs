@@ -1,0 +1,393 @@
+//! Reads a segment: footer, index and filter at opening, blocks as they are asked for.
+
+use std::{ops::Bound, rc::Rc};
+
+use super::{
+    SegmentContext, SegmentId, SegmentStatistics,
+    block::RowBlock,
+    filter::Filter,
+    format::{BlockKind, BlockPlace, DATA_START, Footer, PageError, VERSION, decode_header},
+    index::{Index, IndexedBlock},
+    stream::{ByteStream, StreamCursor},
+};
+use crate::{
+    error::{DamagedKeys, StoreError},
+    merge::{Settled, Source},
+    row::{Change, KeyRange, SharedBytes},
+    seams::{File, FileError, Files, OpenMode, PAGE_BYTES},
+};
+
+/// An open segment. Cloning gives another handle; the file may be removed when the last is dropped.
+pub struct SegmentReader<F: Files> {
+    inner: Rc<Inner<F>>,
+}
+
+impl<F: Files> Clone for SegmentReader<F> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+struct Inner<F: Files> {
+    context: SegmentContext<F>,
+    file: F::File,
+    statistics: SegmentStatistics,
+    index: Index,
+    /// `None` if the segment has none that answers this program's questions.
+    filter: Option<Filter>,
+}
+
+/// What [`SegmentReader::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Rows that are as they should be.
+    pub rows: u64,
+    /// Stored bytes read.
+    pub bytes: u64,
+    /// What is damaged, in order of keys.
+    pub damaged: Vec<StoreError>,
+}
+
+impl<F: Files> SegmentReader<F> {
+    /// Opens a segment and reads all but its data.
+    ///
+    /// # Errors
+    /// [`StoreError::SegmentMissing`], [`StoreError::Damaged`], [`StoreError::NewerVersion`], [`StoreError::ForeignStore`], and
+    /// whatever the files say.
+    pub async fn open(context: &SegmentContext<F>, id: SegmentId) -> Result<Self, StoreError> {
+        let name = id.file_name();
+        let file = match context.files.open(&name, OpenMode::Read).await {
+            Err(FileError::NotFound { .. }) => return Err(StoreError::SegmentMissing { file: name }),
+            other => other?,
+        };
+        let footer = read_ends(&file, id, context.store).await?;
+        let opening = Opening { context, file: &file, id, footer: &footer };
+        let index = opening.read_index().await?;
+        let filter = opening.read_filter().await?;
+        let inner = Inner { context: context.clone(), file, statistics: footer.statistics, index, filter };
+        Ok(Self { inner: Rc::new(inner) })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> SegmentId {
+        self.inner.statistics.id
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn statistics(&self) -> &SegmentStatistics {
+        &self.inner.statistics
+    }
+
+    /// Whether it may hold a row with this key. `false` is certain. Needs no read.
+    #[must_use]
+    pub fn may_contain(&self, key: &[u8]) -> bool {
+        let statistics = &self.inner.statistics;
+        if key < statistics.first_key.as_slice() || key > statistics.last_key.as_slice() {
+            return false;
+        }
+        let filter = &self.inner.context.settings.filter;
+        self.inner.filter.as_ref().is_none_or(|held| held.may_contain_key(key, filter))
+    }
+
+    /// Whether it may hold a row in `range` whose key has this filter piece; without a piece, whether it may hold a row in the range.
+    /// `false` is certain. Needs no read.
+    #[must_use]
+    pub fn may_overlap(&self, range: &KeyRange, piece: Option<&[u8]>) -> bool {
+        let statistics = &self.inner.statistics;
+        range.overlaps(&statistics.first_key, &statistics.last_key)
+            && match (&self.inner.filter, piece) {
+                (Some(filter), Some(piece)) => filter.may_contain_piece(range, piece),
+                _ => true,
+            }
+    }
+
+    /// What the segment says about `key`; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the block that can hold the key is, and whatever the files say.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Change<SharedBytes>>, StoreError> {
+        if !self.may_contain(key) {
+            return Ok(None);
+        }
+        let Some(number) = self.block_of(key) else { return Ok(None) };
+        let block = match self.cached_rows(number)? {
+            Some(block) => block,
+            None => self.read_rows(number).await?,
+        };
+        block.get(key).ok_or_else(|| self.damaged_block(number, "rows are malformed"))
+    }
+
+    /// As [`SegmentReader::get`], but `None` if a block would have to be read, or is damaged.
+    #[must_use]
+    pub fn get_cached(&self, key: &[u8]) -> Option<Option<Change<SharedBytes>>> {
+        if !self.may_contain(key) {
+            return Some(None);
+        }
+        let Some(number) = self.block_of(key) else { return Some(None) };
+        self.cached_rows(number).ok()??.get(key)
+    }
+
+    /// Reads every block and checks checksums, order, index, filter and statistics against each other. Reads past the cache; goes
+    /// on behind damage.
+    ///
+    /// # Errors
+    /// Whatever the files say; damage is in the answer.
+    pub async fn verify(&self) -> Result<Verified, StoreError> {
+        let mut verified = Verified::default();
+        let mut check = RowCheck { reader: self, last_key: Vec::new(), rows: 0, deletes: 0 };
+        let mut cursor = StreamCursor::new(self);
+        loop {
+            let settled = match cursor.settle() {
+                Ok(Settled::NeedsBlock) => {
+                    verified.blocks += 1;
+                    cursor.load().await.map(|()| None)
+                }
+                Ok(Settled::Row) => {
+                    let checked =
+                        cursor.row().map_or(Ok(()), |(key, change)| check.row(cursor.block_number(), key, change));
+                    cursor.advance();
+                    checked.map(|()| None)
+                }
+                Ok(Settled::End) => Ok(Some(())),
+                Err(error) => Err(error),
+            };
+            verified.bytes += cursor.take_bytes_read();
+            match settled {
+                Ok(None) => {}
+                Ok(Some(())) => break,
+                Err(damage @ StoreError::Damaged { .. }) => {
+                    if verified.damaged.last() != Some(&damage) {
+                        verified.damaged.push(damage);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        verified.rows = check.rows;
+        if verified.damaged.is_empty() && !check.matches_statistics() {
+            verified.damaged.push(self.damaged_whole("statistics do not match the rows"));
+        }
+        Ok(verified)
+    }
+
+    /// Whether other handles on this segment are in use.
+    pub(crate) fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.inner) > 1
+    }
+
+    pub(super) fn file(&self) -> &F::File {
+        &self.inner.file
+    }
+
+    /// Where the data blocks are.
+    pub(super) fn data_range(&self) -> (u64, u64) {
+        (DATA_START, DATA_START + self.inner.statistics.stored_bytes)
+    }
+
+    pub(super) fn block_count(&self) -> u32 {
+        self.inner.index.len()
+    }
+
+    pub(super) fn indexed_block(&self, number: u32) -> Option<IndexedBlock> {
+        self.inner.index.block(number)
+    }
+
+    pub(super) fn block_of(&self, key: &[u8]) -> Option<u32> {
+        self.inner.index.find(key)
+    }
+
+    pub(super) fn last_key_of(&self, number: u32) -> Option<&[u8]> {
+        self.inner.index.last_key(number)
+    }
+
+    /// A data block that is in the cache.
+    pub(super) fn cached_rows(&self, number: u32) -> Result<Option<RowBlock>, StoreError> {
+        match self.inner.context.cache.get(self.id(), number) {
+            Some(bytes) => self.rows_of(number, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a data block and puts it in the cache.
+    pub(super) async fn read_rows(&self, number: u32) -> Result<RowBlock, StoreError> {
+        let Some(place) = self.indexed_block(number) else {
+            return Err(self.damaged_whole("the index has no such block"));
+        };
+        let page = PAGE_BYTES as u64;
+        let first = place.offset / page * page;
+        let end = (place.offset + u64::from(place.length)).next_multiple_of(page);
+        let pages = self.inner.file.read_at(first, (end - first) as usize).await?;
+        let start = (place.offset - first) as usize;
+        let bytes = pages.get(start..start + place.length as usize).unwrap_or_default();
+        let raw = self.decode(number, bytes)?;
+        self.inner.context.cache.insert(self.id(), number, &raw);
+        self.rows_of(number, raw)
+    }
+
+    /// Checks and decompresses a data block that was read elsewhere.
+    pub(super) fn decode_rows(&self, number: u32, block: &[u8]) -> Result<RowBlock, StoreError> {
+        self.rows_of(number, self.decode(number, block)?)
+    }
+
+    /// Damage to a data block, with the keys that it can have held.
+    pub(super) fn damaged_block(&self, number: u32, what: &'static str) -> StoreError {
+        let statistics = &self.inner.statistics;
+        let keys = DamagedKeys {
+            start: match number.checked_sub(1).and_then(|before| self.last_key_of(before)) {
+                Some(before) => Bound::Excluded(before.to_vec()),
+                None => Bound::Included(statistics.first_key.clone()),
+            },
+            end: Bound::Included(self.last_key_of(number).unwrap_or(&statistics.last_key).to_vec()),
+        };
+        let offset = self.indexed_block(number).map_or(0, |block| block.offset);
+        StoreError::Damaged { file: self.id().file_name(), offset, what, keys }
+    }
+
+    /// Damage to no single block.
+    pub(crate) fn damaged_whole(&self, what: &'static str) -> StoreError {
+        let statistics = &self.inner.statistics;
+        let keys = DamagedKeys::between(&statistics.first_key, &statistics.last_key);
+        StoreError::Damaged { file: self.id().file_name(), offset: 0, what, keys }
+    }
+
+    fn decode(&self, number: u32, block: &[u8]) -> Result<Rc<[u8]>, StoreError> {
+        let offset = self.indexed_block(number).map_or(0, |block| block.offset);
+        let place = BlockPlace { segment: self.id(), offset };
+        let decoded = self.inner.context.decoder.borrow_mut().decode(block, place, BlockKind::Data);
+        decoded.map_err(|what| self.damaged_block(number, what))
+    }
+
+    fn rows_of(&self, number: u32, raw: Rc<[u8]>) -> Result<RowBlock, StoreError> {
+        RowBlock::new(raw).ok_or_else(|| self.damaged_block(number, "rows are malformed"))
+    }
+}
+
+/// Reads and checks the first and the last page.
+async fn read_ends(file: &impl File, id: SegmentId, store: u64) -> Result<Footer, StoreError> {
+    let size = file.size_bytes();
+    let page = PAGE_BYTES as u64;
+    if !size.is_multiple_of(page) || size < 3 * page {
+        return Err(damaged_file(id, size, "cut short"));
+    }
+    let last = file.read_at(size - page, PAGE_BYTES).await?;
+    let footer = Footer::decode(&last, size).map_err(|error| page_error(id, size - page, error))?;
+    let first = file.read_at(0, PAGE_BYTES).await?;
+    let (header_id, header_store) = decode_header(&first).map_err(|error| page_error(id, 0, error))?;
+    if header_store != store {
+        return Err(StoreError::ForeignStore { file: id.file_name(), found: header_store, expected: store });
+    }
+    if header_id != id || footer.statistics.id != id || footer.store != store {
+        return Err(damaged_file(id, 0, "belongs to another segment"));
+    }
+    Ok(footer)
+}
+
+/// What reading index and filter needs.
+struct Opening<'a, F: Files> {
+    context: &'a SegmentContext<F>,
+    file: &'a F::File,
+    id: SegmentId,
+    footer: &'a Footer,
+}
+
+impl<F: Files> Opening<'_, F> {
+    async fn read_index(&self) -> Result<Index, StoreError> {
+        let footer = self.footer;
+        let mut index = Index::default();
+        let (data_end, blocks) = (footer.index_offset, footer.statistics.blocks);
+        let fits = |raw: Rc<[u8]>| index.extend(raw, data_end, blocks);
+        self.read_blocks(footer.index_offset, footer.filter_offset, BlockKind::Index, fits).await?;
+        if index.is_complete(data_end, blocks, &footer.statistics.last_key) {
+            Ok(index)
+        } else {
+            Err(damaged_file(self.id, footer.index_offset, "the index does not cover the data"))
+        }
+    }
+
+    /// The filter, if there is one that was made by this program's choice of pieces.
+    async fn read_filter(&self) -> Result<Option<Filter>, StoreError> {
+        let footer = self.footer;
+        if footer.filter_id == 0 || footer.filter_id != self.context.settings.filter.id {
+            return Ok(None);
+        }
+        let mut filter = Filter::default();
+        let fits = |raw: Rc<[u8]>| filter.extend(&raw);
+        self.read_blocks(footer.filter_offset, footer.end_offset, BlockKind::Filter, fits).await?;
+        if filter.is_complete(&footer.statistics.last_key) {
+            Ok(Some(filter))
+        } else {
+            Err(damaged_file(self.id, footer.filter_offset, "the filter does not cover the data"))
+        }
+    }
+
+    async fn read_blocks(
+        &self,
+        start: u64,
+        end: u64,
+        kind: BlockKind,
+        mut fits: impl FnMut(Rc<[u8]>) -> Option<()>,
+    ) -> Result<(), StoreError> {
+        let mut stream = ByteStream::new(start, end);
+        while !stream.is_at_end() {
+            let offset = stream.offset();
+            let damaged = |what| damaged_file(self.id, offset, what);
+            let block = stream.next_block(self.file).await?.ok_or_else(|| damaged("block length leads outside"))?;
+            let place = BlockPlace { segment: self.id, offset };
+            let raw = self.context.decoder.borrow_mut().decode(block, place, kind).map_err(damaged)?;
+            fits(raw).ok_or_else(|| damaged("block does not fit the footer"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks rows as they pass by.
+struct RowCheck<'a, F: Files> {
+    reader: &'a SegmentReader<F>,
+    last_key: Vec<u8>,
+    rows: u64,
+    deletes: u64,
+}
+
+impl<F: Files> RowCheck<'_, F> {
+    fn row(&mut self, block: u32, key: &[u8], change: &Change<SharedBytes>) -> Result<(), StoreError> {
+        let first = self.rows == 0;
+        let ascends = first || self.last_key.as_slice() < key;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        self.rows += 1;
+        self.deletes += u64::from(matches!(change, Change::Delete));
+        if !ascends {
+            return Err(self.reader.damaged_whole("keys do not ascend"));
+        }
+        if self.reader.block_of(key) != Some(block) {
+            return Err(self.reader.damaged_whole("the index leads to another block"));
+        }
+        if !self.reader.may_contain(key) {
+            return Err(self.reader.damaged_whole("the filter denies a row"));
+        }
+        Ok(())
+    }
+
+    fn matches_statistics(&self) -> bool {
+        let statistics = self.reader.statistics();
+        (self.rows, self.deletes) == (statistics.rows, statistics.deletes) && self.last_key == statistics.last_key
+    }
+}
+
+fn page_error(id: SegmentId, offset: u64, error: PageError) -> StoreError {
+    match error {
+        PageError::Damaged(what) => damaged_file(id, offset, what),
+        PageError::Version(found) if found > VERSION => {
+            StoreError::NewerVersion { file: id.file_name(), found, supported: VERSION }
+        }
+        PageError::Version(_) => damaged_file(id, offset, "unknown version"),
+    }
+}
+
+fn damaged_file(id: SegmentId, offset: u64, what: &'static str) -> StoreError {
+    StoreError::Damaged { file: id.file_name(), offset, what, keys: DamagedKeys::all() }
+}

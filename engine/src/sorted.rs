@@ -1,0 +1,505 @@
+//! The sorted part of a store, whole: a manifest, its segments, and the edits that keep the two in step.
+//!
+//! This is what the rest of the engine uses. An edit happens in this order, and a crash between any two steps leaves the old state
+//! or the new one: segment written and synced · folder synced · manifest written under a temporary name and synced · renamed ·
+//! folder synced · memory switched · old files removed once no reader holds them.
+//!
+//! Invariants: one edit at a time (others wait their turn); what readers see changes only after the manifest is durable; a failed
+//! edit leaves everything as before. Futures of edits must be polled to their end: one that is dropped half way leaves the disk in
+//! an unknown state, so every later edit is refused with [`StoreError::EditAbandoned`].
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use futures_util::lock::Mutex;
+
+use crate::{
+    cache::Cache,
+    compaction::{self, Choice, Compacted, Expired, Job, Pace, RunInfo},
+    error::{DamagedKeys, StoreError},
+    manifest::{self, Manifest, ReplaceError, SegmentEntry},
+    row::Change,
+    runs::{Run, Runs},
+    seams::Files,
+    segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentStatistics, SegmentWriter},
+};
+
+/// How the sorted part works.
+#[derive(Clone)]
+pub struct SortedSettings {
+    /// How segments are written.
+    pub segment: SegmentSettings,
+    /// When and what to merge.
+    pub compaction: compaction::Settings,
+    /// Where blocks are kept. Segment ids name them, so each store and lane needs a cache of its own.
+    pub cache: Cache,
+}
+
+/// Handle on the sorted part of one lane's store. Cloning gives another handle on the same.
+pub struct Sorted<F: Files> {
+    inner: Rc<Inner<F>>,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Leftovers of interrupted edits that were removed: temporary manifests, and segments that no manifest names.
+    pub removed: Vec<String>,
+    /// One error for each segment that cannot be read at all; keys in its range cannot be read, others can.
+    pub damaged: Vec<StoreError>,
+}
+
+/// What a flush is to say beside its rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlushMark {
+    /// Log records up to this position are in segments once the flush is done. Never goes back.
+    pub flushed_position: u64,
+    /// The caller's new blob, if it changes.
+    pub blob: Option<Vec<u8>>,
+    /// Least and greatest time of the rows, for the segment's statistics.
+    pub times: Option<(u64, u64)>,
+}
+
+struct Inner<F: Files> {
+    context: SegmentContext<F>,
+    compaction: compaction::Settings,
+    /// Held during a flush, so that runs come in the order of flushes.
+    flushing: Mutex<()>,
+    /// Held during an edit of the manifest.
+    editing: Mutex<()>,
+    /// Set while an edit is under way: if the next finds it set, that edit's future was dropped.
+    edit_under_way: Cell<bool>,
+    compacting: Cell<bool>,
+    state: RefCell<State<F>>,
+}
+
+struct State<F: Files> {
+    manifest: Rc<Manifest>,
+    runs: Rc<Runs<F>>,
+    next_segment: u64,
+    /// Segments that a merge has failed on for damage; they stay as they are.
+    unmergeable: Vec<SegmentId>,
+    /// Replaced segments whose files are still there.
+    retired: Vec<SegmentReader<F>>,
+    /// Files of edits of which it is unknown whether the manifest names them; they go when the next edit is durable.
+    orphans: Vec<SegmentId>,
+}
+
+impl<F: Files> Clone for Sorted<F> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<F: Files> Sorted<F> {
+    /// Makes the manifest of a new store in a folder that has none. `blob` is the caller's own, stored and replaced with the
+    /// manifest; at most [`BLOB_BYTES_MAX`](crate::manifest::BLOB_BYTES_MAX) bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::ManifestExists`], and whatever the files say.
+    pub async fn create(
+        files: F,
+        settings: SortedSettings,
+        store: u64,
+        lane: u32,
+        blob: Vec<u8>,
+    ) -> Result<Self, StoreError> {
+        if files.list().await?.iter().any(|name| name == manifest::NAME) {
+            return Err(StoreError::ManifestExists);
+        }
+        let manifest =
+            Manifest { store, lane, edit: 1, next_segment: 1, flushed_position: 0, segments: Vec::new(), blob };
+        manifest::replace(&files, &manifest).await.map_err(ReplaceError::into_file_error)?;
+        let context = SegmentContext::new(files, settings.cache, store, settings.segment);
+        Ok(Self::over(context, settings.compaction, manifest, Vec::new()))
+    }
+
+    /// Opens what the manifest names, and removes leftovers of interrupted edits.
+    ///
+    /// # Errors
+    /// [`StoreError::ManifestMissing`] in a new folder, [`StoreError::Damaged`] or [`StoreError::NewerVersion`] if the manifest
+    /// cannot be used, [`StoreError::SegmentMissing`], [`StoreError::ForeignStore`]. Nothing was changed then. A segment with a
+    /// damaged footer, index or filter does not fail the opening: see [`OpenReport::damaged`].
+    pub async fn open(files: F, settings: SortedSettings) -> Result<(Self, OpenReport), StoreError> {
+        let manifest = manifest::read(&files).await?;
+        let context = SegmentContext::new(files, settings.cache, manifest.store, settings.segment);
+        let mut report = OpenReport::default();
+        let mut runs = Vec::with_capacity(manifest.segments.len());
+        for entry in &manifest.segments {
+            runs.push(match open_segment(&context, entry).await {
+                Ok(reader) => Run::Segment(reader),
+                Err(StoreError::Damaged { file, offset, what, .. }) => {
+                    // The manifest knows better than a damaged file which keys are concerned.
+                    let keys = DamagedKeys::between(&entry.first_key, &entry.last_key);
+                    let error = StoreError::Damaged { file, offset, what, keys };
+                    report.damaged.push(error.clone());
+                    Run::Damaged { entry: entry.clone(), error }
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        report.removed = remove_leftovers(&context.files, &manifest).await?;
+        Ok((Self::over(context, settings.compaction, manifest, runs), report))
+    }
+
+    /// The manifest as it is on disk.
+    #[must_use]
+    pub fn manifest(&self) -> Rc<Manifest> {
+        Rc::clone(&self.inner.state.borrow().manifest)
+    }
+
+    /// The runs as they are now. Hold the view for as long as a read lasts, not longer: it keeps replaced files on disk.
+    #[must_use]
+    pub fn runs(&self) -> Rc<Runs<F>> {
+        Rc::clone(&self.inner.state.borrow().runs)
+    }
+
+    /// Writes `rows`, in strictly ascending order of keys, as the newest run, and `mark` with it in one step. With no rows only
+    /// the mark is written. The rows are taken lazily, so that a large memtable is not copied. Flushes take effect in the order of
+    /// their calls.
+    ///
+    /// # Errors
+    /// Whatever the files say; nothing has changed then and the rows' log records must be kept.
+    ///
+    /// # Panics
+    /// If keys do not ascend, or a key or value is beyond its limit, or `flushed_position` goes back.
+    pub async fn flush<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        rows: impl IntoIterator<Item = (K, Change<V>)>,
+        mark: FlushMark,
+    ) -> Result<Option<SegmentId>, StoreError> {
+        let inner = &*self.inner;
+        let _turn = inner.flushing.lock().await;
+        let mut rows = rows.into_iter().peekable();
+        let written = if rows.peek().is_some() {
+            let id = inner.take_segment_id();
+            let statistics = inner.write_segment(id, rows, mark.times).await?;
+            Some(inner.open_output(statistics, 0).await?)
+        } else {
+            None
+        };
+        let id = written.as_ref().map(|(entry, _)| entry.id);
+        let edit = |state: &State<F>, manifest: &mut Manifest| {
+            assert!(mark.flushed_position >= manifest.flushed_position, "the flushed position goes back");
+            manifest.flushed_position = mark.flushed_position;
+            if let Some(blob) = mark.blob {
+                manifest.blob = blob;
+            }
+            let mut runs = state.runs.newest_first().to_vec();
+            if let Some((entry, reader)) = written {
+                manifest.segments.insert(0, entry);
+                runs.insert(0, Run::Segment(reader));
+            }
+            (runs, Vec::new())
+        };
+        inner.edit(id, edit).await?;
+        Ok(id)
+    }
+
+    /// What [`Sorted::compact`] would merge now.
+    #[must_use]
+    pub fn choose(&self) -> Option<Choice> {
+        let state = self.inner.state.borrow();
+        let runs = state.runs.newest_first().iter().map(|run| match run {
+            Run::Segment(reader) => {
+                RunInfo { bytes: reader.statistics().file_bytes, mergeable: !state.unmergeable.contains(&reader.id()) }
+            }
+            Run::Damaged { entry, .. } => RunInfo { bytes: entry.file_bytes, mergeable: false },
+        });
+        compaction::choose(&runs.collect::<Vec<_>>(), &self.inner.compaction)
+    }
+
+    /// Merges what [`compaction::choose`] chooses; `Ok(None)` if it chooses nothing. One at a time: a second call while one runs
+    /// gives `Ok(None)`. Flushes go on beside it.
+    ///
+    /// # Errors
+    /// Whatever the files say, or damage in an input, which is left alone from then on; everything is as before then.
+    pub async fn compact(&self, pace: &impl Pace, expired: Expired<'_>) -> Result<Option<Compacted>, StoreError> {
+        let Some(choice) = self.choose() else { return Ok(None) };
+        self.merge(choice, pace, expired).await
+    }
+
+    /// Merges a window of runs that the caller chose; as [`Sorted::compact`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Sorted::compact`].
+    ///
+    /// # Panics
+    /// If there is no such window of readable runs.
+    pub async fn merge(
+        &self,
+        choice: Choice,
+        pace: &impl Pace,
+        expired: Expired<'_>,
+    ) -> Result<Option<Compacted>, StoreError> {
+        let inner = &*self.inner;
+        if inner.compacting.replace(true) {
+            return Ok(None);
+        }
+        // Released when the future is dropped, too.
+        let _compacting = Released(&inner.compacting);
+        let window = choice.newest..choice.newest + choice.count;
+        let inputs: Vec<SegmentReader<F>> = {
+            let state = inner.state.borrow();
+            let runs = state.runs.newest_first().get(window).expect("the window is of the present runs");
+            let readers = runs.iter().map(|run| match run {
+                Run::Segment(reader) => reader.clone(),
+                Run::Damaged { .. } => panic!("damaged runs are not merged"),
+            });
+            readers.collect()
+        };
+        inner.merge(&inputs, choice.reaches_oldest, pace, expired).await.map(Some)
+    }
+
+    /// Removes the files of replaced segments that no reader holds any more; also done after each edit. Gives the number that are
+    /// left.
+    pub async fn remove_unused(&self) -> usize {
+        self.inner.remove_unused().await
+    }
+
+    fn over(
+        context: SegmentContext<F>,
+        compaction: compaction::Settings,
+        manifest: Manifest,
+        runs: Vec<Run<F>>,
+    ) -> Self {
+        let state = State {
+            next_segment: manifest.next_segment,
+            manifest: Rc::new(manifest),
+            runs: Rc::new(Runs::new(runs)),
+            unmergeable: Vec::new(),
+            retired: Vec::new(),
+            orphans: Vec::new(),
+        };
+        let inner = Inner {
+            context,
+            compaction,
+            flushing: Mutex::new(()),
+            editing: Mutex::new(()),
+            edit_under_way: Cell::new(false),
+            compacting: Cell::new(false),
+            state: RefCell::new(state),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+}
+
+/// Clears its flag when it goes.
+struct Released<'a>(&'a Cell<bool>);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl<F: Files> Inner<F> {
+    fn take_segment_id(&self) -> SegmentId {
+        let mut state = self.state.borrow_mut();
+        let id = SegmentId(state.next_segment);
+        state.next_segment += 1;
+        id
+    }
+
+    async fn write_segment<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        id: SegmentId,
+        rows: impl Iterator<Item = (K, Change<V>)>,
+        times: Option<(u64, u64)>,
+    ) -> Result<SegmentStatistics, StoreError> {
+        let mut writer = SegmentWriter::create(&self.context, id).await?;
+        if let Some(times) = times {
+            writer.note_times(times);
+        }
+        for (key, change) in rows {
+            if let Err(error) = writer.push(key.as_ref(), change.as_ref().map(AsRef::as_ref)).await {
+                // Should the removal fail, the next opening of the store does it.
+                writer.abandon().await.ok();
+                return Err(error.into());
+            }
+        }
+        match writer.finish().await {
+            Ok(statistics) => Ok(statistics),
+            Err(error) => {
+                self.context.files.remove(&id.file_name()).await.ok();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Opens a segment that was just written: it must be readable before anything that it replaces goes.
+    async fn open_output(
+        &self,
+        statistics: SegmentStatistics,
+        level: u32,
+    ) -> Result<(SegmentEntry, SegmentReader<F>), StoreError> {
+        let entry = SegmentEntry::new(&statistics, level);
+        match open_segment(&self.context, &entry).await {
+            Ok(reader) => Ok((entry, reader)),
+            Err(error) => {
+                self.context.files.remove(&entry.id.file_name()).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    async fn merge(
+        &self,
+        inputs: &[SegmentReader<F>],
+        drops_deletes: bool,
+        pace: &impl Pace,
+        expired: Expired<'_>,
+    ) -> Result<Compacted, StoreError> {
+        let output = self.take_segment_id();
+        let job = Job { context: &self.context, newest_first: inputs, output, drops_deletes, expired };
+        let (statistics, compacted) = job.run(pace).await.inspect_err(|error| self.note_unmergeable(inputs, error))?;
+        let level = self.level_of(inputs) + 1;
+        let written = match statistics {
+            Some(statistics) => Some(self.open_output(statistics, level).await?),
+            None => None,
+        };
+        let id = written.as_ref().map(|(entry, _)| entry.id);
+        let edit = |state: &State<F>, manifest: &mut Manifest| {
+            // Flushes may have come on top meanwhile; the window itself cannot have changed.
+            let first = inputs.first().map(SegmentReader::id);
+            let at = manifest.segments.iter().position(|entry| Some(entry.id) == first);
+            let at = at.expect("only one merge at a time replaces runs");
+            let window = at..at + inputs.len();
+            let (entry, run) = written.map(|(entry, reader)| (entry, Run::Segment(reader))).unzip();
+            manifest.segments.splice(window.clone(), entry);
+            let mut runs = state.runs.newest_first().to_vec();
+            runs.splice(window, run);
+            (runs, inputs.to_vec())
+        };
+        self.edit(id, edit).await?;
+        Ok(compacted)
+    }
+
+    /// Makes an edit: on disk first, then in memory. `written` is the new segment, removed again if the edit fails. `edit` gives the
+    /// runs after it, and those that it replaces.
+    async fn edit(
+        &self,
+        written: Option<SegmentId>,
+        edit: impl FnOnce(&State<F>, &mut Manifest) -> (Vec<Run<F>>, Vec<SegmentReader<F>>),
+    ) -> Result<(), StoreError> {
+        let turn = self.editing.lock().await;
+        if self.edit_under_way.replace(true) {
+            return Err(StoreError::EditAbandoned);
+        }
+        let (manifest, runs, replaced) = {
+            let state = self.state.borrow();
+            let mut manifest = Manifest::clone(&state.manifest);
+            let (runs, replaced) = edit(&state, &mut manifest);
+            manifest.edit += 1;
+            manifest.next_segment = state.next_segment;
+            (manifest, runs, replaced)
+        };
+        let result = self.replace_manifest(&manifest, written.is_some()).await;
+        self.edit_under_way.set(false);
+        if let Err(error) = result {
+            self.undo(written, &error).await;
+            return Err(error.into_file_error().into());
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            state.manifest = Rc::new(manifest);
+            state.runs = Rc::new(Runs::new(runs));
+            replaced.iter().for_each(|reader| self.context.cache.forget(reader.id()));
+            state.retired.extend(replaced);
+        }
+        drop(turn);
+        self.remove_orphans().await;
+        self.remove_unused().await;
+        Ok(())
+    }
+
+    async fn replace_manifest(&self, manifest: &Manifest, has_new_file: bool) -> Result<(), ReplaceError> {
+        if has_new_file {
+            // The new segment's name must be durable before the manifest's that speaks of it.
+            self.context.files.sync_folder().await.map_err(ReplaceError::Before)?;
+        }
+        manifest::replace(&self.context.files, manifest).await
+    }
+
+    /// After a failed edit the new file goes, unless the manifest on disk may name it.
+    async fn undo(&self, written: Option<SegmentId>, error: &ReplaceError) {
+        let Some(id) = written else { return };
+        match error {
+            // Should the removal fail, the next opening of the store does it.
+            ReplaceError::Before(_) => drop(self.context.files.remove(&id.file_name()).await.ok()),
+            ReplaceError::Unknown(_) => self.state.borrow_mut().orphans.push(id),
+        }
+    }
+
+    async fn remove_orphans(&self) {
+        let orphans = std::mem::take(&mut self.state.borrow_mut().orphans);
+        for id in orphans {
+            self.context.files.remove(&id.file_name()).await.ok();
+        }
+    }
+
+    async fn remove_unused(&self) -> usize {
+        let unused: Vec<SegmentReader<F>> = {
+            let mut state = self.state.borrow_mut();
+            let (used, unused) = std::mem::take(&mut state.retired).into_iter().partition(SegmentReader::is_shared);
+            state.retired = used;
+            unused
+        };
+        for reader in unused {
+            let name = reader.id().file_name();
+            drop(reader);
+            // Should the removal fail, the next opening of the store does it: no manifest names the file.
+            self.context.files.remove(&name).await.ok();
+        }
+        self.state.borrow().retired.len()
+    }
+
+    fn level_of(&self, inputs: &[SegmentReader<F>]) -> u32 {
+        let state = self.state.borrow();
+        let of_inputs = |entry: &&SegmentEntry| inputs.iter().any(|input| input.id() == entry.id);
+        state.manifest.segments.iter().filter(of_inputs).map(|entry| entry.level).max().unwrap_or(0)
+    }
+
+    /// Damage stays, so a merge that has met it is not tried again.
+    fn note_unmergeable(&self, inputs: &[SegmentReader<F>], error: &StoreError) {
+        let StoreError::Damaged { file, .. } = error else { return };
+        let damaged = inputs.iter().map(SegmentReader::id).filter(|id| id.file_name() == *file);
+        self.state.borrow_mut().unmergeable.extend(damaged);
+    }
+}
+
+/// Opens a segment and holds it against what the manifest says of it.
+async fn open_segment<F: Files>(
+    context: &SegmentContext<F>,
+    entry: &SegmentEntry,
+) -> Result<SegmentReader<F>, StoreError> {
+    let reader = SegmentReader::open(context, entry.id).await?;
+    if SegmentEntry::new(reader.statistics(), entry.level) == *entry {
+        Ok(reader)
+    } else {
+        Err(reader.damaged_whole("is not the segment that the manifest names"))
+    }
+}
+
+/// Removes temporary manifests and segments that the manifest does not name; nothing whose name is not exactly ours.
+async fn remove_leftovers<F: Files>(files: &F, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+    let mut removed = Vec::new();
+    for name in files.list().await? {
+        let leftover = match SegmentId::from_file_name(&name) {
+            Some(id) => !manifest.segments.iter().any(|entry| entry.id == id),
+            None => name == manifest::TEMPORARY_NAME,
+        };
+        if leftover {
+            files.remove(&name).await?;
+            removed.push(name);
+        }
+    }
+    if !removed.is_empty() {
+        // Their names may be used again, so they must not come back.
+        files.sync_folder().await?;
+    }
+    removed.sort_unstable();
+    Ok(removed)
+}

@@ -12,11 +12,11 @@ use std::{
 use crate::{
     cache::Cache,
     error::StoreError,
-    manifest::Manifest,
+    manifest::{self, Manifest},
     row::{Direction, KeyRange},
     runs::{Run, Runs},
     seams::{AlignedBuffer, File, FileError, Files, OpenMode},
-    segment::{KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings},
+    segment::{self, KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings},
 };
 
 /// The store that segments of the corpus belong to.
@@ -25,33 +25,45 @@ pub const STORE: u64 = 0x0123_4567_89ab_cdef;
 /// The id that segments of the corpus have.
 pub const SEGMENT: SegmentId = SegmentId(7);
 
-/// Reads a manifest; if it is one, it must encode to the same bytes.
+/// Reads a manifest as it is and with its checksum mended; if it is one, it must encode to the same bytes.
 pub fn fuzz_manifest(data: &[u8]) {
-    if let Ok(manifest) = Manifest::decode(data) {
-        let encoded = manifest.encode();
-        assert_eq!(Some(encoded.as_slice()), data.get(..encoded.len()), "a manifest has one form");
+    let mut mended = data.to_vec();
+    manifest::mend(&mut mended);
+    for data in [data, &mended] {
+        if let Ok(manifest) = Manifest::decode(data) {
+            let encoded = manifest.encode();
+            assert_eq!(Some(encoded.as_slice()), data.get(..encoded.len()), "a manifest has one form");
+        }
     }
 }
 
-/// Opens a segment and reads all of it in every way.
+/// Opens a segment as it is and with its checksums mended, and reads all of it in every way.
 pub fn fuzz_segment(data: &[u8]) {
-    now(async {
-        let settings = SegmentSettings { filter: KeyFilter::WHOLE_KEYS, ..SegmentSettings::default() };
-        let files = OneFile { bytes: Rc::from(data) };
-        let context = SegmentContext::new(files, Cache::new(64 << 20), STORE, settings);
-        let Ok(reader) = SegmentReader::open(&context, SEGMENT).await else { return };
-        let verified = reader.verify().await.expect("no reads fail here");
-        let intact = verified.damaged.is_empty();
-        let forward = scan(&reader, Direction::Forward).await;
-        let mut backward = scan(&reader, Direction::Backward).await;
-        if let (true, Ok(forward), Ok(backward)) = (intact, &forward, &mut backward) {
-            backward.reverse();
-            assert_eq!(forward, backward, "both ways see the same");
-            for key in forward {
-                assert!(matches!(reader.get(key).await, Ok(Some(_))), "what is scanned is found");
-            }
-        }
-    });
+    let mut mended = data.to_vec();
+    segment::mend(SEGMENT, &mut mended);
+    let mended_is_same = mended == data;
+    now(read_everything(Rc::from(mended), mended_is_same));
+    if !mended_is_same {
+        now(read_everything(Rc::from(data), true));
+    }
+}
+
+/// `genuine` bytes have checksums that a writer made, so that what they say must hang together.
+async fn read_everything(bytes: Rc<[u8]>, genuine: bool) {
+    let settings = SegmentSettings { filter: KeyFilter::WHOLE_KEYS, ..SegmentSettings::default() };
+    let context = SegmentContext::new(OneFile { bytes }, Cache::new(64 << 20), STORE, settings);
+    let Ok(reader) = SegmentReader::open(&context, SEGMENT).await else { return };
+    let verified = reader.verify().await.expect("no reads fail here");
+    let forward = scan(&reader, Direction::Forward).await;
+    let backward = scan(&reader, Direction::Backward).await;
+    let (Ok(forward), Ok(mut backward)) = (forward, backward) else { return };
+    backward.reverse();
+    let intact = genuine && verified.damaged.is_empty();
+    assert!(!intact || forward == backward, "both ways see the same");
+    for key in forward {
+        let found = reader.get(&key).await;
+        assert!(!intact || matches!(found, Ok(Some(_))), "what is scanned is found");
+    }
 }
 
 async fn scan(reader: &SegmentReader<OneFile>, direction: Direction) -> Result<Vec<Vec<u8>>, StoreError> {

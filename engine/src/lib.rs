@@ -6,19 +6,28 @@
 mod bytes;
 pub mod cache;
 pub mod compaction;
+mod conversation;
 pub mod door;
 mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod hash;
+mod keys;
+mod lane;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;
+mod memtable;
 mod merge;
 mod options;
 mod report;
 pub mod row;
+mod rows;
 pub mod runs;
 pub mod seams;
 pub mod segment;
+mod signal;
 pub mod sorted;
 
 pub use engine::{Engine, EngineError};

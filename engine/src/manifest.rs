@@ -272,6 +272,15 @@ fn decode_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
     (length <= KEY_BYTES_MAX).then(|| key.to_vec())
 }
 
+/// Gives the checksum the value it must have, if the length allows: so that fuzzing gets behind it.
+pub(crate) fn mend(bytes: &mut [u8]) {
+    let length = Reader::new(bytes.get(12..).unwrap_or_default()).u32().unwrap_or(0) as usize;
+    if let Some(content) = bytes.get_mut(..length).filter(|content| content.len() >= HEADER_BYTES) {
+        let checksum = checksum(content);
+        content[16..20].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
 /// Over everything but the checksum itself.
 fn checksum(content: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&content[..16]), &content[20..])

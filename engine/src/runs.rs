@@ -79,6 +79,12 @@ impl<F: Files> Runs<F> {
         self.newest_first.iter().any(|run| run.may_overlap(range, piece))
     }
 
+    /// Whether some run may know `key`. `false` is certain. Needs no read.
+    #[must_use]
+    pub fn may_contain(&self, key: &[u8]) -> bool {
+        self.newest_first.iter().any(|run| run.may_contain(key))
+    }
+
     /// What the newest run that knows `key` says about it; `None` if none knows it.
     ///
     /// # Errors

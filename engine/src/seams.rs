@@ -28,6 +28,17 @@ impl AlignedBuffer {
         let start = storage.as_ptr().align_offset(PAGE_BYTES);
         Self { storage, start, length }
     }
+
+    /// Makes it `length` bytes long, rounded up to whole pages, without allocating; the bytes stay as they were. For buffers
+    /// that are filled anew, and written as far as they are filled.
+    ///
+    /// # Panics
+    /// If it was made shorter than that.
+    pub fn resize(&mut self, length: usize) {
+        let length = length.next_multiple_of(PAGE_BYTES);
+        assert!(length + PAGE_BYTES <= self.storage.len(), "a buffer does not grow beyond what it was made for");
+        self.length = length;
+    }
 }
 
 impl std::ops::Deref for AlignedBuffer {

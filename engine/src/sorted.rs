@@ -250,7 +250,11 @@ impl<F: Files> Sorted<F> {
             });
             readers.collect()
         };
-        inner.merge(&inputs, choice.reaches_oldest, pace, expired).await.map(Some)
+        let compacted = inner.merge(&inputs, choice.reaches_oldest, pace, expired).await?;
+        // The merge itself was the last to hold them, unless readers do.
+        drop(inputs);
+        inner.remove_unused().await;
+        Ok(Some(compacted))
     }
 
     /// Removes the files of replaced segments that no reader holds any more; also done after each edit. Gives the number that are

@@ -54,7 +54,7 @@ pub struct Choice {
 #[must_use]
 pub fn choose(newest_first: &[RunInfo], settings: &Settings) -> Option<Choice> {
     let open = newest_first.iter().filter(|run| run.mergeable && run.bytes < settings.final_bytes).count();
-    let pressure = if settings.runs_max == 0 { 0 } else { open / settings.runs_max };
+    let pressure = open / settings.runs_max.max(1);
     let growth = (settings.growth >> pressure.min(63)).max(1);
     let mut best: Option<(u64, Choice)> = None;
     for newest in 0..newest_first.len() {

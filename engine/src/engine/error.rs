@@ -1,48 +1,34 @@
-//! Why an engine cannot be opened, or a part of it cannot be read. Refusals of commands are [`crate::door::Refusal`], not these.
+//! Why an engine cannot be opened. Refusals of commands are [`crate::door::Refusal`], not these.
 
-use crate::seams::FileError;
+use crate::{error::StoreError, seams::FileError};
 
-/// Why an engine cannot be opened. Nothing was written unless the text says so.
+/// Why an engine cannot be opened or closed. Nothing was lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The operating system said no. Look at the file and the disk; opening again is safe.
+    /// The store cannot be read or written: the error says what to do.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// A file of a newer format: open it with the version of the program that wrote it, or a later one.
-    #[error("{file}: format version {found}, this program knows up to {known}")]
-    NewerVersion {
-        /// The file's name.
-        file: String,
-        /// What it says.
-        found: u16,
-        /// The newest that is known here.
-        known: u16,
+    Store(#[from] StoreError),
+    /// The folder holds another lane: the node's folders were mixed up.
+    #[error("the folder holds lane {found}, not lane {expected}")]
+    OtherLane {
+        /// The lane in the manifest.
+        found: u32,
+        /// The lane of the options.
+        expected: u16,
     },
-    /// A file whose bytes contradict their checksum or their form, and that cannot be done without. Restore it from a backup.
-    #[error("{file}: damaged at byte {offset}: {what}")]
-    Damaged {
-        /// The file's name.
+    /// There are log files but no manifest: the folder was copied in part. Restore the rest.
+    #[error("{file}: a log file without a manifest: the folder was copied in part")]
+    ManifestLost {
+        /// One of the log files.
         file: String,
-        /// Where in the file.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
     },
-    /// A file of another store or another lane: the folder was mixed up.
-    #[error("{file}: {what}")]
-    Foreign {
-        /// The file's name.
-        file: String,
-        /// What tells so.
-        what: String,
-    },
-    /// A file that the others speak of is missing: the folder was copied in part.
-    #[error("{file}: missing, but {why}")]
-    Missing {
-        /// The file's name.
-        file: String,
-        /// Who speaks of it.
-        why: String,
+    /// The first log file that is still needed is missing: the folder was copied in part.
+    #[error("the log's files from generation {first} to {last} are missing: the folder was copied in part")]
+    LogMissing {
+        /// First missing generation.
+        first: u64,
+        /// Last missing generation.
+        last: u64,
     },
     /// Options that contradict each other or the store.
     #[error("{option}: {what}")]
@@ -52,4 +38,13 @@ pub enum EngineError {
         /// What is wrong with it.
         what: String,
     },
+    /// The log failed: what was not answered before is not stored.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+impl From<FileError> for EngineError {
+    fn from(error: FileError) -> Self {
+        Self::Store(error.into())
+    }
 }

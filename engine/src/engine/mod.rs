@@ -3,32 +3,79 @@
 //! Call order: [`Engine::open`]; spawn [`Engine::run_commits`] on the queue that must be fast and [`Engine::run_maintenance`] on the
 //! one that may be slow; then [`Engine::submit`] and, after every turn, [`Engine::poll`] until it is empty; [`Engine::tick`] about once
 //! a second; at the end [`Engine::close`]. Nothing but the two futures does I/O, and nothing is spawned.
+//!
+//! A command's way: [`commands`] judges it by the conversation's state and stages a record; [`commit`] writes the batch, applies the
+//! records to the memtable and gives the outputs out; [`maintenance`] turns memtables into segments. [`reads`] are what commands
+//! wait for.
 
+mod catch_up;
+mod commands;
+mod commit;
 mod error;
+mod history;
+mod lists;
+mod maintenance;
+mod open;
+mod reads;
+mod refusal;
+mod state;
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    cell::{RefCell, RefMut},
+    future::poll_fn,
+    marker::PhantomData,
+    rc::Rc,
+    task::Poll,
+};
 
-use antiphon_wire::ids::LanePosition;
+use antiphon_wire::{
+    codes::ErrorCode,
+    ids::{ConversationId, LanePosition},
+};
+pub use error::EngineError;
 
 use crate::{
-    door::{Command, Output, Token},
+    cache::Cache,
+    door::{Command, Output, Refusal, Token},
+    engine::{
+        catch_up::Request,
+        commands::{Step, Turn, conversation_of},
+        refusal::refuse,
+        state::{Answer, Block, Job, State},
+    },
     options::EngineOptions,
     report::{OpenReport, Status},
     seams::{Clock, Files, Random},
+    signal::Signal,
+    sorted::Sorted,
 };
-
-pub use error::EngineError;
 
 /// One log lane with its conversations. A clone is another handle of the same engine.
 pub struct Engine<F: Files, C: Clock, R: Random> {
     shared: Rc<Shared<F, C, R>>,
 }
 
-struct Shared<F, C, R> {
-    _files: F,
-    _clock: C,
-    _random: R,
-    outputs: RefCell<VecDeque<Output>>,
+/// What all handles share.
+pub(crate) struct Shared<F: Files, C, R> {
+    files: F,
+    clock: C,
+    options: EngineOptions,
+    store: u64,
+    read_only: bool,
+    sorted: Sorted<F>,
+    cache: Cache,
+    state: RefCell<State<F::File>>,
+    /// There is a batch to write, or room to write it, or the end.
+    commit: Signal,
+    /// There are reads to do.
+    reading: Signal,
+    /// There is something to flush, prepare or compact.
+    upkeep: Signal,
+    /// There are outputs.
+    output: Signal,
+    /// Something was closed.
+    closing: Signal,
+    random: PhantomData<R>,
 }
 
 impl<F: Files, C: Clock, R: Random> Clone for Engine<F, C, R> {
@@ -41,68 +88,246 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Opens the store in a folder, or makes one where the folder is empty, and replays what the log holds beyond the segments.
     ///
     /// A torn last write is cut off. Damage in the middle of the log is reported and opens the lane for reading only.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    ///
+    /// # Errors
+    /// If the folder cannot be used as it is: the error says which file and why. What was there is still there.
     pub async fn open(
         files: F,
         clock: C,
         random: R,
         options: EngineOptions,
     ) -> Result<(Self, OpenReport), EngineError> {
-        options.check()?;
-        let shared = Shared { _files: files, _clock: clock, _random: random, outputs: RefCell::default() };
-        Ok((Self { shared: Rc::new(shared) }, OpenReport::default()))
+        let (shared, report) = open::open(files, clock, &random, options).await?;
+        Ok((Self { shared: Rc::new(shared) }, report))
     }
 
     /// The store's identity: random, made once, for [`antiphon_wire::position::Position`].
     #[must_use]
     pub fn store_id(&self) -> u64 {
-        0
+        self.shared.store
     }
 
     /// Takes a command. Its [`Output::Answer`] follows, perhaps at once; every command is answered exactly once as long as
     /// [`Engine::run_commits`] runs.
     pub fn submit(&self, token: Token, command: Command) {
-        let refusal = crate::door::Refusal { code: antiphon_wire::codes::ErrorCode::Overloaded, text: format!("{command:?}") };
-        self.shared.outputs.borrow_mut().push_back(Output::Answer { token, result: Err(refusal) });
+        let mut state = self.shared.state.borrow_mut();
+        state.counters.commands += 1;
+        if state.closing {
+            state.answer(token, Err(refuse(ErrorCode::ShuttingDown)));
+        } else if let Some(refusal) = self.enqueue(&mut state, token, command) {
+            state.answer(token, Err(refusal));
+        }
+        self.wake(state);
     }
 
     /// The next output, in the order that [`crate::door`] promises. The caller polls until `None` after every turn: what waits here is
     /// bounded by what it submitted.
     #[must_use]
     pub fn poll(&self) -> Option<Output> {
-        self.shared.outputs.borrow_mut().pop_front()
+        self.shared.state.borrow_mut().outputs.pop_front()
     }
 
     /// Resolves when [`Engine::poll`] has something, for a caller that sleeps. One waiter at a time.
-    pub async fn output_ready(&self) {}
+    pub async fn output_ready(&self) {
+        poll_fn(|context| {
+            // Registered first, so that an output between the look and the sleep is not missed.
+            let raised = self.shared.output.poll(context).is_ready();
+            if !self.shared.state.borrow().outputs.is_empty() {
+                return Poll::Ready(());
+            }
+            if raised {
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await;
+    }
 
     /// The latency-critical future: writes batches, and does the reads that commands wait for. Ends after [`Engine::close`]; goes
     /// on after a failure of the log, because reads do.
-    pub async fn run_commits(&self) {}
+    pub async fn run_commits(&self) {
+        futures_util::future::join(self.commit_loop(), self.read_loop()).await;
+    }
 
     /// The background future: flushes memtables, prepares and recycles log files, compacts. Ends after [`Engine::close`].
-    pub async fn run_maintenance(&self) {}
+    pub async fn run_maintenance(&self) {
+        self.maintenance_loop().await;
+    }
 
     /// To be called about once a second: time passes for what depends on it (a memtable's age, trying again after a full disk).
-    pub fn tick(&self) {}
+    pub fn tick(&self) {
+        let mut state = self.shared.state.borrow_mut();
+        self.seal_if_due(&mut state);
+        self.shared.upkeep.raise();
+    }
 
     /// The lane's durable position: everything up to here was output or is in the queue of [`Engine::poll`].
     #[must_use]
     pub fn position(&self) -> LanePosition {
-        LanePosition(0)
+        self.shared.state.borrow().stage.position
     }
 
     /// Figures for metrics. Cheap. To time commits, time the log's `write_at`, which is the caller's own, or commands from `submit` to
     /// their answer.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::default()
+        let state = self.shared.state.borrow();
+        let cache = self.shared.cache.statistics();
+        let manifest = self.shared.sorted.manifest();
+        let flushed = state.memory.flushed;
+        Status {
+            position: state.stage.position,
+            flushed_position: flushed,
+            fenced: state.stage.fenced.clone(),
+            storage_full: state.storage_full(),
+            write_in_flight: state.stage.writing,
+            batch_waiting_bytes: state.stage.filling.record_bytes(),
+            commands_waiting: state.waiting,
+            outputs_waiting: state.outputs.len(),
+            memtable_bytes: state.memory.active.bytes(),
+            memtable_sealed_bytes: state.memory.sealed.as_ref().map_or(0, |sealed| sealed.bytes()),
+            conversations_loaded: state.loaded_count(),
+            log_files: state.log.files(),
+            log_bytes_unflushed: state.log.unflushed_bytes(flushed.0),
+            segments: manifest.segments.len(),
+            segment_bytes: manifest.segments.iter().map(|segment| segment.file_bytes).sum(),
+            cache_bytes: cache.bytes,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            ..state.counters.clone()
+        }
     }
 
     /// Takes no more commands (`shutting_down`), waits until those taken are answered and durable, marks the log as closed in order, and
-    /// ends the two futures. They must be running. Says what failed, if anything did; nothing acknowledged is at stake.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    /// ends the two futures. They must be running.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] if the log failed, now or before; nothing acknowledged is at stake.
     pub async fn close(&self) -> Result<(), EngineError> {
-        Ok(())
+        self.shared.state.borrow_mut().closing = true;
+        self.shared.commit.raise();
+        self.shared.reading.raise();
+        self.shared.upkeep.raise();
+        while !self.shared.state.borrow().closed {
+            self.shared.closing.wait().await;
+        }
+        match &self.shared.state.borrow().stage.fenced {
+            Some(text) if !self.shared.read_only => Err(EngineError::Fenced(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a command in its place; a refusal if there is no room.
+    fn enqueue(&self, state: &mut State<F::File>, token: Token, command: Command) -> Option<Refusal> {
+        let options = &self.shared.options;
+        if state.waiting >= options.commands_waiting_max {
+            return Some(refuse(ErrorCode::Overloaded));
+        }
+        let Some(id) = conversation_of(&command) else { return self.enqueue_list(state, token, command) };
+        let slot = state.slots.entry(id).or_default();
+        if slot.queue.len() >= options.commands_waiting_per_conversation_max {
+            return Some(refuse(ErrorCode::Overloaded));
+        }
+        slot.queue.push_back((token, command));
+        state.waiting += 1;
+        self.drain(state, id);
+        None
+    }
+
+    /// A command about all of a user's conversations.
+    fn enqueue_list(&self, state: &mut State<F::File>, token: Token, command: Command) -> Option<Refusal> {
+        let job = match command {
+            Command::Conversations { user, after, limit } => Job::Conversations { token, user, after, limit },
+            Command::CatchUp { user, since, known } => match Request::new(user, since, known, state.stage.position) {
+                Ok(Ok(request)) => Job::CatchUp { token, request: Box::new(request) },
+                Ok(Err(nothing)) => {
+                    state.answer(token, Ok(nothing));
+                    return None;
+                }
+                Err(refusal) => return Some(refusal),
+            },
+            _ => unreachable!("every other command is about one conversation"),
+        };
+        state.waiting += 1;
+        state.jobs.push_back(job);
+        None
+    }
+
+    /// Carries out the commands of a conversation until its queue is empty or one has to wait.
+    fn drain(&self, state: &mut State<F::File>, id: ConversationId) {
+        while let Some(slot) = state.slots.get_mut(&id) {
+            if slot.blocked.is_some() {
+                return;
+            }
+            let Some((token, command)) = slot.queue.pop_front() else {
+                if slot.conversation.is_none() {
+                    state.slots.remove(&id);
+                }
+                return;
+            };
+            let step = Turn { shared: &self.shared, state, id, token }.run(command);
+            state.waiting -= 1;
+            match step {
+                Step::Staged => {}
+                Step::Done(answer) => state.answer(token, answer),
+                Step::When(position, answer) => self.answer_when(state, token, position, answer),
+                Step::Reading(page) => {
+                    state.waiting += 1;
+                    state.jobs.push_back(Job::History { token, conversation: id, page });
+                }
+                Step::Wait(block, command) => {
+                    state.waiting += 1;
+                    self.wait(state, id, block, (token, command));
+                }
+            }
+        }
+    }
+
+    fn answer_when(&self, state: &mut State<F::File>, token: Token, position: LanePosition, answer: Answer) {
+        if state.stage.durable(position) {
+            state.answer(token, answer);
+        } else {
+            state.stage.answers.entry(position).or_default().push((token, answer));
+        }
+    }
+
+    /// Puts a command back at the head of its queue until what it waits for is there.
+    fn wait(&self, state: &mut State<F::File>, id: ConversationId, block: Block, command: (Token, Command)) {
+        let slot = state.slots.get_mut(&id).expect("a command's conversation has a slot");
+        slot.queue.push_front(command);
+        match block {
+            Block::Load => {
+                if let Some(loaded) = self.load_from_memory(&state.memory, id) {
+                    let slot = state.slots.get_mut(&id).expect("it had one above");
+                    slot.load(loaded);
+                    state.counters.loads += 1;
+                    state.weigh(id, &self.shared.options);
+                    return;
+                }
+                state.jobs.push_back(Job::Load(id));
+            }
+            Block::Settle(_) => state.settling.push(id),
+            Block::Message(message) => state.jobs.push_back(Job::Message(id, message)),
+            Block::Ordinal(sequence) => state.jobs.push_back(Job::Ordinal(id, sequence)),
+        }
+        let slot = state.slots.get_mut(&id).expect("it had one above");
+        slot.blocked = Some(block);
+    }
+
+    /// Wakes whoever has something to do after the state has changed.
+    fn wake(&self, state: RefMut<'_, State<F::File>>) {
+        let commit = state.stage.filling.records() > 0 && !state.stage.writing;
+        let reading = !state.jobs.is_empty();
+        let output = !state.outputs.is_empty();
+        let upkeep = state.storage_full();
+        drop(state);
+        let shared = &self.shared;
+        for (needed, signal) in
+            [(commit, &shared.commit), (reading, &shared.reading), (output, &shared.output), (upkeep, &shared.upkeep)]
+        {
+            if needed {
+                signal.raise();
+            }
+        }
     }
 }

@@ -58,7 +58,7 @@ impl MemoryRandom {
     /// A number below `bound`; 0 if the bound is 0.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 

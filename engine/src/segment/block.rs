@@ -153,7 +153,8 @@ impl RowBlock {
             let row = RawRow::read(&mut reader)?;
             let start = rows.keys.len();
             let before = rows.rows.last().map_or(0..0, |row| row.key.clone());
-            if row.shared > before.len() {
+            // More rows than a group has could share so much that their keys take far more memory than the block.
+            if row.shared > before.len() || rows.rows.len() == GROUP_ROWS {
                 return None;
             }
             rows.keys.extend_from_within(before.start..before.start + row.shared);

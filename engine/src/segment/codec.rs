@@ -33,7 +33,8 @@ impl BlockEncoder {
 
     /// Compresses a block if that makes it smaller.
     pub(super) fn prepare<'a>(&'a mut self, kind: BlockKind, raw: &'a [u8]) -> PreparedBlock<'a> {
-        let compressed = self.compress(raw).is_some_and(|length| length < raw.len());
+        // A filter's bits do not compress, and so that they take no more memory than file, they never are.
+        let compressed = kind != BlockKind::Filter && self.compress(raw).is_some_and(|length| length < raw.len());
         let (stored, compression) =
             if compressed { (self.compressed.as_slice(), Compression::Zstd) } else { (raw, Compression::None) };
         let header =
@@ -85,6 +86,9 @@ impl BlockDecoder {
         let (header, stored) = BlockHeader::check(block, place)?;
         if header.kind != kind {
             return Err("another kind of block was expected");
+        }
+        if header.kind == BlockKind::Filter && header.compression != Compression::None {
+            return Err("a filter is not compressed");
         }
         let raw_length = header.raw_length as usize;
         if header.compression == Compression::None {

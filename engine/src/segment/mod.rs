@@ -28,6 +28,7 @@ pub use reader::{SegmentReader, Verified};
 pub use writer::SegmentWriter;
 
 pub(crate) use cursor::SegmentCursor;
+pub(crate) use format::mend;
 pub(crate) use stream::StreamCursor;
 
 /// A segment's number in its store; never used twice.
@@ -66,8 +67,11 @@ pub struct KeyFilter {
     /// change it whenever `pieces` changes. 0 means no filter.
     pub id: u32,
     /// Calls back with each piece of a key, at most [`PIECES_MAX`] of them.
-    pub pieces: fn(key: &[u8], piece: &mut dyn FnMut(&[u8])),
+    pub pieces: Pieces,
 }
+
+/// Calls back with each piece of a key.
+pub type Pieces = fn(key: &[u8], piece: &mut dyn FnMut(&[u8]));
 
 /// Most pieces of one key in a filter.
 pub const PIECES_MAX: usize = 4;

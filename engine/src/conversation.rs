@@ -1,0 +1,207 @@
+//! A conversation's state in memory: what commands are judged by.
+//!
+//! It runs ahead of the disk: a command changes it when its record is staged, so that the next one sees it. Positions tell how far
+//! ahead: what reads show of it is settled once the lane is durable up to there. Made from rows by [`Loading`], and changed exactly
+//! as those rows would be.
+//!
+//! Must not do: I/O, or decide what a command may do (that is [`crate::engine`]'s).
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use antiphon_wire::ids::{ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
+
+use crate::{
+    keys::{self, Key},
+    memtable::Tail,
+    rows::{MemberRow, PointerRow, StartRow, TailRow},
+};
+
+/// What a conversation and a member cost in memory, roughly, for the bound of what is loaded.
+const CONVERSATION_BYTES: usize = 400;
+const MEMBER_BYTES: usize = 140;
+
+/// A conversation, with all its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Conversation {
+    pub(crate) id: ConversationId,
+    pub(crate) start: StartRow,
+    pub(crate) title: Rc<str>,
+    /// The last entry staged.
+    pub(crate) last: TailRow,
+    /// The last record staged, entries and marks.
+    pub(crate) record: LanePosition,
+    /// The last record staged that changed more than pointers and the tail.
+    pub(crate) change: LanePosition,
+    /// Sorted by user.
+    members: Vec<MemberState>,
+    recipients: Rc<[UserId]>,
+}
+
+/// A member as commands see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberState {
+    pub(crate) user: UserId,
+    pub(crate) visible_from: Sequence,
+    /// Never before the entry that added the member.
+    pub(crate) pointer: PointerRow,
+}
+
+impl Conversation {
+    /// A new one, without members; the entry that creates it is applied next.
+    pub(crate) fn new(id: ConversationId, start: StartRow, title: Rc<str>) -> Self {
+        Self {
+            id,
+            start,
+            title,
+            last: TailRow::default(),
+            record: LanePosition(0),
+            change: LanePosition(0),
+            members: Vec::new(),
+            recipients: Rc::from([]),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.start.epoch
+    }
+
+    pub(crate) fn members(&self) -> &[MemberState] {
+        &self.members
+    }
+
+    /// All members, shared.
+    pub(crate) fn recipients(&self) -> Rc<[UserId]> {
+        self.recipients.clone()
+    }
+
+    pub(crate) fn member(&self, user: &UserId) -> Option<&MemberState> {
+        self.members.binary_search_by(|member| member.user.cmp(user)).ok().map(|index| &self.members[index])
+    }
+
+    /// Messages of which the member has not read.
+    pub(crate) fn unread(&self, member: &MemberState) -> u64 {
+        self.last.ordinal.0.saturating_sub(member.pointer.ordinal.0)
+    }
+
+    /// The other one of two; `None` in a group.
+    pub(crate) fn peer(&self, user: &UserId) -> Option<UserId> {
+        let other = self.members.iter().find(|member| member.user != *user);
+        other.filter(|_| self.start.direct).map(|member| member.user.clone())
+    }
+
+    /// Bytes in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        CONVERSATION_BYTES + self.members.len() * MEMBER_BYTES
+    }
+
+    /// Takes in the next entry's place: of a message, if `message`.
+    pub(crate) fn advance(&mut self, position: LanePosition, message: bool, time: TimestampMs) {
+        self.last = TailRow {
+            position,
+            sequence: self.last.sequence.next(),
+            ordinal: Ordinal(self.last.ordinal.0 + u64::from(message)),
+            time,
+        };
+        self.record = position;
+        if !message {
+            self.change = position;
+        }
+    }
+
+    /// Takes in the pointers of the sender of the last entry, a message.
+    pub(crate) fn sent(&mut self, user: &UserId) {
+        let last = self.last;
+        self.set_pointer(user, PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence });
+    }
+
+    /// Takes in moved pointers.
+    pub(crate) fn marked(&mut self, position: LanePosition, user: &UserId, pointer: PointerRow) {
+        self.record = position;
+        self.set_pointer(user, pointer);
+    }
+
+    fn set_pointer(&mut self, user: &UserId, pointer: PointerRow) {
+        if let Ok(index) = self.members.binary_search_by(|member| member.user.cmp(user)) {
+            self.members[index].pointer = pointer;
+        }
+    }
+
+    /// Takes in who came and went by the last entry.
+    pub(crate) fn changed(&mut self, added: &[UserId], removed: &[UserId]) {
+        self.members.retain(|member| !removed.contains(&member.user));
+        let row = MemberRow { visible_from: self.last.sequence, ordinal: self.last.ordinal };
+        for user in added {
+            let state = MemberState::new(user.clone(), row, None);
+            match self.members.binary_search_by(|member| member.user.cmp(user)) {
+                Ok(index) => self.members[index] = state,
+                Err(index) => self.members.insert(index, state),
+            }
+        }
+        self.share();
+    }
+
+    fn share(&mut self) {
+        self.recipients = self.members.iter().map(|member| member.user.clone()).collect();
+    }
+}
+
+impl MemberState {
+    fn new(user: UserId, row: MemberRow, pointer: Option<PointerRow>) -> Self {
+        // Pointers from before the member was (last) added count for nothing.
+        let before = Sequence(row.visible_from.0.saturating_sub(1));
+        let fresh = PointerRow { read: before, ordinal: row.ordinal, delivered: before };
+        let mut pointer = pointer.unwrap_or(fresh);
+        if pointer.read <= before {
+            pointer = PointerRow { delivered: pointer.delivered.max(before), ..fresh };
+        }
+        Self { user, visible_from: row.visible_from, pointer }
+    }
+}
+
+/// A conversation being put together from rows: the oldest source first, each newer one over it.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    start: Option<StartRow>,
+    title: Option<Rc<str>>,
+    last: Option<TailRow>,
+    members: BTreeMap<UserId, Option<MemberRow>>,
+    pointers: BTreeMap<UserId, PointerRow>,
+}
+
+impl Loading {
+    /// Takes in a row of a segment; `None` if it does not have its form.
+    pub(crate) fn row(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match keys::parse(key)? {
+            Key::Start => self.start = Some(StartRow::decode(value)?),
+            Key::Title => self.title = Some(std::str::from_utf8(value).ok()?.into()),
+            Key::Tail => self.last = Some(TailRow::decode(value)?),
+            Key::Member(user) => drop(self.members.insert(user, Some(MemberRow::decode(value)?))),
+            Key::Pointer(user) => drop(self.pointers.insert(user, PointerRow::decode(value)?)),
+            Key::Entry(_) | Key::User(_) => return None,
+        }
+        Some(())
+    }
+
+    /// Takes in a memtable's part.
+    pub(crate) fn tail(&mut self, tail: &Tail) {
+        self.start = tail.start.clone().or(self.start.take());
+        self.title = tail.title.clone().or(self.title.take());
+        self.last = tail.last.or(self.last);
+        self.members.extend(tail.members.iter().map(|(user, row)| (user.clone(), *row)));
+        self.pointers.extend(tail.pointers.iter().cloned());
+    }
+
+    /// The conversation, if there is one.
+    pub(crate) fn finish(mut self, id: ConversationId) -> Option<Conversation> {
+        let mut conversation = Conversation::new(id, self.start?, self.title.unwrap_or_default());
+        conversation.last = self.last?;
+        for (user, row) in self.members {
+            if let Some(row) = row {
+                let pointer = self.pointers.remove(&user);
+                conversation.members.push(MemberState::new(user, row, pointer));
+            }
+        }
+        conversation.share();
+        Some(conversation)
+    }
+}

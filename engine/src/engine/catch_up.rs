@@ -1,0 +1,298 @@
+//! What a user has missed since a position, exactly.
+//!
+//! A round reads from segments what may be needed, asynchronously; then one synchronous step puts it together with the memtables as
+//! they are at that moment and queues the answer. Whatever was durable before that step was given out before it or is in the answer;
+//! whatever becomes durable after it is given out after. If a memtable became a segment during the round, the round is
+//! repeated, since what moved was in neither place.
+//!
+//! The cost is a look at each of the user's conversations in memory, and reads only where something changed before the last flush. A
+//! conversation's last position comes from the memtables, then from a bounded cache that flushes and earlier resumes fill, then from
+//! its tail row: no scan at opening, and after a restart most clients come back with a position that is past the last flush, where
+//! the memtables alone decide.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+    rc::Rc,
+};
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::view_entry,
+    ids::{ConversationId, Epoch, LanePosition, Sequence, UserId},
+    limits::{RESUME_BYTES_MAX, RESUME_ENTRIES_PER_CONVERSATION_MAX},
+};
+
+use crate::{
+    door::{CaughtUp, Done, Refusal, Token, TooFar},
+    engine::{
+        Engine,
+        lists::{UserRows, overlay},
+        reads::malformed,
+        refusal::{refuse, refuse_because, unreadable},
+        state::{Answer, Memory},
+    },
+    error::StoreError,
+    keys::{self, Family, Key},
+    row::Direction,
+    rows::{self, TailRow, UserRow},
+    runs::Runs,
+    seams::{Clock, Files, Random},
+};
+
+/// Rounds before the engine says that it has too much to do. A round is repeated only if a flush ended in it.
+const ROUNDS_MAX: usize = 16;
+
+/// A resume.
+#[derive(Debug)]
+pub(crate) struct Request {
+    user: UserId,
+    since: LanePosition,
+    known: HashMap<ConversationId, (Epoch, Sequence)>,
+}
+
+/// An entry that may be missing.
+type Positioned = (LanePosition, Rc<[u8]>);
+
+/// What segments hold of one conversation, nearest to its end first; it begins right below what is in memory.
+#[derive(Debug)]
+struct Cold {
+    entries: Vec<Positioned>,
+    /// The first sequence looked for.
+    highest: u64,
+    /// There may be more that is missing: it was too much, or cannot be read.
+    more: bool,
+}
+
+/// What one conversation is missing.
+enum Missing {
+    Nothing,
+    Entries(Vec<Rc<[u8]>>),
+    TooFar(TooFar),
+}
+
+impl Request {
+    /// The request; or the answer, if nothing can be missing; or a refusal, if the position was never reached.
+    pub(super) fn new(
+        user: UserId,
+        since: Option<LanePosition>,
+        known: Vec<(ConversationId, Epoch, Sequence)>,
+        position: LanePosition,
+    ) -> Result<Result<Self, Done>, Refusal> {
+        match since {
+            Some(since) if since > position => {
+                Err(refuse_because(ErrorCode::Invalid, "the position is beyond the lane's end"))
+            }
+            Some(since) => {
+                let known = known.into_iter().map(|(id, epoch, sequence)| (id, (epoch, sequence))).collect();
+                Ok(Ok(Self { user, since, known }))
+            }
+            None => {
+                let (entries, too_far, left) = (Vec::new(), Vec::new(), Vec::new());
+                Ok(Err(Done::CaughtUp(CaughtUp { position, entries, too_far, left })))
+            }
+        }
+    }
+
+    /// First sequence that may be missing.
+    fn lowest(&self, id: ConversationId, row: UserRow, epoch: Epoch) -> u64 {
+        let known = self.known.get(&id).filter(|(known, _)| epoch == *known);
+        known.map_or(row.sequence.0, |(_, sequence)| row.sequence.0.max(sequence.0.saturating_add(1)))
+    }
+}
+
+impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
+    pub(super) async fn catch_up(&self, token: Token, request: Request) {
+        for _ in 0..ROUNDS_MAX {
+            let flushes = self.shared.state.borrow().memory.flushes;
+            let cold = self.cold_part(&request).await;
+            let state = self.shared.state.borrow();
+            if state.memory.flushes != flushes {
+                continue;
+            }
+            let position = state.stage.position;
+            let answer = cold.map_err(|error| unreadable(&error)).map(|(rows, cold)| {
+                Done::CaughtUp(collect(&request, rows, &cold, &state.memory, position))
+            });
+            drop(state);
+            self.finish_job(token, answer);
+            return;
+        }
+        let answer: Answer = Err(refuse(ErrorCode::Overloaded));
+        self.finish_job(token, answer);
+    }
+
+    /// Reads what segments may have to give.
+    async fn cold_part(
+        &self,
+        request: &Request,
+    ) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
+        let runs = self.shared.sorted.runs();
+        let rows = self.user_rows(&request.user).await?;
+        let mut cold = BTreeMap::new();
+        if request.since >= self.shared.state.borrow().memory.flushed {
+            return Ok((rows, cold));
+        }
+        let mut current = rows.clone();
+        overlay(&mut current, &request.user, &self.shared.state.borrow().memory);
+        let mut bytes = 0;
+        for (id, row) in current.into_iter().filter(|(_, row)| row.joined) {
+            let Some(highest) = self.highest_cold(request, id, &runs).await? else { continue };
+            if highest < row.sequence.0 {
+                continue;
+            }
+            // Once the answer is full the rest is too far: one entry of each is enough to say so.
+            let count = if bytes > RESUME_BYTES_MAX { 1 } else { RESUME_ENTRIES_PER_CONVERSATION_MAX + 1 };
+            let part = read_cold(request.since, id, row.sequence.0..=highest, count, &runs).await;
+            bytes += part.entries.iter().map(|(_, archive)| archive.len()).sum::<usize>();
+            cold.insert(id, part);
+        }
+        Ok((rows, cold))
+    }
+
+    /// Last sequence of a conversation in segments, if that entry may be missing.
+    async fn highest_cold(
+        &self,
+        request: &Request,
+        id: ConversationId,
+        runs: &Runs<F>,
+    ) -> Result<Option<u64>, StoreError> {
+        let (first, cached) = {
+            let state = self.shared.state.borrow();
+            (state.memory.first(id), state.tails.get(id))
+        };
+        let (position, sequence) = match (cached, first) {
+            (Some(tail), _) => tail,
+            // Entries below those in memory end right before them; whether they are missing their positions tell.
+            (None, Some(first)) => return Ok(Some(first.0 - 1).filter(|last| *last > 0)),
+            (None, None) => {
+                let Some(value) = runs.get(&keys::single(id, Family::Tail)).await?.and_then(|row| row.value()) else {
+                    return Ok(None);
+                };
+                let tail = TailRow::decode(&value).ok_or_else(malformed)?;
+                self.shared.state.borrow_mut().tails.insert(id, tail.position, tail.sequence);
+                (tail.position, tail.sequence)
+            }
+        };
+        Ok((position > request.since).then_some(sequence.0))
+    }
+}
+
+/// Reads up to `count` entries of one conversation from the end of `range` down, as far as they are missing.
+async fn read_cold<F: Files>(
+    since: LanePosition,
+    id: ConversationId,
+    range: RangeInclusive<u64>,
+    count: usize,
+    runs: &Runs<F>,
+) -> Cold {
+    let (lowest, highest) = range.into_inner();
+    let mut cold = Cold { entries: Vec::new(), highest, more: false };
+    let keys = keys::entry_range(id, Sequence(lowest), Sequence(highest));
+    let mut scan = runs.scan(&keys, Direction::Backward, Some(&keys::conversation(id)));
+    let mut expected = highest;
+    while expected >= lowest {
+        let entry = match scan.next().await {
+            Ok(Some(row)) if keys::parse(row.key) == Some(Key::Entry(Sequence(expected))) => {
+                rows::decode_entry(row.value).map(|(position, archive)| (position, Rc::from(archive)))
+            }
+            _ => None,
+        };
+        let Some((position, archive)) = entry else {
+            cold.more = true;
+            break;
+        };
+        if position <= since {
+            break;
+        }
+        cold.entries.push((position, archive));
+        if cold.entries.len() >= count {
+            cold.more = true;
+            break;
+        }
+        expected -= 1;
+    }
+    cold
+}
+
+/// Puts the answer together. Synchronous: nothing becomes durable in between.
+fn collect(
+    request: &Request,
+    mut rows: UserRows,
+    cold: &BTreeMap<ConversationId, Cold>,
+    memory: &Memory,
+    position: LanePosition,
+) -> CaughtUp {
+    overlay(&mut rows, &request.user, memory);
+    let mut caught_up = CaughtUp { position, entries: Vec::new(), too_far: Vec::new(), left: Vec::new() };
+    let mut bytes_left = RESUME_BYTES_MAX;
+    for (id, row) in rows {
+        if !row.joined {
+            if row.position > request.since {
+                caught_up.left.push((id, row.sequence));
+            }
+            continue;
+        }
+        match missing(request, id, row, cold.get(&id), memory, &mut bytes_left) {
+            Missing::Nothing => {}
+            Missing::Entries(mut entries) => caught_up.entries.append(&mut entries),
+            Missing::TooFar(too_far) => caught_up.too_far.push(too_far),
+        }
+    }
+    caught_up
+}
+
+/// What a member is missing of one conversation.
+fn missing(
+    request: &Request,
+    id: ConversationId,
+    row: UserRow,
+    cold: Option<&Cold>,
+    memory: &Memory,
+    bytes_left: &mut usize,
+) -> Missing {
+    // From the end down: first what is in memory, then what segments gave.
+    let in_memory = memory.last(id).map_or(0, |last| last.sequence.0);
+    let first = memory.first(id).map_or(u64::MAX, |first| first.0);
+    let hot = (first..=in_memory).rev().map_while(|sequence| memory.entry(id, Sequence(sequence)));
+    let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
+    let mut entries: Vec<Rc<[u8]>> = Vec::new();
+    let mut lost = cold.is_some_and(|cold| cold.more);
+    let (mut epoch, mut last, mut lowest, mut bytes) = (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
+    for (position, archive) in hot.chain(below) {
+        if position <= request.since {
+            lost = false;
+            break;
+        }
+        let Ok(entry) = view_entry(&archive) else {
+            lost = true;
+            break;
+        };
+        let sequence = entry.sequence.0.to_native();
+        if epoch.is_none() {
+            let of_entry = Epoch(entry.epoch.0.to_native());
+            (epoch, last) = (Some(of_entry), Sequence(sequence));
+            lowest = request.lowest(id, row, of_entry);
+        }
+        if sequence < lowest {
+            lost = false;
+            break;
+        }
+        bytes += archive.len();
+        entries.push(archive);
+        if entries.len() > RESUME_ENTRIES_PER_CONVERSATION_MAX || bytes > *bytes_left {
+            lost = true;
+            break;
+        }
+    }
+    let epoch = epoch.unwrap_or_default();
+    if lost {
+        return Missing::TooFar(TooFar { conversation: id, epoch, first: row.sequence, last });
+    }
+    if entries.is_empty() {
+        return Missing::Nothing;
+    }
+    *bytes_left -= bytes;
+    entries.reverse();
+    Missing::Entries(entries)
+}

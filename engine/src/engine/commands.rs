@@ -1,0 +1,489 @@
+//! Commands on one conversation: who may do what, and which record it makes.
+//!
+//! A conversation's commands are carried out in the order of their submission. One that has to wait for a read or for the disk
+//! stays at the head of the conversation's queue, and what follows waits behind it.
+//!
+//! Must not do: I/O. A command either ends here, is staged for the log, or says what it waits for.
+
+use std::rc::Rc;
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{ConversationStart, Entry, EntryKind, MembershipChange, view_entry},
+    ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+    limits::GROUP_MEMBERS_MAX,
+};
+use rkyv::rancor::Error as RancorError;
+
+use crate::{
+    conversation::{Conversation, MemberState},
+    door::{Command, Done, Member, Refusal, Token},
+    engine::{
+        Shared,
+        history::Page,
+        refusal::{refuse, refuse_because},
+        state::{Answer, Block, Resolved, Slot, Staged, State},
+    },
+    keys,
+    lane::record::{Mark, Record},
+    options::RECORD_BYTES_MAX,
+    rows::{PointerRow, StartRow},
+    seams::{Clock, Files},
+};
+
+/// The first incarnation of a conversation's log; a restore to an earlier point makes a higher one.
+const FIRST_EPOCH: Epoch = Epoch(1);
+
+/// What becomes of a command for now.
+pub(super) enum Step {
+    /// It is answered.
+    Done(Answer),
+    /// It is answered when its record, or this one, is durable.
+    When(LanePosition, Answer),
+    /// Its record is staged, and answers it.
+    Staged,
+    /// A read was begun that answers it.
+    Reading(Box<Page>),
+    /// It waits at the head of the queue.
+    Wait(Block, Command),
+}
+
+impl From<Refusal> for Step {
+    fn from(refusal: Refusal) -> Self {
+        Self::Done(Err(refusal))
+    }
+}
+
+/// The conversation that a command is about; `None` for those about all of a user's.
+pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
+    match command {
+        Command::CreateDirect { user, peer } => Some(ConversationId::direct(user, peer)),
+        Command::CreateGroup { user, key, .. } => Some(ConversationId::group(user, *key)),
+        Command::Send { conversation, .. }
+        | Command::AddMembers { conversation, .. }
+        | Command::RemoveMembers { conversation, .. }
+        | Command::SetTitle { conversation, .. }
+        | Command::Mark { conversation, .. }
+        | Command::History { conversation, .. }
+        | Command::Members { conversation, .. } => Some(*conversation),
+        Command::Conversations { .. } | Command::CatchUp { .. } => None,
+    }
+}
+
+/// One command's turn at its conversation.
+pub(super) struct Turn<'a, F: Files, C, R> {
+    pub(super) shared: &'a Shared<F, C, R>,
+    pub(super) state: &'a mut State<F::File>,
+    pub(super) id: ConversationId,
+    pub(super) token: Token,
+}
+
+impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
+    /// Carries the command out, as far as it goes.
+    pub(super) fn run(mut self, command: Command) -> Step {
+        let slot = self.slot();
+        if slot.conversation.is_none() && !slot.absent {
+            return Step::Wait(Block::Load, command);
+        }
+        match command {
+            Command::CreateDirect { user, peer } => self.create_direct(user, peer),
+            Command::CreateGroup { user, title, members, .. } => self.create_group(user, title, members),
+            Command::Send { user, client_message_id, body, conversation } => {
+                self.send(user, client_message_id, body, conversation)
+            }
+            Command::AddMembers { user, members, .. } => self.change_members(&user, members, true),
+            Command::RemoveMembers { user, members, .. } => self.change_members(&user, members, false),
+            Command::SetTitle { user, title, .. } => self.set_title(user, title),
+            Command::Mark { user, conversation, read, delivered } => self.mark(user, conversation, read, delivered),
+            Command::History { ref user, range, limit, .. } => {
+                let page = match self.settled_member(user, false) {
+                    Ok((conversation, member)) => {
+                        Page::new(conversation.epoch(), member.visible_from, slot_durable(&self), range, limit)
+                    }
+                    Err(Ok(block)) => return Step::Wait(block, command),
+                    Err(Err(refusal)) => return refusal.into(),
+                };
+                self.history(page)
+            }
+            Command::Members { ref user, ref after, limit, .. } => match self.settled_member(user, true) {
+                Ok((conversation, _)) => Step::Done(Ok(members_page(conversation, after.as_ref(), limit))),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
+            Command::Conversations { .. } | Command::CatchUp { .. } => unreachable!("not about one conversation"),
+        }
+    }
+
+    fn slot(&mut self) -> &mut Slot {
+        self.state.slots.get_mut(&self.id).expect("a command's conversation has a slot")
+    }
+
+    fn slot_ref(&self) -> &Slot {
+        &self.state.slots[&self.id]
+    }
+
+    /// The conversation and the member that asks; a stranger learns nothing.
+    fn member(&self, user: &UserId) -> Result<(&Conversation, &MemberState), Refusal> {
+        let conversation = self.slot_ref().conversation.as_deref();
+        let found = conversation.and_then(|conversation| Some((conversation, conversation.member(user)?)));
+        found.ok_or_else(|| refuse(ErrorCode::NotFound))
+    }
+
+    /// As [`Turn::member`], once what is shown of it is durable: pointers too, if `pointers`.
+    fn settled_member(
+        &self,
+        user: &UserId,
+        pointers: bool,
+    ) -> Result<(&Conversation, &MemberState), Result<Block, Refusal>> {
+        if let Some(conversation) = self.slot_ref().conversation.as_deref() {
+            let needed = if pointers { conversation.record } else { conversation.change };
+            if !self.state.stage.durable(needed) {
+                return Err(Ok(Block::Settle(needed)));
+            }
+        }
+        self.member(user).map_err(Err)
+    }
+
+    /// The conversation of a command that changes more than pointers: of a group only.
+    fn group_of(&self, user: &UserId) -> Result<&Conversation, Refusal> {
+        let (conversation, _) = self.member(user)?;
+        if conversation.start.direct {
+            return Err(refuse_because(ErrorCode::Forbidden, "a direct conversation does not change"));
+        }
+        Ok(conversation)
+    }
+
+    fn create_direct(&mut self, user: UserId, peer: UserId) -> Step {
+        if user == peer {
+            return refuse_because(ErrorCode::Invalid, "a direct conversation is between two users").into();
+        }
+        let members = vec![user.clone(), peer];
+        self.create(user, ConversationStart { direct: true, title: String::new(), members })
+    }
+
+    fn create_group(&mut self, user: UserId, title: String, mut members: Vec<UserId>) -> Step {
+        members.push(user.clone());
+        members.sort_unstable();
+        members.dedup();
+        if members.len() > GROUP_MEMBERS_MAX {
+            return refuse(ErrorCode::LimitReached).into();
+        }
+        self.create(user, ConversationStart { direct: false, title, members })
+    }
+
+    fn create(&mut self, user: UserId, start: ConversationStart) -> Step {
+        if self.slot_ref().conversation.is_some() {
+            return match self.member(&user) {
+                Ok((conversation, _)) => {
+                    let last = conversation.last;
+                    let (id, epoch) = (conversation.id, conversation.epoch());
+                    let done = Done::Created { conversation: id, epoch, sequence: last.sequence, existing: true };
+                    Step::When(conversation.change, Ok(done))
+                }
+                Err(refusal) => refusal.into(),
+            };
+        }
+        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+            return refusal.into();
+        }
+        let time = self.state.stage.now(self.shared.clock.now());
+        let row = StartRow { time, epoch: FIRST_EPOCH, direct: start.direct, creator: user.clone() };
+        let mut conversation = Box::new(Conversation::new(self.id, row, start.title.as_str().into()));
+        let entry = self.entry(&conversation, user, EntryKind::Created, start.to_body(), time);
+        let record = match self.fitting(&entry) {
+            Ok(record) => record,
+            Err(refusal) => return refusal.into(),
+        };
+        conversation.advance(self.state.stage.next(), false, time);
+        conversation.changed(&start.members, &[]);
+        let done = Done::Created {
+            conversation: self.id,
+            epoch: FIRST_EPOCH,
+            sequence: conversation.last.sequence,
+            existing: false,
+        };
+        let recipients = conversation.recipients();
+        let slot = self.slot();
+        slot.conversation = Some(conversation);
+        slot.absent = false;
+        self.stage(record, done, recipients, Rc::from([]))
+    }
+
+    fn send(
+        &mut self,
+        user: UserId,
+        message: ClientMessageId,
+        body: Vec<u8>,
+        conversation: ConversationId,
+    ) -> Step {
+        if let Err(refusal) = self.member(&user) {
+            return refusal.into();
+        }
+        if let Some(step) = self.sent_before(&user, message, &body) {
+            return step;
+        }
+        let fresh = self.slot().resolved.take() == Some(Resolved::Fresh(message))
+            || !self.shared.sorted.runs().may_contain(&keys::idempotency(self.id, message));
+        if !fresh {
+            self.state.counters.idempotency_reads += 1;
+            let command = Command::Send { user, conversation, client_message_id: message, body };
+            return Step::Wait(Block::Message(message), command);
+        }
+        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+            return refusal.into();
+        }
+        let time = self.state.stage.now(self.shared.clock.now());
+        let position = self.state.stage.next();
+        let loaded = self.slot_ref().conversation.as_deref().expect("its member was found");
+        let mut entry = self.entry(loaded, user, EntryKind::Message, body, time);
+        entry.client_message_id = message;
+        let record = match self.fitting(&entry) {
+            Ok(record) => record,
+            Err(refusal) => return refusal.into(),
+        };
+        let loaded = self.slot().conversation.as_deref_mut().expect("its member was found");
+        loaded.advance(position, true, time);
+        loaded.sent(&entry.sender);
+        let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
+        let recipients = loaded.recipients();
+        self.state.stage.messages.insert((self.id, message), position);
+        self.stage(record, done, recipients, Rc::from([]))
+    }
+
+    /// The answer to a message that is in memory or staged already.
+    fn sent_before(&mut self, user: &UserId, message: ClientMessageId, body: &[u8]) -> Option<Step> {
+        let (state, id) = (&mut *self.state, self.id);
+        let staged = state.stage.messages.get(&(id, message)).copied();
+        let step = if let Some(position) = staged {
+            let staged = state.stage.record(position).expect("a staged message has a record");
+            let Record::Entry(archive) = &staged.record else { unreachable!("a message is an entry") };
+            match same_message(archive, user, body) {
+                Some(Ok(done)) => Step::When(position, Ok(done)),
+                Some(Err(refusal)) => refusal.into(),
+                None => refuse(ErrorCode::Damaged).into(),
+            }
+        } else {
+            let sequence = state.memory.message(id, message)?;
+            let entry = state.memory.entry(id, sequence);
+            let same = entry.and_then(|(_, archive)| same_message(&archive, user, body));
+            Step::Done(same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged))))
+        };
+        state.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
+        Some(step)
+    }
+
+    fn change_members(&mut self, user: &UserId, mut names: Vec<UserId>, add: bool) -> Step {
+        let conversation = match self.group_of(user) {
+            Ok(conversation) => conversation,
+            Err(refusal) => return refusal.into(),
+        };
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| conversation.member(name).is_some() != add);
+        if names.is_empty() {
+            let done = Done::Changed { sequence: conversation.last.sequence };
+            return Step::When(conversation.record, Ok(done));
+        }
+        if add && conversation.members().len() + names.len() > GROUP_MEMBERS_MAX {
+            return refuse(ErrorCode::LimitReached).into();
+        }
+        let change = if add {
+            MembershipChange { added: names, removed: Vec::new() }
+        } else {
+            MembershipChange { added: Vec::new(), removed: names }
+        };
+        let body = change.to_body();
+        self.change(user.clone(), EntryKind::Membership, body, |conversation| {
+            conversation.changed(&change.added, &change.removed);
+            change.removed.as_slice().into()
+        })
+    }
+
+    fn set_title(&mut self, user: UserId, title: String) -> Step {
+        let conversation = match self.group_of(&user) {
+            Ok(conversation) => conversation,
+            Err(refusal) => return refusal.into(),
+        };
+        if *conversation.title == *title {
+            let done = Done::Changed { sequence: conversation.last.sequence };
+            return Step::When(conversation.record, Ok(done));
+        }
+        let body = title.as_bytes().to_vec();
+        self.change(user, EntryKind::Title, body, |conversation| {
+            conversation.title = title.into();
+            Rc::from([])
+        })
+    }
+
+    /// Stages an entry that changes the conversation; `apply` does the same to its state and says who went.
+    fn change(
+        &mut self,
+        user: UserId,
+        kind: EntryKind,
+        body: Vec<u8>,
+        apply: impl FnOnce(&mut Conversation) -> Rc<[UserId]>,
+    ) -> Step {
+        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+            return refusal.into();
+        }
+        let time = self.state.stage.now(self.shared.clock.now());
+        let position = self.state.stage.next();
+        let loaded = self.slot_ref().conversation.as_deref().expect("its member was found");
+        let entry = self.entry(loaded, user, kind, body, time);
+        let record = match self.fitting(&entry) {
+            Ok(record) => record,
+            Err(refusal) => return refusal.into(),
+        };
+        let loaded = self.slot().conversation.as_deref_mut().expect("its member was found");
+        loaded.advance(position, false, time);
+        let removed = apply(loaded);
+        let recipients = loaded.recipients();
+        self.stage(record, Done::Changed { sequence: entry.sequence }, recipients, removed)
+    }
+
+    fn mark(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+        read: Option<Sequence>,
+        delivered: Option<Sequence>,
+    ) -> Step {
+        let (loaded, member) = match self.member(&user) {
+            Ok(found) => found,
+            Err(refusal) => return refusal.into(),
+        };
+        let old = member.pointer;
+        let durable = self.slot_ref().durable;
+        if read.max(delivered).is_some_and(|most| most > durable.sequence) {
+            return refuse_because(ErrorCode::Invalid, "a pointer beyond the conversation's end").into();
+        }
+        let read = read.filter(|read| *read > old.read);
+        let ordinal = match read {
+            None => Some(old.ordinal),
+            Some(read) if read == durable.sequence => Some(durable.ordinal),
+            Some(read) => match self.slot_ref().resolved {
+                Some(Resolved::Ordinal(sequence, ordinal)) if sequence == read => Some(ordinal),
+                _ => self.ordinal_in_memory(read),
+            },
+        };
+        let Some(ordinal) = ordinal else {
+            let sequence = read.expect("only a moved pointer needs an ordinal");
+            return Step::Wait(Block::Ordinal(sequence), Command::Mark { user, conversation, read, delivered });
+        };
+        let read = read.unwrap_or(old.read);
+        let delivered = delivered.map_or(old.delivered, |delivered| delivered.max(old.delivered)).max(read);
+        let pointer = PointerRow { read, ordinal, delivered };
+        let unread = loaded.last.ordinal.0.saturating_sub(ordinal.0);
+        let done = Done::Marked { read, delivered, unread };
+        if pointer == old {
+            return Step::When(loaded.record, Ok(done));
+        }
+        self.stage_mark(Mark { conversation, user, pointer }, done)
+    }
+
+    fn stage_mark(&mut self, mark: Mark, done: Done) -> Step {
+        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+            return refusal.into();
+        }
+        let record = Record::Mark(mark.clone());
+        if !self.state.stage.filling.has_room(record.length()) {
+            return refuse(ErrorCode::Overloaded).into();
+        }
+        let position = self.state.stage.next();
+        let slot = self.slot();
+        slot.resolved = None;
+        let loaded = slot.conversation.as_deref_mut().expect("its member was found");
+        loaded.marked(position, &mark.user, mark.pointer);
+        let recipients = loaded.recipients();
+        self.stage(record, done, recipients, Rc::from([]))
+    }
+
+    fn ordinal_in_memory(&self, sequence: Sequence) -> Option<Ordinal> {
+        let (_, archive) = self.state.memory.entry(self.id, sequence)?;
+        view_entry(&archive).ok().map(|entry| Ordinal(entry.ordinal.0.to_native()))
+    }
+
+    /// The next entry.
+    fn entry(
+        &self,
+        conversation: &Conversation,
+        sender: UserId,
+        kind: EntryKind,
+        body: Vec<u8>,
+        time: TimestampMs,
+    ) -> Entry {
+        Entry {
+            conversation: self.id,
+            epoch: conversation.epoch(),
+            sequence: conversation.last.sequence.next(),
+            ordinal: Ordinal(conversation.last.ordinal.0 + u64::from(kind == EntryKind::Message)),
+            time_ms: time,
+            kind,
+            client_message_id: ClientMessageId([0; 16]),
+            sender,
+            body,
+        }
+    }
+
+    /// The entry's record, if the batch has room for it.
+    fn fitting(&mut self, entry: &Entry) -> Result<Record, Refusal> {
+        let stage = &mut self.state.stage;
+        let mut scratch = std::mem::take(&mut stage.scratch);
+        scratch.clear();
+        let scratch = rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch)
+            .expect("an entry has no failing serializer");
+        let record = Record::Entry(Rc::from(scratch.as_slice()));
+        stage.scratch = scratch;
+        match record.length() {
+            length if length > RECORD_BYTES_MAX => Err(refuse(ErrorCode::TooLarge)),
+            length if !stage.filling.has_room(length) => Err(refuse(ErrorCode::Overloaded)),
+            _ => Ok(record),
+        }
+    }
+
+    /// Puts a record into the batch being filled.
+    fn stage(&mut self, record: Record, done: Done, recipients: Rc<[UserId]>, removed: Rc<[UserId]>) -> Step {
+        let (token, conversation) = (self.token, self.id);
+        let stage = &mut self.state.stage;
+        let position = stage.next();
+        stage.filling.push(&record);
+        stage.staged.push_back(Staged { position, conversation, record, token, done, recipients, removed });
+        self.state.weigh(conversation, &self.shared.options);
+        Step::Staged
+    }
+
+    fn history(&mut self, mut page: Page) -> Step {
+        page.collect_from_memory(self.id, &self.state.memory);
+        if page.needs_segments() { Step::Reading(Box::new(page)) } else { Step::Done(page.finish()) }
+    }
+}
+
+fn slot_durable<F: Files, C: Clock, R>(turn: &Turn<'_, F, C, R>) -> Sequence {
+    turn.slot_ref().durable.sequence
+}
+
+fn members_page(conversation: &Conversation, after: Option<&UserId>, limit: u32) -> Done {
+    let members = conversation.members();
+    let start = after.map_or(0, |after| members.partition_point(|member| member.user <= *after));
+    let page = members[start..].iter().take(limit as usize).map(|member| Member {
+        user: member.user.clone(),
+        visible_from: member.visible_from,
+        read: member.pointer.read,
+        delivered: member.pointer.delivered,
+    });
+    Done::Members { members: page.collect(), more: members.len() - start > limit as usize }
+}
+
+/// Whether a message stored before is the same: by the same sender, of the same content. `None` if it cannot be read.
+pub(super) fn same_message(archive: &[u8], user: &UserId, body: &[u8]) -> Option<Answer> {
+    let entry = view_entry(archive).ok()?;
+    if entry.sender.as_str() != user.as_str() || entry.body.as_slice() != body {
+        return Some(Err(refuse(ErrorCode::Conflict)));
+    }
+    Some(Ok(Done::Sent {
+        sequence: Sequence(entry.sequence.0.to_native()),
+        ordinal: Ordinal(entry.ordinal.0.to_native()),
+        time: TimestampMs(entry.time_ms.0.to_native()),
+        duplicate: true,
+    }))
+}

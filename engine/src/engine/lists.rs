@@ -1,0 +1,120 @@
+//! A user's conversations, page by page, and the rows that say which they are.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::ids::{ConversationId, UserId};
+
+use crate::{
+    conversation::Conversation,
+    door::{Done, Refusal, Summary},
+    engine::{
+        Engine,
+        reads::for_each_row,
+        refusal::unreadable,
+        state::{Answer, Memory},
+    },
+    error::StoreError,
+    keys::{self, Key},
+    row::{Direction, KeyRange},
+    rows::UserRow,
+    seams::{Clock, Files, Random},
+};
+
+/// A user's rows, by conversation.
+pub(super) type UserRows = BTreeMap<ConversationId, UserRow>;
+
+/// Puts what the memtables say of a user over what segments say.
+pub(super) fn overlay(rows: &mut UserRows, user: &UserId, memory: &Memory) {
+    for memtable in memory.oldest_first() {
+        rows.extend(memtable.user(user).into_iter().flatten());
+    }
+}
+
+impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
+    /// What segments say of a user's conversations, as they are now.
+    pub(super) async fn user_rows(&self, user: &UserId) -> Result<UserRows, StoreError> {
+        let prefix = keys::user(user);
+        let runs = self.shared.sorted.runs();
+        let scan = runs.scan(&KeyRange::prefix(prefix.clone()), Direction::Forward, Some(&prefix));
+        let mut rows = UserRows::new();
+        for_each_row(scan, |row| {
+            let Key::User(conversation) = keys::parse(row.key)? else { return None };
+            rows.insert(conversation, UserRow::decode(row.value)?);
+            Some(())
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// A page of the user's conversations.
+    pub(super) async fn list_conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Answer {
+        let rows = loop {
+            let flushes = self.shared.state.borrow().memory.flushes;
+            let mut rows = self.user_rows(&user).await.map_err(|error| unreadable(&error))?;
+            let state = self.shared.state.borrow();
+            if state.memory.flushes == flushes {
+                overlay(&mut rows, &user, &state.memory);
+                break rows;
+            }
+        };
+        let mut conversations = Vec::new();
+        let listed = rows.iter().filter(|(id, row)| row.joined && after.is_none_or(|after| **id > after));
+        for (id, _) in listed {
+            if conversations.len() == limit as usize {
+                return Ok(Done::Conversations { conversations, more: true });
+            }
+            let loaded = self.settled(*id).await.map_err(|error| unreadable(&error))?;
+            // The user may have left since the rows were read.
+            if let Some(conversation) = loaded.filter(|conversation| conversation.member(&user).is_some()) {
+                conversations.push(self.summary(&user, &conversation).await?);
+            }
+        }
+        Ok(Done::Conversations { conversations, more: false })
+    }
+
+    /// A conversation's durable state: from memory if it does not run ahead of the disk.
+    async fn settled(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        {
+            let state = self.shared.state.borrow();
+            let loaded = state.slots.get(&id).and_then(|slot| slot.conversation.as_deref());
+            if let Some(loaded) = loaded.filter(|loaded| state.stage.durable(loaded.record)) {
+                return Ok(Some(loaded.clone()));
+            }
+            if let Some(loaded) = self.load_from_memory(&state.memory, id) {
+                return Ok(loaded);
+            }
+        }
+        self.load(id).await
+    }
+
+    async fn summary(&self, user: &UserId, conversation: &Conversation) -> Result<Summary, Refusal> {
+        let member = conversation.member(user).expect("the caller looked");
+        let last = conversation.last;
+        let mut last_entry = None;
+        if last.sequence >= member.visible_from {
+            let in_memory = self.shared.state.borrow().memory.entry(conversation.id, last.sequence);
+            // A damaged last entry must not hide the list: the page that shows it will say so.
+            last_entry = match in_memory {
+                Some((_, archive)) => Some(archive).filter(|archive| !archive.is_empty()),
+                None => self.entry_in_segments(conversation.id, last.sequence).await.ok(),
+            };
+        }
+        Ok(Summary {
+            conversation: conversation.id,
+            epoch: conversation.epoch(),
+            peer: conversation.peer(user),
+            title: conversation.title.to_string(),
+            last_sequence: last.sequence,
+            last_time: last.time,
+            members: conversation.members().len() as u32,
+            read: member.pointer.read,
+            unread: conversation.unread(member),
+            last_entry,
+        })
+    }
+}

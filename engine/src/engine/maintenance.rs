@@ -1,0 +1,183 @@
+//! The slow work: memtables become segments, log files are prepared and freed, segments are merged.
+//!
+//! One thing at a time, the most urgent first. What fails is tried again a second later, on the next command or tick after that; a full
+//! disk is remembered meanwhile, and commands that store something are refused before anything is changed. Nothing is lost by
+//! waiting: what is not in segments is in the log.
+
+use std::rc::Rc;
+
+use antiphon_wire::ids::LanePosition;
+
+use crate::{
+    compaction::{NEVER_EXPIRED, YieldNow},
+    engine::{Engine, open::Blob, state::State},
+    error::StoreError,
+    lane::{
+        log::{LogFile, file_name},
+        prepare::prepare,
+    },
+    memtable::Memtable,
+    seams::{Clock, FileError, Files, Random},
+    sorted::FlushMark,
+};
+
+/// How long a failed piece of work waits, in milliseconds: long enough to cost nothing, short enough to resume soon.
+const RETRY_MS: u64 = 1_000;
+
+enum Work<D> {
+    Prepare(String),
+    Flush(Rc<Memtable>, FlushMark),
+    Remove(LogFile<D>),
+    Compact,
+    Wait,
+    End,
+}
+
+impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
+    pub(super) async fn maintenance_loop(&self) {
+        loop {
+            match self.next_work() {
+                Work::Prepare(name) => self.prepare(name).await,
+                Work::Flush(memtable, mark) => self.flush(memtable, mark).await,
+                Work::Remove(log_file) => self.remove(log_file).await,
+                Work::Compact => self.compact().await,
+                Work::Wait => self.shared.upkeep.wait().await,
+                Work::End => break,
+            }
+        }
+    }
+
+    fn next_work(&self) -> Work<F::File> {
+        let mut state = self.shared.state.borrow_mut();
+        let state = &mut *state;
+        if state.closed {
+            return Work::End;
+        }
+        if state.stage.fenced.is_some() || self.retry_waits(state) {
+            return Work::Wait;
+        }
+        let options = &self.shared.options;
+        if state.log.ready.is_empty() && state.log.files() < options.log_files_max as usize {
+            let name = file_name(state.log.next_name);
+            state.log.next_name += 1;
+            return Work::Prepare(name);
+        }
+        if let Some(memtable) = state.memory.sealed.clone() {
+            let blob = Blob { salt: state.log.salt, time: state.stage.time, generation: state.log.generation };
+            let mark = FlushMark {
+                flushed_position: memtable.last().0,
+                blob: Some(blob.encode()),
+                times: memtable.times(),
+            };
+            return Work::Flush(memtable, mark);
+        }
+        if let Some(log_file) = state.log.unwanted.pop() {
+            return Work::Remove(log_file);
+        }
+        if !state.closing && !state.upkeep.compaction_failed && self.shared.sorted.choose().is_some() {
+            return Work::Compact;
+        }
+        Work::Wait
+    }
+
+    /// Whether something failed less than a moment ago.
+    fn retry_waits(&self, state: &mut State<F::File>) -> bool {
+        let Some(failed_at) = state.upkeep.failed_at else {
+            return false;
+        };
+        // The distance, not the order: the clock may have been set back.
+        if self.shared.clock.now().0.abs_diff(failed_at.0) < RETRY_MS {
+            return true;
+        }
+        state.upkeep.failed_at = None;
+        state.upkeep.compaction_failed = false;
+        false
+    }
+
+    /// Seals the active memtable if it is large, old, or covers much of the log, and none is sealed.
+    pub(super) fn seal_if_due(&self, state: &mut State<F::File>) {
+        let memory = &mut state.memory;
+        if memory.sealed.is_some() || memory.active.is_empty() || state.stage.fenced.is_some() {
+            return;
+        }
+        let options = &self.shared.options;
+        let age = self.shared.clock.now().0.saturating_sub(memory.active_since.0);
+        let due = memory.active.bytes() >= options.memtable_bytes
+            || memory.active_log_bytes >= options.log_bytes_per_memtable()
+            || age >= options.memtable_age_ms_max;
+        if due {
+            let sealed = std::mem::replace(&mut memory.active, Memtable::new(memory.hash));
+            memory.sealed = Some(Rc::new(sealed));
+            memory.active_log_bytes = 0;
+            self.shared.upkeep.raise();
+        }
+    }
+
+    async fn prepare(&self, name: String) {
+        let shared = &self.shared;
+        let (lane, salt) = {
+            let state = shared.state.borrow();
+            (state.log.lane, state.log.salt)
+        };
+        let made = prepare(&shared.files, name, shared.options.log_file_bytes, lane, salt).await;
+        let mut state = shared.state.borrow_mut();
+        state.upkeep.prepare_full = matches!(made, Err(FileError::Full { .. }));
+        match made {
+            Ok(log_file) => {
+                state.log.ready.push_back(log_file);
+                shared.commit.raise();
+            }
+            Err(error) => self.failed(&mut state, error.to_string()),
+        }
+    }
+
+    async fn flush(&self, memtable: Rc<Memtable>, mark: FlushMark) {
+        let flushed = self.shared.sorted.flush(memtable.rows(), mark).await;
+        let mut state = self.shared.state.borrow_mut();
+        let state = &mut *state;
+        state.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
+        if let Err(error) = flushed {
+            self.failed(state, error.to_string());
+            return;
+        }
+        for (id, tail) in memtable.tails() {
+            state.tails.insert(id, tail.position, tail.sequence);
+        }
+        state.memory.sealed = None;
+        state.memory.flushes += 1;
+        state.memory.flushed = LanePosition(memtable.last().0);
+        state.counters.flushes += 1;
+        if state.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
+            self.shared.commit.raise();
+        }
+        self.seal_if_due(state);
+    }
+
+    async fn remove(&self, log_file: LogFile<F::File>) {
+        let removed = self.shared.files.remove(&log_file.name).await;
+        if let Err(error) = removed {
+            let mut state = self.shared.state.borrow_mut();
+            state.log.unwanted.push(log_file);
+            self.failed(&mut state, error.to_string());
+        }
+    }
+
+    async fn compact(&self) {
+        let compacted = self.shared.sorted.compact(&YieldNow, NEVER_EXPIRED).await;
+        let mut state = self.shared.state.borrow_mut();
+        match compacted {
+            Ok(Some(_)) => state.counters.compactions += 1,
+            Ok(None) => state.upkeep.compaction_failed = true, // nothing after all; it is looked at again later
+            Err(error) => {
+                state.upkeep.compaction_failed = true;
+                self.failed(&mut state, error.to_string());
+            }
+        }
+    }
+
+    fn failed(&self, state: &mut State<F::File>, text: String) {
+        state.counters.maintenance_failures += 1;
+        state.counters.maintenance_failure = Some(text);
+        state.upkeep.failed_at = Some(self.shared.clock.now());
+    }
+}

@@ -1,0 +1,243 @@
+//! Opening a store: the sorted part, then the log over it.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, VecDeque},
+    marker::PhantomData,
+};
+
+use antiphon_wire::ids::{LanePosition, Sequence, TimestampMs};
+
+use crate::{
+    bytes::Reader,
+    cache::Cache,
+    compaction,
+    engine::{
+        EngineError, Shared,
+        state::{Loaded, Memory, Stage, State, TailCache, Upkeep},
+    },
+    error::{DamagedKeys, StoreError},
+    hash::IdHash,
+    keys::{self, FILTER, Family},
+    lane::{
+        format::Builder,
+        log::number_of,
+        prepare::{TEMPORARY_SUFFIX, prepare},
+        recovery::{Recovered, Settings, recover},
+    },
+    manifest,
+    options::EngineOptions,
+    report::{LostRange, OpenReport, Status},
+    rows::TailRow,
+    runs::Runs,
+    seams::{Clock, Files, Random},
+    segment::SegmentSettings,
+    signal::Signal,
+    sorted::{Sorted, SortedSettings},
+};
+
+/// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64`, little endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blob {
+    /// The log's secret.
+    pub(super) salt: u64,
+    /// Time of the last entry when the manifest was written.
+    pub(super) time: TimestampMs,
+    /// The newest generation of log files at that time.
+    pub(super) generation: u64,
+}
+
+const BLOB_VERSION: u8 = 1;
+
+impl Blob {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![BLOB_VERSION];
+        for number in [self.salt, self.time.0, self.generation] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8() {
+            Some(BLOB_VERSION) => {}
+            Some(version) if version > BLOB_VERSION => {
+                let (found, supported) = (u32::from(version), u32::from(BLOB_VERSION));
+                return Err(StoreError::NewerVersion { file: manifest::NAME.into(), found, supported });
+            }
+            _ => return Err(damaged_blob()),
+        }
+        let mut fields = || Some((reader.u64()?, reader.u64()?, reader.u64()?));
+        let (salt, time, generation) = fields().ok_or_else(damaged_blob)?;
+        Ok(Self { salt, time: TimestampMs(time), generation })
+    }
+}
+
+fn damaged_blob() -> StoreError {
+    let what = "the engine's part does not have its form";
+    StoreError::Damaged { file: manifest::NAME.into(), offset: 0, what, keys: DamagedKeys::all() }
+}
+
+/// Opens the store, or makes one in an empty folder.
+pub(super) async fn open<F: Files, C: Clock, R: Random>(
+    files: F,
+    clock: C,
+    random: &R,
+    options: EngineOptions,
+) -> Result<(Shared<F, C, R>, OpenReport), EngineError> {
+    options.check()?;
+    let cache = Cache::new(options.cache_bytes);
+    let settings = SortedSettings {
+        segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
+        compaction: compaction::Settings::default(),
+        cache: cache.clone(),
+    };
+    let names = files.list().await?;
+    let created = !names.iter().any(|name| name == manifest::NAME);
+    let sorted = if created {
+        create(&files, &names, settings, random, &options).await?
+    } else {
+        Sorted::open(files.clone(), settings).await?.0
+    };
+    let manifest = sorted.manifest();
+    if manifest.lane != u32::from(options.lane) {
+        return Err(EngineError::OtherLane { found: manifest.lane, expected: options.lane });
+    }
+    let blob = Blob::decode(&manifest.blob)?;
+    for name in names.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX) && name.starts_with("log-")) {
+        files.remove(name).await?;
+    }
+    let hash = IdHash(blob.salt);
+    let log_settings = Settings {
+        lane: options.lane,
+        salt: blob.salt,
+        flushed: manifest.flushed_position,
+        file_bytes: options.log_file_bytes,
+        hash,
+    };
+    let mut recovered = recover(&files, &names, log_settings).await?;
+    if recovered.log.generation < blob.generation {
+        let (first, last) = (recovered.log.generation + 1, blob.generation);
+        return Err(EngineError::LogMissing { first, last });
+    }
+    if recovered.report.read_only {
+        find_lost(&mut recovered, &sorted.runs()).await;
+    }
+    recovered.report.created = created;
+    recovered.report.position = LanePosition(recovered.position);
+    recovered.report.flushed_position = LanePosition(manifest.flushed_position);
+    if recovered.log.ready.is_empty() && !recovered.report.read_only && recovered.log.current.is_none() {
+        // A lane without any log file could not take the first command; a full disk is better told now.
+        let name = crate::lane::log::file_name(recovered.log.next_name);
+        recovered.log.next_name += 1;
+        let log_file = prepare(&files, name, options.log_file_bytes, options.lane, blob.salt).await?;
+        recovered.log.ready.push_back(log_file);
+    }
+    let report = recovered.report.clone();
+    let store = manifest.store;
+    let state = state(recovered, &options, hash, blob.time, LanePosition(manifest.flushed_position), &clock);
+    let shared = Shared {
+        files,
+        clock,
+        store,
+        read_only: report.read_only,
+        sorted,
+        cache,
+        state: RefCell::new(state),
+        commit: Signal::default(),
+        reading: Signal::default(),
+        upkeep: Signal::default(),
+        output: Signal::default(),
+        closing: Signal::default(),
+        random: PhantomData,
+        options,
+    };
+    // A memtable that recovery left full is flushed at once.
+    shared.upkeep.raise();
+    Ok((shared, report))
+}
+
+async fn create<F: Files, R: Random>(
+    files: &F,
+    names: &[String],
+    settings: SortedSettings,
+    random: &R,
+    options: &EngineOptions,
+) -> Result<Sorted<F>, EngineError> {
+    if let Some(file) = names.iter().find(|name| number_of(name).is_some()) {
+        return Err(EngineError::ManifestLost { file: file.clone() });
+    }
+    let blob = Blob { salt: random.next(), time: TimestampMs(0), generation: 0 };
+    let store = random.next();
+    Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
+}
+
+fn state<F: Files, C: Clock>(
+    recovered: Recovered<F>,
+    options: &EngineOptions,
+    hash: IdHash,
+    time: TimestampMs,
+    flushed: LanePosition,
+    clock: &C,
+) -> State<F::File> {
+    let read_only = recovered.report.read_only.then(|| damage_text(&recovered.report));
+    let mut memory = Memory::new(recovered.memtable, flushed, hash);
+    memory.active_since = clock.now();
+    memory.active_log_bytes = recovered.log.unflushed_bytes(flushed.0);
+    State {
+        outputs: VecDeque::new(),
+        slots: HashMap::with_hasher(hash),
+        loaded: Loaded::default(),
+        memory,
+        stage: Stage {
+            filling: Builder::new(options.batch_bytes_max),
+            spare: None,
+            staged: VecDeque::new(),
+            messages: HashMap::with_hasher(hash),
+            answers: BTreeMap::new(),
+            position: LanePosition(recovered.position),
+            time: time.max(recovered.time),
+            writing: false,
+            fenced: read_only,
+            scratch: rkyv::util::AlignedVec::new(),
+        },
+        log: recovered.log,
+        tails: TailCache::new(options.tails_max, hash),
+        settling: Vec::new(),
+        jobs: VecDeque::new(),
+        upkeep: Upkeep::default(),
+        waiting: 0,
+        closing: false,
+        closed: false,
+        close_marked: false,
+        counters: Status::default(),
+    }
+}
+
+fn damage_text(report: &OpenReport) -> String {
+    let damage = report.damage.iter().find(|damage| !damage.harmless);
+    damage.map_or_else(String::new, |damage| {
+        let crate::report::LogDamage { file, offset, what, first, last, .. } = damage;
+        format!("{file}: damaged at byte {offset}: {what}; records {first} to {last} are lost")
+    })
+}
+
+/// After damage: finds gaps between what segments hold and what was replayed, so that no page is read over them.
+async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
+    let mut ids: Vec<_> = recovered.memtable.ids().collect();
+    ids.sort_unstable();
+    for id in ids {
+        let Some(first) = recovered.memtable.tail(id).and_then(|tail| tail.first()) else { continue };
+        let Ok(row) = runs.get(&keys::single(id, Family::Tail)).await else { continue };
+        let tail = row.and_then(|change| change.value()).and_then(|value| TailRow::decode(&value));
+        let last = tail.map_or(Sequence(0), |tail| tail.sequence);
+        if last.next() < first {
+            recovered.memtable.mark_lost(id, last.next());
+            let lost = LostRange { conversation: id, first: last.next(), last: Sequence(first.0 - 1) };
+            if let Some(damage) = recovered.report.damage.iter_mut().find(|damage| !damage.harmless) {
+                damage.conversations.push(lost);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Reads from segments that commands wait for, each a small future; so many at once as the options allow.
+//!
+//! A read looks at segments as they were when it began and at the memtables when it ends. If a memtable became a segment in between,
+//! it looks again: otherwise what moved could be in neither.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::view_entry,
+    ids::{ClientMessageId, ConversationId, Ordinal, Sequence},
+};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::{
+    conversation::{Conversation, Loading},
+    door::{Command, Refusal, Token},
+    engine::{
+        Engine,
+        commands::same_message,
+        history::Page,
+        refusal::{refuse, unreadable},
+        state::{Answer, Job, Memory, Resolved, State},
+    },
+    error::{DamagedKeys, StoreError},
+    keys,
+    row::{Direction, SharedBytes},
+    rows,
+    runs::{Row, Scan, Step},
+    seams::{Clock, Files, Random},
+};
+
+/// The error for rows that do not have their form though their block's checksum holds.
+pub(super) fn malformed() -> StoreError {
+    let what = "a row does not have its form";
+    StoreError::Damaged { file: "segments".into(), offset: 0, what, keys: DamagedKeys::all() }
+}
+
+impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
+    /// Does what is in the queue of jobs, several at once, until the engine is closed.
+    pub(super) async fn read_loop(&self) {
+        let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> = FuturesUnordered::new();
+        poll_fn(|context| {
+            loop {
+                while running.len() < self.shared.options.reads_in_flight_max {
+                    let job = self.shared.state.borrow_mut().jobs.pop_front();
+                    let Some(job) = job else { break };
+                    running.push(Box::pin(self.job(job)));
+                }
+                self.shared.state.borrow_mut().counters.reads_in_flight = running.len();
+                if let Poll::Ready(Some(())) = running.poll_next_unpin(context) {
+                    continue;
+                }
+                if self.shared.state.borrow().closed {
+                    return Poll::Ready(());
+                }
+                if self.shared.reading.poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn job(&self, job: Job) {
+        match job {
+            Job::Load(id) => {
+                let loaded = self.load(id).await;
+                self.finish_load(id, loaded);
+            }
+            Job::Message(id, message) => {
+                let found = self.find_message(id, message).await;
+                self.finish_message(id, message, found);
+            }
+            Job::Ordinal(id, sequence) => {
+                let ordinal = self.entry_in_segments(id, sequence).await.and_then(|archive| {
+                    let entry = view_entry(&archive).map_err(|_| refuse(ErrorCode::Damaged))?;
+                    Ok(Ordinal(entry.ordinal.0.to_native()))
+                });
+                self.finish_ordinal(id, sequence, ordinal);
+            }
+            Job::History { token, conversation, page } => self.read_history(token, conversation, page).await,
+            Job::Conversations { token, user, after, limit } => {
+                let answer = self.list_conversations(user, after, limit).await;
+                self.finish_job(token, answer);
+            }
+            Job::CatchUp { token, request } => self.catch_up(token, *request).await,
+        }
+    }
+
+    /// Answers a command that was not in a conversation's queue.
+    pub(super) fn finish_job(&self, token: Token, answer: Answer) {
+        let mut state = self.shared.state.borrow_mut();
+        state.waiting -= 1;
+        state.answer(token, answer);
+        self.wake_after_job(state);
+    }
+
+    fn wake_after_job(&self, state: std::cell::RefMut<'_, State<F::File>>) {
+        let finished = state.closing && state.waiting == 0;
+        self.wake(state);
+        if finished {
+            self.shared.commit.raise();
+        }
+    }
+
+    async fn read_history(&self, token: Token, conversation: ConversationId, mut page: Box<Page>) {
+        let runs = self.shared.sorted.runs();
+        page.read_segments(conversation, &runs).await;
+        self.finish_job(token, page.finish());
+    }
+
+    /// A conversation's durable state, if segments need not be read for it.
+    pub(super) fn load_from_memory(&self, memory: &Memory, id: ConversationId) -> Option<Option<Conversation>> {
+        let range = keys::state_range(id);
+        let mut scan = self.shared.sorted.runs().scan(&range, Direction::Forward, Some(&keys::conversation(id)));
+        let mut loading = Loading::default();
+        loop {
+            match scan.next_cached() {
+                Ok(Step::Row(row)) => loading.row(row.key, row.value)?,
+                Ok(Step::End) => break,
+                Ok(Step::NotCached) | Err(_) => return None,
+            }
+        }
+        for memtable in memory.oldest_first() {
+            if let Some(tail) = memtable.tail(id) {
+                loading.tail(tail);
+            }
+        }
+        Some(loading.finish(id))
+    }
+
+    /// A conversation's durable state.
+    pub(super) async fn load(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        loop {
+            let flushes = self.shared.state.borrow().memory.flushes;
+            let range = keys::state_range(id);
+            let mut scan = self.shared.sorted.runs().scan(&range, Direction::Forward, Some(&keys::conversation(id)));
+            let mut loading = Loading::default();
+            while let Some(row) = scan.next().await? {
+                loading.row(row.key, row.value).ok_or_else(malformed)?;
+            }
+            let state = self.shared.state.borrow();
+            if state.memory.flushes != flushes {
+                continue;
+            }
+            for memtable in state.memory.oldest_first() {
+                if let Some(tail) = memtable.tail(id) {
+                    loading.tail(tail);
+                }
+            }
+            return Ok(loading.finish(id));
+        }
+    }
+
+    fn finish_load(&self, id: ConversationId, loaded: Result<Option<Conversation>, StoreError>) {
+        let mut state = self.shared.state.borrow_mut();
+        state.counters.loads += 1;
+        match loaded {
+            Ok(loaded) => {
+                if let Some(slot) = state.slots.get_mut(&id) {
+                    slot.load(loaded);
+                    slot.blocked = None;
+                }
+                state.weigh(id, &self.shared.options);
+            }
+            Err(error) => self.answer_first(&mut state, id, Err(unreadable(&error))),
+        }
+        self.drain(&mut state, id);
+        self.wake_after_job(state);
+    }
+
+    /// Answers the first command of a queue, which waited for a read.
+    fn answer_first(&self, state: &mut State<F::File>, id: ConversationId, answer: Answer) {
+        let Some(slot) = state.slots.get_mut(&id) else { return };
+        slot.blocked = None;
+        if let Some((token, _)) = slot.queue.pop_front() {
+            state.waiting -= 1;
+            state.answer(token, answer);
+        }
+    }
+
+    /// The archive of a message that segments may know.
+    async fn find_message(
+        &self,
+        id: ConversationId,
+        message: ClientMessageId,
+    ) -> Result<Option<Rc<[u8]>>, Refusal> {
+        let runs = self.shared.sorted.runs();
+        let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
+        let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
+        let sequence = rows::decode_sequence(&value).ok_or_else(|| refuse(ErrorCode::Damaged))?;
+        self.entry_in_segments(id, sequence).await.map(Some)
+    }
+
+    /// An entry that is not in memory.
+    pub(super) async fn entry_in_segments(
+        &self,
+        id: ConversationId,
+        sequence: Sequence,
+    ) -> Result<Rc<[u8]>, Refusal> {
+        let runs = self.shared.sorted.runs();
+        let row = runs.get(&keys::entry(id, sequence)).await.map_err(|error| unreadable(&error))?;
+        let archive = row.and_then(|change| change.value()).and_then(|value| archive_of(&value));
+        archive.ok_or_else(|| refuse(ErrorCode::Damaged))
+    }
+
+    fn finish_message(
+        &self,
+        id: ConversationId,
+        message: ClientMessageId,
+        found: Result<Option<Rc<[u8]>>, Refusal>,
+    ) {
+        let mut state = self.shared.state.borrow_mut();
+        match found {
+            Ok(None) => {
+                if let Some(slot) = state.slots.get_mut(&id) {
+                    slot.blocked = None;
+                    slot.resolved = Some(Resolved::Fresh(message));
+                }
+            }
+            Ok(Some(archive)) => {
+                let head = state.slots.get(&id).and_then(|slot| slot.queue.front());
+                let same = match head {
+                    Some((_, Command::Send { user, body, .. })) => same_message(&archive, user, body),
+                    _ => None,
+                };
+                let answer = same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged)));
+                state.counters.duplicates += u64::from(answer.is_ok());
+                self.answer_first(&mut state, id, answer);
+            }
+            Err(refusal) => self.answer_first(&mut state, id, Err(refusal)),
+        }
+        self.drain(&mut state, id);
+        self.wake_after_job(state);
+    }
+
+    fn finish_ordinal(&self, id: ConversationId, sequence: Sequence, ordinal: Result<Ordinal, Refusal>) {
+        let mut state = self.shared.state.borrow_mut();
+        match ordinal {
+            Ok(ordinal) => {
+                if let Some(slot) = state.slots.get_mut(&id) {
+                    slot.blocked = None;
+                    slot.resolved = Some(Resolved::Ordinal(sequence, ordinal));
+                }
+            }
+            Err(refusal) => self.answer_first(&mut state, id, Err(refusal)),
+        }
+        self.drain(&mut state, id);
+        self.wake_after_job(state);
+    }
+}
+
+/// The archive in an entry's row.
+pub(super) fn archive_of(value: &SharedBytes) -> Option<Rc<[u8]>> {
+    rows::decode_entry(value).map(|(_, archive)| Rc::from(archive))
+}
+
+/// All rows of a scan, one by one.
+pub(super) async fn for_each_row<F: Files>(
+    mut scan: Scan<'_, F>,
+    mut take: impl FnMut(Row<'_>) -> Option<()>,
+) -> Result<(), StoreError> {
+    while let Some(row) = scan.next().await? {
+        take(row).ok_or_else(malformed)?;
+    }
+    Ok(())
+}

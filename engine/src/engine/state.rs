@@ -1,0 +1,357 @@
+//! What an engine remembers between calls, and the small operations on it that keep its parts in step.
+//!
+//! Invariants: everything durable is in the memtables or in segments; what is staged and not durable is in `stage` and in the state of
+//! loaded conversations, and nowhere else. The state is never borrowed across an await.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    rc::Rc,
+};
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId},
+};
+
+use crate::{
+    conversation::Conversation,
+    door::{Command, Done, Output, Refusal, Token},
+    engine::refusal::refuse,
+    hash::IdHash,
+    lane::{
+        format::Builder,
+        log::Log,
+        record::Record,
+    },
+    memtable::Memtable,
+    options::EngineOptions,
+    report::Status,
+    rows::TailRow,
+    seams::AlignedBuffer,
+};
+
+/// A command's end.
+pub(super) type Answer = Result<Done, Refusal>;
+
+/// All of an engine's memory but its segments.
+pub(super) struct State<D> {
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) slots: HashMap<ConversationId, Slot, IdHash>,
+    pub(super) loaded: Loaded,
+    pub(super) memory: Memory,
+    pub(super) stage: Stage,
+    pub(super) log: Log<D>,
+    pub(super) tails: TailCache,
+    /// Conversations whose next command waits for the next commit.
+    pub(super) settling: Vec<ConversationId>,
+    pub(super) jobs: VecDeque<Job>,
+    pub(super) upkeep: Upkeep,
+    /// Commands in the queues of conversations and in jobs.
+    pub(super) waiting: usize,
+    pub(super) closing: bool,
+    pub(super) closed: bool,
+    /// The mark of an orderly close is written, or being written.
+    pub(super) close_marked: bool,
+    pub(super) counters: Status,
+}
+
+/// A conversation's place: its state if that is loaded, and the commands that wait for it.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) conversation: Option<Box<Conversation>>,
+    /// It was looked for and does not exist.
+    pub(super) absent: bool,
+    /// Its last durable entry.
+    pub(super) durable: TailRow,
+    pub(super) queue: VecDeque<(Token, Command)>,
+    /// The first command of the queue waits for this.
+    pub(super) blocked: Option<Block>,
+    /// What a finished read found for the first command of the queue.
+    pub(super) resolved: Option<Resolved>,
+    /// Used since the eviction's hand last passed.
+    used: bool,
+    weight: usize,
+}
+
+/// What the first command of a queue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Block {
+    /// The conversation's state.
+    Load,
+    /// Records up to here, so that what is shown is durable.
+    Settle(LanePosition),
+    /// Whether a segment knows the message.
+    Message(ClientMessageId),
+    /// The ordinal of an entry in a segment.
+    Ordinal(Sequence),
+}
+
+/// What a read found for the first command of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resolved {
+    /// No segment knows the message.
+    Fresh(ClientMessageId),
+    /// The entry has this ordinal.
+    Ordinal(Sequence, antiphon_wire::ids::Ordinal),
+}
+
+/// A read that is to be done. Data, not futures, so that a queue of them holds nothing alive.
+#[derive(Debug)]
+pub(super) enum Job {
+    Load(ConversationId),
+    Message(ConversationId, ClientMessageId),
+    Ordinal(ConversationId, Sequence),
+    History { token: Token, conversation: ConversationId, page: Box<crate::engine::history::Page> },
+    Conversations { token: Token, user: UserId, after: Option<ConversationId>, limit: u32 },
+    CatchUp { token: Token, request: Box<crate::engine::catch_up::Request> },
+}
+
+/// The order in which loaded conversations leave memory: a clock with one hand.
+#[derive(Default)]
+pub(super) struct Loaded {
+    hand: VecDeque<ConversationId>,
+    bytes: usize,
+}
+
+/// The memtables.
+pub(super) struct Memory {
+    pub(super) active: Memtable,
+    pub(super) sealed: Option<Rc<Memtable>>,
+    /// When the active one got its first record.
+    pub(super) active_since: TimestampMs,
+    /// Log bytes written for the active one.
+    pub(super) active_log_bytes: u64,
+    /// Up to here everything is in segments.
+    pub(super) flushed: LanePosition,
+    /// How often a sealed memtable became a segment: a reader that sees it change looks again.
+    pub(super) flushes: u64,
+    pub(super) hash: IdHash,
+}
+
+/// What was decided and is not durable yet.
+pub(super) struct Stage {
+    pub(super) filling: Builder,
+    /// The buffer that is not being filled, unless it is being written.
+    pub(super) spare: Option<AlignedBuffer>,
+    /// In order of positions, without a gap; the batch being written comes first, then the one being filled.
+    pub(super) staged: VecDeque<Staged>,
+    pub(super) messages: HashMap<(ConversationId, ClientMessageId), LanePosition, IdHash>,
+    /// Answers that wait for a record of another command.
+    pub(super) answers: BTreeMap<LanePosition, Vec<(Token, Answer)>>,
+    /// The lane's durable position.
+    pub(super) position: LanePosition,
+    /// Time of the last entry: it never goes back.
+    pub(super) time: TimestampMs,
+    pub(super) writing: bool,
+    pub(super) fenced: Option<String>,
+    pub(super) scratch: rkyv::util::AlignedVec,
+}
+
+/// A record that is not durable yet, with what is to be said when it is.
+pub(super) struct Staged {
+    pub(super) position: LanePosition,
+    pub(super) conversation: ConversationId,
+    pub(super) record: Record,
+    pub(super) token: Token,
+    pub(super) done: Done,
+    pub(super) recipients: Rc<[UserId]>,
+    pub(super) removed: Rc<[UserId]>,
+}
+
+/// How maintenance fares.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    /// Making a log file failed for want of room.
+    pub(super) prepare_full: bool,
+    /// Flushing failed for want of room.
+    pub(super) flush_full: bool,
+    /// When something failed last; it is tried again a second later.
+    pub(super) failed_at: Option<TimestampMs>,
+    /// Compaction failed, and waits as well.
+    pub(super) compaction_failed: bool,
+}
+
+impl Stage {
+    /// The position that the next record takes.
+    pub(super) fn next(&self) -> LanePosition {
+        LanePosition(self.position.0 + self.staged.len() as u64 + 1)
+    }
+
+    /// A record that is not durable yet.
+    pub(super) fn record(&self, position: LanePosition) -> Option<&Staged> {
+        let front = self.staged.front()?.position;
+        self.staged.get(usize::try_from(position.0.checked_sub(front.0)?).ok()?)
+    }
+
+    pub(super) fn durable(&self, position: LanePosition) -> bool {
+        position <= self.position
+    }
+
+    /// The server's time for a new entry.
+    pub(super) fn now(&mut self, clock: TimestampMs) -> TimestampMs {
+        self.time = self.time.max(clock);
+        self.time
+    }
+}
+
+impl Memory {
+    pub(super) fn new(active: Memtable, flushed: LanePosition, hash: IdHash) -> Self {
+        Self {
+            active,
+            sealed: None,
+            active_since: TimestampMs(0),
+            active_log_bytes: 0,
+            flushed,
+            flushes: 0,
+            hash,
+        }
+    }
+
+    /// The sealed memtable, then the active one.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Memtable> {
+        self.sealed.as_deref().into_iter().chain([&self.active])
+    }
+
+    /// Whether a message is in memory, and where.
+    pub(super) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<Sequence> {
+        self.oldest_first().find_map(|memtable| memtable.message(conversation, message))
+    }
+
+    /// An entry, if it is in memory. An empty archive is one that the log has lost.
+    pub(super) fn entry(&self, conversation: ConversationId, sequence: Sequence) -> Option<(LanePosition, Rc<[u8]>)> {
+        self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.entry(sequence).cloned())
+    }
+
+    /// First entry of the conversation in memory; all later ones are there too.
+    pub(super) fn first(&self, conversation: ConversationId) -> Option<Sequence> {
+        self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.first())
+    }
+
+    /// Last entry of the conversation, if it is in memory.
+    pub(super) fn last(&self, conversation: ConversationId) -> Option<TailRow> {
+        let active = self.active.tail(conversation).and_then(|tail| tail.last);
+        active.or_else(|| self.sealed.as_ref()?.tail(conversation)?.last)
+    }
+}
+
+impl Slot {
+    /// Puts loaded state in.
+    pub(super) fn load(&mut self, conversation: Option<Conversation>) {
+        self.durable = conversation.as_ref().map(|conversation| conversation.last).unwrap_or_default();
+        self.absent = conversation.is_none();
+        self.conversation = conversation.map(Box::new);
+    }
+}
+
+impl<D> State<D> {
+    /// Queues an answer.
+    pub(super) fn answer(&mut self, token: Token, result: Answer) {
+        if let Err(refusal) = &result {
+            self.counters.overloaded += u64::from(refusal.code == ErrorCode::Overloaded);
+        }
+        self.outputs.push_back(Output::Answer { token, result });
+    }
+
+    /// Counts the memory of a conversation that was loaded, created or changed, and lets others go if it is too much.
+    pub(super) fn weigh(&mut self, id: ConversationId, options: &EngineOptions) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let weight = slot.conversation.as_ref().map_or(0, |conversation| conversation.bytes());
+        if slot.weight == 0 && weight > 0 {
+            self.loaded.hand.push_back(id);
+        }
+        self.loaded.bytes = self.loaded.bytes + weight - slot.weight;
+        slot.weight = weight;
+        slot.used = true;
+        // Two steps of the hand for each conversation that came are enough to keep up with what comes.
+        for _ in 0..4 {
+            if self.loaded.bytes <= options.conversations_bytes_max {
+                break;
+            }
+            self.evict_one();
+        }
+    }
+
+    /// Moves the hand by one: the conversation there leaves memory unless it was used lately or is busy.
+    fn evict_one(&mut self) {
+        let Some(id) = self.loaded.hand.pop_front() else { return };
+        let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.weight > 0) else { return };
+        let settled = slot.conversation.as_ref().is_none_or(|loaded| self.stage.durable(loaded.record));
+        let idle = slot.queue.is_empty() && slot.blocked.is_none() && settled;
+        if slot.used || !idle {
+            slot.used = false;
+            self.loaded.hand.push_back(id);
+            return;
+        }
+        self.loaded.bytes -= slot.weight;
+        self.slots.remove(&id);
+    }
+
+    /// Forgets the state of conversations that ran ahead of a log that failed.
+    pub(super) fn forget_unsettled(&mut self) {
+        let position = self.stage.position;
+        for slot in self.slots.values_mut() {
+            let ahead = |conversation: &Conversation| conversation.record > position || conversation.change > position;
+            if slot.conversation.as_deref().is_some_and(ahead) {
+                // Its place in the hand stays and is skipped, or taken again when it is loaded anew.
+                self.loaded.bytes -= slot.weight;
+                slot.weight = 0;
+                slot.conversation = None;
+                slot.resolved = None;
+            }
+        }
+    }
+
+    /// Conversations in memory.
+    pub(super) fn loaded_count(&self) -> usize {
+        self.loaded.hand.len()
+    }
+
+    /// Why nothing can be stored now, if so.
+    pub(super) fn cannot_store(&self, options: &EngineOptions) -> Option<Refusal> {
+        let crowded = self.memory.sealed.is_some() && self.memory.active.bytes() >= options.memtable_bytes;
+        match () {
+            () if self.stage.fenced.is_some() => Some(refuse(ErrorCode::StorageFailed)),
+            () if self.storage_full() => Some(refuse(ErrorCode::StorageFull)),
+            () if crowded => Some(refuse(ErrorCode::Overloaded)),
+            () => None,
+        }
+    }
+
+    pub(super) fn storage_full(&self) -> bool {
+        self.upkeep.prepare_full || self.upkeep.flush_full
+    }
+}
+
+/// Last positions of conversations that are in segments only, for resumes; the oldest are forgotten.
+pub(super) struct TailCache {
+    tails: HashMap<ConversationId, (LanePosition, Sequence), IdHash>,
+    order: VecDeque<ConversationId>,
+    max: usize,
+}
+
+impl TailCache {
+    pub(super) fn new(max: usize, hash: IdHash) -> Self {
+        Self { tails: HashMap::with_hasher(hash), order: VecDeque::new(), max }
+    }
+
+    pub(super) fn get(&self, conversation: ConversationId) -> Option<(LanePosition, Sequence)> {
+        self.tails.get(&conversation).copied()
+    }
+
+    /// Remembers a tail. One that is older than what is known changes nothing.
+    pub(super) fn insert(&mut self, conversation: ConversationId, position: LanePosition, sequence: Sequence) {
+        if self.max == 0 {
+            return;
+        }
+        let tail = self.tails.entry(conversation).or_insert_with(|| {
+            self.order.push_back(conversation);
+            (position, sequence)
+        });
+        *tail = (*tail).max((position, sequence));
+        if self.order.len() > self.max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.tails.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Keys of the ordered keyspace, and which pieces of them filters hold.
+//!
+//! ```text
+//! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
+//!                families: 1 start · 2 title · 3 tail · 4 member (user) · 5 pointer (user)
+//!                          6 idempotency (client message id[16]) · 7 entry (sequence u64 BE)
+//! user           0x02 · user · 0x00 · conversation[16]             a user's conversations in this lane
+//! ```
+//! Families 1 to 5 are what a conversation's state is loaded from: one short scan. No user id contains 0x00.
+//!
+//! Must not do: know values; those are in [`crate::rows`].
+
+use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
+
+use crate::{row::KeyRange, segment::KeyFilter};
+
+const CONVERSATIONS: u8 = 1;
+const USERS: u8 = 2;
+/// Range byte and conversation id.
+const PREFIX_BYTES: usize = 17;
+
+/// Part of a conversation's range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Family {
+    Start = 1,
+    Title = 2,
+    Tail = 3,
+    Member = 4,
+    Pointer = 5,
+    Idempotency = 6,
+    Entry = 7,
+}
+
+/// A key taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    Start,
+    Title,
+    Tail,
+    Member(UserId),
+    Pointer(UserId),
+    Entry(Sequence),
+    /// A user's row: of which conversation.
+    User(ConversationId),
+}
+
+/// The filter of this keyspace: a conversation's and a user's common prefix, which tell a fresh one without a read, and each
+/// idempotency key, which tells a fresh message.
+pub(crate) const FILTER: KeyFilter = KeyFilter { id: 2, pieces };
+
+fn pieces(key: &[u8], piece: &mut dyn FnMut(&[u8])) {
+    match key.first() {
+        Some(&CONVERSATIONS) => {
+            if let Some(prefix) = key.get(..PREFIX_BYTES) {
+                piece(prefix);
+            }
+            if key.get(PREFIX_BYTES) == Some(&(Family::Idempotency as u8)) {
+                piece(key);
+            }
+        }
+        Some(&USERS) => {
+            if let Some(end) = key.iter().position(|byte| *byte == 0) {
+                piece(&key[..=end]);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What every key of a conversation begins with; a filter piece.
+pub(crate) fn conversation(conversation: ConversationId) -> [u8; PREFIX_BYTES] {
+    let mut key = [CONVERSATIONS; PREFIX_BYTES];
+    key[1..].copy_from_slice(&conversation.0);
+    key
+}
+
+fn in_conversation(id: ConversationId, family: Family, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(PREFIX_BYTES + 1 + rest.len());
+    key.extend(conversation(id));
+    key.push(family as u8);
+    key.extend(rest);
+    key
+}
+
+/// A row of which a conversation has one.
+pub(crate) fn single(id: ConversationId, family: Family) -> Vec<u8> {
+    in_conversation(id, family, &[])
+}
+
+/// A member's row or pointer.
+pub(crate) fn of_user(id: ConversationId, family: Family, user: &UserId) -> Vec<u8> {
+    in_conversation(id, family, user.as_str().as_bytes())
+}
+
+/// The row that remembers a client message id; a filter piece.
+pub(crate) fn idempotency(id: ConversationId, message: ClientMessageId) -> Vec<u8> {
+    in_conversation(id, Family::Idempotency, &message.0)
+}
+
+/// An entry's row.
+pub(crate) fn entry(id: ConversationId, sequence: Sequence) -> Vec<u8> {
+    in_conversation(id, Family::Entry, &sequence.0.to_be_bytes())
+}
+
+/// The range that a conversation's state is loaded from.
+pub(crate) fn state_range(id: ConversationId) -> KeyRange {
+    KeyRange::new(single(id, Family::Start), single(id, Family::Idempotency))
+}
+
+/// Entries from `first` to `last`, both with them.
+pub(crate) fn entry_range(id: ConversationId, first: Sequence, last: Sequence) -> KeyRange {
+    KeyRange::new(entry(id, first), entry(id, last.next()))
+}
+
+/// What every row of a user begins with; a filter piece.
+pub(crate) fn user(user: &UserId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(user.as_str().len() + 2);
+    key.push(USERS);
+    key.extend(user.as_str().as_bytes());
+    key.push(0);
+    key
+}
+
+/// A user's row of a conversation.
+pub(crate) fn user_conversation(name: &UserId, conversation: ConversationId) -> Vec<u8> {
+    let mut key = user(name);
+    key.extend(conversation.0);
+    key
+}
+
+/// Takes a key apart that was read from a state, entry or user range. `None` if it is none of ours.
+pub(crate) fn parse(key: &[u8]) -> Option<Key> {
+    match *key.first()? {
+        CONVERSATIONS => {
+            let (family, rest) = key.get(PREFIX_BYTES..)?.split_first()?;
+            let user = || std::str::from_utf8(rest).ok().and_then(|text| UserId::new(text).ok());
+            match *family {
+                1 if rest.is_empty() => Some(Key::Start),
+                2 if rest.is_empty() => Some(Key::Title),
+                3 if rest.is_empty() => Some(Key::Tail),
+                4 => user().map(Key::Member),
+                5 => user().map(Key::Pointer),
+                7 => Some(Key::Entry(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
+                _ => None,
+            }
+        }
+        USERS => {
+            let end = key.iter().position(|byte| *byte == 0)?;
+            Some(Key::User(ConversationId(key.get(end + 1..)?.try_into().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> UserId {
+        UserId::new(text).unwrap()
+    }
+
+    #[test]
+    fn keys_come_apart_as_they_were_put_together() {
+        let id = ConversationId([0; 16]);
+        for (key, expected) in [
+            (single(id, Family::Start), Key::Start),
+            (single(id, Family::Title), Key::Title),
+            (single(id, Family::Tail), Key::Tail),
+            (of_user(id, Family::Member, &name("ann")), Key::Member(name("ann"))),
+            (of_user(id, Family::Pointer, &name("b")), Key::Pointer(name("b"))),
+            (entry(id, Sequence(258)), Key::Entry(Sequence(258))),
+            (user_conversation(&name("ann"), id), Key::User(id)),
+        ] {
+            assert_eq!(parse(&key), Some(expected), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_range_holds_no_other_users_rows() {
+        let range = KeyRange::prefix(user(&name("ann")));
+        assert!(range.contains(&user_conversation(&name("ann"), ConversationId([255; 16]))));
+        assert!(!range.contains(&user_conversation(&name("anna"), ConversationId([0; 16]))));
+    }
+
+    #[test]
+    fn filters_hold_prefixes_and_idempotency_keys() {
+        let id = ConversationId([7; 16]);
+        let found = |key: &[u8]| {
+            let mut found = Vec::new();
+            pieces(key, &mut |piece| found.push(piece.to_vec()));
+            found
+        };
+        let message = idempotency(id, ClientMessageId([9; 16]));
+        assert_eq!(found(&message), [conversation(id).to_vec(), message.clone()]);
+        assert_eq!(found(&entry(id, Sequence(1))), [conversation(id).to_vec()]);
+        assert_eq!(found(&user_conversation(&name("ann"), id)), [user(&name("ann"))]);
+    }
+}

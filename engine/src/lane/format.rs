@@ -1,0 +1,287 @@
+//! Batches: the unit of writing and of checking.
+//!
+//! ```text
+//! offset  size  field
+//!      0     8  magic "ANTILOG\n"
+//!      8     2  format version
+//!     10     2  lane
+//!     12     4  length in bytes, header and records, without padding
+//!     16     4  CRC-32C over `length` bytes, this field taken as zero
+//!     20     4  chain: the CRC of the batch before it; 0 before the first
+//!     24     8  salt: the store's secret
+//!     32     8  generation of the file, from 1; 0 marks a file that was prepared and never used
+//!     40     8  position of the first record
+//!     48     4  records; 0 is the mark of an orderly close
+//!     52     4  zero
+//!     56     …  records, then zeros to the end of the page
+//! ```
+//! The first 32 bytes keep their meaning in every version. A batch begins at a page. The salt is never shown to clients, so
+//! no message can contain bytes that pass for a batch.
+//!
+//! Must not do: I/O.
+
+use crate::{
+    bytes::Reader,
+    lane::record::Record,
+    seams::{AlignedBuffer, PAGE_BYTES},
+};
+
+/// The newest format version, and the one that is written.
+pub(crate) const VERSION: u16 = 1;
+/// Bytes before the first record.
+pub(crate) const HEADER_BYTES: usize = 56;
+/// Largest batch of any setting: recovery reads in pieces of this size.
+pub(crate) const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+
+const MAGIC: [u8; 8] = *b"ANTILOG\n";
+
+/// What a batch says of itself beyond its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) lane: u16,
+    pub(crate) chain: u32,
+    pub(crate) salt: u64,
+    pub(crate) generation: u64,
+    pub(crate) first: u64,
+    pub(crate) records: u32,
+}
+
+/// A batch whose checksum holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) header: Header,
+    /// Bytes without padding.
+    pub(crate) length: usize,
+    /// The next batch's chain.
+    pub(crate) checksum: u32,
+    records: &'a [u8],
+}
+
+/// Why bytes are not a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// There is no batch's beginning.
+    None,
+    /// A beginning, but the length is not possible or beyond the file.
+    Length,
+    /// A beginning, but the checksum does not hold.
+    Checksum,
+    /// A whole batch of a newer version.
+    Newer {
+        /// The version.
+        version: u16,
+        /// The store that wrote it.
+        salt: u64,
+    },
+}
+
+impl Fault {
+    /// The fault in words.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::None => "no batch begins here".into(),
+            Self::Length => "a batch of an impossible length".into(),
+            Self::Checksum => "a batch whose checksum does not hold".into(),
+            Self::Newer { version, .. } => format!("a batch of format version {version}"),
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Checks the batch that begins with `bytes`, which may go on behind it.
+    pub(crate) fn check(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut reader = Reader::new(bytes);
+        if reader.array() != Some(MAGIC) {
+            return Err(Fault::None);
+        }
+        let mut header = || {
+            let version = reader.u16()?;
+            let lane = reader.u16()?;
+            let length = reader.u32()? as usize;
+            let checksum = reader.u32()?;
+            let chain = reader.u32()?;
+            let (salt, generation, first) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            let records = reader.u32()?;
+            let zero = reader.u32()?;
+            Some((version, length, checksum, zero, Header { lane, chain, salt, generation, first, records }))
+        };
+        let (version, length, checksum, zero, header) = header().ok_or(Fault::Length)?;
+        let whole = bytes.get(..length).filter(|_| (HEADER_BYTES..=BATCH_BYTES_LIMIT).contains(&length));
+        let whole = whole.ok_or(Fault::Length)?;
+        if checksum_of(whole) != checksum || (version == VERSION && zero != 0) {
+            return Err(Fault::Checksum);
+        }
+        if version > VERSION {
+            return Err(Fault::Newer { version, salt: header.salt });
+        }
+        Ok(Self { header, length, checksum, records: &whole[HEADER_BYTES..] })
+    }
+
+    /// The records; `None` if they do not have their form, which a right checksum leaves to a fault of the writer.
+    pub(crate) fn records(&self) -> Option<Vec<Record>> {
+        let mut reader = Reader::new(self.records);
+        let mut records = Vec::new();
+        for _ in 0..self.header.records {
+            records.push(Record::decode(&mut reader)?);
+        }
+        reader.rest().is_empty().then_some(records)
+    }
+
+    /// Bytes with padding.
+    pub(crate) fn padded(&self) -> u64 {
+        self.length.next_multiple_of(PAGE_BYTES) as u64
+    }
+
+    /// The position after its last record.
+    pub(crate) fn end(&self) -> u64 {
+        self.header.first.saturating_add(u64::from(self.header.records))
+    }
+}
+
+fn checksum_of(batch: &[u8]) -> u32 {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&batch[..16]), &[0; 4]);
+    crc32c::crc32c_append(checksum, &batch[20..])
+}
+
+/// A batch that is being filled, in a buffer that is used again and again.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    buffer: AlignedBuffer,
+    capacity: usize,
+    length: usize,
+    records: u32,
+}
+
+impl Builder {
+    /// An empty one that holds at most `capacity` bytes, whole pages.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { buffer: AlignedBuffer::zeroed(capacity), capacity, length: HEADER_BYTES, records: 0 }
+    }
+
+    /// An empty one over a buffer that [`Builder::finish`] gave out.
+    pub(crate) fn reuse(buffer: AlignedBuffer, capacity: usize) -> Self {
+        Self { buffer, capacity, length: HEADER_BYTES, records: 0 }
+    }
+
+    pub(crate) fn records(&self) -> u32 {
+        self.records
+    }
+
+    /// Bytes of records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.length - HEADER_BYTES
+    }
+
+    /// Bytes that the batch will take in the file.
+    pub(crate) fn padded(&self) -> usize {
+        self.length.next_multiple_of(PAGE_BYTES)
+    }
+
+    /// Whether a record of `bytes`, its header included, has room.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.length + bytes <= self.capacity
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// If it has no room.
+    pub(crate) fn push(&mut self, record: &Record) {
+        let length = record.length();
+        assert!(self.has_room(length), "the caller asks for room first");
+        self.buffer.resize(self.capacity);
+        record.encode(&mut self.buffer[self.length..]);
+        self.length += length;
+        self.records += 1;
+    }
+
+    /// The bytes to write, and their checksum.
+    pub(crate) fn finish(mut self, header: &Header) -> (AlignedBuffer, u32) {
+        let padded = self.padded();
+        self.buffer.resize(padded);
+        self.buffer[self.length..].fill(0);
+        let bytes = &mut self.buffer[..self.length];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[10..12].copy_from_slice(&header.lane.to_le_bytes());
+        bytes[12..16].copy_from_slice(&(self.length as u32).to_le_bytes());
+        bytes[16..20].fill(0);
+        bytes[20..24].copy_from_slice(&header.chain.to_le_bytes());
+        bytes[24..32].copy_from_slice(&header.salt.to_le_bytes());
+        bytes[32..40].copy_from_slice(&header.generation.to_le_bytes());
+        bytes[40..48].copy_from_slice(&header.first.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.records.to_le_bytes());
+        bytes[52..56].fill(0);
+        let checksum = checksum_of(bytes);
+        bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
+        (self.buffer, checksum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::ids::{ConversationId, Ordinal, Sequence, UserId};
+
+    use super::*;
+    use crate::{lane::record::Mark, rows::PointerRow};
+
+    fn mark() -> Record {
+        let pointer = PointerRow { read: Sequence(2), ordinal: Ordinal(1), delivered: Sequence(3) };
+        Record::Mark(Mark { conversation: ConversationId([7; 16]), user: UserId::new("ann").unwrap(), pointer })
+    }
+
+    fn header() -> Header {
+        Header { lane: 1, chain: 0xaabb_ccdd, salt: 5, generation: 6, first: 9, records: 1 }
+    }
+
+    fn golden() -> AlignedBuffer {
+        let mut builder = Builder::new(PAGE_BYTES);
+        builder.push(&mark());
+        builder.finish(&header()).0
+    }
+
+    #[test]
+    fn version_one_has_these_bytes() {
+        let bytes = golden();
+        let text: String = bytes[..104].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, GOLDEN);
+        assert_eq!(bytes.len(), PAGE_BYTES);
+        assert!(bytes[104..].iter().all(|byte| *byte == 0));
+        let batch = Batch::check(&bytes).unwrap();
+        assert_eq!(batch.header, header());
+        assert_eq!(batch.records().unwrap(), [mark()]);
+    }
+
+    const GOLDEN: &str = concat!(
+        "414e54494c4f470a0100010068000000",
+        "319ca5a7ddccbbaa0500000000000000",
+        "060000000000000009000000000000000100000000000000",
+        "2b00000002",
+        "07070707070707070707070707070707",
+        "020000000000000001000000000000000300000000000000",
+        "616e6e",
+    );
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let bytes = golden();
+        for bit in 0..104 * 8 {
+            let mut bad = bytes.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Batch::check(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_damage() {
+        let mut bytes = golden().to_vec();
+        bytes[8] = 2;
+        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Checksum);
+        let length = 56 + RECORD;
+        let checksum = checksum_of(&bytes[..length]);
+        bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 2, salt: 5 });
+    }
+
+    const RECORD: usize = 5 + 40 + 3;
+}

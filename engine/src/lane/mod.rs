@@ -1,0 +1,10 @@
+//! The log lane: where a record becomes durable.
+//!
+//! [`format`] and [`record`] are the bytes, [`log`] the files and the writing of one batch at a time, [`recovery`] the reading after a
+//! start, and [`prepare`] the making of new log files. docs/format-log.md draws the layout.
+
+pub(crate) mod format;
+pub(crate) mod log;
+pub(crate) mod prepare;
+pub(crate) mod record;
+pub(crate) mod recovery;

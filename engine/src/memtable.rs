@@ -1,0 +1,334 @@
+//! The memtable: what the log holds and segments do not yet, by conversation.
+//!
+//! It holds durable records only. [`Memtable::apply`] is the one function that turns records into state, live and in recovery; it
+//! needs nothing but the record. A conversation's entries stand contiguous, so a sequence is an index. Once sealed a memtable does not
+//! change; [`Memtable::rows`] gives it in the order of keys.
+//!
+//! Must not do: I/O, or judge commands.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    rc::Rc,
+};
+
+use antiphon_wire::{
+    frame::{ArchivedEntry, ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+};
+
+use crate::{
+    hash::IdHash,
+    keys::{self, Family},
+    lane::record::{Mark, Record},
+    report::LostRange,
+    row::Change,
+    rows::{self, MemberRow, PointerRow, StartRow, TailRow, UserRow},
+};
+
+/// Bytes that a conversation, an entry or a small row costs beyond its own: maps, queues, counts. Measured roughly; it only
+/// decides when a memtable is full.
+const CONVERSATION_BYTES: usize = 320;
+const ENTRY_BYTES: usize = 104;
+const ROW_BYTES: usize = 96;
+
+/// Ids are digests, so their first byte spreads them evenly: each bucket is sorted by itself, in a fraction of a millisecond.
+const BUCKETS: usize = 256;
+
+const VALID: &str = "a record is valid: it was checked when it was read, or made here";
+
+/// One conversation's part.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) start: Option<StartRow>,
+    pub(crate) title: Option<Rc<str>>,
+    /// `None` for a member who went.
+    pub(crate) members: BTreeMap<UserId, Option<MemberRow>>,
+    /// Sorted by user; a vector, because most conversations have few and none beyond the limit of a group.
+    pub(crate) pointers: Vec<(UserId, PointerRow)>,
+    /// Contiguous, the last one being `last`. An empty archive stands for an entry that the log has lost.
+    entries: VecDeque<(LanePosition, Rc<[u8]>)>,
+    pub(crate) last: Option<TailRow>,
+}
+
+impl Tail {
+    /// Sequence of the first entry, if there is any.
+    pub(crate) fn first(&self) -> Option<Sequence> {
+        self.last.map(|last| Sequence(last.sequence.0 + 1 - self.entries.len() as u64))
+    }
+
+    /// An entry.
+    pub(crate) fn entry(&self, sequence: Sequence) -> Option<&(LanePosition, Rc<[u8]>)> {
+        let index = sequence.0.checked_sub(self.first()?.0)?;
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    fn set_pointer(&mut self, user: &str, make: impl FnOnce() -> UserId, pointer: PointerRow) -> usize {
+        match self.pointers.binary_search_by(|(other, _)| other.as_str().cmp(user)) {
+            Ok(index) => {
+                self.pointers[index].1 = pointer;
+                0
+            }
+            Err(index) => {
+                self.pointers.insert(index, (make(), pointer));
+                ROW_BYTES
+            }
+        }
+    }
+}
+
+/// Durable records, by conversation.
+#[derive(Debug)]
+pub(crate) struct Memtable {
+    conversations: HashMap<ConversationId, Tail, IdHash>,
+    order: Vec<Vec<ConversationId>>,
+    messages: HashMap<(ConversationId, ClientMessageId), Sequence, IdHash>,
+    users: BTreeMap<UserId, BTreeMap<ConversationId, UserRow>>,
+    bytes: usize,
+    last: LanePosition,
+    times: Option<(u64, u64)>,
+}
+
+/// A row for a segment.
+pub(crate) type SegmentRow = (Vec<u8>, Change<Vec<u8>>);
+
+impl Memtable {
+    pub(crate) fn new(hash: IdHash) -> Self {
+        Self {
+            conversations: HashMap::with_hasher(hash),
+            order: vec![Vec::new(); BUCKETS],
+            messages: HashMap::with_hasher(hash),
+            users: BTreeMap::new(),
+            bytes: 0,
+            last: LanePosition(0),
+            times: None,
+        }
+    }
+
+    /// Bytes held, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.conversations.is_empty()
+    }
+
+    /// Position of the last record applied.
+    pub(crate) fn last(&self) -> LanePosition {
+        self.last
+    }
+
+    /// Least and greatest time of its entries.
+    pub(crate) fn times(&self) -> Option<(u64, u64)> {
+        self.times
+    }
+
+    pub(crate) fn tail(&self, conversation: ConversationId) -> Option<&Tail> {
+        self.conversations.get(&conversation)
+    }
+
+    /// The sequence that a client's message got.
+    pub(crate) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<Sequence> {
+        self.messages.get(&(conversation, message)).copied()
+    }
+
+    /// The user's rows, by conversation.
+    pub(crate) fn user(&self, user: &UserId) -> Option<&BTreeMap<ConversationId, UserRow>> {
+        self.users.get(user)
+    }
+
+    /// Every conversation with its last entry, in no particular order.
+    pub(crate) fn tails(&self) -> impl Iterator<Item = (ConversationId, TailRow)> {
+        self.order
+            .iter()
+            .flatten()
+            .filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
+    }
+
+    /// Every conversation that is here, in no particular order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConversationId> {
+        self.order.iter().flatten().copied()
+    }
+
+    /// Takes a record in. Records come in the order of their positions. Says which entries before this one are missing: none, unless
+    /// the log was damaged.
+    ///
+    /// # Panics
+    /// If an entry is not valid: those from disk were checked by [`Record::decode`], others were made here.
+    pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Option<LostRange> {
+        let lost = match record {
+            Record::Entry(archive) => self.apply_entry(position, archive),
+            Record::Mark(mark) => {
+                self.apply_mark(mark);
+                None
+            }
+        };
+        self.last = position;
+        lost
+    }
+
+    fn apply_mark(&mut self, mark: &Mark) {
+        let added = self
+            .tail_mut(mark.conversation)
+            .set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
+        self.bytes += added;
+    }
+
+    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Option<LostRange> {
+        let entry = view_entry(archive).expect(VALID);
+        let last = tail_row(position, entry);
+        let conversation = ConversationId(entry.conversation.0);
+        let user = || UserId::new(entry.sender.as_str()).expect(VALID);
+        let mut added = archive.len() + ENTRY_BYTES;
+        match entry.kind {
+            ArchivedEntryKind::Message => {
+                let message = ClientMessageId(entry.client_message_id.0);
+                self.messages.insert((conversation, message), last.sequence);
+                let pointer = PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
+                added += self.tail_mut(conversation).set_pointer(entry.sender.as_str(), user, pointer);
+            }
+            ArchivedEntryKind::Membership => {
+                let change = MembershipChange::from_body(&entry.body).expect(VALID);
+                added += self.apply_membership(conversation, &last, &change);
+            }
+            ArchivedEntryKind::Title => {
+                let title = std::str::from_utf8(&entry.body).expect(VALID);
+                self.tail_mut(conversation).title = Some(title.into());
+            }
+            ArchivedEntryKind::Created => {
+                let start = ConversationStart::from_body(&entry.body).expect(VALID);
+                let epoch = Epoch(entry.epoch.0.to_native());
+                added += self.apply_start(conversation, &last, epoch, user(), start);
+            }
+        }
+        self.bytes += added;
+        let time = last.time.0;
+        self.times = Some(self.times.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
+        self.tail_mut(conversation).push(conversation, last, archive)
+    }
+
+    fn apply_start(
+        &mut self,
+        conversation: ConversationId,
+        last: &TailRow,
+        epoch: Epoch,
+        creator: UserId,
+        start: ConversationStart,
+    ) -> usize {
+        let change = MembershipChange { added: start.members, removed: Vec::new() };
+        let tail = self.tail_mut(conversation);
+        tail.start = Some(StartRow { time: last.time, epoch, direct: start.direct, creator });
+        tail.title = Some(start.title.into());
+        self.apply_membership(conversation, last, &change)
+    }
+
+    fn apply_membership(&mut self, conversation: ConversationId, last: &TailRow, change: &MembershipChange) -> usize {
+        let tail = self.tail_mut(conversation);
+        let member = MemberRow { visible_from: last.sequence, ordinal: last.ordinal };
+        tail.members.extend(change.removed.iter().map(|user| (user.clone(), None)));
+        tail.members.extend(change.added.iter().map(|user| (user.clone(), Some(member))));
+        for (users, joined) in [(&change.removed, false), (&change.added, true)] {
+            for user in users {
+                let row = UserRow { joined, sequence: last.sequence, position: last.position };
+                self.users.entry(user.clone()).or_default().insert(conversation, row);
+            }
+        }
+        (change.added.len() + change.removed.len()) * 3 * ROW_BYTES
+    }
+
+    fn tail_mut(&mut self, conversation: ConversationId) -> &mut Tail {
+        let (order, bytes) = (&mut self.order, &mut self.bytes);
+        self.conversations.entry(conversation).or_insert_with(|| {
+            order[usize::from(conversation.0[0])].push(conversation);
+            *bytes += CONVERSATION_BYTES;
+            Tail::default()
+        })
+    }
+
+    /// Puts placeholders for entries that the log has lost before the first that is here, back to `from`.
+    pub(crate) fn mark_lost(&mut self, conversation: ConversationId, from: Sequence) {
+        let Some(tail) = self.conversations.get_mut(&conversation) else { return };
+        let Some(first) = tail.first() else { return };
+        let position = tail.entries.front().map_or(LanePosition(0), |(position, _)| *position);
+        for _ in from.0..first.0 {
+            tail.entries.push_front((position, Rc::from([])));
+        }
+    }
+
+    /// All rows, in ascending order of keys.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = SegmentRow> + '_ {
+        let conversations = self.order.iter().flat_map(|bucket| {
+            let mut bucket = bucket.clone();
+            bucket.sort_unstable();
+            bucket.into_iter()
+        });
+        let users = self.users.iter().flat_map(|(user, rows)| {
+            rows.iter().map(|(id, row)| (keys::user_conversation(user, *id), Change::Put(row.encode())))
+        });
+        conversations.flat_map(|id| self.conversation_rows(id)).chain(users)
+    }
+
+    fn conversation_rows(&self, id: ConversationId) -> impl Iterator<Item = SegmentRow> + '_ {
+        let tail = &self.conversations[&id];
+        let start = tail.start.iter().map(move |row| (keys::single(id, Family::Start), Change::Put(row.encode())));
+        let title = tail.title.iter().map(move |title| {
+            (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec()))
+        });
+        let last = tail.last.iter().map(move |row| (keys::single(id, Family::Tail), Change::Put(row.encode())));
+        let members = tail.members.iter().map(move |(user, row)| {
+            let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
+            (keys::of_user(id, Family::Member, user), change)
+        });
+        let pointers = tail.pointers.iter().map(move |(user, row)| {
+            (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode()))
+        });
+        let messages = tail.sorted_messages().into_iter().map(move |(message, sequence)| {
+            (keys::idempotency(id, message), Change::Put(rows::encode_sequence(sequence)))
+        });
+        let first = tail.first().unwrap_or_default();
+        let entries = tail.entries.iter().enumerate().map(move |(index, (position, archive))| {
+            let key = keys::entry(id, Sequence(first.0 + index as u64));
+            (key, Change::Put(rows::encode_entry(*position, archive)))
+        });
+        start.chain(title).chain(last).chain(members).chain(pointers).chain(messages).chain(entries)
+    }
+}
+
+impl Tail {
+    fn push(&mut self, conversation: ConversationId, last: TailRow, archive: &Rc<[u8]>) -> Option<LostRange> {
+        let expected = self.last.map_or(last.sequence, |before| before.sequence.next());
+        let lost = (expected < last.sequence).then(|| LostRange {
+            conversation,
+            first: expected,
+            last: Sequence(last.sequence.0 - 1),
+        });
+        for _ in expected.0..last.sequence.0 {
+            self.entries.push_back((last.position, Rc::from([])));
+        }
+        self.entries.push_back((last.position, archive.clone()));
+        self.last = Some(last);
+        lost
+    }
+
+    fn sorted_messages(&self) -> Vec<(ClientMessageId, Sequence)> {
+        let mut messages: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(_, archive)| view_entry(archive).ok())
+            .filter(|entry| matches!(entry.kind, ArchivedEntryKind::Message))
+            .map(|entry| (ClientMessageId(entry.client_message_id.0), Sequence(entry.sequence.0.to_native())))
+            .collect();
+        messages.sort_unstable();
+        messages
+    }
+}
+
+/// What an entry says about the conversation's end.
+pub(crate) fn tail_row(position: LanePosition, entry: &ArchivedEntry) -> TailRow {
+    TailRow {
+        position,
+        sequence: Sequence(entry.sequence.0.to_native()),
+        ordinal: Ordinal(entry.ordinal.0.to_native()),
+        time: TimestampMs(entry.time_ms.0.to_native()),
+    }
+}

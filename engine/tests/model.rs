@@ -1,0 +1,315 @@
+//! The whole door against a simple model, with restarts, crashes and clock jumps at any time. A failure names its seed; `check(seed)`
+//! repeats it.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use antiphon_engine::{
+    door::{Command, Done, HistoryRange, Output, Token},
+    memory_files::MemoryRandom,
+    seams::Random as _,
+};
+use antiphon_wire::{
+    frame::view_entry,
+    ids::{ClientMessageId, ConversationId, Sequence, UserId},
+};
+use support::{
+    Lane, entry,
+    model::{Expected, Missing, Model},
+    send, user,
+};
+
+const SEEDS: u64 = 400;
+const STEPS: u64 = 150;
+const USERS: [&str; 6] = ["ann", "bob", "cid", "dan", "eve", "fay"];
+
+#[test]
+fn the_engine_answers_as_the_model_does() {
+    for seed in 0..SEEDS {
+        check(seed);
+    }
+}
+
+fn check(seed: u64) {
+    let named = std::panic::catch_unwind(|| Run::new(seed).run());
+    if let Err(panic) = named {
+        eprintln!("seed {seed}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+struct Run {
+    random: MemoryRandom,
+    lane: Lane,
+    model: Model,
+    /// Commands that were not answered yet, with the answer that is due and the records there were after them.
+    open: Vec<(Token, Command, Expected, usize)>,
+    /// Last sequence that was delivered of each conversation, and last position.
+    delivered: BTreeMap<ConversationId, u64>,
+    seen: usize,
+    durable: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let lane = Lane::new(seed);
+        // Reads complete in any order, behind other operations.
+        lane.files.set_queued(true);
+        Self {
+            random: MemoryRandom::new(seed ^ 0x5eed),
+            lane,
+            model: Model::default(),
+            open: Vec::new(),
+            delivered: BTreeMap::new(),
+            seen: 0,
+            durable: 0,
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            match self.random.below(100) {
+                0..70 => self.submit_change(),
+                70..80 => self.settle(),
+                80..84 => self.lane.settle(),
+                84..89 => self.read_history(),
+                89..92 => self.read_lists(),
+                92..95 => self.catch_up(),
+                95..96 => self.restart(),
+                96..98 => self.crash(),
+                98..99 => self.lane.clock.set(1_000_000 + self.random.below(5_000_000)),
+                _ => self.lane.engine.tick(),
+            }
+            self.take_outputs();
+        }
+        self.settle();
+        self.read_history();
+        self.restart();
+        self.read_lists();
+    }
+
+    fn any_user(&self) -> UserId {
+        user(USERS[self.random.below(USERS.len() as u64) as usize])
+    }
+
+    fn any_users(&self) -> Vec<UserId> {
+        (0..self.random.below(4)).map(|_| self.any_user()).collect()
+    }
+
+    /// Mostly one that exists.
+    fn any_conversation(&self) -> ConversationId {
+        let count = self.model.conversations.len() as u64;
+        if count == 0 || self.random.below(20) == 0 {
+            return ConversationId([self.random.below(3) as u8; 16]);
+        }
+        *self.model.conversations.keys().nth(self.random.below(count) as usize).unwrap()
+    }
+
+    fn any_change(&self) -> Command {
+        let conversation = self.any_conversation();
+        let last = self.delivered.get(&conversation).copied().unwrap_or(0);
+        match self.random.below(100) {
+            0..6 => Command::CreateDirect { user: self.any_user(), peer: self.any_user() },
+            6..12 => Command::CreateGroup {
+                user: self.any_user(),
+                key: ClientMessageId([self.random.below(2) as u8; 16]),
+                title: "t".repeat(self.random.below(3) as usize),
+                members: self.any_users(),
+            },
+            12..70 => {
+                let text = format!("{}", "x".repeat(1 + self.random.below(30) as usize * 30));
+                send(self.any_user().as_str(), conversation, self.random.below(60), &text)
+            }
+            70..77 => Command::AddMembers { user: self.any_user(), conversation, members: self.any_users() },
+            77..82 => Command::RemoveMembers { user: self.any_user(), conversation, members: self.any_users() },
+            82..85 => Command::SetTitle {
+                user: self.any_user(),
+                conversation,
+                title: format!("{}", self.random.below(3)),
+            },
+            _ => {
+                // What is durable, or far beyond the end: what lies between is judged by what is durable at that moment.
+                let mut pointer = || match self.random.below(10) {
+                    0..5 if last > 0 => Some(Sequence(1 + self.random.below(last))),
+                    5 => Some(Sequence(1_000_000)),
+                    6 => Some(Sequence(0)),
+                    _ => None,
+                };
+                Command::Mark { user: self.any_user(), conversation, read: pointer(), delivered: pointer() }
+            }
+        }
+    }
+
+    fn submit_change(&mut self) {
+        let command = self.any_change();
+        let expected = self.model.change(&command);
+        let token = self.lane.submit(command.clone());
+        self.open.push((token, command, expected, self.model.records.len()));
+        if self.random.below(3) == 0 {
+            self.lane.drain();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.lane.settle_queued();
+        self.take_outputs();
+        assert!(self.open.is_empty(), "not answered: {:?}", self.open);
+        assert_eq!(self.durable, self.model.records.len() as u64);
+    }
+
+    /// Checks what came out since the last time.
+    fn take_outputs(&mut self) {
+        self.lane.drain();
+        let outputs = self.lane.outputs.split_off(self.seen.min(self.lane.outputs.len()));
+        for output in &outputs {
+            match output {
+                Output::Answer { token, result } => {
+                    let Some(index) = self.open.iter().position(|(of, ..)| of == token) else { continue };
+                    let (_, command, expected, _) = self.open.remove(index);
+                    assert_eq!(Expected::of(result), expected, "{command:?}");
+                }
+                Output::Entry { conversation, sequence, archive, recipients, removed } => {
+                    let last = self.delivered.entry(*conversation).or_default();
+                    assert_eq!(sequence.0, *last + 1, "{conversation}");
+                    *last = sequence.0;
+                    let view = view_entry(archive).unwrap();
+                    assert_eq!(view.sequence.0.to_native(), sequence.0);
+                    assert!(removed.iter().all(|user| !recipients.contains(user)));
+                }
+                Output::Receipt { .. } => {}
+                Output::Committed { position } => {
+                    assert!(position.0 > self.durable);
+                    self.durable = position.0;
+                }
+                Output::Fenced { text } => panic!("{text}"),
+            }
+        }
+        self.lane.outputs.extend(outputs);
+        self.seen = self.lane.outputs.len();
+    }
+
+    fn read_history(&mut self) {
+        self.settle();
+        let (user, id) = (self.any_user(), self.any_conversation());
+        let middle = Sequence(self.random.below(30));
+        let range = match self.random.below(4) {
+            0 => HistoryRange::Latest,
+            1 => HistoryRange::Before(middle),
+            2 => HistoryRange::After(middle),
+            _ => HistoryRange::Around(middle),
+        };
+        let limit = 1 + self.random.below(12);
+        let page = self.lane.history(user.as_str(), id, range, limit as u32);
+        self.take_outputs();
+        let expected = self.model.history(&user, id, range, limit);
+        let Some(expected) = expected else {
+            assert!(page.is_err(), "{user:?} sees {id}");
+            return;
+        };
+        let entries: Vec<_> = page.unwrap().entries.iter().map(|archive| entry(archive)).collect();
+        let sequences: Vec<u64> = entries.iter().map(|entry| entry.sequence.0).collect();
+        assert_eq!(sequences, expected, "{range:?} limit {limit}");
+        for entry in entries {
+            let model = &self.model.conversations[&id].entries[entry.sequence.0 as usize - 1];
+            assert_eq!(entry.ordinal.0, model.ordinal);
+            if let Some((sender, key, body)) = &model.message {
+                assert_eq!((&entry.sender, &entry.client_message_id, &entry.body), (sender, key, body));
+            }
+        }
+    }
+
+    fn read_lists(&mut self) {
+        self.settle();
+        let user = self.any_user();
+        let command = Command::Conversations { user: user.clone(), after: None, limit: 100 };
+        let Ok(Done::Conversations { conversations, more: false }) = self.lane.ask(command) else { panic!() };
+        let listed: Vec<_> = conversations
+            .iter()
+            .map(|of| (of.conversation, of.title.clone(), of.last_sequence.0, of.members, of.read.0, of.unread))
+            .collect();
+        let conversations = self.model.conversations.iter();
+        let expected: Vec<_> = conversations
+            .filter_map(|(id, of)| {
+                let member = of.members.get(&user)?;
+                let (last, members) = (of.entries.len() as u64, of.members.len() as u32);
+                Some((*id, of.title.clone(), last, members, member.read, of.unread(member)))
+            })
+            .collect();
+        assert_eq!(listed, expected);
+        let id = self.any_conversation();
+        let answer = self.lane.ask(Command::Members { user: user.clone(), conversation: id, after: None, limit: 100 });
+        self.take_outputs();
+        let conversation = self.model.conversations.get(&id).filter(|of| of.members.contains_key(&user));
+        let Some(conversation) = conversation else {
+            assert!(answer.is_err());
+            return;
+        };
+        let Ok(Done::Members { members, .. }) = answer else { panic!("{answer:?}") };
+        let members: Vec<_> =
+            members.into_iter().map(|of| (of.user, of.visible_from.0, of.read.0, of.delivered.0)).collect();
+        let expected: Vec<_> = conversation
+            .members
+            .iter()
+            .map(|(user, of)| (user.clone(), of.visible_from, of.read, of.delivered))
+            .collect();
+        assert_eq!(members, expected);
+    }
+
+    fn catch_up(&mut self) {
+        self.settle();
+        let user = self.any_user();
+        let since = self.random.below(self.model.records.len() as u64 + 1);
+        let mut known = BTreeMap::new();
+        for (id, conversation) in &self.model.conversations {
+            if self.random.below(3) == 0 {
+                known.insert(*id, self.random.below(conversation.entries.len() as u64 + 1));
+            }
+        }
+        let list: Vec<_> = known.iter().map(|(id, sequence)| (*id, *sequence)).collect();
+        let caught_up = self.lane.catch_up(user.as_str(), since, &list).unwrap();
+        self.take_outputs();
+        assert_eq!(caught_up.position.0, self.model.records.len() as u64);
+        let found = Missing {
+            entries: caught_up
+                .entries
+                .iter()
+                .map(|archive| entry(archive))
+                .map(|entry| (entry.conversation, entry.sequence.0))
+                .collect(),
+            too_far: caught_up.too_far.iter().map(|of| (of.conversation, of.first.0, of.last.0)).collect(),
+            left: caught_up.left,
+        };
+        assert_eq!(found, self.model.missing(&user, since, &known), "{user:?} since {since} known {known:?}");
+    }
+
+    fn restart(&mut self) {
+        self.settle();
+        self.lane.reopen();
+        self.opened();
+        assert_eq!(self.lane.report.position.0, self.model.records.len() as u64);
+    }
+
+    /// The power fails with commands open: what was answered stays, of the rest a prefix may.
+    fn crash(&mut self) {
+        self.take_outputs();
+        self.lane.crash(self.random.next());
+        self.opened();
+        let position = self.lane.report.position.0;
+        assert!(position >= self.durable, "{position} of {} acknowledged", self.durable);
+        assert!(position <= self.model.records.len() as u64);
+        self.model = self.model.cut(position as usize);
+        self.open.clear();
+        self.durable = position;
+        for (id, conversation) in &self.model.conversations {
+            self.delivered.insert(*id, conversation.entries.len() as u64);
+        }
+    }
+
+    fn opened(&mut self) {
+        self.seen = 0;
+        self.lane.files.set_queued(true);
+        assert!(!self.lane.report.read_only, "{:?}", self.lane.report);
+        assert!(self.lane.report.damage.is_empty(), "{:?}", self.lane.report);
+    }
+}

@@ -1,0 +1,7 @@
+//! The sorted part of the engine through its public interface, over a disk in memory.
+
+mod crash;
+mod damage;
+mod errors;
+mod model;
+mod support;

@@ -1,0 +1,332 @@
+//! The engine as a list of records: slow, simple, and right by inspection. Tests compare answers with it.
+//!
+//! A command is judged at once, in the order of submission, and makes at most one record; the record's index is its position. After
+//! a crash the model is made anew from the records that survived.
+
+use std::collections::BTreeMap;
+
+use antiphon_engine::door::{Command, Done, HistoryRange};
+use antiphon_wire::{
+    codes::ErrorCode,
+    ids::{ClientMessageId, ConversationId, Sequence, UserId},
+    limits::{GROUP_MEMBERS_MAX, RESUME_ENTRIES_PER_CONVERSATION_MAX},
+};
+
+#[derive(Debug, Clone)]
+pub enum Record {
+    Create { id: ConversationId, user: UserId, direct: bool, title: String, members: Vec<UserId> },
+    Message { id: ConversationId, user: UserId, key: ClientMessageId, body: Vec<u8> },
+    Members { id: ConversationId, added: Vec<UserId>, removed: Vec<UserId> },
+    Title { id: ConversationId, title: String },
+    Mark { id: ConversationId, user: UserId, read: u64, delivered: u64 },
+}
+
+#[derive(Debug, Clone)]
+pub struct ModelEntry {
+    pub position: u64,
+    pub ordinal: u64,
+    /// Of a message: sender, key, body.
+    pub message: Option<(UserId, ClientMessageId, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelMember {
+    pub visible_from: u64,
+    pub read: u64,
+    pub delivered: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct ModelConversation {
+    pub direct: bool,
+    pub title: String,
+    pub entries: Vec<ModelEntry>,
+    pub members: BTreeMap<UserId, ModelMember>,
+    /// Sequence and position of who left.
+    pub left: BTreeMap<UserId, (u64, u64)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub records: Vec<Record>,
+    pub conversations: BTreeMap<ConversationId, ModelConversation>,
+}
+
+/// What a command answers, as far as the model says: everything but times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    Created { id: ConversationId, sequence: u64, existing: bool },
+    Sent { sequence: u64, ordinal: u64, duplicate: bool },
+    Changed { sequence: u64 },
+    Marked { read: u64, delivered: u64, unread: u64 },
+    Refused(ErrorCode),
+}
+
+impl Expected {
+    pub fn of(result: &Result<Done, antiphon_engine::door::Refusal>) -> Self {
+        match result {
+            Ok(Done::Created { conversation, sequence, existing, .. }) => {
+                Self::Created { id: *conversation, sequence: sequence.0, existing: *existing }
+            }
+            Ok(Done::Sent { sequence, ordinal, duplicate, .. }) => {
+                Self::Sent { sequence: sequence.0, ordinal: ordinal.0, duplicate: *duplicate }
+            }
+            Ok(Done::Changed { sequence }) => Self::Changed { sequence: sequence.0 },
+            Ok(Done::Marked { read, delivered, unread }) => {
+                Self::Marked { read: read.0, delivered: delivered.0, unread: *unread }
+            }
+            Ok(other) => panic!("not a change: {other:?}"),
+            Err(refusal) => Self::Refused(refusal.code),
+        }
+    }
+}
+
+impl ModelConversation {
+    fn last(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    fn ordinal(&self, sequence: u64) -> u64 {
+        sequence.checked_sub(1).map_or(0, |index| self.entries[index as usize].ordinal)
+    }
+
+    pub fn unread(&self, member: &ModelMember) -> u64 {
+        self.ordinal(self.last()) - self.ordinal(member.read)
+    }
+}
+
+impl Model {
+    /// The model of the first `count` records.
+    pub fn cut(&self, count: usize) -> Self {
+        let mut model = Self::default();
+        for record in &self.records[..count] {
+            model.apply(record.clone());
+        }
+        model
+    }
+
+    fn apply(&mut self, record: Record) {
+        self.records.push(record.clone());
+        let position = self.records.len() as u64;
+        let id = match &record {
+            Record::Create { id, .. }
+            | Record::Message { id, .. }
+            | Record::Members { id, .. }
+            | Record::Title { id, .. }
+            | Record::Mark { id, .. } => *id,
+        };
+        if let Record::Create { direct, title, .. } = &record {
+            let conversation = ModelConversation {
+                direct: *direct,
+                title: title.clone(),
+                entries: Vec::new(),
+                members: BTreeMap::new(),
+                left: BTreeMap::new(),
+            };
+            self.conversations.insert(id, conversation);
+        }
+        let conversation = self.conversations.get_mut(&id).unwrap();
+        let sequence = conversation.last() + 1;
+        let ordinal = conversation.ordinal(conversation.last());
+        let mut push = |message: Option<(UserId, ClientMessageId, Vec<u8>)>| {
+            let ordinal = ordinal + u64::from(message.is_some());
+            conversation.entries.push(ModelEntry { position, ordinal, message });
+        };
+        let member = ModelMember { visible_from: sequence, read: sequence - 1, delivered: sequence - 1 };
+        match record {
+            Record::Create { members, .. } => {
+                push(None);
+                conversation.members = members.into_iter().map(|user| (user, member.clone())).collect();
+            }
+            Record::Message { user, key, body, .. } => {
+                push(Some((user.clone(), key, body)));
+                let member = conversation.members.get_mut(&user).unwrap();
+                (member.read, member.delivered) = (sequence, sequence);
+            }
+            Record::Members { added, removed, .. } => {
+                push(None);
+                for user in removed {
+                    conversation.members.remove(&user);
+                    conversation.left.insert(user, (sequence, position));
+                }
+                for user in added {
+                    conversation.left.remove(&user);
+                    conversation.members.insert(user, member.clone());
+                }
+            }
+            Record::Title { title, .. } => {
+                push(None);
+                conversation.title = title;
+            }
+            Record::Mark { user, read, delivered, .. } => {
+                let member = conversation.members.get_mut(&user).unwrap();
+                (member.read, member.delivered) = (read, delivered);
+            }
+        }
+    }
+
+    /// Carries out a command that changes something, and says how it is answered.
+    pub fn change(&mut self, command: &Command) -> Expected {
+        use Expected::Refused;
+        let (user, id) = match command {
+            Command::CreateDirect { user, peer } if user == peer => return Refused(ErrorCode::Invalid),
+            Command::CreateDirect { user, peer } => {
+                let mut members = vec![user.clone(), peer.clone()];
+                members.sort();
+                return self.create(ConversationId::direct(user, peer), user, true, "", members);
+            }
+            Command::CreateGroup { user, key, title, members } => {
+                let mut members = members.clone();
+                members.push(user.clone());
+                members.sort();
+                members.dedup();
+                return self.create(ConversationId::group(user, *key), user, false, title, members);
+            }
+            Command::Send { user, conversation, .. }
+            | Command::AddMembers { user, conversation, .. }
+            | Command::RemoveMembers { user, conversation, .. }
+            | Command::SetTitle { user, conversation, .. }
+            | Command::Mark { user, conversation, .. } => (user.clone(), *conversation),
+            _ => panic!("not a change"),
+        };
+        let Some(conversation) = self.conversations.get(&id) else { return Refused(ErrorCode::NotFound) };
+        let Some(member) = conversation.members.get(&user) else { return Refused(ErrorCode::NotFound) };
+        let last = conversation.last();
+        let group_only = !matches!(command, Command::Send { .. } | Command::Mark { .. });
+        if group_only && conversation.direct {
+            return Refused(ErrorCode::Forbidden);
+        }
+        match command {
+            Command::Send { client_message_id: key, body, .. } => {
+                let same = |entry: &&ModelEntry| matches!(&entry.message, Some((_, of, _)) if of == key);
+                if let Some(index) = conversation.entries.iter().position(|entry| same(&entry)) {
+                    let entry = &conversation.entries[index];
+                    let Some((sender, _, first)) = &entry.message else { unreachable!() };
+                    if *sender != user || first != body {
+                        return Refused(ErrorCode::Conflict);
+                    }
+                    let sequence = index as u64 + 1;
+                    return Expected::Sent { sequence, ordinal: entry.ordinal, duplicate: true };
+                }
+                let ordinal = conversation.ordinal(last) + 1;
+                self.apply(Record::Message { id, user, key: *key, body: body.clone() });
+                Expected::Sent { sequence: last + 1, ordinal, duplicate: false }
+            }
+            Command::AddMembers { members, .. } => {
+                let mut added = members.clone();
+                added.sort();
+                added.dedup();
+                added.retain(|user| !conversation.members.contains_key(user));
+                if added.is_empty() {
+                    return Expected::Changed { sequence: last };
+                }
+                if added.len() + conversation.members.len() > GROUP_MEMBERS_MAX {
+                    return Refused(ErrorCode::LimitReached);
+                }
+                self.apply(Record::Members { id, added, removed: Vec::new() });
+                Expected::Changed { sequence: last + 1 }
+            }
+            Command::RemoveMembers { members, .. } => {
+                let mut removed = members.clone();
+                removed.sort();
+                removed.dedup();
+                removed.retain(|user| conversation.members.contains_key(user));
+                if removed.is_empty() {
+                    return Expected::Changed { sequence: last };
+                }
+                self.apply(Record::Members { id, added: Vec::new(), removed });
+                Expected::Changed { sequence: last + 1 }
+            }
+            Command::SetTitle { title, .. } => {
+                if conversation.title == *title {
+                    return Expected::Changed { sequence: last };
+                }
+                self.apply(Record::Title { id, title: title.clone() });
+                Expected::Changed { sequence: last + 1 }
+            }
+            Command::Mark { read, delivered, .. } => {
+                let (read, delivered) = (read.map_or(0, |read| read.0), delivered.map_or(0, |delivered| delivered.0));
+                if read.max(delivered) > last {
+                    return Refused(ErrorCode::Invalid);
+                }
+                let read = read.max(member.read);
+                let delivered = delivered.max(member.delivered).max(read);
+                let moved = ModelMember { visible_from: member.visible_from, read, delivered };
+                let unread = conversation.unread(&moved);
+                if moved != *member {
+                    self.apply(Record::Mark { id, user, read, delivered });
+                }
+                Expected::Marked { read, delivered, unread }
+            }
+            _ => unreachable!(),
+        }
+    }
+
+    fn create(&mut self, id: ConversationId, user: &UserId, direct: bool, title: &str, members: Vec<UserId>) -> Expected {
+        if let Some(conversation) = self.conversations.get(&id) {
+            if !conversation.members.contains_key(user) {
+                return Expected::Refused(ErrorCode::NotFound);
+            }
+            return Expected::Created { id, sequence: conversation.last(), existing: true };
+        }
+        let (user, title) = (user.clone(), title.to_string());
+        self.apply(Record::Create { id, user, direct, title, members });
+        Expected::Created { id, sequence: 1, existing: false }
+    }
+
+    /// Sequences of a page of history; `None` for a stranger.
+    pub fn history(&self, user: &UserId, id: ConversationId, range: HistoryRange, limit: u64) -> Option<Vec<u64>> {
+        let conversation = self.conversations.get(&id)?;
+        let first = conversation.members.get(user)?.visible_from;
+        let last = conversation.last();
+        let seen = |from: u64, to: u64| (from.max(first)..=to.min(last)).collect::<Vec<u64>>();
+        let tail = |mut sequences: Vec<u64>, count: u64| {
+            let cut = sequences.len().saturating_sub(count as usize);
+            sequences.split_off(cut)
+        };
+        let head = |mut sequences: Vec<u64>, count: u64| {
+            sequences.truncate(count as usize);
+            sequences
+        };
+        Some(match range {
+            HistoryRange::Latest => tail(seen(1, last), limit),
+            HistoryRange::Before(before) => tail(seen(1, before.0.saturating_sub(1)), limit),
+            HistoryRange::After(after) => head(seen(after.0 + 1, last), limit),
+            HistoryRange::Around(middle) => {
+                let mut page = tail(seen(1, middle.0), limit - limit / 2);
+                page.extend(head(seen(middle.0 + 1, last), limit / 2));
+                page
+            }
+        })
+    }
+
+    /// What a user misses since a position: entries in order, conversations of which too much is missing, those that were left.
+    pub fn missing(&self, user: &UserId, since: u64, known: &BTreeMap<ConversationId, u64>) -> Missing {
+        let mut missing = Missing::default();
+        for (id, conversation) in &self.conversations {
+            if let Some((sequence, position)) = conversation.left.get(user) {
+                if *position > since {
+                    missing.left.push((*id, Sequence(*sequence)));
+                }
+            }
+            let Some(member) = conversation.members.get(user) else { continue };
+            let from = member.visible_from.max(known.get(id).map_or(0, |known| known + 1));
+            let sequences: Vec<u64> = (from..=conversation.last())
+                .filter(|sequence| conversation.entries[*sequence as usize - 1].position > since)
+                .collect();
+            if sequences.len() > RESUME_ENTRIES_PER_CONVERSATION_MAX {
+                missing.too_far.push((*id, member.visible_from, conversation.last()));
+            } else {
+                missing.entries.extend(sequences.into_iter().map(|sequence| (*id, sequence)));
+            }
+        }
+        missing
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    pub entries: Vec<(ConversationId, u64)>,
+    pub too_far: Vec<(ConversationId, u64, u64)>,
+    pub left: Vec<(ConversationId, Sequence)>,
+}

@@ -240,7 +240,8 @@ fn history(user: &UserId, range: Range, limit: u32, durable: u64, page: &History
     model.check(last >= durable || rot, || format!("{}: #{durable} was durable before", show()));
     let (Some(from), Some(to)) = (places.first().copied(), places.last().copied()) else {
         let nothing = match range {
-            Range::Latest | Range::Around(_) => false,
+            Range::Latest => false,
+            Range::Around(sequence) => sequence < first || sequence > last,
             Range::Before(sequence) => sequence <= first,
             Range::After(sequence) => sequence >= last,
         };

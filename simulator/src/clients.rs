@@ -17,7 +17,7 @@ use crate::{
     answers::{self, Asked},
     coverage::{Count, Coverage},
     dice::Dice,
-    model::Model,
+    model::{Certainty, Model},
     network::{LinkId, Transport},
     plan::ClientPlan,
 };
@@ -86,7 +86,7 @@ pub struct View {
 }
 
 /// A send.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Sent {
     /// Where to.
     pub conversation: ConversationId,
@@ -94,6 +94,8 @@ pub struct Sent {
     pub name: ClientMessageId,
     /// What.
     pub content: Content,
+    /// What was known of the sender's membership when it was sent.
+    pub certainty: Certainty,
 }
 
 /// A client's state at some moment.
@@ -222,9 +224,8 @@ impl Client {
                 }
             }
             Event::SendFailed { client_message_id, conversation, error } => {
-                if self.answered(conversation, client_message_id, judge).is_some() {
-                    let code = error.code;
-                    judge.model.send_failed(&user, conversation, client_message_id, code, judge.coverage);
+                if let Some(sent) = self.answered(conversation, client_message_id, judge) {
+                    judge.model.send_failed(&user, &sent, error.code, judge.coverage);
                 }
             }
             Event::Answer { id, answer } => self.answer(id, answer, judge),

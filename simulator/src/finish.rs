@@ -13,7 +13,6 @@ use crate::{
     answers::{Asked, AskedKind, AuditPage, Range},
     coverage::Count,
     model::Model,
-    node::Phase,
     plan::{Fault, Plan},
     verdict,
     workload::history_request,

@@ -17,7 +17,10 @@ use antiphon_wire::{
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
-use crate::coverage::{Count, Coverage};
+use crate::{
+    clients::Sent,
+    coverage::{Count, Coverage},
+};
 
 /// What is known of all conversations.
 #[derive(Debug, Default)]
@@ -216,19 +219,13 @@ impl Model {
         self.check(ordinal.0 >= 1 && ordinal.0 <= sequence.0, || format!("{id} {name}: {ack:?}"));
     }
 
-    /// A send was refused for good. `certainty` is that of its first sending.
-    pub fn send_failed(
-        &mut self,
-        user: &UserId,
-        id: ConversationId,
-        name: ClientMessageId,
-        code: ErrorCode,
-        coverage: &mut Coverage,
-    ) {
+    /// A send was refused for good.
+    pub fn send_failed(&mut self, user: &UserId, sent: &Sent, code: ErrorCode, coverage: &mut Coverage) {
         let rot = self.rot;
+        let (id, name) = (sent.conversation, sent.name);
+        let may_be_stranger = self.settled(id, user, sent.certainty) != Some(true);
         let conversation = self.conversations.entry(id).or_default();
         let tried = conversation.sends.get(&(user.clone(), name)).map_or(0, |record| record.contents.len());
-        let may_be_stranger = conversation.certainty(user).member != Some(true);
         match code {
             ErrorCode::Conflict => {
                 coverage.one(Count::Conflicts);

@@ -8,6 +8,9 @@ use crate::{
     shrink::{Shrunk, arguments},
 };
 
+/// Longest line of a trace's tail.
+const LINE_CHARACTERS_MAX: usize = 400;
+
 /// Sums over runs.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -65,7 +68,7 @@ pub fn last_line(totals: &Totals, violations: u64, seconds: f64) -> String {
 pub fn failure(outcome: &Outcome, shrunk: Option<&Shrunk>, plant: &str) -> String {
     let mut text = String::new();
     let seed = outcome.seed;
-    for line in &outcome.tail {
+    for line in outcome.tail.iter().map(|line| line.chars().take(LINE_CHARACTERS_MAX).collect::<String>()) {
         let _ = writeln!(text, "  {line}");
     }
     let violation = outcome.violation.as_deref().unwrap_or("nothing");

@@ -182,7 +182,7 @@ fn read(
                 ));
             }
         }
-        other if model.rot => drop(other),
+        _ if model.rot => {}
         other => problems.push(format!("{user} is a member of {id} and read {other:?}")),
     }
     if model.rot {

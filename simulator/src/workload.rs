@@ -152,7 +152,8 @@ impl World {
     fn send(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
         let name = ClientMessageId(number_bytes(dice));
         let content = self.text(client, dice);
-        self.put(client, Sent { conversation, name, content });
+        let certainty = self.model.certainty(conversation, &self.clients[client].user);
+        self.put(client, Sent { conversation, name, content, certainty });
     }
 
     /// A text that nobody else sends, with what is awkward in JSON.
@@ -191,8 +192,9 @@ impl World {
         self.put(client, Sent { content, ..sent });
     }
 
-    fn put(&mut self, client: usize, sent: Sent) {
+    fn put(&mut self, client: usize, mut sent: Sent) {
         let now_ms = self.now_ms();
+        sent.certainty = self.model.certainty(sent.conversation, &self.clients[client].user);
         let of = &mut self.clients[client];
         if of.app.outbox.iter().any(|other| other.name == sent.name) {
             return;

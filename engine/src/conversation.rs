@@ -75,7 +75,12 @@ impl Conversation {
     }
 
     pub(crate) fn member(&self, user: &UserId) -> Option<&MemberState> {
-        self.members.binary_search_by(|member| member.user.cmp(user)).ok().map(|index| &self.members[index])
+        self.index(user).map(|index| &self.members[index])
+    }
+
+    /// Where a member stands among the members.
+    pub(crate) fn index(&self, user: &UserId) -> Option<usize> {
+        self.members.binary_search_by(|member| member.user.cmp(user)).ok()
     }
 
     /// Messages of which the member has not read.
@@ -108,20 +113,17 @@ impl Conversation {
         }
     }
 
-    /// Takes in the pointers of the sender of the last entry, a message.
-    pub(crate) fn sent(&mut self, user: &UserId) {
+    /// Takes in the pointers of the sender of the last entry, a message: of the member at this index.
+    pub(crate) fn sent(&mut self, index: usize) {
         let last = self.last;
-        self.set_pointer(user, PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence });
+        self.members[index].pointer =
+            PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
     }
 
     /// Takes in moved pointers.
     pub(crate) fn marked(&mut self, position: LanePosition, user: &UserId, pointer: PointerRow) {
         self.record = position;
-        self.set_pointer(user, pointer);
-    }
-
-    fn set_pointer(&mut self, user: &UserId, pointer: PointerRow) {
-        if let Ok(index) = self.members.binary_search_by(|member| member.user.cmp(user)) {
+        if let Some(index) = self.index(user) {
             self.members[index].pointer = pointer;
         }
     }

@@ -9,6 +9,8 @@
 //! - [`Done::CaughtUp`] takes a place in that order: everything up to its position was output before or is part of it,
 //!   everything after comes later as outputs.
 //! - Reads see durable entries only.
+//! - Every command is answered exactly once. One that stores something and finds a queue full, the disk full or the log failed is refused
+//!   (`overloaded`, `storage_full`, `storage_failed`) before anything is changed; a retry of what is stored is answered even then.
 
 use std::rc::Rc;
 
@@ -128,7 +130,8 @@ pub enum Command {
     CatchUp {
         /// Whose.
         user: UserId,
-        /// What the client was given, by this lane; `None` for a client that starts afresh and is missing nothing.
+        /// What the client was given, by this lane; `None` for a client that starts afresh and is missing nothing. One beyond the
+        /// lane's position is `invalid`: the client's store is not this one, and it has to forget what it has.
         since: Option<LanePosition>,
         /// Conversations from which the client has more than `since` says: (conversation, epoch, last contiguous sequence).
         known: Vec<(ConversationId, Epoch, Sequence)>,
@@ -171,7 +174,8 @@ pub enum Output {
         /// Those whom this entry removed: they are told that they left, not given the entry.
         removed: Rc<[UserId]>,
     },
-    /// A member's pointers moved, durably.
+    /// A member's pointers moved, durably, by a [`Command::Mark`]. A message moves its sender's pointers too; that is told by the
+    /// message alone.
     Receipt {
         /// Where.
         conversation: ConversationId,
@@ -255,7 +259,7 @@ pub enum Done {
     CaughtUp(CaughtUp),
 }
 
-/// A page of history.
+/// A page of history. Where an entry is damaged the page ends before it; if that leaves nothing, the answer is `damaged`.
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
     /// The log's incarnation.
@@ -273,9 +277,9 @@ pub struct HistoryPage {
 pub struct Member {
     /// Who.
     pub user: UserId,
-    /// Sees entries from here on.
+    /// Sees entries from here on: the entry that added the member.
     pub visible_from: Sequence,
-    /// Has read up to here.
+    /// Has read up to here; one before `visible_from` if nothing yet.
     pub read: Sequence,
     /// Was delivered up to here.
     pub delivered: Sequence,

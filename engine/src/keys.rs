@@ -18,6 +18,7 @@ const CONVERSATIONS: u8 = 1;
 const USERS: u8 = 2;
 /// Range byte and conversation id.
 const PREFIX_BYTES: usize = 17;
+const IDEMPOTENCY_BYTES: usize = PREFIX_BYTES + 1 + 16;
 
 /// Part of a conversation's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +95,11 @@ pub(crate) fn of_user(id: ConversationId, family: Family, user: &UserId) -> Vec<
 }
 
 /// The row that remembers a client message id; a filter piece.
-pub(crate) fn idempotency(id: ConversationId, message: ClientMessageId) -> Vec<u8> {
-    in_conversation(id, Family::Idempotency, &message.0)
+pub(crate) fn idempotency(id: ConversationId, message: ClientMessageId) -> [u8; IDEMPOTENCY_BYTES] {
+    let mut key = [Family::Idempotency as u8; IDEMPOTENCY_BYTES];
+    key[..PREFIX_BYTES].copy_from_slice(&conversation(id));
+    key[PREFIX_BYTES + 1..].copy_from_slice(&message.0);
+    key
 }
 
 /// An entry's row.
@@ -193,7 +197,7 @@ mod tests {
             found
         };
         let message = idempotency(id, ClientMessageId([9; 16]));
-        assert_eq!(found(&message), [conversation(id).to_vec(), message.clone()]);
+        assert_eq!(found(&message), [conversation(id).to_vec(), message.to_vec()]);
         assert_eq!(found(&entry(id, Sequence(1))), [conversation(id).to_vec()]);
         assert_eq!(found(&user_conversation(&name("ann"), id)), [user(&name("ann"))]);
     }

@@ -34,6 +34,9 @@ const ROW_BYTES: usize = 96;
 /// Ids are digests, so their first byte spreads them evenly: each bucket is sorted by itself, in a fraction of a millisecond.
 const BUCKETS: usize = 256;
 
+/// Longest gap that is filled with placeholders: more than one log file can lose of one conversation.
+const LOST_ENTRIES_MAX: u64 = 1 << 20;
+
 const VALID: &str = "a record is valid: it was checked when it was read, or made here";
 
 /// One conversation's part.
@@ -88,6 +91,15 @@ pub(crate) struct Memtable {
     times: Option<(u64, u64)>,
 }
 
+/// What a record did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Applied {
+    /// The conversation's last entry, if it is this one.
+    pub(crate) last: Option<TailRow>,
+    /// Entries before it that are missing.
+    pub(crate) lost: Option<LostRange>,
+}
+
 /// A row for a segment.
 pub(crate) type SegmentRow = (Vec<u8>, Change<Vec<u8>>);
 
@@ -139,10 +151,7 @@ impl Memtable {
 
     /// Every conversation with its last entry, in no particular order.
     pub(crate) fn tails(&self) -> impl Iterator<Item = (ConversationId, TailRow)> {
-        self.order
-            .iter()
-            .flatten()
-            .filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
+        self.order.iter().flatten().filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
     }
 
     /// Every conversation that is here, in no particular order.
@@ -150,31 +159,39 @@ impl Memtable {
         self.order.iter().flatten().copied()
     }
 
+    /// Whether the record can follow what is here: an entry that does not come after its conversation's last cannot. Live records
+    /// always can.
+    pub(crate) fn accepts(&self, record: &Record) -> bool {
+        let Record::Entry(archive) = record else { return true };
+        let Ok(entry) = view_entry(archive) else { return false };
+        let last = self.tail(ConversationId(entry.conversation.0)).and_then(|tail| tail.last);
+        last.is_none_or(|last| last.sequence < Sequence(entry.sequence.0.to_native()))
+    }
+
     /// Takes a record in. Records come in the order of their positions. Says which entries before this one are missing: none, unless
     /// the log was damaged.
     ///
     /// # Panics
     /// If an entry is not valid: those from disk were checked by [`Record::decode`], others were made here.
-    pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Option<LostRange> {
-        let lost = match record {
+    pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Applied {
+        let applied = match record {
             Record::Entry(archive) => self.apply_entry(position, archive),
             Record::Mark(mark) => {
                 self.apply_mark(mark);
-                None
+                Applied::default()
             }
         };
         self.last = position;
-        lost
+        applied
     }
 
     fn apply_mark(&mut self, mark: &Mark) {
-        let added = self
-            .tail_mut(mark.conversation)
-            .set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
+        let added =
+            self.tail_mut(mark.conversation).set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
         self.bytes += added;
     }
 
-    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Option<LostRange> {
+    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Applied {
         let entry = view_entry(archive).expect(VALID);
         let last = tail_row(position, entry);
         let conversation = ConversationId(entry.conversation.0);
@@ -204,7 +221,7 @@ impl Memtable {
         self.bytes += added;
         let time = last.time.0;
         self.times = Some(self.times.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
-        self.tail_mut(conversation).push(conversation, last, archive)
+        Applied { last: Some(last), lost: self.tail_mut(conversation).push(conversation, last, archive) }
     }
 
     fn apply_start(
@@ -245,16 +262,6 @@ impl Memtable {
         })
     }
 
-    /// Puts placeholders for entries that the log has lost before the first that is here, back to `from`.
-    pub(crate) fn mark_lost(&mut self, conversation: ConversationId, from: Sequence) {
-        let Some(tail) = self.conversations.get_mut(&conversation) else { return };
-        let Some(first) = tail.first() else { return };
-        let position = tail.entries.front().map_or(LanePosition(0), |(position, _)| *position);
-        for _ in from.0..first.0 {
-            tail.entries.push_front((position, Rc::from([])));
-        }
-    }
-
     /// All rows, in ascending order of keys.
     pub(crate) fn rows(&self) -> impl Iterator<Item = SegmentRow> + '_ {
         let conversations = self.order.iter().flat_map(|bucket| {
@@ -271,19 +278,21 @@ impl Memtable {
     fn conversation_rows(&self, id: ConversationId) -> impl Iterator<Item = SegmentRow> + '_ {
         let tail = &self.conversations[&id];
         let start = tail.start.iter().map(move |row| (keys::single(id, Family::Start), Change::Put(row.encode())));
-        let title = tail.title.iter().map(move |title| {
-            (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec()))
-        });
+        let title = tail
+            .title
+            .iter()
+            .map(move |title| (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec())));
         let last = tail.last.iter().map(move |row| (keys::single(id, Family::Tail), Change::Put(row.encode())));
         let members = tail.members.iter().map(move |(user, row)| {
             let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
             (keys::of_user(id, Family::Member, user), change)
         });
-        let pointers = tail.pointers.iter().map(move |(user, row)| {
-            (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode()))
-        });
+        let pointers = tail
+            .pointers
+            .iter()
+            .map(move |(user, row)| (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode())));
         let messages = tail.sorted_messages().into_iter().map(move |(message, sequence)| {
-            (keys::idempotency(id, message), Change::Put(rows::encode_sequence(sequence)))
+            (keys::idempotency(id, message).to_vec(), Change::Put(rows::encode_sequence(sequence)))
         });
         let first = tail.first().unwrap_or_default();
         let entries = tail.entries.iter().enumerate().map(move |(index, (position, archive))| {
@@ -302,8 +311,12 @@ impl Tail {
             first: expected,
             last: Sequence(last.sequence.0 - 1),
         });
-        for _ in expected.0..last.sequence.0 {
-            self.entries.push_back((last.position, Rc::from([])));
+        if last.sequence.0 - expected.0 > LOST_ENTRIES_MAX {
+            // What is before the gap cannot be indexed any more; a reader finds that it is missing.
+            self.entries.clear();
+        } else {
+            let lost: Rc<[u8]> = Rc::from([]);
+            self.entries.extend((expected.0..last.sequence.0).map(|_| (last.position, lost.clone())));
         }
         self.entries.push_back((last.position, archive.clone()));
         self.last = Some(last);

@@ -192,12 +192,8 @@ mod tests {
 
     #[test]
     fn rows_round_trip_and_their_bytes_stand() {
-        let start = StartRow {
-            time: TimestampMs(0x0102),
-            epoch: Epoch(3),
-            direct: true,
-            creator: UserId::new("ann").unwrap(),
-        };
+        let start =
+            StartRow { time: TimestampMs(0x0102), epoch: Epoch(3), direct: true, creator: UserId::new("ann").unwrap() };
         assert_eq!(start.encode(), *b"\x02\x01\0\0\0\0\0\0\x03\0\0\0\x01ann");
         assert_eq!(StartRow::decode(&start.encode()), Some(start));
         let user = UserRow { joined: false, sequence: Sequence(5), position: LanePosition(6) };
@@ -207,12 +203,8 @@ mod tests {
         assert_eq!(PointerRow::decode(&pointer.encode()), Some(pointer));
         let member = MemberRow { visible_from: Sequence(1), ordinal: Ordinal(2) };
         assert_eq!(MemberRow::decode(&member.encode()), Some(member));
-        let tail = TailRow {
-            position: LanePosition(1),
-            sequence: Sequence(2),
-            ordinal: Ordinal(3),
-            time: TimestampMs(4),
-        };
+        let tail =
+            TailRow { position: LanePosition(1), sequence: Sequence(2), ordinal: Ordinal(3), time: TimestampMs(4) };
         assert_eq!(TailRow::decode(&tail.encode()), Some(tail));
         assert_eq!(decode_sequence(&encode_sequence(Sequence(9))), Some(Sequence(9)));
         assert_eq!(decode_entry(&encode_entry(LanePosition(9), b"x")), Some((LanePosition(9), &b"x"[..])));

@@ -6,7 +6,6 @@ mod support;
 use antiphon_engine::{
     door::{Done, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
-    seams::Random as _,
 };
 use antiphon_wire::ids::{ConversationId, Sequence};
 use support::{Lane, send, small_options};

@@ -29,7 +29,8 @@ fn workload() -> (Vec<(String, Vec<u8>)>, ConversationId) {
     for number in 0..7 {
         lane.sent("ann", conversation, number, "0123456789");
     }
-    let files = lane.files.names().into_iter().map(|name| (name.clone(), lane.files.contents(&name).unwrap())).collect();
+    let files =
+        lane.files.names().into_iter().map(|name| (name.clone(), lane.files.contents(&name).unwrap())).collect();
     (files, conversation)
 }
 
@@ -48,7 +49,9 @@ fn folder(files: &[(String, Vec<u8>)], change: impl FnOnce(&mut Vec<u8>)) -> Mem
 fn a_flipped_byte_is_found_wherever_it_is() {
     let (files, conversation) = workload();
     for batch in 0..8 {
-        let length = u32::from_le_bytes(files.iter().find(|(name, _)| name == LOG).unwrap().1[batch * PAGE + 12..][..4].try_into().unwrap()) as usize;
+        let length = u32::from_le_bytes(
+            files.iter().find(|(name, _)| name == LOG).unwrap().1[batch * PAGE + 12..][..4].try_into().unwrap(),
+        ) as usize;
         for byte in 0..length + 40 {
             let at = batch * PAGE + byte;
             let mut lane = open(folder(&files, |log| log[at] ^= 0x10)).unwrap();
@@ -73,7 +76,9 @@ fn a_flipped_byte_is_found_wherever_it_is() {
                 let sequence = Sequence(batch as u64 + 1);
                 assert_eq!((lost.conversation, lost.first, lost.last), (conversation, sequence, sequence));
                 assert_eq!(lane.send("ann", conversation, 99, "more").unwrap_err().code, ErrorCode::StorageFailed);
-                let page = lane.history("bob", conversation, HistoryRange::Latest, 50).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+                let page = lane
+                    .history("bob", conversation, HistoryRange::Latest, 50)
+                    .unwrap_or_else(|refusal| panic!("{refusal:?}"));
                 assert_eq!(page.entries.len(), 7 - batch, "what follows the damage can be read");
                 let middle = lane.history("bob", conversation, HistoryRange::Before(sequence.next()), 50);
                 assert_eq!(middle.unwrap_err().code, ErrorCode::Damaged);

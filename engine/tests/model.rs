@@ -118,19 +118,17 @@ impl Run {
                 members: self.any_users(),
             },
             12..70 => {
-                let text = format!("{}", "x".repeat(1 + self.random.below(30) as usize * 30));
+                let text = "x".repeat(1 + self.random.below(30) as usize * 30);
                 send(self.any_user().as_str(), conversation, self.random.below(60), &text)
             }
             70..77 => Command::AddMembers { user: self.any_user(), conversation, members: self.any_users() },
             77..82 => Command::RemoveMembers { user: self.any_user(), conversation, members: self.any_users() },
-            82..85 => Command::SetTitle {
-                user: self.any_user(),
-                conversation,
-                title: format!("{}", self.random.below(3)),
-            },
+            82..85 => {
+                Command::SetTitle { user: self.any_user(), conversation, title: format!("{}", self.random.below(3)) }
+            }
             _ => {
                 // What is durable, or far beyond the end: what lies between is judged by what is durable at that moment.
-                let mut pointer = || match self.random.below(10) {
+                let pointer = || match self.random.below(10) {
                     0..5 if last > 0 => Some(Sequence(1 + self.random.below(last))),
                     5 => Some(Sequence(1_000_000)),
                     6 => Some(Sequence(0)),

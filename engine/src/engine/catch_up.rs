@@ -104,16 +104,16 @@ impl Request {
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn catch_up(&self, token: Token, request: Request) {
         for _ in 0..ROUNDS_MAX {
-            let flushes = self.shared.state.borrow().memory.flushes;
+            let flushes = self.shared.state.borrow().core.memory.flushes;
             let cold = self.cold_part(&request).await;
             let state = self.shared.state.borrow();
-            if state.memory.flushes != flushes {
+            if state.core.memory.flushes != flushes {
                 continue;
             }
-            let position = state.stage.position;
-            let answer = cold.map_err(|error| unreadable(&error)).map(|(rows, cold)| {
-                Done::CaughtUp(collect(&request, rows, &cold, &state.memory, position))
-            });
+            let position = state.core.stage.position;
+            let answer = cold
+                .map_err(|error| unreadable(&error))
+                .map(|(rows, cold)| Done::CaughtUp(collect(&request, rows, &cold, &state.core.memory, position)));
             drop(state);
             self.finish_job(token, answer);
             return;
@@ -123,18 +123,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Reads what segments may have to give.
-    async fn cold_part(
-        &self,
-        request: &Request,
-    ) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
+    async fn cold_part(&self, request: &Request) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
         let runs = self.shared.sorted.runs();
         let rows = self.user_rows(&request.user).await?;
         let mut cold = BTreeMap::new();
-        if request.since >= self.shared.state.borrow().memory.flushed {
+        if request.since >= self.shared.state.borrow().core.memory.flushed {
             return Ok((rows, cold));
         }
         let mut current = rows.clone();
-        overlay(&mut current, &request.user, &self.shared.state.borrow().memory);
+        overlay(&mut current, &request.user, &self.shared.state.borrow().core.memory);
         let mut bytes = 0;
         for (id, row) in current.into_iter().filter(|(_, row)| row.joined) {
             let Some(highest) = self.highest_cold(request, id, &runs).await? else { continue };
@@ -159,7 +156,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     ) -> Result<Option<u64>, StoreError> {
         let (first, cached) = {
             let state = self.shared.state.borrow();
-            (state.memory.first(id), state.tails.get(id))
+            (state.core.memory.first(id), state.core.tails.get(id))
         };
         let (position, sequence) = match (cached, first) {
             (Some(tail), _) => tail,
@@ -170,7 +167,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                     return Ok(None);
                 };
                 let tail = TailRow::decode(&value).ok_or_else(malformed)?;
-                self.shared.state.borrow_mut().tails.insert(id, tail.position, tail.sequence);
+                self.shared.state.borrow_mut().core.tails.insert(id, tail.position, tail.sequence);
                 (tail.position, tail.sequence)
             }
         };
@@ -258,7 +255,8 @@ fn missing(
     let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
     let mut entries: Vec<Rc<[u8]>> = Vec::new();
     let mut lost = cold.is_some_and(|cold| cold.more);
-    let (mut epoch, mut last, mut lowest, mut bytes) = (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
+    let (mut epoch, mut last, mut lowest, mut bytes) =
+        (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
     for (position, archive) in hot.chain(below) {
         if position <= request.since {
             lost = false;

@@ -22,7 +22,7 @@ use crate::{
         Shared,
         history::Page,
         refusal::{refuse, refuse_because},
-        state::{Answer, Block, Resolved, Slot, Staged, State},
+        state::{Answer, Block, Core, Resolved, Slot, Staged},
     },
     keys,
     lane::record::{Mark, Record},
@@ -73,7 +73,8 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
 /// One command's turn at its conversation.
 pub(super) struct Turn<'a, F: Files, C, R> {
     pub(super) shared: &'a Shared<F, C, R>,
-    pub(super) state: &'a mut State<F::File>,
+    pub(super) core: &'a mut Core<F::File>,
+    pub(super) slot: &'a mut Slot,
     pub(super) id: ConversationId,
     pub(super) token: Token,
 }
@@ -81,8 +82,7 @@ pub(super) struct Turn<'a, F: Files, C, R> {
 impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     /// Carries the command out, as far as it goes.
     pub(super) fn run(mut self, command: Command) -> Step {
-        let slot = self.slot();
-        if slot.conversation.is_none() && !slot.absent {
+        if self.slot.conversation.is_none() && !self.slot.absent {
             return Step::Wait(Block::Load, command);
         }
         match command {
@@ -98,7 +98,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Command::History { ref user, range, limit, .. } => {
                 let page = match self.settled_member(user, false) {
                     Ok((conversation, member)) => {
-                        Page::new(conversation.epoch(), member.visible_from, slot_durable(&self), range, limit)
+                        Page::new(conversation.epoch(), member.visible_from, self.slot.durable.sequence, range, limit)
                     }
                     Err(Ok(block)) => return Step::Wait(block, command),
                     Err(Err(refusal)) => return refusal.into(),
@@ -114,17 +114,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         }
     }
 
-    fn slot(&mut self) -> &mut Slot {
-        self.state.slots.get_mut(&self.id).expect("a command's conversation has a slot")
-    }
-
-    fn slot_ref(&self) -> &Slot {
-        &self.state.slots[&self.id]
-    }
-
     /// The conversation and the member that asks; a stranger learns nothing.
     fn member(&self, user: &UserId) -> Result<(&Conversation, &MemberState), Refusal> {
-        let conversation = self.slot_ref().conversation.as_deref();
+        let conversation = self.slot.conversation.as_deref();
         let found = conversation.and_then(|conversation| Some((conversation, conversation.member(user)?)));
         found.ok_or_else(|| refuse(ErrorCode::NotFound))
     }
@@ -135,9 +127,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         user: &UserId,
         pointers: bool,
     ) -> Result<(&Conversation, &MemberState), Result<Block, Refusal>> {
-        if let Some(conversation) = self.slot_ref().conversation.as_deref() {
+        if let Some(conversation) = self.slot.conversation.as_deref() {
             let needed = if pointers { conversation.record } else { conversation.change };
-            if !self.state.stage.durable(needed) {
+            if !self.core.stage.durable(needed) {
                 return Err(Ok(Block::Settle(needed)));
             }
         }
@@ -172,7 +164,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     fn create(&mut self, user: UserId, start: ConversationStart) -> Step {
-        if self.slot_ref().conversation.is_some() {
+        if self.slot.conversation.is_some() {
             return match self.member(&user) {
                 Ok((conversation, _)) => {
                     let last = conversation.last;
@@ -183,10 +175,10 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 Err(refusal) => refusal.into(),
             };
         }
-        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+        if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
-        let time = self.state.stage.now(self.shared.clock.now());
+        let time = self.core.stage.now(self.shared.clock.now());
         let row = StartRow { time, epoch: FIRST_EPOCH, direct: start.direct, creator: user.clone() };
         let mut conversation = Box::new(Conversation::new(self.id, row, start.title.as_str().into()));
         let entry = self.entry(&conversation, user, EntryKind::Created, start.to_body(), time);
@@ -194,7 +186,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
-        conversation.advance(self.state.stage.next(), false, time);
+        conversation.advance(self.core.stage.next(), false, time);
         conversation.changed(&start.members, &[]);
         let done = Done::Created {
             conversation: self.id,
@@ -203,59 +195,55 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             existing: false,
         };
         let recipients = conversation.recipients();
-        let slot = self.slot();
-        slot.conversation = Some(conversation);
-        slot.absent = false;
-        self.stage(record, done, recipients, Rc::from([]))
+        self.slot.conversation = Some(conversation);
+        self.slot.absent = false;
+        self.stage(record, done, recipients, self.shared.nobody.clone())
     }
 
-    fn send(
-        &mut self,
-        user: UserId,
-        message: ClientMessageId,
-        body: Vec<u8>,
-        conversation: ConversationId,
-    ) -> Step {
-        if let Err(refusal) = self.member(&user) {
-            return refusal.into();
-        }
+    fn send(&mut self, user: UserId, message: ClientMessageId, body: Vec<u8>, conversation: ConversationId) -> Step {
+        let loaded = self.slot.conversation.as_deref();
+        let Some(index) = loaded.and_then(|loaded| loaded.index(&user)) else {
+            return refuse(ErrorCode::NotFound).into();
+        };
         if let Some(step) = self.sent_before(&user, message, &body) {
             return step;
         }
-        let fresh = self.slot().resolved.take() == Some(Resolved::Fresh(message))
+        let fresh = self.slot.resolved.take() == Some(Resolved::Fresh(message))
             || !self.shared.sorted.runs().may_contain(&keys::idempotency(self.id, message));
         if !fresh {
-            self.state.counters.idempotency_reads += 1;
+            self.core.counters.idempotency_reads += 1;
             let command = Command::Send { user, conversation, client_message_id: message, body };
             return Step::Wait(Block::Message(message), command);
         }
-        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+        if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
-        let time = self.state.stage.now(self.shared.clock.now());
-        let position = self.state.stage.next();
-        let loaded = self.slot_ref().conversation.as_deref().expect("its member was found");
+        let time = self.core.stage.now(self.shared.clock.now());
+        let position = self.core.stage.next();
+        let loaded = self.slot.conversation.as_deref().expect("its member was found");
         let mut entry = self.entry(loaded, user, EntryKind::Message, body, time);
         entry.client_message_id = message;
         let record = match self.fitting(&entry) {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
-        let loaded = self.slot().conversation.as_deref_mut().expect("its member was found");
+        let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.advance(position, true, time);
-        loaded.sent(&entry.sender);
+        loaded.sent(index);
         let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
         let recipients = loaded.recipients();
-        self.state.stage.messages.insert((self.id, message), position);
-        self.stage(record, done, recipients, Rc::from([]))
+        self.core.stage.messages.insert((self.id, message), position);
+        let step = self.stage(record, done, recipients, self.shared.nobody.clone());
+        self.core.stage.staged.back_mut().expect("it was just staged").message = Some(message);
+        step
     }
 
     /// The answer to a message that is in memory or staged already.
     fn sent_before(&mut self, user: &UserId, message: ClientMessageId, body: &[u8]) -> Option<Step> {
-        let (state, id) = (&mut *self.state, self.id);
-        let staged = state.stage.messages.get(&(id, message)).copied();
+        let (core, id) = (&mut *self.core, self.id);
+        let staged = core.stage.messages.get(&(id, message)).copied();
         let step = if let Some(position) = staged {
-            let staged = state.stage.record(position).expect("a staged message has a record");
+            let staged = core.stage.record(position).expect("a staged message has a record");
             let Record::Entry(archive) = &staged.record else { unreachable!("a message is an entry") };
             match same_message(archive, user, body) {
                 Some(Ok(done)) => Step::When(position, Ok(done)),
@@ -263,12 +251,12 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 None => refuse(ErrorCode::Damaged).into(),
             }
         } else {
-            let sequence = state.memory.message(id, message)?;
-            let entry = state.memory.entry(id, sequence);
+            let sequence = core.memory.message(id, message)?;
+            let entry = core.memory.entry(id, sequence);
             let same = entry.and_then(|(_, archive)| same_message(&archive, user, body));
             Step::Done(same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged))))
         };
-        state.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
+        core.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
         Some(step)
     }
 
@@ -323,18 +311,18 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         body: Vec<u8>,
         apply: impl FnOnce(&mut Conversation) -> Rc<[UserId]>,
     ) -> Step {
-        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+        if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
-        let time = self.state.stage.now(self.shared.clock.now());
-        let position = self.state.stage.next();
-        let loaded = self.slot_ref().conversation.as_deref().expect("its member was found");
+        let time = self.core.stage.now(self.shared.clock.now());
+        let position = self.core.stage.next();
+        let loaded = self.slot.conversation.as_deref().expect("its member was found");
         let entry = self.entry(loaded, user, kind, body, time);
         let record = match self.fitting(&entry) {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
-        let loaded = self.slot().conversation.as_deref_mut().expect("its member was found");
+        let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.advance(position, false, time);
         let removed = apply(loaded);
         let recipients = loaded.recipients();
@@ -353,7 +341,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Err(refusal) => return refusal.into(),
         };
         let old = member.pointer;
-        let durable = self.slot_ref().durable;
+        let durable = self.slot.durable;
         if read.max(delivered).is_some_and(|most| most > durable.sequence) {
             return refuse_because(ErrorCode::Invalid, "a pointer beyond the conversation's end").into();
         }
@@ -361,7 +349,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let ordinal = match read {
             None => Some(old.ordinal),
             Some(read) if read == durable.sequence => Some(durable.ordinal),
-            Some(read) => match self.slot_ref().resolved {
+            Some(read) => match self.slot.resolved {
                 Some(Resolved::Ordinal(sequence, ordinal)) if sequence == read => Some(ordinal),
                 _ => self.ordinal_in_memory(read),
             },
@@ -382,24 +370,23 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     fn stage_mark(&mut self, mark: Mark, done: Done) -> Step {
-        if let Some(refusal) = self.state.cannot_store(&self.shared.options) {
+        if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
         let record = Record::Mark(mark.clone());
-        if !self.state.stage.filling.has_room(record.length()) {
+        if !self.core.stage.filling.has_room(record.length()) {
             return refuse(ErrorCode::Overloaded).into();
         }
-        let position = self.state.stage.next();
-        let slot = self.slot();
-        slot.resolved = None;
-        let loaded = slot.conversation.as_deref_mut().expect("its member was found");
+        let position = self.core.stage.next();
+        self.slot.resolved = None;
+        let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.marked(position, &mark.user, mark.pointer);
         let recipients = loaded.recipients();
-        self.stage(record, done, recipients, Rc::from([]))
+        self.stage(record, done, recipients, self.shared.nobody.clone())
     }
 
     fn ordinal_in_memory(&self, sequence: Sequence) -> Option<Ordinal> {
-        let (_, archive) = self.state.memory.entry(self.id, sequence)?;
+        let (_, archive) = self.core.memory.entry(self.id, sequence)?;
         view_entry(&archive).ok().map(|entry| Ordinal(entry.ordinal.0.to_native()))
     }
 
@@ -427,11 +414,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
 
     /// The entry's record, if the batch has room for it.
     fn fitting(&mut self, entry: &Entry) -> Result<Record, Refusal> {
-        let stage = &mut self.state.stage;
+        let stage = &mut self.core.stage;
         let mut scratch = std::mem::take(&mut stage.scratch);
         scratch.clear();
-        let scratch = rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch)
-            .expect("an entry has no failing serializer");
+        let scratch =
+            rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch).expect("an entry has no failing serializer");
         let record = Record::Entry(Rc::from(scratch.as_slice()));
         stage.scratch = scratch;
         match record.length() {
@@ -444,22 +431,18 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     /// Puts a record into the batch being filled.
     fn stage(&mut self, record: Record, done: Done, recipients: Rc<[UserId]>, removed: Rc<[UserId]>) -> Step {
         let (token, conversation) = (self.token, self.id);
-        let stage = &mut self.state.stage;
+        let stage = &mut self.core.stage;
         let position = stage.next();
         stage.filling.push(&record);
-        stage.staged.push_back(Staged { position, conversation, record, token, done, recipients, removed });
-        self.state.weigh(conversation, &self.shared.options);
+        let message = None;
+        stage.staged.push_back(Staged { position, conversation, record, message, token, done, recipients, removed });
         Step::Staged
     }
 
     fn history(&mut self, mut page: Page) -> Step {
-        page.collect_from_memory(self.id, &self.state.memory);
+        page.collect_from_memory(self.id, &self.core.memory);
         if page.needs_segments() { Step::Reading(Box::new(page)) } else { Step::Done(page.finish()) }
     }
-}
-
-fn slot_durable<F: Files, C: Clock, R>(turn: &Turn<'_, F, C, R>) -> Sequence {
-    turn.slot_ref().durable.sequence
 }
 
 fn members_page(conversation: &Conversation, after: Option<&UserId>, limit: u32) -> Done {

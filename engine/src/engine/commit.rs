@@ -3,8 +3,6 @@
 //! An idle lane writes at once; while a write is in flight, records gather. The first failure of a write fences the lane: nothing is
 //! written or acknowledged after it, since what the disk then holds is unknown.
 
-use std::rc::Rc;
-
 use antiphon_wire::{codes::ErrorCode, ids::LanePosition};
 
 use crate::{
@@ -14,11 +12,7 @@ use crate::{
         refusal::refuse,
         state::{Staged, State},
     },
-    lane::{
-        format::Builder,
-        log::Place,
-        record::Record,
-    },
+    lane::{format::Builder, log::Place, record::Record},
     seams::{AlignedBuffer, Clock, File, Files, Random},
 };
 
@@ -47,7 +41,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 Next::End => break,
             }
         }
-        self.shared.state.borrow_mut().closed = true;
+        self.shared.state.borrow_mut().core.closed = true;
         self.shared.closing.raise();
         self.shared.reading.raise();
         self.shared.upkeep.raise();
@@ -56,24 +50,27 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     fn next_batch(&self) -> Next<F::File> {
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
-        let records = state.stage.filling.records();
-        let fenced = state.stage.fenced.is_some();
+        let records = state.core.stage.filling.records();
+        let fenced = state.core.stage.fenced.is_some();
         if records == 0 || fenced {
-            let finished = state.closing && state.waiting == 0;
-            let marked = fenced || state.close_marked;
+            let finished = state.core.closing && state.core.waiting == 0;
+            let marked = fenced || state.core.close_marked;
             if !finished {
                 return Next::Wait;
             }
             // An empty batch says that the one before it was whole.
-            if marked || state.log.current.is_none() || !state.log.has_place(state.stage.filling.padded() as u64) {
+            if marked
+                || state.core.log.current.is_none()
+                || !state.core.log.has_place(state.core.stage.filling.padded() as u64)
+            {
                 return Next::End;
             }
-            state.close_marked = true;
+            state.core.close_marked = true;
         }
-        let padded = state.stage.filling.padded();
-        let first = state.stage.position.0 + 1;
-        let Some(place) = state.log.place(padded as u64, first, records) else {
-            if state.closing && state.storage_full() {
+        let padded = state.core.stage.filling.padded();
+        let first = state.core.stage.position.0 + 1;
+        let Some(place) = state.core.log.place(padded as u64, first, records) else {
+            if state.core.closing && state.core.storage_full() {
                 self.fence(state, "no room for the last batch: the disk is full".into());
                 return Next::End;
             }
@@ -81,13 +78,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return Next::Wait;
         };
         let capacity = self.shared.options.batch_bytes_max;
-        let spare = state.stage.spare.take();
+        let spare = state.core.stage.spare.take();
         let next = spare.map_or_else(|| Builder::new(capacity), |buffer| Builder::reuse(buffer, capacity));
-        let filled = std::mem::replace(&mut state.stage.filling, next);
+        let filled = std::mem::replace(&mut state.core.stage.filling, next);
         let record_bytes = filled.record_bytes();
         let (buffer, checksum) = filled.finish(&place.header);
-        state.stage.writing = true;
-        let last = LanePosition(state.stage.position.0 + u64::from(records));
+        state.core.stage.writing = true;
+        let last = LanePosition(state.core.stage.position.0 + u64::from(records));
         Next::Write(Batch { place, buffer, checksum, last, record_bytes })
     }
 
@@ -95,47 +92,47 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let Batch { place, buffer, checksum, last, record_bytes } = batch;
         let (buffer, result) = place.log_file.file.write_at(place.offset, buffer).await;
         let mut state = self.shared.state.borrow_mut();
-        state.stage.writing = false;
+        state.core.stage.writing = false;
         match result {
             Ok(()) => {
                 let padded = buffer.len() as u64;
-                state.log.written(padded, last.0, checksum);
-                state.memory.active_log_bytes += padded;
-                state.counters.batches += u64::from(last > state.stage.position);
-                state.counters.batch_bytes += padded;
-                state.counters.record_bytes += record_bytes as u64;
+                state.core.log.written(padded, last.0, checksum);
+                state.core.memory.active_log_bytes += padded;
+                state.core.counters.batches += u64::from(last > state.core.stage.position);
+                state.core.counters.batch_bytes += padded;
+                state.core.counters.record_bytes += record_bytes as u64;
                 self.committed(&mut state, last);
             }
             Err(error) => self.fence(&mut state, error.to_string()),
         }
-        state.stage.spare = Some(buffer);
+        state.core.stage.spare = Some(buffer);
         self.wake(state);
     }
 
     /// Everything up to `last` is durable.
     fn committed(&self, state: &mut State<F::File>, last: LanePosition) {
-        if last == state.stage.position {
+        if last == state.core.stage.position {
             return;
         }
-        if state.memory.active.is_empty() {
-            state.memory.active_since = self.shared.clock.now();
+        if state.core.memory.active.is_empty() {
+            state.core.memory.active_since = self.shared.clock.now();
         }
-        while state.stage.staged.front().is_some_and(|staged| staged.position <= last) {
-            let staged = state.stage.staged.pop_front().expect("it was looked at");
+        while state.core.stage.staged.front().is_some_and(|staged| staged.position <= last) {
+            let staged = state.core.stage.staged.pop_front().expect("it was looked at");
             // The position goes with each record, so that what a command sees in between is consistent.
-            state.stage.position = staged.position;
-            state.counters.records += 1;
+            state.core.stage.position = staged.position;
+            state.core.counters.records += 1;
             give_out(state, staged);
         }
-        assert_eq!(state.stage.position, last, "a batch's records are what was staged");
-        state.outputs.push_back(Output::Committed { position: last });
+        assert_eq!(state.core.stage.position, last, "a batch's records are what was staged");
+        state.core.outputs.push_back(Output::Committed { position: last });
         self.resume_settled(state);
         self.seal_if_due(state);
     }
 
     /// Carries on with conversations whose next command waited for a commit.
     fn resume_settled(&self, state: &mut State<F::File>) {
-        for id in std::mem::take(&mut state.settling) {
+        for id in std::mem::take(&mut state.core.settling) {
             if let Some(slot) = state.slots.get_mut(&id) {
                 slot.blocked = None;
             }
@@ -145,20 +142,21 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     /// The log has failed: what is staged is refused, and nothing is staged any more.
     fn fence(&self, state: &mut State<F::File>, text: String) {
-        state.outputs.push_back(Output::Fenced { text: text.clone() });
-        state.stage.fenced = Some(text);
+        state.core.outputs.push_back(Output::Fenced { text: text.clone() });
+        state.core.stage.fenced = Some(text);
         let waiting: Vec<Token> = state
+            .core
             .stage
             .staged
             .drain(..)
             .map(|staged| staged.token)
-            .chain(std::mem::take(&mut state.stage.answers).into_values().flatten().map(|(token, _)| token))
+            .chain(std::mem::take(&mut state.core.stage.answers).into_values().flatten().map(|(token, _)| token))
             .collect();
         for token in waiting {
-            state.answer(token, Err(refuse(ErrorCode::StorageFailed)));
+            state.core.answer(token, Err(refuse(ErrorCode::StorageFailed)));
         }
-        state.stage.messages.clear();
-        state.stage.filling = Builder::new(self.shared.options.batch_bytes_max);
+        state.core.stage.messages.clear();
+        state.core.stage.filling = Builder::new(self.shared.options.batch_bytes_max);
         state.forget_unsettled();
         self.resume_settled(state);
     }
@@ -166,37 +164,37 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
 /// Applies a durable record and says what is to be said.
 fn give_out<D>(state: &mut State<D>, staged: Staged) {
-    let Staged { position, conversation, record, token, done, recipients, removed } = staged;
-    let lost = state.memory.active.apply(position, &record);
-    assert!(lost.is_none(), "entries are staged without a gap");
-    state.outputs.push_back(Output::Answer { token, result: Ok(done) });
+    let Staged { position, conversation, record, message, token, done, recipients, removed } = staged;
+    let applied = state.core.memory.active.apply(position, &record);
+    assert!(applied.lost.is_none(), "entries are staged without a gap");
+    if let Some(message) = message {
+        // The memtable knows it from now on.
+        state.core.stage.messages.remove(&(conversation, message));
+    }
+    state.core.outputs.push_back(Output::Answer { token, result: Ok(done) });
     match record {
         Record::Entry(archive) => {
-            let last = state.memory.active.tail(conversation).and_then(|tail| tail.last);
-            let last = last.expect("its entry was just applied");
+            let last = applied.last.expect("an entry moves its conversation's end");
             let sequence = last.sequence;
             if let Some(slot) = state.slots.get_mut(&conversation) {
                 slot.durable = last;
             }
-            forget_message(state, conversation, &archive);
-            state.outputs.push_back(Output::Entry { conversation, sequence, archive, recipients, removed });
+            state.core.outputs.push_back(Output::Entry { conversation, sequence, archive, recipients, removed });
         }
         Record::Mark(mark) => {
             let (read, delivered) = (mark.pointer.read, mark.pointer.delivered);
-            state.outputs.push_back(Output::Receipt { conversation, user: mark.user, read, delivered, recipients });
+            state.core.outputs.push_back(Output::Receipt {
+                conversation,
+                user: mark.user,
+                read,
+                delivered,
+                recipients,
+            });
         }
     }
-    if let Some(answers) = state.stage.answers.remove(&position) {
+    if let Some(answers) = state.core.stage.answers.remove(&position) {
         for (token, answer) in answers {
-            state.answer(token, answer);
+            state.core.answer(token, answer);
         }
-    }
-}
-
-/// The memtable knows the message from now on.
-fn forget_message<D>(state: &mut State<D>, conversation: antiphon_wire::ids::ConversationId, archive: &Rc<[u8]>) {
-    if let Ok(entry) = antiphon_wire::frame::view_entry(archive) {
-        let message = antiphon_wire::ids::ClientMessageId(entry.client_message_id.0);
-        state.stage.messages.remove(&(conversation, message));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     keys::{self, Key},
     row::Direction,
     rows,
-    runs::Runs,
+    runs::{Row, Runs},
     seams::Files,
 };
 
@@ -137,7 +137,7 @@ impl Page {
             let mut scan = runs.scan(&range, Direction::Backward, Some(&keys::conversation(id)));
             while self.wants_below() {
                 let row = scan.next().await;
-                match entry_row(row.map(|row| row.map(|row| (row.key, &row.value[..]))), self.below.next) {
+                match entry_row(row, self.below.next) {
                     Ok(archive) => {
                         if self.below.push(archive) {
                             self.below.next -= 1;
@@ -152,7 +152,7 @@ impl Page {
             let mut scan = runs.scan(&range, Direction::Forward, Some(&keys::conversation(id)));
             while self.wants_above() {
                 let row = scan.next().await;
-                match entry_row(row.map(|row| row.map(|row| (row.key, &row.value[..]))), self.above.next) {
+                match entry_row(row, self.above.next) {
                     Ok(archive) => {
                         if self.above.push(archive) {
                             self.above.next += 1;
@@ -192,11 +192,11 @@ impl Page {
 }
 
 /// An entry's archive out of a row, if it is the entry that has to come next.
-fn entry_row(row: Result<Option<(&[u8], &[u8])>, StoreError>, expected: u64) -> Result<Rc<[u8]>, Refusal> {
+fn entry_row(row: Result<Option<Row<'_>>, StoreError>, expected: u64) -> Result<Rc<[u8]>, Refusal> {
     let row = row.map_err(|error| unreadable(&error))?;
-    row.and_then(|(key, value)| {
-        (keys::parse(key)? == Key::Entry(Sequence(expected))).then_some(())?;
-        Some(Rc::from(rows::decode_entry(value)?.1))
+    row.and_then(|row| {
+        (keys::parse(row.key)? == Key::Entry(Sequence(expected))).then_some(())?;
+        Some(Rc::from(rows::decode_entry(row.value)?.1))
     })
     .ok_or_else(|| refuse(ErrorCode::Damaged))
 }

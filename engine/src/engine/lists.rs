@@ -47,18 +47,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// A page of the user's conversations.
-    pub(super) async fn list_conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: u32,
-    ) -> Answer {
+    pub(super) async fn list_conversations(&self, user: UserId, after: Option<ConversationId>, limit: u32) -> Answer {
         let rows = loop {
-            let flushes = self.shared.state.borrow().memory.flushes;
+            let flushes = self.shared.state.borrow().core.memory.flushes;
             let mut rows = self.user_rows(&user).await.map_err(|error| unreadable(&error))?;
             let state = self.shared.state.borrow();
-            if state.memory.flushes == flushes {
-                overlay(&mut rows, &user, &state.memory);
+            if state.core.memory.flushes == flushes {
+                overlay(&mut rows, &user, &state.core.memory);
                 break rows;
             }
         };
@@ -82,10 +77,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         {
             let state = self.shared.state.borrow();
             let loaded = state.slots.get(&id).and_then(|slot| slot.conversation.as_deref());
-            if let Some(loaded) = loaded.filter(|loaded| state.stage.durable(loaded.record)) {
+            if let Some(loaded) = loaded.filter(|loaded| state.core.stage.durable(loaded.record)) {
                 return Ok(Some(loaded.clone()));
             }
-            if let Some(loaded) = self.load_from_memory(&state.memory, id) {
+            if let Some(loaded) = self.load_from_memory(&state.core.memory, id) {
                 return Ok(loaded);
             }
         }
@@ -97,7 +92,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let last = conversation.last;
         let mut last_entry = None;
         if last.sequence >= member.visible_from {
-            let in_memory = self.shared.state.borrow().memory.entry(conversation.id, last.sequence);
+            let in_memory = self.shared.state.borrow().core.memory.entry(conversation.id, last.sequence);
             // A damaged last entry must not hide the list: the page that shows it will say so.
             last_entry = match in_memory {
                 Some((_, archive)) => Some(archive).filter(|archive| !archive.is_empty()),

@@ -50,31 +50,29 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     fn next_work(&self) -> Work<F::File> {
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
-        if state.closed {
+        if state.core.closed {
             return Work::End;
         }
-        if state.stage.fenced.is_some() || self.retry_waits(state) {
+        if state.core.stage.fenced.is_some() || self.retry_waits(state) {
             return Work::Wait;
         }
         let options = &self.shared.options;
-        if state.log.ready.is_empty() && state.log.files() < options.log_files_max as usize {
-            let name = file_name(state.log.next_name);
-            state.log.next_name += 1;
+        if state.core.log.ready.is_empty() && state.core.log.files() < options.log_files_max as usize {
+            let name = file_name(state.core.log.next_name);
+            state.core.log.next_name += 1;
             return Work::Prepare(name);
         }
-        if let Some(memtable) = state.memory.sealed.clone() {
-            let blob = Blob { salt: state.log.salt, time: state.stage.time, generation: state.log.generation };
-            let mark = FlushMark {
-                flushed_position: memtable.last().0,
-                blob: Some(blob.encode()),
-                times: memtable.times(),
-            };
+        if let Some(memtable) = state.core.memory.sealed.clone() {
+            let blob =
+                Blob { salt: state.core.log.salt, time: state.core.stage.time, generation: state.core.log.generation };
+            let mark =
+                FlushMark { flushed_position: memtable.last().0, blob: Some(blob.encode()), times: memtable.times() };
             return Work::Flush(memtable, mark);
         }
-        if let Some(log_file) = state.log.unwanted.pop() {
+        if let Some(log_file) = state.core.log.unwanted.pop() {
             return Work::Remove(log_file);
         }
-        if !state.closing && !state.upkeep.compaction_failed && self.shared.sorted.choose().is_some() {
+        if !state.core.closing && !state.core.upkeep.compaction_failed && self.shared.sorted.choose().is_some() {
             return Work::Compact;
         }
         Work::Wait
@@ -82,22 +80,22 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     /// Whether something failed less than a moment ago.
     fn retry_waits(&self, state: &mut State<F::File>) -> bool {
-        let Some(failed_at) = state.upkeep.failed_at else {
+        let Some(failed_at) = state.core.upkeep.failed_at else {
             return false;
         };
         // The distance, not the order: the clock may have been set back.
         if self.shared.clock.now().0.abs_diff(failed_at.0) < RETRY_MS {
             return true;
         }
-        state.upkeep.failed_at = None;
-        state.upkeep.compaction_failed = false;
+        state.core.upkeep.failed_at = None;
+        state.core.upkeep.compaction_failed = false;
         false
     }
 
     /// Seals the active memtable if it is large, old, or covers much of the log, and none is sealed.
     pub(super) fn seal_if_due(&self, state: &mut State<F::File>) {
-        let memory = &mut state.memory;
-        if memory.sealed.is_some() || memory.active.is_empty() || state.stage.fenced.is_some() {
+        let memory = &mut state.core.memory;
+        if memory.sealed.is_some() || memory.active.is_empty() || state.core.stage.fenced.is_some() {
             return;
         }
         let options = &self.shared.options;
@@ -117,14 +115,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let shared = &self.shared;
         let (lane, salt) = {
             let state = shared.state.borrow();
-            (state.log.lane, state.log.salt)
+            (state.core.log.lane, state.core.log.salt)
         };
         let made = prepare(&shared.files, name, shared.options.log_file_bytes, lane, salt).await;
         let mut state = shared.state.borrow_mut();
-        state.upkeep.prepare_full = matches!(made, Err(FileError::Full { .. }));
+        state.core.upkeep.prepare_full = matches!(made, Err(FileError::Full { .. }));
         match made {
             Ok(log_file) => {
-                state.log.ready.push_back(log_file);
+                state.core.log.ready.push_back(log_file);
                 shared.commit.raise();
             }
             Err(error) => self.failed(&mut state, error.to_string()),
@@ -135,19 +133,19 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let flushed = self.shared.sorted.flush(memtable.rows(), mark).await;
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
-        state.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
+        state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
         if let Err(error) = flushed {
             self.failed(state, error.to_string());
             return;
         }
         for (id, tail) in memtable.tails() {
-            state.tails.insert(id, tail.position, tail.sequence);
+            state.core.tails.insert(id, tail.position, tail.sequence);
         }
-        state.memory.sealed = None;
-        state.memory.flushes += 1;
-        state.memory.flushed = LanePosition(memtable.last().0);
-        state.counters.flushes += 1;
-        if state.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
+        state.core.memory.sealed = None;
+        state.core.memory.flushes += 1;
+        state.core.memory.flushed = LanePosition(memtable.last().0);
+        state.core.counters.flushes += 1;
+        if state.core.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
             self.shared.commit.raise();
         }
         self.seal_if_due(state);
@@ -157,7 +155,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let removed = self.shared.files.remove(&log_file.name).await;
         if let Err(error) = removed {
             let mut state = self.shared.state.borrow_mut();
-            state.log.unwanted.push(log_file);
+            state.core.log.unwanted.push(log_file);
             self.failed(&mut state, error.to_string());
         }
     }
@@ -166,18 +164,18 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let compacted = self.shared.sorted.compact(&YieldNow, NEVER_EXPIRED).await;
         let mut state = self.shared.state.borrow_mut();
         match compacted {
-            Ok(Some(_)) => state.counters.compactions += 1,
-            Ok(None) => state.upkeep.compaction_failed = true, // nothing after all; it is looked at again later
+            Ok(Some(_)) => state.core.counters.compactions += 1,
+            Ok(None) => state.core.upkeep.compaction_failed = true, // nothing after all; it is looked at again later
             Err(error) => {
-                state.upkeep.compaction_failed = true;
+                state.core.upkeep.compaction_failed = true;
                 self.failed(&mut state, error.to_string());
             }
         }
     }
 
     fn failed(&self, state: &mut State<F::File>, text: String) {
-        state.counters.maintenance_failures += 1;
-        state.counters.maintenance_failure = Some(text);
-        state.upkeep.failed_at = Some(self.shared.clock.now());
+        state.core.counters.maintenance_failures += 1;
+        state.core.counters.maintenance_failure = Some(text);
+        state.core.upkeep.failed_at = Some(self.shared.clock.now());
     }
 }

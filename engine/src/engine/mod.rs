@@ -30,7 +30,7 @@ use std::{
 
 use antiphon_wire::{
     codes::ErrorCode,
-    ids::{ConversationId, LanePosition},
+    ids::{ConversationId, LanePosition, UserId},
 };
 pub use error::EngineError;
 
@@ -41,7 +41,7 @@ use crate::{
         catch_up::Request,
         commands::{Step, Turn, conversation_of},
         refusal::refuse,
-        state::{Answer, Block, Job, State},
+        state::{Block, Core, Job, Slot, State},
     },
     options::EngineOptions,
     report::{OpenReport, Status},
@@ -75,6 +75,8 @@ pub(crate) struct Shared<F: Files, C, R> {
     output: Signal,
     /// Something was closed.
     closing: Signal,
+    /// Shared by all entries that remove nobody.
+    nobody: Rc<[UserId]>,
     random: PhantomData<R>,
 }
 
@@ -111,11 +113,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// [`Engine::run_commits`] runs.
     pub fn submit(&self, token: Token, command: Command) {
         let mut state = self.shared.state.borrow_mut();
-        state.counters.commands += 1;
-        if state.closing {
-            state.answer(token, Err(refuse(ErrorCode::ShuttingDown)));
+        state.core.counters.commands += 1;
+        if state.core.closing {
+            state.core.answer(token, Err(refuse(ErrorCode::ShuttingDown)));
         } else if let Some(refusal) = self.enqueue(&mut state, token, command) {
-            state.answer(token, Err(refusal));
+            state.core.answer(token, Err(refusal));
         }
         self.wake(state);
     }
@@ -124,7 +126,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// bounded by what it submitted.
     #[must_use]
     pub fn poll(&self) -> Option<Output> {
-        self.shared.state.borrow_mut().outputs.pop_front()
+        self.shared.state.borrow_mut().core.outputs.pop_front()
     }
 
     /// Resolves when [`Engine::poll`] has something, for a caller that sleeps. One waiter at a time.
@@ -132,7 +134,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         poll_fn(|context| {
             // Registered first, so that an output between the look and the sleep is not missed.
             let raised = self.shared.output.poll(context).is_ready();
-            if !self.shared.state.borrow().outputs.is_empty() {
+            if !self.shared.state.borrow().core.outputs.is_empty() {
                 return Poll::Ready(());
             }
             if raised {
@@ -164,7 +166,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// The lane's durable position: everything up to here was output or is in the queue of [`Engine::poll`].
     #[must_use]
     pub fn position(&self) -> LanePosition {
-        self.shared.state.borrow().stage.position
+        self.shared.state.borrow().core.stage.position
     }
 
     /// Figures for metrics. Cheap. To time commits, time the log's `write_at`, which is the caller's own, or commands from `submit` to
@@ -174,27 +176,27 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let state = self.shared.state.borrow();
         let cache = self.shared.cache.statistics();
         let manifest = self.shared.sorted.manifest();
-        let flushed = state.memory.flushed;
+        let flushed = state.core.memory.flushed;
         Status {
-            position: state.stage.position,
+            position: state.core.stage.position,
             flushed_position: flushed,
-            fenced: state.stage.fenced.clone(),
-            storage_full: state.storage_full(),
-            write_in_flight: state.stage.writing,
-            batch_waiting_bytes: state.stage.filling.record_bytes(),
-            commands_waiting: state.waiting,
-            outputs_waiting: state.outputs.len(),
-            memtable_bytes: state.memory.active.bytes(),
-            memtable_sealed_bytes: state.memory.sealed.as_ref().map_or(0, |sealed| sealed.bytes()),
+            fenced: state.core.stage.fenced.clone(),
+            storage_full: state.core.storage_full(),
+            write_in_flight: state.core.stage.writing,
+            batch_waiting_bytes: state.core.stage.filling.record_bytes(),
+            commands_waiting: state.core.waiting,
+            outputs_waiting: state.core.outputs.len(),
+            memtable_bytes: state.core.memory.active.bytes(),
+            memtable_sealed_bytes: state.core.memory.sealed.as_ref().map_or(0, |sealed| sealed.bytes()),
             conversations_loaded: state.loaded_count(),
-            log_files: state.log.files(),
-            log_bytes_unflushed: state.log.unflushed_bytes(flushed.0),
+            log_files: state.core.log.files(),
+            log_bytes_unflushed: state.core.log.unflushed_bytes(flushed.0),
             segments: manifest.segments.len(),
             segment_bytes: manifest.segments.iter().map(|segment| segment.file_bytes).sum(),
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
-            ..state.counters.clone()
+            ..state.core.counters.clone()
         }
     }
 
@@ -204,14 +206,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// # Errors
     /// [`EngineError::Fenced`] if the log failed, now or before; nothing acknowledged is at stake.
     pub async fn close(&self) -> Result<(), EngineError> {
-        self.shared.state.borrow_mut().closing = true;
+        self.shared.state.borrow_mut().core.closing = true;
         self.shared.commit.raise();
         self.shared.reading.raise();
         self.shared.upkeep.raise();
-        while !self.shared.state.borrow().closed {
+        while !self.shared.state.borrow().core.closed {
             self.shared.closing.wait().await;
         }
-        match &self.shared.state.borrow().stage.fenced {
+        match &self.shared.state.borrow().core.stage.fenced {
             Some(text) if !self.shared.read_only => Err(EngineError::Fenced(text.clone())),
             _ => Ok(()),
         }
@@ -220,7 +222,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Puts a command in its place; a refusal if there is no room.
     fn enqueue(&self, state: &mut State<F::File>, token: Token, command: Command) -> Option<Refusal> {
         let options = &self.shared.options;
-        if state.waiting >= options.commands_waiting_max {
+        if state.core.waiting >= options.commands_waiting_max {
             return Some(refuse(ErrorCode::Overloaded));
         }
         let Some(id) = conversation_of(&command) else { return self.enqueue_list(state, token, command) };
@@ -229,7 +231,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return Some(refuse(ErrorCode::Overloaded));
         }
         slot.queue.push_back((token, command));
-        state.waiting += 1;
+        state.core.waiting += 1;
         self.drain(state, id);
         None
     }
@@ -238,88 +240,77 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     fn enqueue_list(&self, state: &mut State<F::File>, token: Token, command: Command) -> Option<Refusal> {
         let job = match command {
             Command::Conversations { user, after, limit } => Job::Conversations { token, user, after, limit },
-            Command::CatchUp { user, since, known } => match Request::new(user, since, known, state.stage.position) {
-                Ok(Ok(request)) => Job::CatchUp { token, request: Box::new(request) },
-                Ok(Err(nothing)) => {
-                    state.answer(token, Ok(nothing));
-                    return None;
+            Command::CatchUp { user, since, known } => {
+                match Request::new(user, since, known, state.core.stage.position) {
+                    Ok(Ok(request)) => Job::CatchUp { token, request: Box::new(request) },
+                    Ok(Err(nothing)) => {
+                        state.core.answer(token, Ok(nothing));
+                        return None;
+                    }
+                    Err(refusal) => return Some(refusal),
                 }
-                Err(refusal) => return Some(refusal),
-            },
+            }
             _ => unreachable!("every other command is about one conversation"),
         };
-        state.waiting += 1;
-        state.jobs.push_back(job);
+        state.core.waiting += 1;
+        state.core.jobs.push_back(job);
         None
     }
 
     /// Carries out the commands of a conversation until its queue is empty or one has to wait.
     fn drain(&self, state: &mut State<F::File>, id: ConversationId) {
-        while let Some(slot) = state.slots.get_mut(&id) {
-            if slot.blocked.is_some() {
-                return;
-            }
-            let Some((token, command)) = slot.queue.pop_front() else {
-                if slot.conversation.is_none() {
-                    state.slots.remove(&id);
-                }
-                return;
-            };
-            let step = Turn { shared: &self.shared, state, id, token }.run(command);
-            state.waiting -= 1;
+        let State { slots, core } = state;
+        let Some(slot) = slots.get_mut(&id) else { return };
+        while slot.blocked.is_none() {
+            let Some((token, command)) = slot.queue.pop_front() else { break };
+            let step = Turn { shared: &self.shared, core, slot, id, token }.run(command);
+            core.waiting -= 1;
             match step {
                 Step::Staged => {}
-                Step::Done(answer) => state.answer(token, answer),
-                Step::When(position, answer) => self.answer_when(state, token, position, answer),
+                Step::Done(answer) => core.answer(token, answer),
+                Step::When(position, answer) => core.answer_when(token, position, answer),
                 Step::Reading(page) => {
-                    state.waiting += 1;
-                    state.jobs.push_back(Job::History { token, conversation: id, page });
+                    core.waiting += 1;
+                    core.jobs.push_back(Job::History { token, conversation: id, page });
                 }
                 Step::Wait(block, command) => {
-                    state.waiting += 1;
-                    self.wait(state, id, block, (token, command));
+                    core.waiting += 1;
+                    slot.queue.push_front((token, command));
+                    self.wait(core, slot, id, block);
                 }
             }
         }
-    }
-
-    fn answer_when(&self, state: &mut State<F::File>, token: Token, position: LanePosition, answer: Answer) {
-        if state.stage.durable(position) {
-            state.answer(token, answer);
+        if slot.conversation.is_none() && slot.queue.is_empty() {
+            slots.remove(&id);
         } else {
-            state.stage.answers.entry(position).or_default().push((token, answer));
+            state.weigh(id, &self.shared.options);
         }
     }
 
-    /// Puts a command back at the head of its queue until what it waits for is there.
-    fn wait(&self, state: &mut State<F::File>, id: ConversationId, block: Block, command: (Token, Command)) {
-        let slot = state.slots.get_mut(&id).expect("a command's conversation has a slot");
-        slot.queue.push_front(command);
+    /// Has the conversation wait for what the first command of its queue needs, unless that is there already.
+    fn wait(&self, core: &mut Core<F::File>, slot: &mut Slot, id: ConversationId, block: Block) {
         match block {
             Block::Load => {
-                if let Some(loaded) = self.load_from_memory(&state.memory, id) {
-                    let slot = state.slots.get_mut(&id).expect("it had one above");
+                if let Some(loaded) = self.load_from_memory(&core.memory, id) {
                     slot.load(loaded);
-                    state.counters.loads += 1;
-                    state.weigh(id, &self.shared.options);
+                    core.counters.loads += 1;
                     return;
                 }
-                state.jobs.push_back(Job::Load(id));
+                core.jobs.push_back(Job::Load(id));
             }
-            Block::Settle(_) => state.settling.push(id),
-            Block::Message(message) => state.jobs.push_back(Job::Message(id, message)),
-            Block::Ordinal(sequence) => state.jobs.push_back(Job::Ordinal(id, sequence)),
+            Block::Settle(_) => core.settling.push(id),
+            Block::Message(message) => core.jobs.push_back(Job::Message(id, message)),
+            Block::Ordinal(sequence) => core.jobs.push_back(Job::Ordinal(id, sequence)),
         }
-        let slot = state.slots.get_mut(&id).expect("it had one above");
         slot.blocked = Some(block);
     }
 
     /// Wakes whoever has something to do after the state has changed.
     fn wake(&self, state: RefMut<'_, State<F::File>>) {
-        let commit = state.stage.filling.records() > 0 && !state.stage.writing;
-        let reading = !state.jobs.is_empty();
-        let output = !state.outputs.is_empty();
-        let upkeep = state.storage_full();
+        let commit = state.core.stage.filling.records() > 0 && !state.core.stage.writing;
+        let reading = !state.core.jobs.is_empty();
+        let output = !state.core.outputs.is_empty();
+        let upkeep = state.core.storage_full();
         drop(state);
         let shared = &self.shared;
         for (needed, signal) in

@@ -14,7 +14,7 @@ use crate::{
     compaction,
     engine::{
         EngineError, Shared,
-        state::{Loaded, Memory, Stage, State, TailCache, Upkeep},
+        state::{Core, Loaded, Memory, Stage, State, TailCache, Upkeep},
     },
     error::{DamagedKeys, StoreError},
     hash::IdHash,
@@ -150,6 +150,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         upkeep: Signal::default(),
         output: Signal::default(),
         closing: Signal::default(),
+        nobody: std::rc::Rc::from([]),
         random: PhantomData,
         options,
     };
@@ -185,9 +186,8 @@ fn state<F: Files, C: Clock>(
     let mut memory = Memory::new(recovered.memtable, flushed, hash);
     memory.active_since = clock.now();
     memory.active_log_bytes = recovered.log.unflushed_bytes(flushed.0);
-    State {
+    let core = Core {
         outputs: VecDeque::new(),
-        slots: HashMap::with_hasher(hash),
         loaded: Loaded::default(),
         memory,
         stage: Stage {
@@ -212,7 +212,8 @@ fn state<F: Files, C: Clock>(
         closed: false,
         close_marked: false,
         counters: Status::default(),
-    }
+    };
+    State { slots: HashMap::with_hasher(hash), core }
 }
 
 fn damage_text(report: &OpenReport) -> String {
@@ -223,7 +224,7 @@ fn damage_text(report: &OpenReport) -> String {
     })
 }
 
-/// After damage: finds gaps between what segments hold and what was replayed, so that no page is read over them.
+/// After damage: reports gaps between what segments hold and what was replayed. A reader finds them by itself: a row is missing.
 async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
     let mut ids: Vec<_> = recovered.memtable.ids().collect();
     ids.sort_unstable();
@@ -233,7 +234,6 @@ async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
         let tail = row.and_then(|change| change.value()).and_then(|value| TailRow::decode(&value));
         let last = tail.map_or(Sequence(0), |tail| tail.sequence);
         if last.next() < first {
-            recovered.memtable.mark_lost(id, last.next());
             let lost = LostRange { conversation: id, first: last.next(), last: Sequence(first.0 - 1) };
             if let Some(damage) = recovered.report.damage.iter_mut().find(|damage| !damage.harmless) {
                 damage.conversations.push(lost);

@@ -48,15 +48,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         poll_fn(|context| {
             loop {
                 while running.len() < self.shared.options.reads_in_flight_max {
-                    let job = self.shared.state.borrow_mut().jobs.pop_front();
+                    let job = self.shared.state.borrow_mut().core.jobs.pop_front();
                     let Some(job) = job else { break };
                     running.push(Box::pin(self.job(job)));
                 }
-                self.shared.state.borrow_mut().counters.reads_in_flight = running.len();
+                self.shared.state.borrow_mut().core.counters.reads_in_flight = running.len();
                 if let Poll::Ready(Some(())) = running.poll_next_unpin(context) {
                     continue;
                 }
-                if self.shared.state.borrow().closed {
+                if self.shared.state.borrow().core.closed {
                     return Poll::Ready(());
                 }
                 if self.shared.reading.poll(context).is_pending() {
@@ -96,13 +96,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Answers a command that was not in a conversation's queue.
     pub(super) fn finish_job(&self, token: Token, answer: Answer) {
         let mut state = self.shared.state.borrow_mut();
-        state.waiting -= 1;
-        state.answer(token, answer);
+        state.core.waiting -= 1;
+        state.core.answer(token, answer);
         self.wake_after_job(state);
     }
 
     fn wake_after_job(&self, state: std::cell::RefMut<'_, State<F::File>>) {
-        let finished = state.closing && state.waiting == 0;
+        let finished = state.core.closing && state.core.waiting == 0;
         self.wake(state);
         if finished {
             self.shared.commit.raise();
@@ -138,7 +138,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// A conversation's durable state.
     pub(super) async fn load(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
         loop {
-            let flushes = self.shared.state.borrow().memory.flushes;
+            let flushes = self.shared.state.borrow().core.memory.flushes;
             let range = keys::state_range(id);
             let mut scan = self.shared.sorted.runs().scan(&range, Direction::Forward, Some(&keys::conversation(id)));
             let mut loading = Loading::default();
@@ -146,10 +146,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 loading.row(row.key, row.value).ok_or_else(malformed)?;
             }
             let state = self.shared.state.borrow();
-            if state.memory.flushes != flushes {
+            if state.core.memory.flushes != flushes {
                 continue;
             }
-            for memtable in state.memory.oldest_first() {
+            for memtable in state.core.memory.oldest_first() {
                 if let Some(tail) = memtable.tail(id) {
                     loading.tail(tail);
                 }
@@ -160,14 +160,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     fn finish_load(&self, id: ConversationId, loaded: Result<Option<Conversation>, StoreError>) {
         let mut state = self.shared.state.borrow_mut();
-        state.counters.loads += 1;
+        state.core.counters.loads += 1;
         match loaded {
             Ok(loaded) => {
                 if let Some(slot) = state.slots.get_mut(&id) {
                     slot.load(loaded);
                     slot.blocked = None;
                 }
-                state.weigh(id, &self.shared.options);
             }
             Err(error) => self.answer_first(&mut state, id, Err(unreadable(&error))),
         }
@@ -180,17 +179,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let Some(slot) = state.slots.get_mut(&id) else { return };
         slot.blocked = None;
         if let Some((token, _)) = slot.queue.pop_front() {
-            state.waiting -= 1;
-            state.answer(token, answer);
+            state.core.waiting -= 1;
+            state.core.answer(token, answer);
         }
     }
 
     /// The archive of a message that segments may know.
-    async fn find_message(
-        &self,
-        id: ConversationId,
-        message: ClientMessageId,
-    ) -> Result<Option<Rc<[u8]>>, Refusal> {
+    async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Rc<[u8]>>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
         let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
@@ -199,23 +194,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// An entry that is not in memory.
-    pub(super) async fn entry_in_segments(
-        &self,
-        id: ConversationId,
-        sequence: Sequence,
-    ) -> Result<Rc<[u8]>, Refusal> {
+    pub(super) async fn entry_in_segments(&self, id: ConversationId, sequence: Sequence) -> Result<Rc<[u8]>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::entry(id, sequence)).await.map_err(|error| unreadable(&error))?;
         let archive = row.and_then(|change| change.value()).and_then(|value| archive_of(&value));
         archive.ok_or_else(|| refuse(ErrorCode::Damaged))
     }
 
-    fn finish_message(
-        &self,
-        id: ConversationId,
-        message: ClientMessageId,
-        found: Result<Option<Rc<[u8]>>, Refusal>,
-    ) {
+    fn finish_message(&self, id: ConversationId, message: ClientMessageId, found: Result<Option<Rc<[u8]>>, Refusal>) {
         let mut state = self.shared.state.borrow_mut();
         match found {
             Ok(None) => {
@@ -231,7 +217,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                     _ => None,
                 };
                 let answer = same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged)));
-                state.counters.duplicates += u64::from(answer.is_ok());
+                state.core.counters.duplicates += u64::from(answer.is_ok());
                 self.answer_first(&mut state, id, answer);
             }
             Err(refusal) => self.answer_first(&mut state, id, Err(refusal)),

@@ -18,11 +18,7 @@ use crate::{
     door::{Command, Done, Output, Refusal, Token},
     engine::refusal::refuse,
     hash::IdHash,
-    lane::{
-        format::Builder,
-        log::Log,
-        record::Record,
-    },
+    lane::{format::Builder, log::Log, record::Record},
     memtable::Memtable,
     options::EngineOptions,
     report::Status,
@@ -35,8 +31,13 @@ pub(super) type Answer = Result<Done, Refusal>;
 
 /// All of an engine's memory but its segments.
 pub(super) struct State<D> {
-    pub(super) outputs: VecDeque<Output>,
     pub(super) slots: HashMap<ConversationId, Slot, IdHash>,
+    pub(super) core: Core<D>,
+}
+
+/// What commands of all conversations share; apart from the slots, so that one of those can be held beside it.
+pub(super) struct Core<D> {
+    pub(super) outputs: VecDeque<Output>,
     pub(super) loaded: Loaded,
     pub(super) memory: Memory,
     pub(super) stage: Stage,
@@ -152,6 +153,8 @@ pub(super) struct Staged {
     pub(super) position: LanePosition,
     pub(super) conversation: ConversationId,
     pub(super) record: Record,
+    /// Of a message.
+    pub(super) message: Option<ClientMessageId>,
     pub(super) token: Token,
     pub(super) done: Done,
     pub(super) recipients: Rc<[UserId]>,
@@ -196,15 +199,7 @@ impl Stage {
 
 impl Memory {
     pub(super) fn new(active: Memtable, flushed: LanePosition, hash: IdHash) -> Self {
-        Self {
-            active,
-            sealed: None,
-            active_since: TimestampMs(0),
-            active_log_bytes: 0,
-            flushed,
-            flushes: 0,
-            hash,
-        }
+        Self { active, sealed: None, active_since: TimestampMs(0), active_log_bytes: 0, flushed, flushes: 0, hash }
     }
 
     /// The sealed memtable, then the active one.
@@ -244,27 +239,22 @@ impl Slot {
 }
 
 impl<D> State<D> {
-    /// Queues an answer.
-    pub(super) fn answer(&mut self, token: Token, result: Answer) {
-        if let Err(refusal) = &result {
-            self.counters.overloaded += u64::from(refusal.code == ErrorCode::Overloaded);
-        }
-        self.outputs.push_back(Output::Answer { token, result });
-    }
-
     /// Counts the memory of a conversation that was loaded, created or changed, and lets others go if it is too much.
     pub(super) fn weigh(&mut self, id: ConversationId, options: &EngineOptions) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let weight = slot.conversation.as_ref().map_or(0, |conversation| conversation.bytes());
-        if slot.weight == 0 && weight > 0 {
-            self.loaded.hand.push_back(id);
-        }
-        self.loaded.bytes = self.loaded.bytes + weight - slot.weight;
-        slot.weight = weight;
         slot.used = true;
+        if weight == slot.weight {
+            return;
+        }
+        if slot.weight == 0 && weight > 0 {
+            self.core.loaded.hand.push_back(id);
+        }
+        self.core.loaded.bytes = self.core.loaded.bytes + weight - slot.weight;
+        slot.weight = weight;
         // Two steps of the hand for each conversation that came are enough to keep up with what comes.
         for _ in 0..4 {
-            if self.loaded.bytes <= options.conversations_bytes_max {
+            if self.core.loaded.bytes <= options.conversations_bytes_max {
                 break;
             }
             self.evict_one();
@@ -273,27 +263,27 @@ impl<D> State<D> {
 
     /// Moves the hand by one: the conversation there leaves memory unless it was used lately or is busy.
     fn evict_one(&mut self) {
-        let Some(id) = self.loaded.hand.pop_front() else { return };
+        let Some(id) = self.core.loaded.hand.pop_front() else { return };
         let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.weight > 0) else { return };
-        let settled = slot.conversation.as_ref().is_none_or(|loaded| self.stage.durable(loaded.record));
+        let settled = slot.conversation.as_ref().is_none_or(|loaded| self.core.stage.durable(loaded.record));
         let idle = slot.queue.is_empty() && slot.blocked.is_none() && settled;
         if slot.used || !idle {
             slot.used = false;
-            self.loaded.hand.push_back(id);
+            self.core.loaded.hand.push_back(id);
             return;
         }
-        self.loaded.bytes -= slot.weight;
+        self.core.loaded.bytes -= slot.weight;
         self.slots.remove(&id);
     }
 
     /// Forgets the state of conversations that ran ahead of a log that failed.
     pub(super) fn forget_unsettled(&mut self) {
-        let position = self.stage.position;
+        let position = self.core.stage.position;
         for slot in self.slots.values_mut() {
             let ahead = |conversation: &Conversation| conversation.record > position || conversation.change > position;
             if slot.conversation.as_deref().is_some_and(ahead) {
                 // Its place in the hand stays and is skipped, or taken again when it is loaded anew.
-                self.loaded.bytes -= slot.weight;
+                self.core.loaded.bytes -= slot.weight;
                 slot.weight = 0;
                 slot.conversation = None;
                 slot.resolved = None;
@@ -303,7 +293,26 @@ impl<D> State<D> {
 
     /// Conversations in memory.
     pub(super) fn loaded_count(&self) -> usize {
-        self.loaded.hand.len()
+        self.core.loaded.hand.len()
+    }
+}
+
+impl<D> Core<D> {
+    /// Queues an answer.
+    pub(super) fn answer(&mut self, token: Token, result: Answer) {
+        if let Err(refusal) = &result {
+            self.counters.overloaded += u64::from(refusal.code == ErrorCode::Overloaded);
+        }
+        self.outputs.push_back(Output::Answer { token, result });
+    }
+
+    /// Gives an answer when the record at `position` is durable.
+    pub(super) fn answer_when(&mut self, token: Token, position: LanePosition, result: Answer) {
+        if self.stage.durable(position) {
+            self.answer(token, result);
+        } else {
+            self.stage.answers.entry(position).or_default().push((token, result));
+        }
     }
 
     /// Why nothing can be stored now, if so.

@@ -22,7 +22,7 @@
 
 use crate::{
     bytes::Reader,
-    lane::record::Record,
+    lane::record::{COUNT_MAX, Record},
     seams::{AlignedBuffer, PAGE_BYTES},
 };
 
@@ -111,6 +111,9 @@ impl<'a> Batch<'a> {
         if checksum_of(whole) != checksum || (version == VERSION && zero != 0) {
             return Err(Fault::Checksum);
         }
+        if version == VERSION && header.first >= COUNT_MAX {
+            return Err(Fault::Length);
+        }
         if version > VERSION {
             return Err(Fault::Newer { version, salt: header.salt });
         }
@@ -135,6 +138,22 @@ impl<'a> Batch<'a> {
     /// The position after its last record.
     pub(crate) fn end(&self) -> u64 {
         self.header.first.saturating_add(u64::from(self.header.records))
+    }
+}
+
+/// Gives everything that begins like a batch this salt and a right checksum, so that a fuzzer gets behind them.
+pub(crate) fn mend(bytes: &mut [u8], salt: u64) {
+    for start in (0..bytes.len()).step_by(PAGE_BYTES) {
+        let batch = &mut bytes[start..];
+        let Some(length) = batch.get(12..16).and_then(|field| field.try_into().ok()).map(u32::from_le_bytes) else {
+            return;
+        };
+        let length = length as usize;
+        if batch[..8] == MAGIC && length >= HEADER_BYTES && length <= batch.len() {
+            batch[24..32].copy_from_slice(&salt.to_le_bytes());
+            let checksum = checksum_of(&batch[..length]);
+            batch[16..20].copy_from_slice(&checksum.to_le_bytes());
+        }
     }
 }
 

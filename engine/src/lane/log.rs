@@ -90,14 +90,8 @@ impl<F> Log<F> {
             self.current = Some(UsedFile { log_file, generation: self.generation, offset: 0, last });
         }
         let used = self.current.as_ref()?;
-        let header = Header {
-            lane: self.lane,
-            chain: self.chain,
-            salt: self.salt,
-            generation: used.generation,
-            first,
-            records,
-        };
+        let header =
+            Header { lane: self.lane, chain: self.chain, salt: self.salt, generation: used.generation, first, records };
         Some(Place { log_file: used.log_file.clone(), offset: used.offset, header })
     }
 

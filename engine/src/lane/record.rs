@@ -22,6 +22,9 @@ const ENTRY: u8 = 1;
 const MARK: u8 = 2;
 const MARK_FIXED_BYTES: usize = 40;
 
+/// No count reaches this, so that adding to one never overflows.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
@@ -93,7 +96,9 @@ fn is_entry(archive: &[u8]) -> bool {
         ArchivedEntryKind::Title => std::str::from_utf8(body).is_ok(),
         ArchivedEntryKind::Created => ConversationStart::from_body(body).is_ok(),
     };
-    body_fits && UserId::new(entry.sender.as_str()).is_ok() && (1..u64::MAX).contains(&entry.sequence.0.to_native())
+    let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
+    let counts_fit = (1..COUNT_MAX).contains(&sequence) && ordinal <= sequence;
+    body_fits && counts_fit && UserId::new(entry.sender.as_str()).is_ok()
 }
 
 fn decode_mark(payload: &[u8]) -> Option<Mark> {
@@ -105,5 +110,8 @@ fn decode_mark(payload: &[u8]) -> Option<Mark> {
         delivered: Sequence(reader.u64()?),
     };
     let user = UserId::new(std::str::from_utf8(reader.rest()).ok()?).ok()?;
+    if pointer.read.0.max(pointer.delivered.0) >= COUNT_MAX || pointer.ordinal.0 > pointer.read.0 {
+        return None;
+    }
     Some(Mark { conversation, user, pointer })
 }

@@ -13,11 +13,12 @@ use std::{collections::VecDeque, rc::Rc};
 use antiphon_wire::ids::{LanePosition, TimestampMs};
 
 use crate::{
-    error::StoreError,
+    error::{DamagedKeys, StoreError},
     hash::IdHash,
     lane::{
         format::{BATCH_BYTES_LIMIT, Batch, Fault, Header, VERSION},
         log::{Log, LogFile, UsedFile, number_of},
+        record::Record,
     },
     memtable::Memtable,
     report::{LogDamage, OpenReport, TornTail},
@@ -87,11 +88,7 @@ struct Found<F> {
 }
 
 impl<F: File> Found<F> {
-    async fn identify(
-        log_file: LogFile<F>,
-        settings: &Settings,
-        bytes_read: &mut u64,
-    ) -> Result<Self, StoreError> {
+    async fn identify(log_file: LogFile<F>, settings: &Settings, bytes_read: &mut u64) -> Result<Self, StoreError> {
         let mut window = Window::new(&log_file, PAGE_BYTES);
         let name = &log_file.name;
         let (generation, first, torn) = match window.check(0).await? {
@@ -260,7 +257,7 @@ impl<F: Files> Replay<F> {
 
     /// Reads a file; `next_first` is the first position of the next one.
     async fn file(&mut self, found: &Found<F::File>, next_first: Option<u64>) -> Result<(), StoreError> {
-        let in_segments = next_first.is_some_and(|first| first <= self.settings.flushed + 1);
+        let in_segments = next_first.is_some_and(|first| first <= self.settings.flushed.saturating_add(1));
         if found.generation == 0 || in_segments {
             self.free.push(found.log_file.clone());
             return Ok(());
@@ -310,7 +307,7 @@ impl<F: Files> Replay<F> {
         // The oldest file that is read may begin anywhere in what segments hold.
         let (chained, next) = match self.last {
             Some((checksum, next)) => (checksum == batch.header.chain && first == next, next),
-            None => (first <= flushed + 1, flushed + 1),
+            None => (first <= flushed.saturating_add(1), flushed.saturating_add(1)),
         };
         if chained {
             self.stop = None;
@@ -320,12 +317,7 @@ impl<F: Files> Replay<F> {
             // Not a continuation: something older.
             return false;
         }
-        let stop = self.stop.take().unwrap_or(Stop {
-            file: file.into(),
-            offset,
-            fault: Fault::None,
-            claimed: false,
-        });
+        let stop = self.stop.take().unwrap_or(Stop { file: file.into(), offset, fault: Fault::None, claimed: false });
         let last = first - 1;
         let what = if stop.fault == Fault::None { "batches are missing".into() } else { stop.fault.text() };
         self.report.damage.push(LogDamage {
@@ -343,22 +335,20 @@ impl<F: Files> Replay<F> {
     fn take(
         &mut self,
         batch: &Checked,
-        records: Option<Vec<crate::lane::record::Record>>,
+        records: Option<Vec<Record>>,
         file: &str,
         offset: u64,
     ) -> Result<(), StoreError> {
-        let damaged = || StoreError::Damaged {
-            file: file.into(),
-            offset,
-            what: "records do not have their form though the checksum holds",
-            keys: crate::error::DamagedKeys::all(),
-        };
-        let records = records.ok_or_else(damaged)?;
+        let damaged = |what| StoreError::Damaged { file: file.into(), offset, what, keys: DamagedKeys::all() };
+        let records = records.ok_or_else(|| damaged("records do not have their form though the checksum holds"))?;
         for (position, record) in (batch.header.first..).zip(&records) {
             if position <= self.settings.flushed {
                 continue;
             }
-            let lost = self.memtable.apply(LanePosition(position), record);
+            if !self.memtable.accepts(record) {
+                return Err(damaged("an entry comes twice"));
+            }
+            let lost = self.memtable.apply(LanePosition(position), record).lost;
             self.report.records += 1;
             if let (Some(lost), Some(damage)) = (lost, self.report.damage.last_mut()) {
                 damage.conversations.push(lost);

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-pub mod model;
+pub(crate) mod model;
 
 use std::{
     future::Future,
@@ -18,28 +18,27 @@ use antiphon_engine::{
     Engine, EngineError, EngineOptions, OpenReport,
     door::{CaughtUp, Command, Done, HistoryPage, HistoryRange, Output, Refusal, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
-    seams::Random as _,
 };
 use antiphon_wire::{
     frame::{Content, Entry, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
-pub type TestEngine = Engine<MemoryFiles, MemoryClock, MemoryRandom>;
+pub(crate) type TestEngine = Engine<MemoryFiles, MemoryClock, MemoryRandom>;
 
 /// A lane with its world.
-pub struct Lane {
-    pub files: MemoryFiles,
-    pub clock: MemoryClock,
-    pub random: MemoryRandom,
-    pub options: EngineOptions,
-    pub report: OpenReport,
-    pub engine: TestEngine,
+pub(crate) struct Lane {
+    pub(crate) files: MemoryFiles,
+    pub(crate) clock: MemoryClock,
+    pub(crate) random: MemoryRandom,
+    pub(crate) options: EngineOptions,
+    pub(crate) report: OpenReport,
+    pub(crate) engine: TestEngine,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     flag: Arc<Flag>,
     next_token: u64,
     /// Everything that was polled.
-    pub outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 struct Flag(AtomicBool);
@@ -51,7 +50,7 @@ impl Wake for Flag {
 }
 
 /// Small sizes, so that files, batches and memtables change often.
-pub fn small_options() -> EngineOptions {
+pub(crate) fn small_options() -> EngineOptions {
     EngineOptions {
         log_file_bytes: 1024 * 1024,
         log_files_max: 4,
@@ -66,26 +65,26 @@ pub fn small_options() -> EngineOptions {
     }
 }
 
-pub fn user(name: &str) -> UserId {
+pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
 /// Runs a future over files that complete at once.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     antiphon_engine::memory_files::block_on(future)
 }
 
 impl Lane {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self::with_options(seed, small_options())
     }
 
-    pub fn with_options(seed: u64, options: EngineOptions) -> Self {
+    pub(crate) fn with_options(seed: u64, options: EngineOptions) -> Self {
         let (files, clock) = (MemoryFiles::new(seed), MemoryClock::new(1_000_000));
         Self::open(files, clock, MemoryRandom::new(seed), options).unwrap()
     }
 
-    pub fn open(
+    pub(crate) fn open(
         files: MemoryFiles,
         clock: MemoryClock,
         random: MemoryRandom,
@@ -100,22 +99,11 @@ impl Lane {
             Box::pin(async move { maintenance.run_maintenance().await }),
         ];
         let flag = Arc::new(Flag(AtomicBool::new(true)));
-        Ok(Self {
-            files,
-            clock,
-            random,
-            options,
-            report,
-            engine,
-            tasks,
-            flag,
-            next_token: 1,
-            outputs: Vec::new(),
-        })
+        Ok(Self { files, clock, random, options, report, engine, tasks, flag, next_token: 1, outputs: Vec::new() })
     }
 
     /// Polls the lane's futures until none can go on, and collects what came out.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let waker = Waker::from(self.flag.clone());
         let mut context = Context::from_waker(&waker);
         while self.flag.0.swap(false, Ordering::Relaxed) {
@@ -125,14 +113,14 @@ impl Lane {
     }
 
     /// Collects what is to be polled, without letting the futures go on.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while let Some(output) = self.engine.poll() {
             self.outputs.push(output);
         }
     }
 
     /// As [`Lane::settle`] where files wait: carries out what waits in an order by the lane's random source.
-    pub fn settle_queued(&mut self) {
+    pub(crate) fn settle_queued(&mut self) {
         self.settle();
         loop {
             let pending = self.files.pending();
@@ -146,7 +134,7 @@ impl Lane {
     }
 
     /// Submits a command and gives its token.
-    pub fn submit(&mut self, command: Command) -> Token {
+    pub(crate) fn submit(&mut self, command: Command) -> Token {
         let token = Token(self.next_token);
         self.next_token += 1;
         self.engine.submit(token, command);
@@ -154,7 +142,7 @@ impl Lane {
     }
 
     /// The answer to a command, if it has come.
-    pub fn answer(&self, token: Token) -> Option<Result<Done, Refusal>> {
+    pub(crate) fn answer(&self, token: Token) -> Option<Result<Done, Refusal>> {
         let mut answers = self.outputs.iter().filter_map(|output| match output {
             Output::Answer { token: of, result } if *of == token => Some(result.clone()),
             _ => None,
@@ -165,19 +153,19 @@ impl Lane {
     }
 
     /// Submits a command and lets everything go on until it is answered.
-    pub fn ask(&mut self, command: Command) -> Result<Done, Refusal> {
+    pub(crate) fn ask(&mut self, command: Command) -> Result<Done, Refusal> {
         let text = format!("{command:?}");
         let token = self.submit(command);
         self.settle_queued();
         self.answer(token).unwrap_or_else(|| panic!("no answer to {text}"))
     }
 
-    pub fn create_direct(&mut self, one: &str, other: &str) -> ConversationId {
+    pub(crate) fn create_direct(&mut self, one: &str, other: &str) -> ConversationId {
         let command = Command::CreateDirect { user: user(one), peer: user(other) };
         self.created(command)
     }
 
-    pub fn create_group(&mut self, creator: &str, key: u8, members: &[&str]) -> ConversationId {
+    pub(crate) fn create_group(&mut self, creator: &str, key: u8, members: &[&str]) -> ConversationId {
         let members = members.iter().map(|name| user(name)).collect();
         let (user, key) = (user(creator), ClientMessageId([key; 16]));
         self.created(Command::CreateGroup { user, key, title: "group".into(), members })
@@ -190,19 +178,31 @@ impl Lane {
         }
     }
 
-    pub fn send(&mut self, from: &str, conversation: ConversationId, key: u64, text: &str) -> Result<Done, Refusal> {
+    pub(crate) fn send(
+        &mut self,
+        from: &str,
+        conversation: ConversationId,
+        key: u64,
+        text: &str,
+    ) -> Result<Done, Refusal> {
         self.ask(send(from, conversation, key, text))
     }
 
     /// Sends and expects the message to get a sequence.
-    pub fn sent(&mut self, from: &str, conversation: ConversationId, key: u64, text: &str) -> Sequence {
+    pub(crate) fn sent(&mut self, from: &str, conversation: ConversationId, key: u64, text: &str) -> Sequence {
         match self.send(from, conversation, key, text) {
             Ok(Done::Sent { sequence, .. }) => sequence,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn history(&mut self, name: &str, conversation: ConversationId, range: HistoryRange, limit: u32) -> Result<HistoryPage, Refusal> {
+    pub(crate) fn history(
+        &mut self,
+        name: &str,
+        conversation: ConversationId,
+        range: HistoryRange,
+        limit: u32,
+    ) -> Result<HistoryPage, Refusal> {
         match self.ask(Command::History { user: user(name), conversation, range, limit }) {
             Ok(Done::History(page)) => Ok(page),
             Ok(other) => panic!("{other:?}"),
@@ -211,7 +211,7 @@ impl Lane {
     }
 
     /// All entries that a user may see, by pages forward.
-    pub fn whole_history(&mut self, name: &str, conversation: ConversationId) -> Vec<Entry> {
+    pub(crate) fn whole_history(&mut self, name: &str, conversation: ConversationId) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut after = Sequence(0);
         loop {
@@ -222,7 +222,12 @@ impl Lane {
         }
     }
 
-    pub fn catch_up(&mut self, name: &str, since: u64, known: &[(ConversationId, u64)]) -> Result<CaughtUp, Refusal> {
+    pub(crate) fn catch_up(
+        &mut self,
+        name: &str,
+        since: u64,
+        known: &[(ConversationId, u64)],
+    ) -> Result<CaughtUp, Refusal> {
         let known = known.iter().map(|(id, sequence)| (*id, Epoch(1), Sequence(*sequence))).collect();
         match self.ask(Command::CatchUp { user: user(name), since: Some(LanePosition(since)), known }) {
             Ok(Done::CaughtUp(caught_up)) => Ok(caught_up),
@@ -232,12 +237,12 @@ impl Lane {
     }
 
     /// Ends in order and opens again.
-    pub fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         self.close().unwrap();
         *self = self.opened_again(self.files.clone()).unwrap();
     }
 
-    pub fn close(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn close(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let result = std::rc::Rc::new(std::cell::RefCell::new(None));
         let slot = result.clone();
@@ -253,20 +258,20 @@ impl Lane {
     }
 
     /// The power fails, and the lane starts again on what is left.
-    pub fn crash(&mut self, seed: u64) {
+    pub(crate) fn crash(&mut self, seed: u64) {
         self.files.crash(seed);
         *self = self.opened_again(self.files.reopen()).unwrap();
     }
 
     /// Another lane on files that this one left.
-    pub fn opened_again(&self, files: MemoryFiles) -> Result<Self, EngineError> {
+    pub(crate) fn opened_again(&self, files: MemoryFiles) -> Result<Self, EngineError> {
         let mut lane = Self::open(files, self.clock.clone(), self.random.clone(), self.options.clone())?;
         lane.next_token = self.next_token;
         Ok(lane)
     }
 }
 
-pub fn send(from: &str, conversation: ConversationId, key: u64, text: &str) -> Command {
+pub(crate) fn send(from: &str, conversation: ConversationId, key: u64, text: &str) -> Command {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&key.to_le_bytes());
     let client_message_id = ClientMessageId(id);
@@ -274,7 +279,7 @@ pub fn send(from: &str, conversation: ConversationId, key: u64, text: &str) -> C
 }
 
 /// An archive's entry, in memory.
-pub fn entry(archive: &[u8]) -> Entry {
+pub(crate) fn entry(archive: &[u8]) -> Entry {
     let view = view_entry(archive).unwrap();
     rkyv::deserialize::<Entry, rkyv::rancor::Error>(view).unwrap()
 }

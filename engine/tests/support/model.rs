@@ -14,7 +14,7 @@ use antiphon_wire::{
 };
 
 #[derive(Debug, Clone)]
-pub enum Record {
+pub(crate) enum Record {
     Create { id: ConversationId, user: UserId, direct: bool, title: String, members: Vec<UserId> },
     Message { id: ConversationId, user: UserId, key: ClientMessageId, body: Vec<u8> },
     Members { id: ConversationId, added: Vec<UserId>, removed: Vec<UserId> },
@@ -23,43 +23,43 @@ pub enum Record {
 }
 
 #[derive(Debug, Clone)]
-pub struct ModelEntry {
-    pub position: u64,
-    pub ordinal: u64,
+pub(crate) struct ModelEntry {
+    pub(crate) position: u64,
+    pub(crate) ordinal: u64,
     /// Of a message: sender, key, body.
-    pub message: Option<(UserId, ClientMessageId, Vec<u8>)>,
+    pub(crate) message: Option<(UserId, ClientMessageId, Vec<u8>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelMember {
-    pub visible_from: u64,
-    pub read: u64,
-    pub delivered: u64,
+pub(crate) struct ModelMember {
+    pub(crate) visible_from: u64,
+    pub(crate) read: u64,
+    pub(crate) delivered: u64,
 }
 
 #[derive(Debug, Clone)]
-pub struct ModelConversation {
-    pub direct: bool,
-    pub title: String,
+pub(crate) struct ModelConversation {
+    pub(crate) direct: bool,
+    pub(crate) title: String,
     /// How many of the entries are known to be durable.
-    pub durable: usize,
-    pub entries: Vec<ModelEntry>,
-    pub members: BTreeMap<UserId, ModelMember>,
+    pub(crate) durable: usize,
+    pub(crate) entries: Vec<ModelEntry>,
+    pub(crate) members: BTreeMap<UserId, ModelMember>,
     /// Sequence and position of who left.
-    pub left: BTreeMap<UserId, (u64, u64)>,
+    pub(crate) left: BTreeMap<UserId, (u64, u64)>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// Records that are durable, with their positions, in an order in which they can be applied.
-    pub committed: Vec<(Record, u64)>,
+    pub(crate) committed: Vec<(Record, u64)>,
     /// Those that are not known to be, by conversation.
-    pub pending: BTreeMap<ConversationId, VecDeque<Record>>,
-    pub conversations: BTreeMap<ConversationId, ModelConversation>,
+    pub(crate) pending: BTreeMap<ConversationId, VecDeque<Record>>,
+    pub(crate) conversations: BTreeMap<ConversationId, ModelConversation>,
 }
 
 impl Record {
-    pub fn conversation(&self) -> ConversationId {
+    pub(crate) fn conversation(&self) -> ConversationId {
         match self {
             Self::Create { id, .. }
             | Self::Message { id, .. }
@@ -69,14 +69,14 @@ impl Record {
         }
     }
 
-    pub fn is_mark(&self) -> bool {
+    pub(crate) fn is_mark(&self) -> bool {
         matches!(self, Self::Mark { .. })
     }
 }
 
 /// What a command answers, as far as the model says: everything but times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     Created { id: ConversationId, sequence: u64, existing: bool },
     Sent { sequence: u64, ordinal: u64, duplicate: bool },
     Changed { sequence: u64 },
@@ -85,7 +85,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    pub fn of(result: &Result<Done, antiphon_engine::door::Refusal>) -> Self {
+    pub(crate) fn of(result: &Result<Done, antiphon_engine::door::Refusal>) -> Self {
         match result {
             Ok(Done::Created { conversation, sequence, existing, .. }) => {
                 Self::Created { id: *conversation, sequence: sequence.0, existing: *existing }
@@ -112,14 +112,14 @@ impl ModelConversation {
         sequence.checked_sub(1).map_or(0, |index| self.entries[index as usize].ordinal)
     }
 
-    pub fn unread(&self, member: &ModelMember) -> u64 {
+    pub(crate) fn unread(&self, member: &ModelMember) -> u64 {
         self.ordinal(self.last()) - self.ordinal(member.read)
     }
 }
 
 impl Model {
     /// The model of these durable records.
-    pub fn replay(committed: Vec<(Record, u64)>) -> Self {
+    pub(crate) fn replay(committed: Vec<(Record, u64)>) -> Self {
         let mut model = Self::default();
         for (record, position) in committed {
             let id = record.conversation();
@@ -130,7 +130,7 @@ impl Model {
     }
 
     /// The conversation's next pending record is durable.
-    pub fn commit(&mut self, id: ConversationId, position: u64) -> Record {
+    pub(crate) fn commit(&mut self, id: ConversationId, position: u64) -> Record {
         let record = self.pending.get_mut(&id).and_then(VecDeque::pop_front).expect("a record is pending");
         if !record.is_mark() {
             let conversation = self.conversations.get_mut(&id).unwrap();
@@ -145,7 +145,7 @@ impl Model {
         record
     }
 
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.values().map(VecDeque::len).sum()
     }
 
@@ -205,7 +205,7 @@ impl Model {
     }
 
     /// Carries out a command that changes something, and says how it is answered.
-    pub fn change(&mut self, command: &Command) -> Expected {
+    pub(crate) fn change(&mut self, command: &Command) -> Expected {
         use Expected::Refused;
         let (user, id) = match command {
             Command::CreateDirect { user, peer } if user == peer => return Refused(ErrorCode::Invalid),
@@ -301,7 +301,14 @@ impl Model {
         }
     }
 
-    fn create(&mut self, id: ConversationId, user: &UserId, direct: bool, title: &str, members: Vec<UserId>) -> Expected {
+    fn create(
+        &mut self,
+        id: ConversationId,
+        user: &UserId,
+        direct: bool,
+        title: &str,
+        members: Vec<UserId>,
+    ) -> Expected {
         if let Some(conversation) = self.conversations.get(&id) {
             if !conversation.members.contains_key(user) {
                 return Expected::Refused(ErrorCode::NotFound);
@@ -314,7 +321,13 @@ impl Model {
     }
 
     /// Sequences of a page of history; `None` for a stranger.
-    pub fn history(&self, user: &UserId, id: ConversationId, range: HistoryRange, limit: u64) -> Option<Vec<u64>> {
+    pub(crate) fn history(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        range: HistoryRange,
+        limit: u64,
+    ) -> Option<Vec<u64>> {
         let conversation = self.conversations.get(&id)?;
         let first = conversation.members.get(user)?.visible_from;
         let last = conversation.last();
@@ -340,14 +353,11 @@ impl Model {
     }
 
     /// What a user misses since a position: entries in order, conversations of which too much is missing, those that were left.
-    pub fn missing(&self, user: &UserId, since: u64, known: &BTreeMap<ConversationId, u64>) -> Missing {
+    pub(crate) fn missing(&self, user: &UserId, since: u64, known: &BTreeMap<ConversationId, u64>) -> Missing {
         let mut missing = Missing::default();
         for (id, conversation) in &self.conversations {
-            if let Some((sequence, position)) = conversation.left.get(user) {
-                if *position > since {
-                    missing.left.push((*id, Sequence(*sequence)));
-                }
-            }
+            let left = conversation.left.get(user).filter(|(_, position)| *position > since);
+            missing.left.extend(left.map(|(sequence, _)| (*id, Sequence(*sequence))));
             let Some(member) = conversation.members.get(user) else { continue };
             let from = member.visible_from.max(known.get(id).map_or(0, |known| known + 1));
             let sequences: Vec<u64> = (from..=conversation.last())
@@ -364,8 +374,8 @@ impl Model {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Missing {
-    pub entries: Vec<(ConversationId, u64)>,
-    pub too_far: Vec<(ConversationId, u64, u64)>,
-    pub left: Vec<(ConversationId, Sequence)>,
+pub(crate) struct Missing {
+    pub(crate) entries: Vec<(ConversationId, u64)>,
+    pub(crate) too_far: Vec<(ConversationId, u64, u64)>,
+    pub(crate) left: Vec<(ConversationId, Sequence)>,
 }

@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::EntryBytes;
+use super::{Each, EachIfAny, EntryBytes};
 use crate::ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId};
 
 /// `create`: makes a conversation, or finds the same one again.
@@ -44,6 +44,7 @@ pub struct CreateGroup {
     pub title: String,
     /// The other members.
     #[serde(default)]
+    #[rkyv(with = Each)]
     pub members: Vec<UserId>,
 }
 
@@ -99,9 +100,9 @@ impl TryFrom<MembersFields> for Members {
 #[serde(rename_all = "snake_case")]
 pub enum MembersAction {
     /// Adds users to a group.
-    Add(Vec<UserId>),
+    Add(#[rkyv(with = Each)] Vec<UserId>),
     /// Removes users from a group; oneself is leaving.
-    Remove(Vec<UserId>),
+    Remove(#[rkyv(with = Each)] Vec<UserId>),
     /// Lists members in order of their ids.
     List(MembersList),
 }
@@ -127,6 +128,7 @@ pub struct MembersAnswer {
     pub sequence: Option<Sequence>,
     /// To `list`: the page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[rkyv(with = EachIfAny)]
     pub members: Option<Vec<Member>>,
     /// To `list`: what to give as `after` for the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +163,7 @@ pub struct Conversations {
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
 pub struct ConversationsAnswer {
     /// The page.
+    #[rkyv(with = Each)]
     pub conversations: Vec<Summary>,
     /// What to give as `after` for the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

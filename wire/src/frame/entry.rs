@@ -8,6 +8,7 @@ use rkyv::{
     rancor::Error as RancorError, util::AlignedVec,
 };
 
+use super::Each;
 use crate::{
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
     limits::TEXT_BYTES_MAX,
@@ -151,9 +152,11 @@ pub fn view_content(bytes: &[u8]) -> Result<ContentView<'_>, EntryError> {
 pub struct MembershipChange {
     /// Who came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[rkyv(with = Each)]
     pub added: Vec<UserId>,
     /// Who went.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[rkyv(with = Each)]
     pub removed: Vec<UserId>,
 }
 
@@ -165,6 +168,7 @@ pub struct ConversationStart {
     /// Empty for a direct conversation.
     pub title: String,
     /// All members, the creator with them.
+    #[rkyv(with = Each)]
     pub members: Vec<UserId>,
 }
 

@@ -13,6 +13,13 @@ pub use entry::*;
 pub use messages::*;
 pub use session::*;
 
+/// How lists of ids, or of what holds ids, are read from archives: item by item. rkyv's own way for a `Vec` leaks the list when an item
+/// is refused (0.8.18, `deserialize_unsized` for slices), which a stranger could repeat until memory is gone. The archive is the same.
+pub(crate) type Each = rkyv::with::Map<rkyv::with::Identity>;
+
+/// The same for a list that may be absent.
+pub(crate) type EachIfAny = rkyv::with::Map<Each>;
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {

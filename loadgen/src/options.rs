@@ -67,6 +67,9 @@ pub struct CommonOptions {
     /// Sign tokens with the HS256 secret in this file (without it: `dev:USER`, as a node in development mode takes)
     #[arg(long)]
     pub token_key: Option<PathBuf>,
+    /// The audience of these tokens
+    #[arg(long, default_value = "antiphon")]
+    pub token_audience: String,
     /// The node's process, for its memory and CPU (without it: whoever listens on the target's port here)
     #[arg(long)]
     pub server_pid: Option<u32>,
@@ -165,7 +168,7 @@ impl Command {
         common.connect_rate.map_or(Ok(()), |rate| positive(rate, "--connect-rate"))?;
         let (host, target, path) = parse_target(&common.target)?;
         let tokens = match &common.token_key {
-            Some(file) => Tokens::from_key_file(file)?,
+            Some(file) => Tokens::from_key_file(file, &common.token_audience)?,
             None => Tokens::Development,
         };
         let drawn = random_u64();

@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    checker::Violations,
+    checker::{MEMBER_BYTES, Violations},
     clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
+    driver::LINK_BYTES,
     machine::Machine,
     measure::{Latencies, Second},
     options::Command,
@@ -48,7 +49,8 @@ const BUFFERS_MANY_THREADS: u16 = 512;
 /// What was used at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sample {
-    server: Usage,
+    /// `None`: not found, or gone meanwhile.
+    server: Option<Usage>,
     own: Usage,
     slab_bytes: u64,
 }
@@ -291,7 +293,7 @@ impl<'a> Run<'a> {
 
     fn sample(&self) -> Sample {
         Sample {
-            server: self.server.and_then(|server| server.usage()).unwrap_or_default(),
+            server: self.server.and_then(|server| server.usage()),
             own: Process::own().usage().unwrap_or_default(),
             slab_bytes: slab_bytes().unwrap_or_default(),
         }
@@ -372,30 +374,11 @@ impl<'a> Run<'a> {
                 connect: Quantiles::of(&latencies.connect),
                 resume: Quantiles::of(&latencies.resume),
             },
-            server: self.server.map(|server| server_figures(server, milestones, counts.established, measured_seconds)),
+            server: self
+                .server
+                .and_then(|server| server_figures(server, milestones, counts.established, measured_seconds)),
             kernel: kernel_figures(milestones, counts.established),
-            generator: GeneratorFigures {
-                threads: results.len() as u32,
-                cpu_seconds: round(
-                    milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds,
-                    100.0,
-                ),
-                cpu_cores: round(
-                    (milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds)
-                        / measured_seconds,
-                    1_000.0,
-                ),
-                rss_bytes: milestones.measured_to.own.rss_bytes,
-                bytes_per_connection: per_connection(
-                    milestones.before.own.rss_bytes,
-                    milestones.established.own.rss_bytes,
-                    counts.established,
-                ),
-                bytes_per_connection_structures: CONNECTION_BYTES
-                    + crate::driver::LINK_BYTES
-                    + crate::checker::MEMBER_BYTES,
-                late_us,
-            },
+            generator: generator_figures(results.len(), milestones, counts.established, measured_seconds, late_us),
             errors,
             timeline: self.rows,
             percentiles: Percentiles {
@@ -469,18 +452,46 @@ fn message_figures(counts: &Counts) -> MessageFigures {
     }
 }
 
-fn server_figures(server: Process, milestones: &Milestones, established: u64, measured_seconds: f64) -> ServerFigures {
-    let cpu_seconds = milestones.measured_to.server.cpu_seconds - milestones.measured_from.server.cpu_seconds;
-    let (before, after) = (milestones.before.server, milestones.established.server);
-    ServerFigures {
+/// `None` if the process was not there all the time: figures of two processes make no sum.
+fn server_figures(
+    server: Process,
+    milestones: &Milestones,
+    established: u64,
+    measured_seconds: f64,
+) -> Option<ServerFigures> {
+    let (before, after) = (milestones.before.server?, milestones.established.server?);
+    let (from, to) = (milestones.measured_from.server?, milestones.measured_to.server?);
+    let cpu_seconds = to.cpu_seconds - from.cpu_seconds;
+    Some(ServerFigures {
         pid: server.pid,
-        rss_bytes: milestones.measured_to.server.rss_bytes,
+        rss_bytes: to.rss_bytes,
         cpu_seconds: round(cpu_seconds, 100.0),
         cpu_cores: round(cpu_seconds / measured_seconds, 1_000.0),
         rss_bytes_before: before.rss_bytes,
         rss_bytes_after: after.rss_bytes,
         bytes_per_connection: per_connection(before.rss_bytes, after.rss_bytes, established),
         connect_cpu_seconds: round(after.cpu_seconds - before.cpu_seconds, 100.0),
+    })
+}
+
+fn generator_figures(
+    threads: usize,
+    milestones: &Milestones,
+    established: u64,
+    measured_seconds: f64,
+    late_us: Quantiles,
+) -> GeneratorFigures {
+    let cpu_seconds = milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds;
+    let (before, after) = (milestones.before.own, milestones.established.own);
+    let structure_bytes = CONNECTION_BYTES + LINK_BYTES + MEMBER_BYTES;
+    GeneratorFigures {
+        threads: threads as u32,
+        cpu_seconds: round(cpu_seconds, 100.0),
+        cpu_cores: round(cpu_seconds / measured_seconds, 1_000.0),
+        rss_bytes: milestones.measured_to.own.rss_bytes,
+        bytes_per_connection: structure_bytes as f64 + per_connection(before.rss_bytes, after.rss_bytes, established),
+        bytes_per_connection_structures: structure_bytes,
+        late_us,
     }
 }
 

@@ -17,14 +17,19 @@ pub enum Tokens {
     /// `dev:<user>`, which a node in development mode takes on loopback.
     Development,
     /// Signed here with the secret that the node checks with (HS256).
-    Signed(EncodingKey),
+    Signed {
+        /// The secret.
+        key: EncodingKey,
+        /// The `aud` claim.
+        audience: String,
+    },
 }
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Development => "Development",
-            Self::Signed(_) => "Signed",
+            Self::Signed { .. } => "Signed",
         })
     }
 }
@@ -39,20 +44,19 @@ struct Claims<'a> {
 
 impl Tokens {
     /// Signs with the raw bytes of a file.
-    pub fn from_key_file(file: &Path) -> anyhow::Result<Self> {
+    pub fn from_key_file(file: &Path, audience: &str) -> anyhow::Result<Self> {
         let secret = std::fs::read(file).with_context(|| format!("can't read the token key {}", file.display()))?;
         anyhow::ensure!(!secret.is_empty(), "the token key {} is empty", file.display());
-        Ok(Self::Signed(EncodingKey::from_secret(&secret)))
+        Ok(Self::Signed { key: EncodingKey::from_secret(&secret), audience: audience.to_owned() })
     }
 
     /// The token of a user.
     pub fn token(&self, user: &UserId) -> anyhow::Result<String> {
         match self {
             Self::Development => Ok(format!("dev:{user}")),
-            Self::Signed(key) => {
+            Self::Signed { key, audience } => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-                let claims =
-                    Claims { sub: user.as_str(), device: DEVICE, aud: "antiphon", exp: now + LIFETIME_SECONDS };
+                let claims = Claims { sub: user.as_str(), device: DEVICE, aud: audience, exp: now + LIFETIME_SECONDS };
                 Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key)?)
             }
         }
@@ -67,7 +71,9 @@ mod tests {
     fn tokens_name_the_user() {
         let user = UserId::new("load-1-2").unwrap();
         assert_eq!(Tokens::Development.token(&user).unwrap(), "dev:load-1-2");
-        let signed = Tokens::Signed(EncodingKey::from_secret(b"secret")).token(&user).unwrap();
+        let signed = Tokens::Signed { key: EncodingKey::from_secret(b"secret"), audience: "antiphon".into() }
+            .token(&user)
+            .unwrap();
         assert_eq!(signed.split('.').count(), 3);
     }
 }

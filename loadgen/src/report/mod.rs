@@ -234,7 +234,8 @@ pub struct GeneratorFigures {
     pub cpu_cores: f64,
     /// Resident memory at the end.
     pub rss_bytes: u64,
-    /// Its growth while connections were established, by connection.
+    /// The structures of a connection, which stand before the first one, and the growth of resident memory while connections
+    /// were established, by connection.
     pub bytes_per_connection: f64,
     /// Of these, the sizes of the structures.
     pub bytes_per_connection_structures: usize,

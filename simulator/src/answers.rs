@@ -106,7 +106,7 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     let allowed = match (&asked.kind, code) {
         _ if code.temporary() => true,
         (_, ErrorCode::Damaged) => rot,
-        (AskedKind::Create(_), _) => false,
+        // Its creator may have left it, and then it is as if it did not exist.
         (_, ErrorCode::NotFound) => {
             let member =
                 asked.conversation.is_some_and(|id| judge.model.settled(id, &user, asked.certainty) == Some(true));

@@ -248,7 +248,9 @@ impl Client {
                 self.app.listing = Some(None);
             }
             Event::Trouble(error) => {
-                judge.model.check(error.code.temporary() || judge.model.rot, || format!("{user} has trouble: {error:?}"));
+                // What was asked without an id and refused is told so, too: a pointer of a conversation just left.
+                let allowed = error.code.temporary() || error.code == ErrorCode::NotFound || judge.model.rot;
+                judge.model.check(allowed, || format!("{user} has trouble: {error:?}"));
             }
             Event::Undecodable(error) => judge.model.fail(|| format!("{user} can't read a frame: {error}")),
         }

@@ -50,10 +50,13 @@ impl World {
     pub fn client_timer(&mut self, index: usize) {
         let now_ms = self.now_ms();
         let client = &mut self.clients[index];
-        if client.due_us > self.now_us || !client.running {
+        if client.due_us > self.now_us {
             return;
         }
         client.due_us = u64::MAX;
+        if !client.running {
+            return;
+        }
         client.session.tick(now_ms);
         self.pump(index);
     }

@@ -394,7 +394,9 @@ impl World {
     /// All clients that should be connected are, and live.
     #[must_use]
     pub fn all_live(&self) -> bool {
-        let live = |client: &Client| client.running && client.session.phase() == SessionPhase::Open;
+        // A client whose connection went silent believes that all is well until it misses its heartbeat.
+        let reached = |client: &Client| client.link.is_some_and(|link| !self.links[link].silent);
+        let live = |client: &Client| client.running && client.session.phase() == SessionPhase::Open && reached(client);
         self.clients.iter().filter(|client| client.wanted).all(live)
     }
 }

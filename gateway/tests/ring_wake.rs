@@ -225,10 +225,14 @@ fn a_task_that_another_thread_wakes_runs() {
 
 #[test]
 fn a_shard_stops_whenever_it_is_told() {
-    for round in 0..400_u64 {
+    for round in 0..1000_u64 {
         let shard = Running::start(|_| {}, |_| RawEcho::default());
         // From before its first turn until long after it has fallen asleep.
         thread::sleep(Duration::from_micros(round * 37 % 3000));
+        // In the midst of the round that another wake-up has begun.
+        shard.waker.wake();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_nanos(round % 100 * 400) {}
         shard.stop();
     }
 }

@@ -236,6 +236,8 @@ struct Appender {
     asked: mpsc::Receiver<Ask>,
     targets: Vec<(UserId, ConversationId)>,
     to_create: VecDeque<(UserId, UserId)>,
+    /// Conversations that are not durable yet: no round begins before.
+    uncreated: usize,
     body: Vec<u8>,
     running: Option<Running>,
     sent: u64,
@@ -251,7 +253,16 @@ impl Appender {
         let user = |name: String| UserId::new(&name).expect("a short plain name");
         let pairs = (0..conversations).map(|index| (user(format!("from-{index}")), user(format!("to-{index}"))));
         let body = Content::text(&"x".repeat(text_bytes)).0;
-        Self { engine, asked, targets: Vec::new(), to_create: pairs.collect(), body, running: None, sent: 0 }
+        Self {
+            engine,
+            asked,
+            targets: Vec::new(),
+            to_create: pairs.collect(),
+            uncreated: conversations,
+            body,
+            running: None,
+            sent: 0,
+        }
     }
 
     fn begin(&mut self, engine: &NodeEngine, ask: Ask) {
@@ -341,14 +352,17 @@ impl Handler for Appender {
             engine.submit(Token(0), Command::CreateDirect { user, peer });
         }
         while let Some(output) = engine.poll() {
-            if let Output::Answer { token, result } = output
-                && token != Token(0)
-            {
-                self.answered(&engine, result);
+            match output {
+                Output::Answer { token: Token(0), result } => {
+                    result.expect("a conversation is made");
+                    self.uncreated -= 1;
+                }
+                Output::Answer { result, .. } => self.answered(&engine, result),
+                _ => {}
             }
         }
         if self.running.is_none()
-            && self.to_create.is_empty()
+            && self.uncreated == 0
             && let Ok(ask) = self.asked.try_recv()
         {
             self.begin(&engine, ask);

@@ -222,3 +222,13 @@ fn a_task_that_another_thread_wakes_runs() {
         shard.stop();
     }
 }
+
+#[test]
+fn a_shard_stops_whenever_it_is_told() {
+    for round in 0..400_u64 {
+        let shard = Running::start(|_| {}, |_| RawEcho::default());
+        // From before its first turn until long after it has fallen asleep.
+        thread::sleep(Duration::from_micros(round * 37 % 3000));
+        shard.stop();
+    }
+}

@@ -244,13 +244,16 @@ impl Shard {
     async fn run<H: Handler>(&mut self, handler: &mut H) -> Result<(), ShardError> {
         let context = self.context.clone();
         let tasks = context.spawner.tasks();
-        while !context.waker.is_stopping() {
+        loop {
+            // From here on a wake-up is for the next round. Whatever it announces is looked at below, the wish to stop first.
+            context.waker.set_awake();
+            if context.waker.is_stopping() {
+                return Ok(());
+            }
             self.counters.turns.add(1);
             self.arm_wake();
             self.ring.borrow_mut().enter()?;
             self.complete(handler);
-            // From here on a wake-up is for the next round.
-            context.waker.set_awake();
             tasks.run_round();
             let turn = handler.turn(clock::monotonic_ms());
             while let Some(command) = handler.poll_command() {
@@ -271,7 +274,6 @@ impl Shard {
                 (false, false) => self.sleep(turn)?,
             }
         }
-        Ok(())
     }
 
     /// Sleeps until something happens, or the handler or the sockets want a turn.

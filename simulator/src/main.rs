@@ -75,12 +75,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u32));
-    let reduction = Reduction {
-        without,
-        steps_max: arguments.steps,
-        clients_max: arguments.clients,
-        one_lane: arguments.one_lane,
-    };
+    let reduction =
+        Reduction { without, steps_max: arguments.steps, clients_max: arguments.clients, one_lane: arguments.one_lane };
     // A panic is a violation like others: it is caught and told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let started = Instant::now();
@@ -135,7 +131,9 @@ fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= stop.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    if seed >= stop.load(Ordering::Relaxed)
+                        || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                    {
                         return;
                     }
                     let outcome = run(seed, reduction, arguments.plant, Detail::Hash);
@@ -169,7 +167,7 @@ fn progress(shared: &mut (Totals, Option<Outcome>, Instant), arguments: &Argumen
     let line = format!("{seeds} of {of}, {:.0} seeds a minute", seeds as f64 * 60.0 / seconds);
     if std::io::stderr().is_terminal() {
         eprint!("\r{line}   ");
-    } else if seconds as u64 % 30 == 0 {
+    } else if (seconds as u64).is_multiple_of(30) {
         eprintln!("{line}");
     }
 }

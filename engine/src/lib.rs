@@ -21,6 +21,8 @@ pub mod memory_files;
 mod memtable;
 mod merge;
 mod options;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod report;
 pub mod row;
 mod rows;

@@ -139,6 +139,12 @@ impl Memtable {
         self.conversations.get(&conversation)
     }
 
+    /// Forgets all messages' ids: a bug.
+    #[cfg(feature = "planted")]
+    pub(crate) fn forget_messages(&mut self) {
+        self.messages.clear();
+    }
+
     /// The sequence that a client's message got.
     pub(crate) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<Sequence> {
         self.messages.get(&(conversation, message)).copied()

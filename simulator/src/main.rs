@@ -1,2 +1,173 @@
-//! placeholder
-fn main() {}
+//! The command line of the simulator; `cargo xtask sim` hands its arguments on to it.
+
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use antiphon_simulator::{
+    Outcome,
+    plan::{Fault, Reduction},
+    plant::{self, Plant},
+    report::{self, Totals},
+    run,
+    shrink::shrink,
+    trace::Detail,
+};
+use clap::Parser;
+
+/// How often progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs whole nodes under seeded faults and holds them to their promises.
+#[derive(Debug, Parser)]
+#[command(name = "antiphon-simulator", version)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Runs this seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Prints every event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Goes on for so many minutes, however many seeds that makes.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Plants a bug that must be found.
+    #[arg(long)]
+    plant: Option<Plant>,
+    /// Leaves a fault out.
+    #[arg(long, value_parser = fault)]
+    without: Vec<Fault>,
+    /// At most so many steps.
+    #[arg(long, default_value_t = 0)]
+    steps: u32,
+    /// At most so many clients.
+    #[arg(long, default_value_t = 0)]
+    clients: u32,
+    /// One shard with one lane.
+    #[arg(long)]
+    one_lane: bool,
+}
+
+fn fault(name: &str) -> Result<Fault, String> {
+    let found = Fault::ALL.iter().copied().find(|fault| fault.name() == name);
+    found.ok_or_else(|| Fault::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", "))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(plant) = arguments.plant.filter(|plant| !plant::is_available(*plant)) {
+        eprintln!("{plant:?} needs a build with --features planted");
+        return ExitCode::from(2);
+    }
+    let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u32));
+    let reduction =
+        Reduction { without, steps_max: arguments.steps, clients_max: arguments.clients, one_lane: arguments.one_lane };
+    // A panic is a violation like others: it is caught and told with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let started = Instant::now();
+    let (totals, failed) = match arguments.seed {
+        Some(seed) => {
+            let detail = if arguments.trace { Detail::Print } else { Detail::Hash };
+            let outcome = run(seed, &reduction, arguments.plant, detail);
+            println!("seed {seed}: {} events, hash {:016x}", outcome.events, outcome.hash);
+            let mut totals = Totals::default();
+            totals.add(&outcome);
+            (totals, outcome.violation.is_some().then_some(outcome))
+        }
+        None => run_many(&arguments, &reduction, started),
+    };
+    print!("{}", report::table(&totals));
+    let seconds = started.elapsed().as_secs_f64();
+    let Some(failed) = failed else {
+        println!("{}", report::last_line(&totals, 0, seconds));
+        return ExitCode::SUCCESS;
+    };
+    tell(&arguments, &reduction, failed);
+    println!("{}", report::last_line(&totals, 1, seconds));
+    ExitCode::FAILURE
+}
+
+fn tell(arguments: &Arguments, reduction: &Reduction, failed: Outcome) {
+    let plant = arguments.plant.map(|plant| {
+        let name = clap::ValueEnum::to_possible_value(&plant).map(|value| value.get_name().to_owned());
+        format!(" --plant {}", name.unwrap_or_default())
+    });
+    let plant = plant.unwrap_or_default();
+    if arguments.trace {
+        return print!("{}", report::failure(&failed, None, &plant));
+    }
+    let again = run(failed.seed, reduction, arguments.plant, Detail::Tail);
+    if again.hash != failed.hash {
+        println!("the same seed ran differently: hash {:016x}, then {:016x}", failed.hash, again.hash);
+    }
+    let shrunk = (*reduction == Reduction::default()).then(|| shrink(failed.seed, arguments.plant));
+    print!("{}", report::failure(&again, shrunk.as_ref(), &plant));
+}
+
+/// Runs seeds on all threads until one fails; of several failing ones the lowest.
+fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (Totals, Option<Outcome>) {
+    let next = AtomicU64::new(arguments.start);
+    let end = arguments.minutes.map_or(arguments.start + arguments.seeds, |_| u64::MAX);
+    let deadline = arguments.minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
+    let stop = AtomicU64::new(end);
+    let totals = Mutex::new((Totals::default(), None::<Outcome>, started));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= stop.load(Ordering::Relaxed)
+                        || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                    {
+                        return;
+                    }
+                    let outcome = run(seed, reduction, arguments.plant, Detail::Hash);
+                    let mut shared = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    shared.0.add(&outcome);
+                    if outcome.violation.is_some() {
+                        stop.fetch_min(seed, Ordering::Relaxed);
+                        if shared.1.as_ref().is_none_or(|first| seed < first.seed) {
+                            shared.1 = Some(outcome);
+                        }
+                    }
+                    progress(&mut shared, arguments, started);
+                }
+            });
+        }
+    });
+    let (totals, failed, _) = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if std::io::stderr().is_terminal() {
+        eprintln!();
+    }
+    (totals, failed)
+}
+
+fn progress(shared: &mut (Totals, Option<Outcome>, Instant), arguments: &Arguments, started: Instant) {
+    if shared.2.elapsed() < PROGRESS_INTERVAL {
+        return;
+    }
+    shared.2 = Instant::now();
+    let (seeds, seconds) = (shared.0.seeds, started.elapsed().as_secs_f64());
+    let of = arguments.minutes.map_or_else(|| format!("{}", arguments.seeds), |minutes| format!("{minutes} minutes"));
+    let line = format!("{seeds} of {of}, {:.0} seeds a minute", seeds as f64 * 60.0 / seconds);
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{line}   ");
+    } else if (seconds as u64).is_multiple_of(30) {
+        eprintln!("{line}");
+    }
+}

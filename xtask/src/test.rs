@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread::available_parallelism,
 };
 
 use anyhow::{Context, bail};
@@ -42,7 +43,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
         match name {
             "provision" => Stage::new(name, provision::run),
             "workspace" => Stage::new(name, workspace),
-            "simulator" => Stage::new(name, move || simulate(seeds, None)),
+            "simulator" => Stage::new(name, move || simulate(&["--seeds".to_owned(), seeds.to_string()])),
             "process" => Stage::new(name, processes),
             "autobahn" => Stage::new(name, autobahn),
             "clients" => Stage::new(name, clients),
@@ -54,12 +55,16 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
     run_all(names.filter(|name| chosen.is_empty() || chosen.iter().any(|one| one == name)).map(stage).collect())
 }
 
-/// Runs the simulator over so many seeds, from a first one on if it is given.
-pub(crate) fn simulate(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
-    let mut command = cargo(["run", "--release", "--locked", "--package", "antiphon-simulator", "--"]);
-    command.args(["--seeds", &seeds.to_string()]);
-    if let Some(seed) = seed {
-        command.args(["--seed", &seed.to_string()]);
+/// Runs the simulator, on all cores unless the arguments say otherwise. Planted bugs are compiled in only when one is asked for.
+pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
+    let has = |flag: &str| arguments.iter().any(|one| one == flag || one.starts_with(&format!("{flag}=")));
+    let mut command = cargo(["run", "--profile", "simulation", "--locked", "--package", "antiphon-simulator"]);
+    if has("--plant") {
+        command.args(["--features", "planted"]);
+    }
+    command.arg("--").args(arguments);
+    if !has("--threads") {
+        command.args(["--threads", &available_parallelism().map_or(1, usize::from).to_string()]);
     }
     run_program(&mut command)
 }
@@ -200,9 +205,12 @@ fn browser() -> anyhow::Result<()> {
         bail!("gateway/page/tests/browser.mjs is not there");
     }
     run_program(program("npm").args(["test", "--silent"]).current_dir(&tests))?;
+    let screenshots = root().join("target/xtask/screenshots");
     let mut browser = program_within(600, "node");
-    browser.arg("gateway/page/tests/browser.mjs").env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data);
-    run_program(&mut browser)
+    browser.arg("gateway/page/tests/browser.mjs").arg("--screenshots").arg(&screenshots);
+    run_program(browser.env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data))?;
+    println!("screenshots: {}", screenshots.display());
+    Ok(())
 }
 
 #[cfg(test)]

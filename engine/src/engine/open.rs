@@ -184,6 +184,10 @@ fn state<F: Files, C: Clock>(
 ) -> State<F::File> {
     let read_only = recovered.report.read_only.then(|| damage_text(&recovered.report));
     let mut memory = Memory::new(recovered.memtable, flushed, hash);
+    #[cfg(feature = "planted")]
+    if crate::planted::forgets() {
+        memory.active.forget_messages();
+    }
     memory.active_since = clock.now();
     memory.active_log_bytes = recovered.log.unflushed_bytes(flushed.0);
     let core = Core {

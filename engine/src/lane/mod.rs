@@ -1,7 +1,7 @@
 //! The log lane: where a record becomes durable.
 //!
-//! [`format`] and [`record`] are the bytes, [`log`] the files and the writing of one batch at a time, [`recovery`] the reading after a
-//! start, and [`prepare`] the making of new log files. docs/format-log.md draws the layout.
+//! [`mod@format`] and [`record`] are the bytes, [`log`] the files and the writing of one batch at a time, [`recovery`] the reading after a
+//! start, and [`prepare`] the making of new log files. docs/format.md draws the layout.
 
 pub(crate) mod format;
 pub(crate) mod log;

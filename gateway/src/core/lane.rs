@@ -242,6 +242,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 None => {}
             },
             Output::Entry { conversation, sequence, archive, recipients, removed } => {
+                #[cfg(feature = "planted")]
+                let recipients = super::planted::recipients(recipients, &self.registry);
                 self.push(&recipients, 0, || binary::encode_message(&archive), send);
                 if !removed.is_empty() {
                     let left = ServerFrame::Left(Left { conversation, sequence });

@@ -11,6 +11,8 @@ pub mod lane;
 pub mod mesh;
 pub mod outbound;
 pub mod placement;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod registry;
 pub mod session;
 pub mod shard;

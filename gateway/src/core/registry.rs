@@ -92,6 +92,14 @@ impl Registry {
         }
     }
 
+    /// Everybody, in order.
+    #[cfg(feature = "planted")]
+    pub fn users(&self) -> Vec<UserId> {
+        let mut users: Vec<UserId> = self.users.keys().cloned().collect();
+        users.sort();
+        users
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn sessions(&self) -> usize {

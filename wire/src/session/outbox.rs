@@ -72,9 +72,17 @@ impl Outbox {
         Some(self.remove(index))
     }
 
-    /// Takes out a send by its name: its entry was seen.
-    pub(super) fn take_name(&mut self, conversation: ConversationId, name: ClientMessageId) -> Option<Send> {
-        let same = |item: &Item| item.send.client_message_id == name && item.send.conversation == conversation;
+    /// Takes out a send whose entry was seen. One of the same name with another content waits on: its answer is `conflict`.
+    pub(super) fn take_seen(
+        &mut self,
+        conversation: ConversationId,
+        name: ClientMessageId,
+        content: &[u8],
+    ) -> Option<Send> {
+        let same = |item: &Item| {
+            let Send { conversation: to, client_message_id, content: of } = &item.send;
+            *to == conversation && *client_message_id == name && of.0 == content
+        };
         let index = self.items.iter().position(same)?;
         Some(self.remove(index))
     }
@@ -154,8 +162,10 @@ mod tests {
         assert!(outbox.take_request(RequestId(102)).is_none());
         outbox.disconnected();
         assert_eq!(sent(&mut outbox, 0, 3), [1, 3, 4]);
-        assert!(outbox.take_name(ConversationId([2; 16]), name(1)).is_none());
-        assert!(outbox.take_name(CONVERSATION, name(1)).is_some());
+        let content = Content::text("12345").0;
+        assert!(outbox.take_seen(ConversationId([2; 16]), name(1), &content).is_none());
+        assert!(outbox.take_seen(CONVERSATION, name(1), &Content::text("other").0).is_none());
+        assert!(outbox.take_seen(CONVERSATION, name(1), &content).is_some());
         assert!(!outbox.contains(name(1)) && outbox.contains(name(3)));
     }
 
@@ -177,9 +187,9 @@ mod tests {
         assert!(
             outbox.has_room(&content, 3, 18) && !outbox.has_room(&content, 3, 17) && !outbox.has_room(&content, 2, 99)
         );
-        outbox.take_name(CONVERSATION, name(1));
+        outbox.take_seen(CONVERSATION, name(1), &content.0);
         assert!(outbox.has_room(&content, 2, 12));
-        outbox.take_name(CONVERSATION, name(2));
+        outbox.take_seen(CONVERSATION, name(2), &content.0);
         assert!(outbox.is_empty() && outbox.bytes == 0 && outbox.in_flight == 0);
     }
 }

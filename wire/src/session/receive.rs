@@ -166,7 +166,7 @@ impl Session {
         }
         let conversation = ConversationId(view.conversation.0);
         let client_message_id = ClientMessageId(view.client_message_id.0);
-        if work.outbox.take_name(conversation, client_message_id).is_some() {
+        if work.outbox.take_seen(conversation, client_message_id, &view.body).is_some() {
             let ack = Ack {
                 sequence: Sequence(view.sequence.0.to_native()),
                 ordinal: Ordinal(view.ordinal.0.to_native()),

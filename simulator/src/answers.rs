@@ -1,0 +1,269 @@
+//! Requests of applications, and what their answers are held to.
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{Created, HistoryAnswer, Marked, ServerFrame},
+    ids::{ConversationId, UserId},
+};
+
+use crate::{
+    clients::{Client, Judge, View},
+    coverage::Count,
+    model::{Certainty, Change, Marking},
+};
+
+/// A request on its way.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// About which conversation, unless about all.
+    pub conversation: Option<ConversationId>,
+    /// What was known of the user's membership.
+    pub certainty: Certainty,
+    /// The last sequence that was durable for sure.
+    pub durable: u64,
+    /// What.
+    pub kind: AskedKind,
+}
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub enum AskedKind {
+    /// A group, or the direct conversation with a user.
+    Create(Change),
+    /// Other members.
+    Change(Change),
+    /// Another title.
+    Title,
+    /// A pointer moves to a sequence.
+    Mark(u64),
+    /// A page of history.
+    History(Range, u32),
+    /// The members.
+    Members,
+    /// All conversations, a page after a conversation.
+    List,
+    /// Part of the last reading of everything: a page of the list, of the members or of history.
+    Audit(AuditPage),
+}
+
+/// A page of the last reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditPage {
+    /// Conversations after one.
+    List(Option<ConversationId>),
+    /// Members after one.
+    Members(Option<UserId>),
+    /// History after a sequence.
+    History(u64),
+}
+
+/// Which entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// The last ones.
+    Latest,
+    /// Before a sequence.
+    Before(u64),
+    /// After a sequence.
+    After(u64),
+    /// Around a sequence.
+    Around(u64),
+}
+
+/// Holds an answer to what is known. `Err(None)`: the connection went first.
+pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Option<ErrorCode>>, judge: &mut Judge<'_>) {
+    if matches!(asked.kind, AskedKind::List) {
+        client.app.listing_under_way = false;
+    }
+    let user = client.user.clone();
+    match answer {
+        // Carried out or not: a change of members stays under way, as far as the oracle knows.
+        Err(None) => {}
+        Err(Some(code)) => refused(client, asked, code, judge),
+        Ok(frame) => {
+            let (id, certainty) = (asked.conversation, asked.certainty);
+            let stranger = id.is_some_and(|id| judge.model.settled(id, &user, certainty) == Some(false));
+            let by_creation = matches!(asked.kind, AskedKind::Create(_));
+            let kind = format!("{:?}", asked.kind);
+            judge.model.check(!stranger || by_creation, || {
+                format!("{user} is not a member of {id:?} and was answered {kind}")
+            });
+            answered(client, asked, frame, judge);
+        }
+    }
+}
+
+fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge<'_>) {
+    let (user, rot) = (client.user.clone(), judge.model.rot);
+    match code {
+        ErrorCode::Damaged => judge.coverage.one(Count::DamageTold),
+        ErrorCode::StorageFull => judge.coverage.one(Count::FullTold),
+        ErrorCode::StorageFailed => judge.coverage.one(Count::FailureTold),
+        ErrorCode::NotFound => judge.coverage.one(Count::NotFound),
+        _ => judge.coverage.one(Count::Refused),
+    }
+    if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation) {
+        judge.model.change_answered(id, change, None);
+    }
+    let allowed = match (&asked.kind, code) {
+        _ if code.temporary() => true,
+        (_, ErrorCode::Damaged) => rot,
+        // Its creator may have left it, and then it is as if it did not exist.
+        (_, ErrorCode::NotFound) => {
+            let member =
+                asked.conversation.is_some_and(|id| judge.model.settled(id, &user, asked.certainty) == Some(true));
+            !member || rot
+        }
+        (AskedKind::Change(_) | AskedKind::Title, ErrorCode::Forbidden | ErrorCode::Invalid) => {
+            asked.conversation.is_none_or(|id| judge.model.conversations.get(&id).is_none_or(|known| known.direct))
+        }
+        (AskedKind::Mark(sequence), ErrorCode::Invalid) => *sequence > asked.durable,
+        _ => false,
+    };
+    judge
+        .model
+        .check(allowed, || format!("{user}: {:?} of {:?} was refused as {code:?}", asked.kind, asked.conversation));
+    match asked.kind {
+        AskedKind::Audit(_) => client.app.audit.push((asked, Err(code))),
+        AskedKind::List => client.app.listing_refused = true,
+        _ => {}
+    }
+}
+
+fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut Judge<'_>) {
+    let user = client.user.clone();
+    if matches!(asked.kind, AskedKind::Audit(_)) {
+        return client.app.audit.push((asked, Ok(frame)));
+    }
+    match (asked.kind, frame) {
+        (AskedKind::Create(change), ServerFrame::Created(created)) => {
+            let id = asked.conversation.expect("a creation names what it creates");
+            create(id, &change, &created, judge);
+        }
+        (AskedKind::Change(change), ServerFrame::MembersAnswer(answer)) => {
+            judge.coverage.one(Count::Changes);
+            let id = asked.conversation.expect("a change names its conversation");
+            let sequence = answer.sequence.map_or(0, |sequence| sequence.0);
+            // Whoever leaves may be told so, without being able to see where.
+            judge.model.check(sequence > 0, || format!("{user}: a change of {id} without its sequence"));
+            judge.model.change_answered(id, &change, Some(sequence));
+        }
+        (AskedKind::Title, ServerFrame::TitleAnswer(answer)) => {
+            judge.coverage.one(Count::Changes);
+            let id = asked.conversation.expect("a title names its conversation");
+            let conversation = judge.model.conversations.entry(id).or_default();
+            conversation.durable = conversation.durable.max(answer.sequence.0);
+        }
+        (AskedKind::Mark(to), ServerFrame::ReadAnswer(marked)) => {
+            mark(&user, asked.conversation, asked.certainty, asked.durable, to, true, &marked, judge)
+        }
+        (AskedKind::Mark(to), ServerFrame::DeliveredAnswer(marked)) => {
+            mark(&user, asked.conversation, asked.certainty, asked.durable, to, false, &marked, judge);
+        }
+        (AskedKind::History(range, limit), ServerFrame::HistoryAnswer(page)) => {
+            let id = asked.conversation.expect("history names its conversation");
+            judge
+                .model
+                .check(page.conversation == id, || format!("{user} asked for {id} and got {}", page.conversation));
+            history(&user, range, limit, asked.durable, &page, judge);
+        }
+        (AskedKind::Members, ServerFrame::MembersAnswer(answer)) => {
+            let members = answer.members.unwrap_or_default();
+            judge.model.check(members.is_sorted_by(|one, two| one.user < two.user), || format!("{user}: {members:?}"));
+        }
+        (AskedKind::List, ServerFrame::ConversationsAnswer(list)) => {
+            for summary in &list.conversations {
+                if let Some(last) = &summary.last {
+                    judge.model.entry(&user, &last.0);
+                }
+                client.session.open(summary.conversation, summary.epoch, summary.last_sequence);
+                // The session may follow it already, from an earlier place, and be about to read what is between.
+                let followed = client.session.conversations().find(|known| known.conversation == summary.conversation);
+                let last = followed.map_or(summary.last_sequence, |known| known.sequence).0;
+                let fresh = View { epoch: summary.epoch, last, open: true };
+                let view = client.app.views.entry(summary.conversation).or_insert(fresh);
+                if !view.open {
+                    // It had left and is back: the session begins anew from here, too.
+                    *view = fresh;
+                }
+            }
+            client.app.listing = list.next.map(Some);
+        }
+        (kind, frame) => judge.model.fail(|| format!("{user}: {kind:?} was answered with {frame:?}")),
+    }
+}
+
+fn create(id: ConversationId, change: &Change, created: &Created, judge: &mut Judge<'_>) {
+    judge.coverage.one(Count::Conversations);
+    judge.model.check(created.conversation == id, || format!("{id} was made as {}", created.conversation));
+    judge.model.check(created.sequence.0 >= 1, || format!("{id} was made without an entry"));
+    // What a repeat names is not looked at, so it proves nothing of members.
+    let sequence = (!created.existing).then_some(created.sequence.0);
+    judge.model.change_answered(id, change, sequence);
+    if !created.existing {
+        judge.model.made(id);
+    }
+    let conversation = judge.model.conversations.entry(id).or_default();
+    conversation.durable = conversation.durable.max(created.sequence.0);
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of one answer")]
+fn mark(
+    user: &UserId,
+    id: Option<ConversationId>,
+    certainty: Certainty,
+    durable: u64,
+    to: u64,
+    read: bool,
+    marked: &Marked,
+    judge: &mut Judge<'_>,
+) {
+    judge.coverage.one(Count::Marks);
+    let Some(id) = id else { return };
+    let moved = if read { marked.read.0 >= to } else { marked.delivered.0 >= to };
+    let settled = judge.model.settled(id, user, certainty) == Some(true);
+    judge.model.check(moved, || format!("{id}: {user} moved a pointer to #{to} and it is {marked:?}"));
+    judge.model.check(marked.read <= marked.delivered, || format!("{id}: {user}'s pointers are {marked:?}"));
+    judge.model.marks.push(Marking {
+        conversation: id,
+        user: user.clone(),
+        read: marked.read.0,
+        unread: marked.unread,
+        durable_before: durable,
+        settled,
+    });
+}
+
+/// A page of history: in order, without a gap, where it was asked for, and up to date.
+fn history(user: &UserId, range: Range, limit: u32, durable: u64, page: &HistoryAnswer, judge: &mut Judge<'_>) {
+    judge.coverage.one(Count::HistoryPages);
+    let (id, first, last) = (page.conversation, page.first.0, page.last.0);
+    let places: Vec<u64> =
+        page.entries.iter().filter_map(|entry| judge.model.entry(user, &entry.0)).map(|(_, place)| place).collect();
+    let same = page.entries.iter().all(|entry| entry.view().is_ok_and(|view| view.conversation.0 == id.0));
+    let rot = judge.model.rot;
+    let model = &mut *judge.model;
+    let show = || format!("{user}: {range:?} of {id}, limit {limit}: first {first}, last {last}, {places:?}");
+    model.check(same, || format!("{}: of another conversation", show()));
+    model.check(places.len() <= limit as usize, || format!("{}: too many", show()));
+    model.check(places.windows(2).all(|pair| pair[1] == pair[0] + 1), || format!("{}: a gap", show()));
+    model.check(places.iter().all(|place| (first..=last).contains(place)), || format!("{}: outside", show()));
+    model.check(last >= durable || rot, || format!("{}: #{durable} was durable before", show()));
+    let (Some(from), Some(to)) = (places.first().copied(), places.last().copied()) else {
+        let nothing = match range {
+            Range::Latest => false,
+            Range::Around(sequence) => sequence < first || sequence > last,
+            Range::Before(sequence) => sequence <= first,
+            Range::After(sequence) => sequence >= last,
+        };
+        return model.check(nothing, || format!("{}: empty", show()));
+    };
+    let place = match range {
+        Range::Latest => to == last,
+        Range::Before(sequence) => to == last.min(sequence - 1),
+        Range::After(sequence) => from == first.max(sequence + 1),
+        Range::Around(sequence) => sequence < first || sequence > last || (from..=to).contains(&sequence),
+    };
+    model.check(place, || format!("{}: elsewhere", show()));
+    model.pages.insert((id, user.clone(), first, from, to));
+}

@@ -1,0 +1,433 @@
+//! The oracle: what clients were told, held against each other and against what they asked.
+//!
+//! It knows nothing of shards, lanes, logs or segments. What is served once is served for ever, with the same bytes; what was
+//! acknowledged is among it; membership follows from the entries themselves. Some checks need the whole log of a conversation: they are
+//! made at the end, in [`crate::verdict`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{
+        Ack, ArchivedEntry, ArchivedEntryKind, Content, ConversationStart, EntryKind, MembershipChange, view_entry,
+    },
+    ids::{ClientMessageId, ConversationId, UserId},
+};
+
+use crate::{
+    clients::Sent,
+    coverage::{Count, Coverage},
+};
+
+/// What is known of all conversations.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// By id.
+    pub conversations: BTreeMap<ConversationId, Conversation>,
+    /// Pushes to applications: who was given which entry.
+    pub pushes: BTreeSet<(ConversationId, UserId, u64)>,
+    /// Pages of history: who, the first visible sequence, first and last entry of the page.
+    pub pages: BTreeSet<(ConversationId, UserId, u64, u64, u64)>,
+    /// What applications were told that they would never get: who, from, to.
+    pub skips: BTreeSet<(ConversationId, UserId, u64, u64)>,
+    /// Receipts that went back, per reader: forgiven only if the member went and came back.
+    pub receipts_back: BTreeSet<(ConversationId, UserId)>,
+    /// Answers to pointer requests.
+    pub marks: Vec<Marking>,
+    /// Stored data may have been destroyed.
+    pub rot: bool,
+    /// The first violation.
+    pub violation: Option<String>,
+}
+
+/// An acknowledged pointer.
+#[derive(Debug, Clone)]
+pub struct Marking {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Whose.
+    pub user: UserId,
+    /// The read pointer that the answer told.
+    pub read: u64,
+    /// The unread messages that it told.
+    pub unread: u64,
+    /// The last sequence that was known for sure when it was asked.
+    pub durable_before: u64,
+    /// The version of the user's membership, if it was certain throughout.
+    pub settled: bool,
+}
+
+/// What is known of one conversation.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// Entries that anybody saw.
+    pub entries: BTreeMap<u64, Known>,
+    /// The highest sequence that anybody saw or was told of.
+    pub durable: u64,
+    /// The log's incarnation.
+    pub epoch: Option<u32>,
+    /// Whether an answer said that it was made.
+    pub made: bool,
+    /// Sends by user and id.
+    pub sends: BTreeMap<(UserId, ClientMessageId), SendRecord>,
+    /// What is known of who belongs to it.
+    pub membership: BTreeMap<UserId, Membership>,
+    /// A direct conversation's or a group's, as first asked.
+    pub founder: Option<UserId>,
+    /// Made for two.
+    pub direct: bool,
+}
+
+/// An entry that somebody saw.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its archive.
+    pub bytes: Rc<[u8]>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Messages up to and with it.
+    pub ordinal: u64,
+    /// When it was stored.
+    pub time_ms: u64,
+    /// Who did it.
+    pub sender: UserId,
+    /// A message's own name.
+    pub client_message_id: ClientMessageId,
+    /// By kind.
+    pub body: Rc<[u8]>,
+}
+
+/// All that was tried under one client message id.
+#[derive(Debug, Default)]
+pub struct SendRecord {
+    /// Contents, in the order in which they were first sent.
+    pub contents: Vec<Content>,
+    /// What was acknowledged, and for which content.
+    pub acked: Option<(Ack, Content)>,
+}
+
+/// What is known of one user's membership.
+#[derive(Debug, Clone, Default)]
+pub struct Membership {
+    member: bool,
+    as_of: u64,
+    adds_under_way: u32,
+    removals_under_way: u32,
+    version: u64,
+    /// It was changed after the conversation was made.
+    pub changed: bool,
+}
+
+/// How sure the oracle is of a membership at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certainty {
+    /// A member for sure, not a member for sure, or unknown.
+    pub member: Option<bool>,
+    version: u64,
+}
+
+/// A change of members that somebody asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Who is to come.
+    pub add: Vec<UserId>,
+    /// Who is to go.
+    pub remove: Vec<UserId>,
+}
+
+impl Model {
+    /// Takes down a violation; the first one counts.
+    pub fn fail(&mut self, text: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(text());
+        }
+    }
+
+    /// Holds something to be true.
+    pub fn check(&mut self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(text);
+        }
+    }
+
+    /// Somebody is given an entry.
+    pub fn entry(&mut self, user: &UserId, bytes: &[u8]) -> Option<(ConversationId, u64)> {
+        let Ok(view) = view_entry(bytes) else {
+            self.fail(|| format!("{user} was given bytes that are no entry"));
+            return None;
+        };
+        let (id, sequence) = (ConversationId(view.conversation.0), view.sequence.0.to_native());
+        let epoch = view.epoch.0.to_native();
+        let conversation = self.conversations.entry(id).or_default();
+        let known_epoch = *conversation.epoch.get_or_insert(epoch);
+        if known_epoch != epoch {
+            self.fail(|| format!("{id} #{sequence}: epoch {epoch} after {known_epoch}"));
+            return None;
+        }
+        if let Some(known) = conversation.entries.get(&sequence) {
+            let same = known.bytes.as_ref() == bytes;
+            let (before, now) = (describe(&known.bytes), describe(bytes));
+            self.check(same, || format!("{id} #{sequence} was {before} and is {now} for {user}"));
+            return Some((id, sequence));
+        }
+        let known = match Known::of(view, bytes) {
+            Ok(known) => known,
+            Err(problem) => {
+                self.fail(|| format!("{id} #{sequence} as given to {user}: {problem}"));
+                return None;
+            }
+        };
+        conversation.durable = conversation.durable.max(sequence);
+        let (came, went) = known.members();
+        for user in came {
+            conversation.settle(&user, true, sequence);
+        }
+        for user in went {
+            conversation.settle(&user, false, sequence);
+        }
+        let problem = conversation.accept(sequence, known);
+        self.check(problem.is_none(), || format!("{id} #{sequence}: {}", problem.unwrap_or_default()));
+        Some((id, sequence))
+    }
+
+    /// An application sends.
+    pub fn sending(&mut self, user: &UserId, id: ConversationId, name: ClientMessageId, content: &Content) {
+        let record = self.conversations.entry(id).or_default().sends.entry((user.clone(), name)).or_default();
+        if !record.contents.contains(content) {
+            record.contents.push(content.clone());
+        }
+    }
+
+    /// A send was acknowledged.
+    pub fn acked(&mut self, user: &UserId, id: ConversationId, name: ClientMessageId, content: &Content, ack: &Ack) {
+        let conversation = self.conversations.entry(id).or_default();
+        conversation.durable = conversation.durable.max(ack.sequence.0);
+        let record = conversation.sends.entry((user.clone(), name)).or_default();
+        let (sequence, ordinal) = (ack.sequence, ack.ordinal);
+        match &record.acked {
+            None => record.acked = Some((ack.clone(), content.clone())),
+            Some((first, of)) => {
+                let same = (first.sequence, first.ordinal, first.time_ms) == (ack.sequence, ack.ordinal, ack.time_ms);
+                let (same_content, first) = (of == content, first.clone());
+                self.check(same, || format!("{id} {name} of {user} was acknowledged as {first:?} and as {ack:?}"));
+                self.check(same_content, || {
+                    format!("{id} {name} of {user}: two contents were acknowledged at #{sequence}")
+                });
+            }
+        }
+        self.check(ordinal.0 >= 1 && ordinal.0 <= sequence.0, || format!("{id} {name}: {ack:?}"));
+    }
+
+    /// A send was refused for good.
+    pub fn send_failed(&mut self, user: &UserId, sent: &Sent, code: ErrorCode, coverage: &mut Coverage) {
+        let rot = self.rot;
+        let (id, name) = (sent.conversation, sent.name);
+        let may_be_stranger = self.settled(id, user, sent.certainty) != Some(true);
+        let conversation = self.conversations.entry(id).or_default();
+        let tried = conversation.sends.get(&(user.clone(), name)).map_or(0, |record| record.contents.len());
+        match code {
+            ErrorCode::Conflict => {
+                coverage.one(Count::Conflicts);
+                self.check(tried > 1, || format!("{id} {name} of {user}: a conflict with nothing"));
+            }
+            ErrorCode::NotFound => {
+                coverage.one(Count::NotFound);
+                self.check(may_be_stranger || rot, || format!("{id}: not found for its member {user}"));
+            }
+            ErrorCode::Damaged if rot => coverage.one(Count::DamageTold),
+            _ => self.fail(|| format!("{id} {name} of {user}: refused as {code:?}")),
+        }
+    }
+
+    /// A user's membership as far as it is known.
+    #[must_use]
+    pub fn certainty(&self, id: ConversationId, user: &UserId) -> Certainty {
+        match self.conversations.get(&id) {
+            Some(conversation) => conversation.certainty(user),
+            None => Certainty { member: Some(false), version: 0 },
+        }
+    }
+
+    /// Whether what was certain then still is.
+    #[must_use]
+    pub fn settled(&self, id: ConversationId, user: &UserId, before: Certainty) -> Option<bool> {
+        let now = self.certainty(id, user);
+        before.member.filter(|_| now == before)
+    }
+
+    /// Somebody asks for a change of members.
+    pub fn change_asked(&mut self, id: ConversationId, change: &Change) {
+        let conversation = self.conversations.entry(id).or_default();
+        for user in &change.add {
+            let membership = conversation.membership.entry(user.clone()).or_default();
+            membership.adds_under_way += 1;
+            membership.version += 1;
+        }
+        for user in &change.remove {
+            let membership = conversation.membership.entry(user.clone()).or_default();
+            membership.removals_under_way += 1;
+            membership.version += 1;
+        }
+    }
+
+    /// It was answered: with the sequence as of which it holds, or refused (`None`).
+    pub fn change_answered(&mut self, id: ConversationId, change: &Change, sequence: Option<u64>) {
+        let conversation = self.conversations.entry(id).or_default();
+        for user in &change.add {
+            let membership = conversation.membership.entry(user.clone()).or_default();
+            membership.adds_under_way -= 1;
+            membership.version += 1;
+        }
+        for user in &change.remove {
+            let membership = conversation.membership.entry(user.clone()).or_default();
+            membership.removals_under_way -= 1;
+            membership.version += 1;
+        }
+        let Some(sequence) = sequence else { return };
+        conversation.durable = conversation.durable.max(sequence);
+        for user in &change.add {
+            conversation.settle(user, true, sequence);
+        }
+        for user in &change.remove {
+            conversation.settle(user, false, sequence);
+        }
+    }
+
+    /// A conversation was said to be made just now.
+    pub fn made(&mut self, id: ConversationId) {
+        let conversation = self.conversations.entry(id).or_default();
+        let twice = std::mem::replace(&mut conversation.made, true);
+        self.check(!twice, || format!("{id} was made twice"));
+    }
+
+    /// The highest sequence of a conversation that is durable for sure.
+    #[must_use]
+    pub fn durable(&self, id: ConversationId) -> u64 {
+        self.conversations.get(&id).map_or(0, |conversation| conversation.durable)
+    }
+}
+
+impl Conversation {
+    fn certainty(&self, user: &UserId) -> Certainty {
+        let Some(membership) = self.membership.get(user) else { return Certainty { member: Some(false), version: 0 } };
+        let member = match (membership.member, membership.adds_under_way, membership.removals_under_way) {
+            (true, _, 0) => Some(true),
+            (false, 0, _) => Some(false),
+            _ => None,
+        };
+        Certainty { member, version: membership.version }
+    }
+
+    fn settle(&mut self, user: &UserId, member: bool, as_of: u64) {
+        let membership = self.membership.entry(user.clone()).or_default();
+        if as_of < membership.as_of {
+            return;
+        }
+        membership.as_of = as_of;
+        if membership.member != member {
+            membership.member = member;
+            membership.version += 1;
+        }
+    }
+
+    /// Takes in an entry seen for the first time; says what is wrong with it.
+    fn accept(&mut self, sequence: u64, known: Known) -> Option<String> {
+        let earlier = self.entries.range(..sequence).next_back();
+        let problem = earlier.and_then(|(before, entry)| follows((*before, entry), (sequence, &known)));
+        let later = self.entries.range(sequence + 1..).next();
+        let problem = problem.or_else(|| later.and_then(|(after, entry)| follows((sequence, &known), (*after, entry))));
+        let problem = problem.or_else(|| self.sent(sequence, &known));
+        if known.kind == EntryKind::Membership {
+            let (came, went) = known.members();
+            for user in came.into_iter().chain(went) {
+                self.membership.entry(user).or_default().changed = true;
+            }
+        }
+        self.entries.insert(sequence, known);
+        problem
+    }
+
+    /// A message is one that its sender sent, and the only one of its name.
+    fn sent(&self, sequence: u64, known: &Known) -> Option<String> {
+        if known.kind != EntryKind::Message {
+            return None;
+        }
+        let name = known.client_message_id;
+        let Some(record) = self.sends.get(&(known.sender.clone(), name)) else {
+            return Some(format!("{} never sent {name}", known.sender));
+        };
+        if !record.contents.iter().any(|content| content.0 == *known.body) {
+            return Some(format!("{} sent {name} with another content", known.sender));
+        }
+        let same = |entry: &&Known| {
+            entry.kind == EntryKind::Message && entry.client_message_id == name && entry.sender == known.sender
+        };
+        let (twice, _) = self.entries.iter().find(|(_, entry)| same(entry))?;
+        Some(format!("{name} of {} stands at #{twice} and at #{sequence}", known.sender))
+    }
+}
+
+/// What is wrong with two entries, the second of which comes somewhere after the first.
+fn follows((before, earlier): (u64, &Known), (after, later): (u64, &Known)) -> Option<String> {
+    let between = after - before;
+    let message = u64::from(later.kind == EntryKind::Message);
+    let least = earlier.ordinal + message;
+    let most = earlier.ordinal + between - 1 + message;
+    (!(least..=most).contains(&later.ordinal))
+        .then(|| format!("ordinal {} at #{before} and {} at #{after}", earlier.ordinal, later.ordinal))
+}
+
+impl Known {
+    fn of(view: &ArchivedEntry, bytes: &[u8]) -> Result<Self, String> {
+        let kind = match view.kind {
+            ArchivedEntryKind::Message => EntryKind::Message,
+            ArchivedEntryKind::Membership => EntryKind::Membership,
+            ArchivedEntryKind::Title => EntryKind::Title,
+            ArchivedEntryKind::Created => EntryKind::Created,
+        };
+        let known = Self {
+            bytes: Rc::from(bytes),
+            kind,
+            ordinal: view.ordinal.0.to_native(),
+            time_ms: view.time_ms.0.to_native(),
+            sender: UserId::new(&view.sender).map_err(|error| error.to_string())?,
+            client_message_id: ClientMessageId(view.client_message_id.0),
+            body: Rc::from(view.body.as_slice()),
+        };
+        let readable = match kind {
+            EntryKind::Message => Content(known.body.to_vec()).view().is_ok(),
+            EntryKind::Title => std::str::from_utf8(&known.body).is_ok(),
+            EntryKind::Created => ConversationStart::from_body(&known.body).is_ok(),
+            EntryKind::Membership => MembershipChange::from_body(&known.body).is_ok(),
+        };
+        if !readable || (kind == EntryKind::Created) != (view.sequence.0.to_native() == 1) {
+            return Err(format!("a body of {kind:?} that is none, or in the wrong place"));
+        }
+        Ok(known)
+    }
+
+    /// Who comes and who goes with it.
+    #[must_use]
+    pub fn members(&self) -> (Vec<UserId>, Vec<UserId>) {
+        match self.kind {
+            EntryKind::Created => {
+                (ConversationStart::from_body(&self.body).map(|start| start.members).unwrap_or_default(), Vec::new())
+            }
+            EntryKind::Membership => {
+                MembershipChange::from_body(&self.body).map(|change| (change.added, change.removed)).unwrap_or_default()
+            }
+            EntryKind::Message | EntryKind::Title => (Vec::new(), Vec::new()),
+        }
+    }
+}
+
+/// An entry in few words.
+#[must_use]
+pub fn describe(bytes: &[u8]) -> String {
+    let Ok(view) = view_entry(bytes) else { return format!("{} bytes that are no entry", bytes.len()) };
+    let body = String::from_utf8_lossy(&view.body[..view.body.len().min(40)]);
+    format!("[{:?} by {} at {}: {body:?}]", EntryKind::from(&view.kind), view.sender, view.time_ms.0)
+}

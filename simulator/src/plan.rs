@@ -1,0 +1,294 @@
+//! What a seed picks: sizes, delays, and its own mix of faults (swarm testing, Groce et al., ISSTA 2012: a run that leaves most faults
+//! out goes deeper into those that it has).
+//!
+//! A [`Reduction`] takes away from what the seed picked, for shrinking; without one the plan is a function of the seed alone.
+
+use antiphon_engine::EngineOptions;
+
+use crate::dice::Dice;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
+        /// A fault that the world can do, one step at a time.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Fault { $($(#[$doc])* $variant,)* }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A connection breaks.
+    Cut "cut";
+    /// A connection goes silent; nobody is told.
+    Silence "silence";
+    /// A client stops reading for a while.
+    Stall "stall";
+    /// A client restarts with what it had.
+    RestartKept "restart-kept";
+    /// A client restarts with an older state.
+    RestartBack "restart-back";
+    /// A client restarts with nothing.
+    RestartLost "restart-lost";
+    /// A device connects a second time.
+    Twin "twin";
+    /// The power fails.
+    Crash "crash";
+    /// The process is killed.
+    Kill "kill";
+    /// The node is restarted in order.
+    Drain "drain";
+    /// The wall clock jumps.
+    ClockJump "clock-jump";
+    /// The disk is full for a while.
+    Full "full";
+    /// Reads fail for a while.
+    ReadError "read-error";
+    /// A write fails.
+    WriteError "write-error";
+    /// A sync fails.
+    SyncError "sync-error";
+    /// An operation on names fails.
+    NameError "name-error";
+    /// A bit of a segment flips.
+    FlipSegment "flip-segment";
+    /// A bit of the log flips, before its end.
+    FlipLog "flip-log";
+    /// A bit of another file flips.
+    FlipOther "flip-other";
+    /// A sector of a segment can't be read any more.
+    BreakRange "break-range";
+}
+
+impl Fault {
+    /// It destroys stored data: some of it may be gone, which must be said and never be covered up.
+    #[must_use]
+    pub fn is_rot(self) -> bool {
+        matches!(self, Self::FlipSegment | Self::FlipLog | Self::FlipOther | Self::BreakRange)
+    }
+
+    /// The disk refuses an operation; what was acknowledged stays.
+    #[must_use]
+    pub fn is_disk_error(self) -> bool {
+        matches!(self, Self::ReadError | Self::WriteError | Self::SyncError | Self::NameError)
+    }
+}
+
+/// What is taken away from a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reduction {
+    /// Faults left out, a bit each in the order of [`Fault::ALL`].
+    pub without: u32,
+    /// Most steps; 0: as many as the seed says.
+    pub steps_max: u32,
+    /// Most clients; 0: as many as the seed says.
+    pub clients_max: u32,
+    /// One shard and one lane.
+    pub one_lane: bool,
+}
+
+/// What a client is.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientPlan {
+    /// Which user.
+    pub user: usize,
+    /// Which of the user's devices.
+    pub device: usize,
+    /// A second connection of a device that another client has.
+    pub twin: bool,
+    /// JSON, or else rkyv.
+    pub json: bool,
+    /// Tells the server what was delivered.
+    pub delivers: bool,
+}
+
+/// A run's sizes and mix.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Shards at the first start.
+    pub shards: u16,
+    /// Log lanes.
+    pub lanes: u8,
+    /// Users.
+    pub users: usize,
+    /// Clients.
+    pub clients: Vec<ClientPlan>,
+    /// Actions and faults.
+    pub steps: u32,
+    /// Longest usual time between two.
+    pub step_us_max: u64,
+    /// Longest text, in bytes.
+    pub text_bytes_max: u64,
+    /// How often a step is a burst of sends, in a thousand.
+    pub burst_per_thousand: u64,
+    /// Members are removed so often, in a thousand changes.
+    pub removal_per_thousand: u64,
+    /// The creator of a group is never removed.
+    pub founders_stay: bool,
+    /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
+    pub faults: Vec<u64>,
+    /// Longest usual way of bytes through the network.
+    pub network_us_max: u64,
+    /// How often bytes are split on their way, in a thousand.
+    pub split_per_thousand: u64,
+    /// Longest usual way through the mesh.
+    pub mesh_us_max: u64,
+    /// Frames that a queue of the mesh holds.
+    pub mesh_frames_max: usize,
+    /// Longest usual disk operation.
+    pub disk_us_max: u64,
+    /// Longest usual wait of a woken shard.
+    pub wake_us_max: u64,
+    /// Requests that a session may make at once.
+    pub requests_burst_max: u32,
+    /// And a second.
+    pub requests_per_second_max: u32,
+    /// Bytes that may wait for a connection.
+    pub outbound_bytes_max: usize,
+    /// The engine's options but for the lane.
+    pub engine: EngineOptions,
+    /// After the quiet the power fails once more and everything is read again.
+    pub crash_at_end: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64, reduction: &Reduction) -> Self {
+        let dice = Dice::new(seed, "plan");
+        let shards = dice.between(1, 4) as u16;
+        let lanes = dice.between(1, u64::from(shards).min(3)) as u8;
+        let users = dice.between(2, 5) as usize;
+        let mut plan = Self {
+            seed,
+            shards,
+            lanes,
+            users,
+            clients: clients(&dice, users),
+            steps: dice.pick(&[20, 40, 60, 90, 140]),
+            step_us_max: dice.pick(&[300, 2_000, 20_000, 200_000]),
+            text_bytes_max: dice.pick(&[20, 200, 200, 2_000, 12_000]),
+            burst_per_thousand: dice.pick(&[0, 0, 20, 60]),
+            removal_per_thousand: dice.pick(&[0, 150, 400]),
+            founders_stay: dice.chance(800),
+            faults: faults(&dice),
+            network_us_max: dice.pick(&[50, 1_000, 30_000]),
+            split_per_thousand: dice.pick(&[0, 100, 900]),
+            mesh_us_max: dice.pick(&[1, 20, 2_000]),
+            mesh_frames_max: dice.pick(&[2, 8, 1_024]),
+            disk_us_max: dice.pick(&[20, 300, 300, 5_000]),
+            wake_us_max: dice.pick(&[1, 30, 500]),
+            requests_burst_max: dice.pick(&[20, 200, 5_000]),
+            requests_per_second_max: dice.pick(&[20, 100, 5_000]),
+            outbound_bytes_max: dice.pick(&[300_000, 1_000_000]),
+            engine: engine(&dice),
+            crash_at_end: dice.chance(500),
+        };
+        plan.reduce(reduction);
+        plan
+    }
+
+    /// How often a step is this fault, in a thousand.
+    #[must_use]
+    pub fn rate(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+
+    /// Stored data may be destroyed in this run.
+    #[must_use]
+    pub fn has_rot(&self) -> bool {
+        Fault::ALL.iter().any(|fault| fault.is_rot() && self.rate(*fault) > 0)
+    }
+
+    /// The disk may refuse operations in this run.
+    #[must_use]
+    pub fn has_disk_errors(&self) -> bool {
+        Fault::ALL.iter().any(|fault| fault.is_disk_error() && self.rate(*fault) > 0)
+    }
+
+    fn reduce(&mut self, reduction: &Reduction) {
+        for (index, rate) in self.faults.iter_mut().enumerate() {
+            if reduction.without & (1 << index) != 0 {
+                *rate = 0;
+            }
+        }
+        if reduction.steps_max > 0 {
+            self.steps = self.steps.min(reduction.steps_max);
+        }
+        if reduction.clients_max > 0 {
+            self.clients.truncate(reduction.clients_max as usize);
+        }
+        if reduction.one_lane {
+            (self.shards, self.lanes) = (1, 1);
+        }
+    }
+}
+
+fn clients(dice: &Dice, users: usize) -> Vec<ClientPlan> {
+    let json_per_thousand = dice.pick(&[0, 500, 1_000]);
+    let delivers_per_thousand = dice.pick(&[0, 500]);
+    let client = |user, device, twin| ClientPlan {
+        user,
+        device,
+        twin,
+        json: dice.chance(json_per_thousand),
+        delivers: dice.chance(delivers_per_thousand),
+    };
+    let mut clients: Vec<ClientPlan> = (0..users).map(|user| client(user, 0, false)).collect();
+    for user in 0..users {
+        if dice.chance(250) {
+            clients.push(client(user, 1, false));
+        }
+    }
+    if dice.chance(300) {
+        clients.push(client(dice.index(users), 0, true));
+    }
+    clients
+}
+
+/// A third of the faults or fewer, so that runs are about something.
+fn faults(dice: &Dice) -> Vec<u64> {
+    // A run is about rot, or about a disk that fails, or about neither: each judges by other rules.
+    let theme = dice.below(100);
+    let (rot, errors) = (theme < 12, (12..30).contains(&theme));
+    let share = dice.pick(&[0, 200, 400]);
+    let rate = |fault: &Fault| {
+        let allowed = match fault {
+            fault if fault.is_rot() => rot,
+            fault if fault.is_disk_error() => errors,
+            _ => true,
+        };
+        let chosen = dice.chance(if fault.is_rot() || fault.is_disk_error() { 500 } else { share });
+        let rate = dice.pick(&[5, 15, 40]);
+        if allowed && chosen { rate } else { 0 }
+    };
+    Fault::ALL.iter().map(rate).collect()
+}
+
+fn engine(dice: &Dice) -> EngineOptions {
+    EngineOptions {
+        log_file_bytes: dice.pick(&[512, 640]) * 1024,
+        log_files_max: dice.between(3, 5) as u32,
+        memtable_bytes: dice.pick(&[2_000, 20_000, 100_000, 1_000_000]),
+        memtable_age_ms_max: dice.pick(&[500, 5_000, 600_000]),
+        cache_bytes: dice.pick(&[0, 64 * 1024, 1024 * 1024]),
+        conversations_bytes_max: dice.pick(&[1, 4_000, 1_000_000]),
+        tails_max: dice.pick(&[1, 4, 1_000]),
+        batch_bytes_max: 256 * 1024,
+        reads_in_flight_max: dice.pick(&[1, 2, 64]),
+        commands_waiting_max: dice.pick(&[8, 1_000]),
+        commands_waiting_per_conversation_max: dice.pick(&[4, 1_000]),
+        ..EngineOptions::new(0)
+    }
+}

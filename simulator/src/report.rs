@@ -1,0 +1,84 @@
+//! What a command prints: progress, a failure that can be repeated, and what was covered.
+
+use std::fmt::Write as _;
+
+use crate::{
+    Outcome,
+    coverage::{Count, Coverage},
+    shrink::{Shrunk, arguments},
+};
+
+/// Longest line of a trace's tail.
+const LINE_CHARACTERS_MAX: usize = 400;
+
+/// Sums over runs.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// Events in them.
+    pub events: u64,
+    /// What was done and met.
+    pub coverage: Coverage,
+}
+
+impl Totals {
+    /// Adds a run.
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.coverage.join(&outcome.coverage);
+    }
+}
+
+/// The table of everything that was counted.
+#[must_use]
+pub fn table(totals: &Totals) -> String {
+    let mut text = String::from("covered:\n");
+    for (kind, name) in Count::ALL {
+        let count = totals.coverage.get(*kind);
+        let hole = if count == 0 && totals.seeds >= 1_000 { "   <- never" } else { "" };
+        let _ = writeln!(text, "  {name:<40} {count:>12}{hole}");
+    }
+    text
+}
+
+/// The last line.
+#[must_use]
+pub fn last_line(totals: &Totals, violations: u64, seconds: f64) -> String {
+    let (of, coverage) = (|kind| totals.coverage.get(kind), &totals.coverage);
+    let faults: u64 =
+        Count::ALL.iter().filter(|(_, name)| name.starts_with("fault")).map(|(kind, _)| coverage.get(*kind)).sum();
+    format!(
+        "simulated: {} seeds, {} events, {} sends, {} acknowledged, {} entries delivered, {} read at the end, {} crashes and kills, \
+         {faults} faults, {violations} violations, {seconds:.1} s, {:.0} seeds a minute",
+        totals.seeds,
+        totals.events,
+        of(Count::Sends),
+        of(Count::Acks),
+        of(Count::Entries),
+        of(Count::Audited),
+        of(Count::Crashes) + of(Count::Kills),
+        totals.seeds as f64 * 60.0 / seconds.max(0.001),
+    )
+}
+
+/// A failing run: what broke, how to see it again, and the smaller run if there is one.
+#[must_use]
+pub fn failure(outcome: &Outcome, shrunk: Option<&Shrunk>, plant: &str) -> String {
+    let mut text = String::new();
+    let seed = outcome.seed;
+    for line in outcome.tail.iter().map(|line| line.chars().take(LINE_CHARACTERS_MAX).collect::<String>()) {
+        let _ = writeln!(text, "  {line}");
+    }
+    let violation = outcome.violation.as_deref().unwrap_or("nothing");
+    let _ = writeln!(text, "seed {seed} breaks a promise: {violation}");
+    let _ = writeln!(text, "repeat with: cargo xtask sim --seed {seed}{plant} --trace");
+    if let Some(shrunk) = shrunk {
+        let smaller = shrunk.outcome.violation.as_deref().unwrap_or("nothing");
+        let _ = writeln!(text, "smaller, after {} runs: {smaller}", shrunk.runs);
+        let _ =
+            writeln!(text, "repeat with: cargo xtask sim --seed {seed}{plant}{} --trace", arguments(&shrunk.reduction));
+    }
+    text
+}

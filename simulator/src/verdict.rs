@@ -1,0 +1,295 @@
+//! What can be judged only when everything was read: who was allowed to see what, whether all that was acknowledged is there, and
+//! whether lists, members and counts follow from the entries.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{ConversationStart, EntryKind, Member, Summary},
+    ids::{ClientMessageId, ConversationId, UserId},
+};
+
+use crate::{
+    coverage::{Count, Coverage},
+    finish::Reading,
+    model::{Conversation, Known, Model},
+};
+
+/// A conversation's whole log, replayed by rules of its own.
+struct Replay {
+    last: u64,
+    /// By user: from when to when it saw entries, the end not included.
+    stays: BTreeMap<UserId, Vec<(u64, u64)>>,
+    title: String,
+    direct: bool,
+}
+
+/// Judges all that was seen. Only what follows from a log known from its beginning is judged.
+pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut Coverage) {
+    let ids: Vec<ConversationId> = model.conversations.keys().copied().collect();
+    for id in ids {
+        let replay = replay(&model.conversations[&id]);
+        let mut problems = Vec::new();
+        acknowledged(model, id, readings, &mut problems);
+        match &replay {
+            Some(replay) => {
+                deliveries(model, id, replay, &mut problems);
+                // Where nobody can read any more, an unanswered removal may have been the last entry.
+                let read_by = |(_, reading): &(UserId, Reading)| matches!(reading.logs.get(&id), Some(Ok(_)));
+                let whole = readings.iter().any(read_by);
+                for (user, reading) in readings {
+                    if !whole && model.certainty(id, user).member.is_none() {
+                        continue;
+                    }
+                    read(model, id, user, reading, replay, coverage, &mut problems);
+                }
+                pointers(model, id, replay, readings, &mut problems);
+            }
+            None => {
+                let pushes = model.pushes.iter().filter(|(of, _, _)| *of == id).count();
+                coverage.add(Count::Unjudged, pushes as u64);
+            }
+        }
+        if let Some(problem) = problems.into_iter().next() {
+            model.fail(|| problem);
+        }
+    }
+}
+
+fn replay(conversation: &Conversation) -> Option<Replay> {
+    let last = *conversation.entries.last_key_value()?.0;
+    let whole = conversation.entries.len() as u64 == last && conversation.durable == last;
+    let start = ConversationStart::from_body(&conversation.entries.get(&1)?.body).ok()?;
+    if !whole {
+        return None;
+    }
+    let mut replay = Replay { last, stays: BTreeMap::new(), title: start.title, direct: start.direct };
+    for (place, entry) in &conversation.entries {
+        let (came, went) = entry.members();
+        for user in came {
+            let stays = replay.stays.entry(user).or_default();
+            if stays.last().is_none_or(|(_, until)| *until != u64::MAX) {
+                stays.push((*place, u64::MAX));
+            }
+        }
+        for user in went {
+            if let Some(stay) = replay.stays.get_mut(&user).and_then(|stays| stays.last_mut()) {
+                stay.1 = stay.1.min(*place);
+            }
+        }
+        if entry.kind == EntryKind::Title {
+            replay.title = String::from_utf8_lossy(&entry.body).into_owned();
+        }
+    }
+    Some(replay)
+}
+
+impl Replay {
+    fn saw(&self, user: &UserId, place: u64) -> bool {
+        self.stays.get(user).is_some_and(|stays| stays.iter().any(|(from, until)| (*from..*until).contains(&place)))
+    }
+
+    /// From where on the user sees entries now, if it is a member.
+    fn visible_from(&self, user: &UserId) -> Option<u64> {
+        self.stays.get(user)?.last().filter(|(_, until)| *until == u64::MAX).map(|(from, _)| *from)
+    }
+}
+
+/// All that was acknowledged and all that was seen is where it was, in everybody's reading that reaches there.
+fn acknowledged(model: &Model, id: ConversationId, readings: &[(UserId, Reading)], problems: &mut Vec<String>) {
+    let conversation = &model.conversations[&id];
+    for ((user, name), record) in &conversation.sends {
+        let Some((ack, content)) = &record.acked else { continue };
+        match conversation.entries.get(&ack.sequence.0) {
+            Some(entry) => {
+                let same = is_message(entry, user, *name) && *entry.body == content.0[..];
+                let stamps = (entry.ordinal, entry.time_ms) == (ack.ordinal.0, ack.time_ms.0);
+                if !same || !stamps {
+                    let there = crate::model::describe(&entry.bytes);
+                    problems.push(format!("{id}: {name} of {user} was acknowledged as {ack:?}, but there is {there}"));
+                }
+            }
+            // Nobody could read there, or somebody would have.
+            None => {
+                let reaches = |log: &crate::finish::Log| (log.first..=log.last).contains(&ack.sequence.0);
+                let readable = readings.iter().any(|(_, reading)| {
+                    matches!(reading.logs.get(&id), Some(Ok(log)) if reaches(log) && log.broken.is_none())
+                });
+                if readable {
+                    problems.push(format!("{id}: {name} of {user}, acknowledged as {ack:?}, is not there"));
+                }
+            }
+        }
+    }
+}
+
+fn is_message(entry: &Known, user: &UserId, name: ClientMessageId) -> bool {
+    entry.kind == EntryKind::Message && entry.sender == *user && entry.client_message_id == name
+}
+
+/// Nobody was given what it may not see, and nobody was kept from what it may.
+fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut Vec<String>) {
+    for (of, user, place) in model.pushes.iter().filter(|(of, _, _)| *of == id) {
+        if !replay.saw(user, *place) {
+            problems.push(format!("{user} was given {of} #{place}, but its stays are {:?}", replay.stays.get(user)));
+        }
+    }
+    for (of, user, first, from, to) in model.pages.iter().filter(|(of, ..)| *of == id) {
+        let stays = replay.stays.get(user);
+        let fits =
+            stays.is_some_and(|stays| stays.iter().any(|(start, until)| start == first && from >= start && to < until));
+        if !fits {
+            problems.push(format!("{user} read {of} #{from} to #{to}, visible from #{first}; its stays are {stays:?}"));
+        }
+    }
+    if model.rot {
+        return;
+    }
+    for (of, user, from, to) in model.skips.iter().filter(|(of, ..)| *of == id) {
+        let joins = replay.stays.get(user).is_some_and(|stays| stays.iter().any(|(start, _)| *start == to + 1));
+        if !joins {
+            problems.push(format!(
+                "{user} was made to skip {of} #{from} to #{to}; its stays are {:?}",
+                replay.stays.get(user)
+            ));
+        }
+    }
+}
+
+/// One user's reading of one conversation.
+fn read(
+    model: &Model,
+    id: ConversationId,
+    user: &UserId,
+    reading: &Reading,
+    replay: &Replay,
+    coverage: &mut Coverage,
+    problems: &mut Vec<String>,
+) {
+    let (summary, log, members) = (reading.summaries.get(&id), reading.logs.get(&id), reading.members.get(&id));
+    let damaged = |code: &ErrorCode| model.rot && *code != ErrorCode::NotFound;
+    let Some(first) = replay.visible_from(user) else {
+        // To a stranger it does not exist.
+        let hidden = summary.is_none()
+            && matches!(log, None | Some(Err(ErrorCode::NotFound)))
+            && matches!(members, None | Some(Err(ErrorCode::NotFound)));
+        if !hidden && !matches!((log, members), (Some(Err(one)), Some(Err(two))) if damaged(one) && damaged(two)) {
+            problems.push(format!("{user} is no member of {id} and sees it: {log:?} {members:?} {summary:?}"));
+        }
+        return;
+    };
+    match log {
+        Some(Ok(log)) => {
+            coverage.add(Count::Audited, log.places.len() as u64);
+            let whole =
+                log.first == first && log.last == replay.last && log.places.len() as u64 == replay.last + 1 - first;
+            if !whole && !model.rot {
+                let (from, to) = (log.places.first(), log.places.last());
+                problems.push(format!(
+                    "{user} read {id} from {from:?} to {to:?} ({} to {} as told, {:?}), not #{first} to #{}",
+                    log.first, log.last, log.broken, replay.last
+                ));
+            }
+        }
+        _ if model.rot => {}
+        other => problems.push(format!("{user} is a member of {id} and read {other:?}")),
+    }
+    if model.rot {
+        return;
+    }
+    match summary {
+        Some(summary) => summarised(model, id, user, first, summary, replay, problems),
+        None => problems.push(format!("{user} is a member of {id} and does not find it in its list")),
+    }
+    let now: Vec<&UserId> = replay.stays.keys().filter(|user| replay.visible_from(user).is_some()).collect();
+    match members {
+        Some(Ok(members)) if members.iter().map(|member| &member.user).eq(now.iter().copied()) => {}
+        other => problems.push(format!("{id}: members {now:?}, but {user} read {other:?}")),
+    }
+}
+
+fn summarised(
+    model: &Model,
+    id: ConversationId,
+    user: &UserId,
+    first: u64,
+    summary: &Summary,
+    replay: &Replay,
+    problems: &mut Vec<String>,
+) {
+    let conversation = &model.conversations[&id];
+    let read = summary.read.0.max(first - 1);
+    let unread = ordinal(conversation, replay.last) - ordinal(conversation, read);
+    let members = replay.stays.keys().filter(|user| replay.visible_from(user).is_some()).count();
+    let last = conversation.entries.get(&replay.last);
+    let same_last = summary.last.as_ref().map(|entry| &entry.0[..]) == last.map(|entry| &*entry.bytes);
+    let facts = [
+        (summary.last_sequence.0 == replay.last, "last sequence"),
+        (summary.title == replay.title, "title"),
+        (summary.members as usize == members, "members"),
+        (summary.unread == unread, "unread"),
+        (summary.read.0 <= replay.last, "read pointer"),
+        (same_last, "last entry"),
+        (last.is_some_and(|last| last.time_ms == summary.last_time_ms.0), "last time"),
+        (summary.direct.is_some() == replay.direct, "direct"),
+    ];
+    for (_, what) in facts.iter().filter(|(holds, _)| !holds) {
+        problems.push(format!(
+            "{user}'s list has a wrong {what} of {id}: {summary:?}; last #{}, title {:?}, {members} members, unread {unread}",
+            replay.last, replay.title
+        ));
+    }
+}
+
+fn ordinal(conversation: &Conversation, place: u64) -> u64 {
+    conversation.entries.range(..=place).next_back().map_or(0, |(_, entry)| entry.ordinal)
+}
+
+/// Pointers: what was acknowledged stays, everybody is told the same, and unread is a subtraction.
+fn pointers(
+    model: &Model,
+    id: ConversationId,
+    replay: &Replay,
+    readings: &[(UserId, Reading)],
+    problems: &mut Vec<String>,
+) {
+    let conversation = &model.conversations[&id];
+    let steady = |user: &UserId| conversation.membership.get(user).is_none_or(|membership| !membership.changed);
+    for (_, user) in model.receipts_back.iter().filter(|(of, _)| *of == id) {
+        if steady(user) {
+            problems.push(format!("{id}: the pointers of {user} moved back"));
+        }
+    }
+    let mut told: BTreeMap<&UserId, &Member> = BTreeMap::new();
+    for (reader, reading) in readings {
+        let Some(Ok(members)) = reading.members.get(&id) else { continue };
+        for member in members {
+            let same = told.insert(&member.user, member).is_none_or(|other| other == member);
+            let in_range = member.read <= member.delivered && member.delivered.0 <= replay.last;
+            if !same || !in_range {
+                problems.push(format!("{id}: {reader} read {member:?}, others something else; last #{}", replay.last));
+            }
+        }
+    }
+    if model.rot {
+        return;
+    }
+    for mark in model.marks.iter().filter(|mark| mark.conversation == id && mark.settled && steady(&mark.user)) {
+        let now = told.get(&mark.user).map(|member| member.read.0);
+        if now.is_some_and(|now| now < mark.read) {
+            problems.push(format!("{id}: {} had read #{}, and now {now:?}", mark.user, mark.read));
+        }
+        let base = ordinal(conversation, mark.read.max(replay.visible_from(&mark.user).map_or(0, |first| first - 1)));
+        let least = ordinal(conversation, mark.durable_before).saturating_sub(base);
+        let most = ordinal(conversation, replay.last) - base;
+        if !(least..=most).contains(&mark.unread) {
+            problems.push(format!("{id}: {mark:?}, but unread is {least} to {most}"));
+        }
+    }
+    for ((user, name), record) in &conversation.sends {
+        let (Some((ack, _)), Some(member)) = (&record.acked, told.get(user)) else { continue };
+        if steady(user) && member.read < ack.sequence {
+            problems.push(format!("{id}: {user} sent {name} as #{} but has read #{}", ack.sequence, member.read));
+        }
+    }
+}

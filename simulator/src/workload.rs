@@ -1,0 +1,310 @@
+//! What clients do: one step is perhaps a fault, and an action of some client.
+
+use antiphon_wire::{
+    frame::{
+        Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList, Read,
+        Request, Title,
+    },
+    ids::{ClientMessageId, ConversationId, Sequence, UserId},
+};
+
+use crate::{
+    answers::{Asked, AskedKind, Range},
+    clients::{Sent, user},
+    coverage::Count,
+    dice::Dice,
+    model::Change,
+    plan::{Fault, Plan},
+    world::{Event, World},
+};
+
+/// Steps that are left, and what was made so far.
+#[derive(Debug)]
+pub struct Workload {
+    step: u32,
+    steps: u32,
+    texts: u64,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone)]
+struct Group {
+    id: ConversationId,
+    founder: usize,
+    create: CreateGroup,
+}
+
+impl Workload {
+    /// Nothing done yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { step: 0, steps: plan.steps, texts: 0, groups: Vec::new() }
+    }
+}
+
+impl World {
+    /// The next step, or the beginning of the end.
+    pub fn step(&mut self) {
+        if self.workload.step == self.workload.steps {
+            return self.begin_quiet();
+        }
+        self.workload.step += 1;
+        let dice = Dice::new(self.plan.seed ^ (u64::from(self.workload.step) << 40), "step");
+        for fault in Fault::ALL {
+            if self.plan.rate(*fault) > 0 && dice.chance(self.plan.rate(*fault)) {
+                self.inject(*fault, &dice);
+            }
+        }
+        let client = dice.index(self.clients.len());
+        if self.clients[client].running {
+            self.act(client, &dice);
+        }
+        let next_us = self.now_us + dice.delay_us(self.plan.step_us_max);
+        self.plan_at(next_us, Event::Step);
+    }
+
+    fn act(&mut self, client: usize, dice: &Dice) {
+        let conversations: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
+        if conversations.is_empty() || dice.chance(50) {
+            return self.create(client, dice);
+        }
+        let id = dice.pick(&conversations);
+        if dice.chance(self.plan.burst_per_thousand) {
+            for _ in 0..dice.pick(&[10, 60, 250]) {
+                self.send(client, id, dice);
+            }
+            return self.pump(client);
+        }
+        match dice.below(100) {
+            0..50 => self.send(client, id, dice),
+            50..58 => self.send_again(client, dice),
+            58..62 => self.send_other(client, dice),
+            62..72 => self.history(client, id, dice),
+            72..80 => self.mark(client, id, dice),
+            80..88 => self.change(client, id, dice),
+            88..91 => self.title(client, id, dice),
+            91..94 => {
+                let list = MembersList { after: None, limit: Some(3) };
+                let request = Request::Members(Members { conversation: id, action: MembersAction::List(list) });
+                self.ask(client, request, Some(id), AskedKind::Members);
+            }
+            94..96 => {
+                let client = &mut self.clients[client].app;
+                client.listing.get_or_insert(None);
+            }
+            _ => self.clients[client].save(),
+        }
+        self.pump(client);
+    }
+
+    /// Asks on behalf of a client's application; nothing if the session is not connected.
+    pub fn ask(
+        &mut self,
+        client: usize,
+        request: Request,
+        conversation: Option<ConversationId>,
+        kind: AskedKind,
+    ) -> bool {
+        let now_ms = self.now_ms();
+        let user = self.clients[client].user.clone();
+        let Ok(id) = self.clients[client].session.request(now_ms, request) else { return false };
+        self.trace.note(self.now_us, &[40, client as u64], || {
+            format!("client {client} asks {id}: {kind:?} {conversation:?}")
+        });
+        if let (AskedKind::Create(change) | AskedKind::Change(change), Some(conversation)) = (&kind, conversation) {
+            self.model.change_asked(conversation, change);
+        }
+        let (certainty, durable) = match conversation {
+            Some(conversation) => (self.model.certainty(conversation, &user), self.model.durable(conversation)),
+            None => (self.model.certainty(ConversationId([0; 16]), &user), 0),
+        };
+        self.clients[client].app.asked.insert(id, Asked { conversation, certainty, durable, kind });
+        true
+    }
+
+    fn create(&mut self, client: usize, dice: &Dice) {
+        let founder = self.clients[client].plan.user;
+        let me = user(founder);
+        let others: Vec<usize> = (0..self.plan.users).filter(|other| *other != founder).collect();
+        if dice.chance(300) {
+            let peer = user(dice.pick(&others));
+            let id = ConversationId::direct(&me, &peer);
+            let change = Change { add: vec![me, peer.clone()], remove: Vec::new() };
+            if self.ask(client, Request::Create(Create::Direct(peer)), Some(id), AskedKind::Create(change)) {
+                self.model.conversations.entry(id).or_default().direct = true;
+            }
+            return self.pump(client);
+        }
+        let again: Vec<Group> = self.workload.groups.iter().filter(|group| group.founder == founder).cloned().collect();
+        let group = if !again.is_empty() && dice.chance(300) {
+            again[dice.index(again.len())].clone()
+        } else {
+            let members = others.iter().filter(|_| dice.chance(600)).map(|other| user(*other)).collect();
+            let key = ClientMessageId(number_bytes(dice));
+            let create = CreateGroup { key, title: format!("group {}", self.workload.groups.len()), members };
+            Group { id: ConversationId::group(&me, key), founder, create }
+        };
+        let mut add = group.create.members.clone();
+        add.push(me.clone());
+        let change = Change { add, remove: Vec::new() };
+        let request = Request::Create(Create::Group(group.create.clone()));
+        if self.ask(client, request, Some(group.id), AskedKind::Create(change)) {
+            self.model.conversations.entry(group.id).or_default().founder = Some(me);
+            if !self.workload.groups.iter().any(|other| other.id == group.id) {
+                self.workload.groups.push(group);
+            }
+        }
+        self.pump(client);
+    }
+
+    fn send(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let name = ClientMessageId(number_bytes(dice));
+        let content = self.text(client, dice);
+        let certainty = self.model.certainty(conversation, &self.clients[client].user);
+        self.put(client, Sent { conversation, name, content, certainty });
+    }
+
+    /// A text that nobody else sends, with what is awkward in JSON.
+    fn text(&mut self, client: usize, dice: &Dice) -> Content {
+        self.workload.texts += 1;
+        let mut text = format!("{} {}", self.clients[client].user, self.workload.texts);
+        let length = dice.below(self.plan.text_bytes_max) as usize;
+        while text.len() < length {
+            match dice.below(40) {
+                0 => text.push_str(" \"quoted\\\" \n"),
+                1 => text.push_str("wörter 漢字 🦀"),
+                number => text.push_str(&"abcdefghijklmnopqrstuvwxyz".repeat(1 + number as usize / 10)),
+            }
+        }
+        Content::text(&text)
+    }
+
+    /// Sends a message again that was answered.
+    fn send_again(&mut self, client: usize, dice: &Dice) {
+        let sent = &self.clients[client].app.sent;
+        if sent.is_empty() {
+            return;
+        }
+        let sent = sent[dice.index(sent.len())].clone();
+        self.put(client, sent);
+    }
+
+    /// Sends another content under a name that was used.
+    fn send_other(&mut self, client: usize, dice: &Dice) {
+        let sent = &self.clients[client].app.sent;
+        if sent.is_empty() {
+            return;
+        }
+        let sent = sent[dice.index(sent.len())].clone();
+        let content = self.text(client, dice);
+        self.put(client, Sent { content, ..sent });
+    }
+
+    fn put(&mut self, client: usize, mut sent: Sent) {
+        let now_ms = self.now_ms();
+        sent.certainty = self.model.certainty(sent.conversation, &self.clients[client].user);
+        let of = &mut self.clients[client];
+        if of.app.outbox.iter().any(|other| other.name == sent.name) {
+            return;
+        }
+        if of.session.send(now_ms, sent.conversation, sent.content.clone(), sent.name).is_ok() {
+            self.coverage.one(Count::Sends);
+            self.trace.note(self.now_us, &[41, client as u64], || {
+                format!("client {client} sends {} to {}", sent.name, sent.conversation)
+            });
+            self.model.sending(&of.user.clone(), sent.conversation, sent.name, &sent.content);
+            of.app.outbox.push(sent);
+        }
+    }
+
+    fn history(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let near = dice.below(self.model.durable(conversation) + 3);
+        let range = match dice.below(4) {
+            0 => Range::Latest,
+            1 => Range::Before(near + 1),
+            2 => Range::After(near),
+            _ => Range::Around(near),
+        };
+        let limit = dice.pick(&[1, 3, 20, 200]);
+        let request = history_request(conversation, range, limit);
+        self.ask(client, request, Some(conversation), AskedKind::History(range, limit));
+    }
+
+    fn mark(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let Some(view) = self.clients[client].app.views.get(&conversation) else { return };
+        let beyond = if dice.chance(50) { dice.below(5) } else { 0 };
+        let to = dice.below(view.last + 1) + beyond;
+        let sequence = Sequence(to);
+        let request = match dice.chance(500) {
+            true => Request::Read(Read { conversation, sequence }),
+            false => Request::Delivered(Delivered { conversation, sequence }),
+        };
+        self.ask(client, request, Some(conversation), AskedKind::Mark(to));
+    }
+
+    fn change(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let founder = self.model.conversations[&conversation].founder.clone();
+        let removal = dice.chance(self.plan.removal_per_thousand);
+        let stays = |user: &UserId| removal && self.plan.founders_stay && founder.as_ref() == Some(user);
+        let count = 1 + dice.index(2);
+        let mut users: Vec<UserId> = (0..count).map(|_| user(dice.index(self.plan.users))).collect();
+        users.retain(|user| !stays(user));
+        users.sort();
+        users.dedup();
+        if users.is_empty() {
+            return;
+        }
+        let (change, action) = match removal {
+            true => (Change { add: Vec::new(), remove: users.clone() }, MembersAction::Remove(users)),
+            false => (Change { add: users.clone(), remove: Vec::new() }, MembersAction::Add(users)),
+        };
+        let request = Request::Members(Members { conversation, action });
+        self.ask(client, request, Some(conversation), AskedKind::Change(change));
+    }
+
+    fn title(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let title = format!("title {}", dice.below(3));
+        self.ask(client, Request::Title(Title { conversation, title }), Some(conversation), AskedKind::Title);
+    }
+
+    /// Lists conversations when the application has to know them and can ask. True if it asked.
+    pub fn list_if_due(&mut self, client: usize) -> bool {
+        let of = &mut self.clients[client];
+        if of.app.listing_under_way || of.session.phase() != antiphon_wire::session::Phase::Open {
+            return false;
+        }
+        let Some(after) = of.app.listing else { return false };
+        if std::mem::take(&mut of.app.listing_refused) {
+            of.app.listing_from_us = self.now_us + 1_000_000;
+        }
+        if self.now_us < of.app.listing_from_us {
+            let at_us = of.app.listing_from_us;
+            self.look_at_client(client, at_us);
+            return false;
+        }
+        let request = Request::Conversations(Conversations { after, limit: Some(3) });
+        let asked = self.ask(client, request, None, AskedKind::List);
+        self.clients[client].app.listing_under_way = asked;
+        asked
+    }
+}
+
+/// A request for a page of history.
+#[must_use]
+pub fn history_request(conversation: ConversationId, range: Range, limit: u32) -> Request {
+    let (mut before, mut after, mut around) = (None, None, None);
+    match range {
+        Range::Latest => {}
+        Range::Before(sequence) => before = Some(Sequence(sequence)),
+        Range::After(sequence) => after = Some(Sequence(sequence)),
+        Range::Around(sequence) => around = Some(Sequence(sequence)),
+    }
+    Request::History(History { conversation, before, after, around, limit: Some(limit) })
+}
+
+fn number_bytes(dice: &Dice) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&dice.number().to_le_bytes());
+    bytes[8..].copy_from_slice(&dice.number().to_le_bytes());
+    bytes
+}

@@ -1,0 +1,427 @@
+//! The world: one queue of events on a virtual clock, and everything that they happen to. Events at the same time happen in the order in
+//! which they were planned; all that is left to chance is drawn from dice of the seed. So one seed is one run.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use antiphon_engine::memory_files::{MemoryClock, Ticket};
+use antiphon_gateway::core::io::ConnectionKey;
+use antiphon_wire::session::Phase as SessionPhase;
+
+use crate::{
+    clients::Client,
+    coverage::{Count, Coverage},
+    dice::Dice,
+    disk::{LaneDisk, duration_us},
+    finish::Finish,
+    model::Model,
+    network::{Link, LinkId},
+    node::{Node, NodeStart, Phase},
+    plan::{Fault, Plan},
+    trace::{Detail, Trace},
+    workload::Workload,
+};
+
+/// Where the wall clock starts: some day in 2026, in milliseconds.
+const EPOCH_MS: u64 = 1_780_000_000_000;
+
+/// Events after which a run is said to go round in circles.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// Something that happens.
+#[derive(Debug)]
+pub enum Event {
+    /// A shard's turn.
+    Shard {
+        /// Of the node's life, since a dead one's events mean nothing.
+        incarnation: u64,
+        /// Which shard.
+        shard: usize,
+    },
+    /// A disk operation completes.
+    Disk {
+        /// Of the node's life.
+        incarnation: u64,
+        /// Whose disk.
+        lane: usize,
+        /// Which operation.
+        ticket: Ticket,
+    },
+    /// A connection arrives at its shard.
+    Accept(LinkId),
+    /// Bytes arrive at the server.
+    Up(LinkId, Vec<u8>),
+    /// The server sees the end of a connection.
+    UpEnd(LinkId),
+    /// Bytes arrive at the client.
+    Down(LinkId, Vec<u8>),
+    /// The client sees the end of a connection.
+    DownEnd(LinkId),
+    /// A send has left.
+    Sent {
+        /// Of the node's life.
+        incarnation: u64,
+        /// Whose connection.
+        shard: usize,
+        /// Which connection.
+        key: ConnectionKey,
+    },
+    /// A client's timer.
+    Client(usize),
+    /// A client's process starts again.
+    ClientStart(usize),
+    /// The next action or fault.
+    Step,
+    /// The node starts again.
+    NodeStart,
+    /// The node dies again, soon after it started.
+    Crash {
+        /// Whether what was not synced is lost too.
+        power: bool,
+    },
+    /// A lane's disk has room again.
+    Room(usize),
+    /// A lane's disk fails no more.
+    Heal(usize, Fault),
+    /// The end of the run is looked at.
+    Finish,
+}
+
+struct Planned {
+    at_us: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// Everything there is.
+pub struct World {
+    /// What the seed picked.
+    pub plan: Plan,
+    /// Virtual time.
+    pub now_us: u64,
+    /// What happened.
+    pub trace: Trace,
+    /// What was done and met.
+    pub coverage: Coverage,
+    /// The oracle.
+    pub model: Model,
+    /// Clients, by number.
+    pub clients: Vec<Client>,
+    /// Connections, by number.
+    pub links: Vec<Link>,
+    /// The running node.
+    pub node: Option<Node>,
+    /// The lanes' disks.
+    pub disks: Vec<LaneDisk>,
+    /// What clients do.
+    pub workload: Workload,
+    /// The end.
+    pub finish: Finish,
+    /// The network's dice.
+    pub network_dice: Dice,
+    /// The faults' dice.
+    pub fault_dice: Dice,
+    clock: MemoryClock,
+    clock_offset_ms: i64,
+    schedule_dice: Dice,
+    queue: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    incarnations: u64,
+    /// A shard count for the next start.
+    pub shards_next: u16,
+}
+
+impl World {
+    /// The world of a plan, about to start.
+    #[must_use]
+    pub fn new(plan: Plan, detail: Detail, disk_lies: bool) -> Self {
+        let seed = plan.seed;
+        let disks = (0..plan.lanes).map(|lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), disk_lies)).collect();
+        let clients =
+            plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
+        let model = Model { rot: plan.has_rot(), ..Model::default() };
+        let mut world = Self {
+            now_us: 0,
+            trace: Trace::new(detail),
+            coverage: Coverage::default(),
+            model,
+            clients,
+            links: Vec::new(),
+            node: None,
+            disks,
+            workload: Workload::new(&plan),
+            finish: Finish::new(&plan),
+            network_dice: Dice::new(seed, "network"),
+            fault_dice: Dice::new(seed, "faults"),
+            clock: MemoryClock::new(EPOCH_MS),
+            clock_offset_ms: 0,
+            schedule_dice: Dice::new(seed, "schedule"),
+            queue: BinaryHeap::new(),
+            planned: 0,
+            incarnations: 0,
+            shards_next: plan.shards,
+            plan,
+        };
+        world.plan_at(0, Event::NodeStart);
+        for client in 0..world.clients.len() {
+            let at_us = world.network_dice.delay_us(10_000);
+            world.plan_at(at_us, Event::ClientStart(client));
+        }
+        let first_us = world.plan.step_us_max;
+        world.plan_at(first_us, Event::Step);
+        world
+    }
+
+    /// Runs to the end, or to the first violation.
+    pub fn run(&mut self) {
+        while self.model.violation.is_none() && !self.finish.is_over() {
+            let Some(Reverse(Planned { at_us, event, .. })) = self.queue.pop() else {
+                return self.model.fail(|| "nothing is planned, and it is not over".to_owned());
+            };
+            self.now_us = at_us;
+            self.set_clock();
+            self.happen(event);
+            if self.trace.events() > EVENTS_MAX {
+                self.model.fail(|| format!("{EVENTS_MAX} events and no end"));
+            }
+        }
+        if let Some(node) = self.node.take() {
+            node.report(&mut self.coverage);
+        }
+        self.disks.iter().for_each(|disk| disk.report(&mut self.coverage));
+    }
+
+    /// Monotonic time in milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    /// Plans an event.
+    pub fn plan_at(&mut self, at_us: u64, event: Event) {
+        let number = self.planned;
+        self.planned += 1;
+        self.queue.push(Reverse(Planned { at_us: at_us.max(self.now_us), number, event }));
+    }
+
+    /// The wall clock jumps.
+    pub fn jump_clock(&mut self, by_ms: i64) {
+        self.clock_offset_ms += by_ms;
+        self.set_clock();
+    }
+
+    fn set_clock(&self) {
+        let now_ms = (EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.clock_offset_ms);
+        self.clock.set(now_ms);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Shard { incarnation, shard } => self.shard_turn(incarnation, shard),
+            Event::Disk { incarnation, lane, ticket } => self.disk_completes(incarnation, lane, ticket),
+            Event::Accept(link) => self.accept(link),
+            Event::Up(link, bytes) => self.bytes_up(link, bytes),
+            Event::UpEnd(link) => self.end_up(link),
+            Event::Down(link, bytes) => self.bytes_down(link, bytes),
+            Event::DownEnd(link) => self.end_down(link),
+            Event::Sent { incarnation, shard, key } => {
+                if let Some(node) = self.node.as_mut().filter(|node| node.incarnation == incarnation)
+                    && node.link(shard, key).is_some()
+                {
+                    node.sent(shard, key);
+                    self.wake_shard(shard);
+                }
+            }
+            Event::Client(client) => self.client_timer(client),
+            Event::ClientStart(client) => self.client_start(client),
+            Event::Step => self.step(),
+            Event::NodeStart => self.node_start(),
+            Event::Crash { power } => self.crash_again(power),
+            Event::Room(lane) => {
+                self.trace.note(self.now_us, &[1, lane as u64], || format!("lane {lane}: room again"));
+                self.disks[lane].set_room(None);
+            }
+            Event::Heal(lane, fault) => {
+                self.trace
+                    .note(self.now_us, &[2, lane as u64], || format!("lane {lane}: no {} any more", fault.name()));
+                self.disks[lane].set_errors(fault, 0);
+            }
+            Event::Finish => self.finish_look(),
+        }
+    }
+
+    /// A shard has something to do.
+    pub fn wake_shard(&mut self, shard: usize) {
+        let at_us = self.now_us + self.schedule_dice.delay_us(self.plan.wake_us_max);
+        self.wake_shard_at(shard, at_us);
+    }
+
+    fn wake_shard_at(&mut self, shard: usize, at_us: u64) {
+        let Some(node) = &mut self.node else { return };
+        let (incarnation, of) = (node.incarnation, &mut node.shards[shard]);
+        if at_us < of.due_us {
+            of.due_us = at_us;
+            self.plan_at(at_us, Event::Shard { incarnation, shard });
+        }
+    }
+
+    fn shard_turn(&mut self, incarnation: u64, shard: usize) {
+        let Some(node) = self.node.as_mut().filter(|node| node.incarnation == incarnation) else { return };
+        if node.shards[shard].due_us > self.now_us {
+            return;
+        }
+        node.shards[shard].due_us = u64::MAX;
+        let ran = node.run(shard, self.now_us, &self.plan, &self.schedule_dice, &mut self.coverage);
+        if ran.busy {
+            let commands = ran.commands.len();
+            self.trace.note(self.now_us, &[3, shard as u64, commands as u64], || {
+                format!("shard {shard} turns: {commands} commands, mesh to {:?}", ran.mesh)
+            });
+        }
+        for command in ran.commands {
+            self.command(shard, command);
+        }
+        for (to, at_us) in ran.mesh {
+            self.wake_shard_at(to, at_us);
+        }
+        if let Some(at_us) = ran.again_us {
+            self.wake_shard_at(shard, at_us);
+        }
+        self.plan_disk();
+        self.node_opened();
+        if self.node.as_ref().is_some_and(|node| node.phase == Phase::Over) {
+            self.node_over();
+        }
+    }
+
+    /// Gives every new disk operation its time.
+    fn plan_disk(&mut self) {
+        let incarnation = self.incarnations;
+        for lane in 0..self.disks.len() {
+            for (ticket, kind) in self.disks[lane].submitted() {
+                let at_us = self.now_us + duration_us(&self.plan, kind, &self.schedule_dice);
+                self.plan_at(at_us, Event::Disk { incarnation, lane, ticket });
+            }
+        }
+    }
+
+    fn disk_completes(&mut self, incarnation: u64, lane: usize, ticket: Ticket) {
+        if self.incarnations != incarnation || self.node.is_none() {
+            return;
+        }
+        self.trace
+            .note(self.now_us, &[4, lane as u64, ticket.0], || format!("lane {lane}: disk operation {}", ticket.0));
+        self.disks[lane].release(ticket);
+        let shards = self.node.as_ref().map_or(0, |node| node.shards.len());
+        // Whoever waits for it is woken; which shard that is, the flags tell.
+        for shard in 0..shards {
+            if self.node.as_ref().is_some_and(|node| node.shards[shard].is_woken()) {
+                self.wake_shard(shard);
+            }
+        }
+    }
+
+    fn node_start(&mut self) {
+        if self.node.is_some() {
+            return;
+        }
+        self.incarnations += 1;
+        let start = NodeStart {
+            plan: &self.plan,
+            shards: self.shards_next,
+            incarnation: self.incarnations,
+            disks: &self.disks,
+            clock: &self.clock,
+            now_us: self.now_us,
+        };
+        let node = Node::start(&start);
+        let (incarnation, shards) = (self.incarnations, self.shards_next);
+        self.trace.note(self.now_us, &[5, incarnation], || format!("node {incarnation} starts with {shards} shards"));
+        self.node = Some(node);
+        (0..usize::from(shards)).for_each(|shard| self.wake_shard(shard));
+    }
+
+    /// Looks at what opening lanes has found.
+    fn node_opened(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        for opened in std::mem::take(&mut node.opened) {
+            let trusted = !self.plan.has_rot();
+            match opened {
+                Ok((lane, report)) => {
+                    self.trace.note(self.now_us, &[6, report.position.0, report.batches], || {
+                        format!("lane {} is open: {report:?}", lane.0)
+                    });
+                    self.coverage.add(Count::Replayed, report.batches);
+                    self.coverage.add(Count::TornTails, u64::from(report.torn_tail.is_some()));
+                    self.coverage.add(Count::ReadOnly, u64::from(report.read_only));
+                    let sound = !report.read_only && report.damage.is_empty();
+                    self.model.check(sound || !trusted, || format!("a sound disk was called damaged: {report:?}"));
+                }
+                Err(error) => {
+                    self.trace.note(self.now_us, &[7], || format!("a lane can't be opened: {error}"));
+                    self.coverage.one(Count::OpenRefused);
+                    let allowed = !trusted || self.plan.has_disk_errors() || self.plan.rate(Fault::Full) > 0;
+                    self.model.check(allowed, || format!("a lane of a sound disk can't be opened: {error}"));
+                }
+            }
+        }
+    }
+
+    /// The node has ended by itself: in order, or because it could not open.
+    fn node_over(&mut self) {
+        self.trace.note(self.now_us, &[8], || "the node is over".to_owned());
+        let power = false;
+        self.node_dies(power);
+        let at_us = self.now_us + self.fault_dice.delay_us(500_000);
+        self.plan_at(at_us, Event::NodeStart);
+    }
+
+    /// The node's process ends, whatever it is at; with the power or without.
+    pub fn node_dies(&mut self, power: bool) {
+        let Some(node) = self.node.take() else { return };
+        node.report(&mut self.coverage);
+        let incarnation = node.incarnation;
+        let seed = self.fault_dice.number();
+        for (lane, disk) in self.disks.iter_mut().enumerate() {
+            disk.crash(power, seed.wrapping_add(lane as u64));
+        }
+        drop(node);
+        for link in 0..self.links.len() {
+            if self.links[link].incarnation == incarnation {
+                self.server_gone(link);
+            }
+        }
+        // The machine may come back with another layout; the number of lanes is the store's.
+        if self.fault_dice.chance(300) {
+            self.shards_next = self.fault_dice.between(u64::from(self.plan.lanes), 4) as u16;
+        }
+    }
+
+    /// All clients that should be connected are, and live.
+    #[must_use]
+    pub fn all_live(&self) -> bool {
+        // A client whose connection went silent believes that all is well until it misses its heartbeat.
+        let reached = |client: &Client| client.link.is_some_and(|link| !self.links[link].silent);
+        let live = |client: &Client| client.running && client.session.phase() == SessionPhase::Open && reached(client);
+        self.clients.iter().filter(|client| client.wanted).all(live)
+    }
+}

@@ -66,7 +66,7 @@ fn never_rest(spawner: &Spawner) {
 }
 
 /// 100,000 wake-ups in bursts of one to nine, by one thread and now and then by two; each burst must be seen before the next.
-/// Beside background tasks, where a wake-up waits for a slice, a tenth of that.
+/// Beside background tasks, where a wake-up waits for a slice, fewer.
 fn no_wake_up_is_lost(background: bool) {
     let queue = Arc::new(ArrayQueue::new(16));
     let seen = Arc::new(AtomicU64::new(0));
@@ -84,7 +84,7 @@ fn no_wake_up_is_lost(background: bool) {
         queue.push(value).expect("the shard has emptied the queue");
         shard.waker.wake();
     };
-    let wake_ups = if background { 10_000 } else { 100_000 };
+    let wake_ups = if background { 3_000 } else { 100_000 };
     let mut sent = 0;
     for round in 0.. {
         if sent >= wake_ups {
@@ -110,7 +110,7 @@ fn no_wake_up_is_lost(background: bool) {
     }
     let (sleeps, slices) = (shard.counters.sleeps.get(), shard.counters.background_slices.get());
     if background {
-        assert!(slices > 1000 && sleeps == 0, "the test means never to sleep: {sleeps} {slices}");
+        assert!(slices > 300 && sleeps == 0, "the test means never to sleep: {sleeps} {slices}");
     } else {
         assert!(sleeps > 1000 && slices == 0, "the test means to sleep: {sleeps} {slices}");
     }
@@ -205,7 +205,7 @@ fn a_task_that_another_thread_wakes_runs() {
             },
         );
         eventually("the task waits", || slot.lock().unwrap().is_some());
-        for round in 1..=2000 {
+        for round in 1..=500 {
             ready.store(true, Ordering::SeqCst);
             let waker = slot.lock().unwrap().clone().unwrap();
             waker.wake();

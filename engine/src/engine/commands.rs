@@ -170,7 +170,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                     let last = conversation.last;
                     let (id, epoch) = (conversation.id, conversation.epoch());
                     let done = Done::Created { conversation: id, epoch, sequence: last.sequence, existing: true };
-                    Step::When(conversation.change, Ok(done))
+                    // The answer names the last entry, so it waits until that one is durable, not only until the members are.
+                    Step::When(conversation.record, Ok(done))
                 }
                 Err(refusal) => refusal.into(),
             };

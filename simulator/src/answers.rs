@@ -176,8 +176,11 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
                 if let Some(last) = &summary.last {
                     judge.model.entry(&user, &last.0);
                 }
-                let fresh = View { epoch: summary.epoch, last: summary.last_sequence.0, open: true };
                 client.session.open(summary.conversation, summary.epoch, summary.last_sequence);
+                // The session may follow it already, from an earlier place, and be about to read what is between.
+                let followed = client.session.conversations().find(|known| known.conversation == summary.conversation);
+                let last = followed.map_or(summary.last_sequence, |known| known.sequence).0;
+                let fresh = View { epoch: summary.epoch, last, open: true };
                 let view = client.app.views.entry(summary.conversation).or_insert(fresh);
                 if !view.open {
                     // It had left and is back: the session begins anew from here, too.

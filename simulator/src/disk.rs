@@ -240,12 +240,15 @@ impl File for SimFile {
             return (buffer, result);
         }
         // Planted: the write is on its way, and that is said to be enough.
-        let mut write = pin!(self.inner.write_at(offset, buffer));
-        std::future::poll_fn(|context| match write.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => Poll::Ready((AlignedBuffer::zeroed(length), Ok(()))),
-        })
-        .await
+        let mut on_its_way = AlignedBuffer::zeroed(length);
+        on_its_way.copy_from_slice(&buffer);
+        let mut write = pin!(self.inner.write_at(offset, on_its_way));
+        let written = std::future::poll_fn(|context| match write.as_mut().poll(context) {
+            Poll::Ready((_, result)) => Poll::Ready(result),
+            Poll::Pending => Poll::Ready(Ok(())),
+        });
+        let result = written.await;
+        (buffer, result)
     }
 
     async fn sync(&self) -> Result<(), FileError> {

@@ -8,7 +8,7 @@ use crate::{
     network::LinkId,
     node::Phase,
     plan::Fault,
-    world::{Event, World},
+    world::{CrashWaits, Event, World},
 };
 
 impl World {
@@ -19,6 +19,11 @@ impl World {
             Fault::Cut | Fault::Silence | Fault::Stall => self.harm_link(fault, dice),
             Fault::RestartKept | Fault::RestartBack | Fault::RestartLost => self.restart_client(fault, dice),
             Fault::Twin => self.start_twin(dice),
+            // Mostly while the disk is at work: that is when it matters.
+            Fault::Crash | Fault::Kill if dice.chance(750) => {
+                let operations = dice.pick(&[0, 0, 1, 3, 10]);
+                self.crash_waits = Some(CrashWaits { power: fault == Fault::Crash, operations });
+            }
             Fault::Crash | Fault::Kill => self.crash(fault == Fault::Crash, dice),
             Fault::Drain => self.drain(dice),
             Fault::ClockJump => {
@@ -35,7 +40,8 @@ impl World {
             Fault::ReadError | Fault::WriteError | Fault::SyncError | Fault::NameError => {
                 let lane = dice.index(self.disks.len());
                 self.disks[lane].set_errors(fault, dice.pick(&[20_000, 300_000, 1_000_000]));
-                let until_us = self.now_us + dice.delay_us(20 * self.plan.disk_us_max);
+                let while_us = dice.pick(&[20 * self.plan.disk_us_max, 4 * self.plan.step_us_max]);
+                let until_us = self.now_us + dice.delay_us(while_us);
                 self.plan_at(until_us, Event::Heal(lane, fault));
             }
             Fault::FlipSegment | Fault::FlipLog | Fault::FlipOther | Fault::BreakRange => self.rot(fault, dice),
@@ -127,8 +133,7 @@ impl World {
         self.plan_at(later_us, Event::NodeStart);
         // Sometimes it dies again before it is up.
         if dice.chance(200) {
-            let again_us = later_us + dice.delay_us(20 * self.plan.disk_us_max);
-            self.plan_at(again_us, Event::Crash { power });
+            self.crash_waits = Some(CrashWaits { power, operations: dice.below(12) });
         }
     }
 

@@ -111,6 +111,7 @@ impl World {
     /// No more actions and faults.
     pub fn begin_quiet(&mut self) {
         self.trace.note(self.now_us, &[50], || "quiet begins".to_owned());
+        self.crash_waits = None;
         for disk in &mut self.disks {
             disk.set_room(None);
             Fault::ALL.iter().filter(|fault| fault.is_disk_error()).for_each(|fault| disk.set_errors(*fault, 0));

@@ -261,16 +261,19 @@ fn clients(dice: &Dice, users: usize) -> Vec<ClientPlan> {
 fn faults(dice: &Dice) -> Vec<u64> {
     // A run is about rot, or about a disk that fails, or about neither: each judges by other rules.
     let theme = dice.below(100);
-    let (rot, errors) = (theme < 12, (12..30).contains(&theme));
+    let (rot, errors) = (theme < 14, (14..38).contains(&theme));
     let share = dice.pick(&[0, 200, 400]);
     let rate = |fault: &Fault| {
-        let allowed = match fault {
-            fault if fault.is_rot() => rot,
-            fault if fault.is_disk_error() => errors,
-            _ => true,
+        let (allowed, chosen_per_thousand, rates) = match fault {
+            fault if fault.is_rot() => (rot, 500, [10, 30, 80]),
+            fault if fault.is_disk_error() => (errors, 500, [20, 60, 120]),
+            // What everything is about.
+            Fault::Crash => (true, 400, [10, 30, 80]),
+            Fault::Kill => (true, 200, [10, 30, 80]),
+            _ => (true, share, [5, 15, 40]),
         };
-        let chosen = dice.chance(if fault.is_rot() || fault.is_disk_error() { 500 } else { share });
-        let rate = dice.pick(&[5, 15, 40]);
+        let chosen = dice.chance(chosen_per_thousand);
+        let rate = dice.pick(&rates);
         if allowed && chosen { rate } else { 0 }
     };
     Fault::ALL.iter().map(rate).collect()

@@ -148,6 +148,17 @@ pub struct World {
     incarnations: u64,
     /// A shard count for the next start.
     pub shards_next: u16,
+    /// A crash waits for the disk to be at work.
+    pub crash_waits: Option<CrashWaits>,
+}
+
+/// A crash that comes while a disk operation is under way: with the power or without, and after how many more operations.
+#[derive(Debug, Clone, Copy)]
+pub struct CrashWaits {
+    /// The power fails.
+    pub power: bool,
+    /// Operations to let by.
+    pub operations: u64,
 }
 
 impl World {
@@ -179,6 +190,7 @@ impl World {
             planned: 0,
             incarnations: 0,
             shards_next: plan.shards,
+            crash_waits: None,
             plan,
         };
         world.plan_at(0, Event::NodeStart);
@@ -318,10 +330,24 @@ impl World {
         let incarnation = self.incarnations;
         for lane in 0..self.disks.len() {
             for (ticket, kind) in self.disks[lane].submitted() {
-                let at_us = self.now_us + duration_us(&self.plan, kind, &self.schedule_dice);
-                self.plan_at(at_us, Event::Disk { incarnation, lane, ticket });
+                let takes_us = duration_us(&self.plan, kind, &self.schedule_dice);
+                self.plan_at(self.now_us + takes_us, Event::Disk { incarnation, lane, ticket });
+                self.crash_within(takes_us);
             }
         }
+    }
+
+    /// The crash that waits comes while an operation is under way.
+    fn crash_within(&mut self, takes_us: u64) {
+        let Some(waits) = &mut self.crash_waits else { return };
+        if waits.operations > 0 {
+            waits.operations -= 1;
+            return;
+        }
+        let power = waits.power;
+        self.crash_waits = None;
+        let at_us = self.now_us + self.fault_dice.below(takes_us + 1);
+        self.plan_at(at_us, Event::Crash { power });
     }
 
     fn disk_completes(&mut self, incarnation: u64, lane: usize, ticket: Ticket) {
@@ -391,7 +417,9 @@ impl World {
         self.trace.note(self.now_us, &[8], || "the node is over".to_owned());
         let power = false;
         self.node_dies(power);
-        let at_us = self.now_us + self.fault_dice.delay_us(500_000);
+        // Where data was destroyed it may never open again; a supervisor does not try without a pause either.
+        let pause_us = if self.model.rot { 20_000_000 } else { 500_000 };
+        let at_us = self.now_us + self.fault_dice.delay_us(pause_us);
         self.plan_at(at_us, Event::NodeStart);
     }
 

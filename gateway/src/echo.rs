@@ -3,9 +3,20 @@
 //! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
 //! code that says so. Does not limit how many connect.
 
-use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
 
 use crate::{
+    announce::echo_announcement,
     core::{
         http,
         io::{Command, ConnectionKey, Handler, Turn},
@@ -31,18 +42,17 @@ const WATCH: Duration = Duration::from_millis(200);
 pub fn run_echo(listen: SocketAddr, shards: usize) -> anyhow::Result<()> {
     let shards = shards.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
+    let listeners = bind(listen, shards).with_context(|| format!("listen on {listen}"))?;
+    let address = listeners.first().context("an echo has a shard")?.local_addr()?;
     let mut threads = Vec::new();
-    let mut address = listen;
-    for index in 0..shards {
-        let listener = bind(address)?;
-        // With port 0 the first shard chooses for all.
-        address = listener.local_addr()?;
+    for (index, listener) in listeners.into_iter().enumerate() {
         let mut config = ShardConfig::new(format!("echo-{index}"), Some(listener));
         config.core = (shards <= cores).then_some(index);
         let counters = Arc::new(ShardCounters::default());
         threads.push(spawn_shard(config, Waker::new()?, counters, |_| EchoHandler::new())?);
     }
-    println!("ready: ws://{address}/ ({shards} shards)");
+    print!("{}", echo_announcement(address, shards));
+    io::stdout().flush()?;
     loop {
         if let Some(index) = threads.iter().position(thread::JoinHandle::is_finished) {
             let result: Result<(), ShardError> =

@@ -75,14 +75,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(config.node.shards, config.node.lanes);
     let (control, events) = Control::new();
     let wakers: Arc<[Waker]> = (0..placement.shards).map(|_| Waker::new()).collect::<Result<_, _>>()?;
-    let listen = |address| uring::bind(address).with_context(|| format!("listen on {address}"));
-    let first = listen(config.node.listen)?;
-    // With port 0 the first listener picks the port for all.
-    let address = first.local_addr()?;
-    let mut listeners = vec![first];
-    for _ in 1..placement.shards {
-        listeners.push(listen(address)?);
-    }
+    let listen = config.node.listen;
+    let listeners =
+        uring::bind(listen, usize::from(placement.shards)).with_context(|| format!("listen on {listen}"))?;
+    let address = listeners.first().context("a node has a shard")?.local_addr()?;
     let outside_config = OutsideConfig {
         console: config.node.console,
         websocket_url: websocket_url(&config, address),

@@ -18,7 +18,7 @@ use std::{
 
 use antiphon_gateway::{
     core::io::{Command, ConnectionKey, Handler, Turn},
-    uring::{Admission, ShardContext},
+    uring::{Admission, ShardContext, bind},
 };
 use ring_common::{RawEcho, Running, eventually, pattern, round_trip};
 
@@ -49,6 +49,21 @@ fn a_thousand_connections_are_served_and_given_back() {
     assert_eq!((shard.counters.connections.get(), shard.counters.accepts.get()), (1000, 1000));
     drop(streams);
     eventually("all slots are free", || shard.counters.connections.get() == 0);
+}
+
+#[test]
+fn a_taken_address_is_refused_and_shared_by_the_shards_of_one_node_only() {
+    let own = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+    let addresses: Vec<_> = own.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    assert_eq!(addresses, [addresses[0]; 3]);
+    assert_eq!(bind(addresses[0], 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+    // It waits for one who is about to go.
+    let going = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        drop(own);
+    });
+    assert_eq!(bind(addresses[0], 2).unwrap().len(), 2);
+    going.join().unwrap();
 }
 
 #[test]

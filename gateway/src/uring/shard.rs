@@ -105,20 +105,54 @@ pub enum ShardError {
     Ring(#[from] io::Error),
 }
 
-/// A listener for [`ShardConfig::listener`]. Every shard has one of its own on the same address (`SO_REUSEPORT`); accepted
-/// connections inherit `TCP_NODELAY`.
+/// How long [`bind`] waits for an address. A killed process's ring is torn down after its end, and its accept holds the listener until
+/// then; who restarts a node at once is not to be told that the address is taken.
+const ADDRESS_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it looks.
+const ADDRESS_LOOK: Duration = Duration::from_millis(20);
+
+/// Listeners for so many [`ShardConfig::listener`]s. Every shard has one of its own on the same address (`SO_REUSEPORT`); with port 0
+/// the first one chooses for all. Accepted connections inherit `TCP_NODELAY`. Waits up to [`ADDRESS_WAIT`] for an address that is taken.
 ///
 /// # Errors
-/// The address is taken or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// The address is taken, also by a process that would share it, or not ours.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        wait_until_free(address)?;
+    }
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
+        let socket = socket(address, true)?;
+        socket.listen(BACKLOG)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+/// The kernel spreads clients over all processes that share a port, so those of another node would reach a stranger. A socket that
+/// does not share finds out; nothing is accepted on it.
+fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+    let end = Instant::now() + ADDRESS_WAIT;
+    loop {
+        match socket(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(ADDRESS_LOOK);
+            }
+            result => return result.map(drop),
+        }
+    }
+}
+
+fn socket(address: SocketAddr, is_shared: bool) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(is_shared)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// What a handler is given when it is made. Cheap to clone; stays on its shard.

@@ -32,7 +32,7 @@ impl Running {
         configure: impl FnOnce(&mut ShardConfig),
         make: impl FnOnce(&ShardContext) -> H + Send + 'static,
     ) -> Self {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let address = listener.local_addr().unwrap();
         let mut config = ShardConfig::new("test-shard", Some(listener));
         configure(&mut config);

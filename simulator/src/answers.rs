@@ -85,7 +85,9 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
             let stranger = id.is_some_and(|id| judge.model.settled(id, &user, certainty) == Some(false));
             let by_creation = matches!(asked.kind, AskedKind::Create(_));
             let kind = format!("{:?}", asked.kind);
-            judge.model.check(!stranger || by_creation, || format!("{user} is not a member of {id:?} and was answered {kind}"));
+            judge.model.check(!stranger || by_creation, || {
+                format!("{user} is not a member of {id:?} and was answered {kind}")
+            });
             answered(client, asked, frame, judge);
         }
     }
@@ -118,7 +120,9 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         (AskedKind::Mark(sequence), ErrorCode::Invalid) => *sequence > asked.durable,
         _ => false,
     };
-    judge.model.check(allowed, || format!("{user}: {:?} of {:?} was refused as {code:?}", asked.kind, asked.conversation));
+    judge
+        .model
+        .check(allowed, || format!("{user}: {:?} of {:?} was refused as {code:?}", asked.kind, asked.conversation));
     match asked.kind {
         AskedKind::Audit(_) => client.app.audit.push((asked, Err(code))),
         AskedKind::List => client.app.listing_refused = true,
@@ -150,13 +154,17 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             let conversation = judge.model.conversations.entry(id).or_default();
             conversation.durable = conversation.durable.max(answer.sequence.0);
         }
-        (AskedKind::Mark(to), ServerFrame::ReadAnswer(marked)) => mark(&user, asked.conversation, asked.certainty, asked.durable, to, true, &marked, judge),
+        (AskedKind::Mark(to), ServerFrame::ReadAnswer(marked)) => {
+            mark(&user, asked.conversation, asked.certainty, asked.durable, to, true, &marked, judge)
+        }
         (AskedKind::Mark(to), ServerFrame::DeliveredAnswer(marked)) => {
             mark(&user, asked.conversation, asked.certainty, asked.durable, to, false, &marked, judge);
         }
         (AskedKind::History(range, limit), ServerFrame::HistoryAnswer(page)) => {
             let id = asked.conversation.expect("history names its conversation");
-            judge.model.check(page.conversation == id, || format!("{user} asked for {id} and got {}", page.conversation));
+            judge
+                .model
+                .check(page.conversation == id, || format!("{user} asked for {id} and got {}", page.conversation));
             history(&user, range, limit, asked.durable, &page, judge);
         }
         (AskedKind::Members, ServerFrame::MembersAnswer(answer)) => {

@@ -92,8 +92,14 @@ impl LaneDisk {
 
     /// There is room for so much more, or without an end.
     pub fn set_room(&mut self, bytes: Option<u64>) {
-        let used: usize =
-            self.files.inner.names().iter().filter_map(|name| self.files.inner.contents(name)).map(|file| file.len()).sum();
+        let used: usize = self
+            .files
+            .inner
+            .names()
+            .iter()
+            .filter_map(|name| self.files.inner.contents(name))
+            .map(|file| file.len())
+            .sum();
         self.capacity_bytes = bytes.map(|room| used as u64 + room);
         self.files.inner.set_capacity(self.capacity_bytes);
     }
@@ -180,7 +186,8 @@ impl SimFiles {
         let mut writes = self.log_writes.borrow_mut();
         let of_file = writes.entry(name.to_owned()).or_default();
         // A write over an earlier one takes its place: a file that is used again begins anew.
-        of_file.retain(|(other, other_length)| other + *other_length as u64 <= offset || *other >= offset + length as u64);
+        of_file
+            .retain(|(other, other_length)| other + *other_length as u64 <= offset || *other >= offset + length as u64);
         of_file.push((offset, length));
     }
 }

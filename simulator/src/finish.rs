@@ -179,7 +179,11 @@ impl World {
         let client = |(index, client): (usize, &crate::clients::Client)| {
             let app = &client.app;
             let (outbox, asked) = (app.outbox.len(), app.asked.len());
-            format!("; client {index}: {:?}, {outbox} sends, {asked} requests, list {:?}", client.session.phase(), app.listing)
+            format!(
+                "; client {index}: {:?}, {outbox} sends, {asked} requests, list {:?}",
+                client.session.phase(),
+                app.listing
+            )
         };
         let restless = self.clients.iter().enumerate().filter(|(_, client)| client.wanted);
         format!("node {node:?}{}", restless.map(client).collect::<String>())
@@ -215,7 +219,8 @@ impl World {
                 let has = client.app.views.get(&id).filter(|view| view.open).map(|view| view.last);
                 let user = &client.user;
                 if member == Some(true) {
-                    self.model.check(has == Some(durable), || format!("{user} has {id} up to {has:?}, not to #{durable}"));
+                    self.model
+                        .check(has == Some(durable), || format!("{user} has {id} up to {has:?}, not to #{durable}"));
                 }
             }
         }
@@ -369,7 +374,9 @@ impl Reader {
             }
         }
         let last = log.places.last().copied().unwrap_or(after);
-        model.check(!page.entries.is_empty() || last >= page.last.0, || format!("{}: nothing of {id} after #{after}", self.user));
+        model.check(!page.entries.is_empty() || last >= page.last.0, || {
+            format!("{}: nothing of {id} after #{after}", self.user)
+        });
         if last < page.last.0 && !page.entries.is_empty() {
             self.todo.push_front((Some(id), AuditPage::History(last)));
         }

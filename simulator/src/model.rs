@@ -213,7 +213,9 @@ impl Model {
                 let same = (first.sequence, first.ordinal, first.time_ms) == (ack.sequence, ack.ordinal, ack.time_ms);
                 let (same_content, first) = (of == content, first.clone());
                 self.check(same, || format!("{id} {name} of {user} was acknowledged as {first:?} and as {ack:?}"));
-                self.check(same_content, || format!("{id} {name} of {user}: two contents were acknowledged at #{sequence}"));
+                self.check(same_content, || {
+                    format!("{id} {name} of {user}: two contents were acknowledged at #{sequence}")
+                });
             }
         }
         self.check(ordinal.0 >= 1 && ordinal.0 <= sequence.0, || format!("{id} {name}: {ack:?}"));

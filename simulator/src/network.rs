@@ -162,7 +162,9 @@ impl Transport {
         loop {
             match decoder.poll(&mut input, &limits) {
                 Ok(None) => return,
-                Ok(Some(websocket::Event::Message { payload, .. })) => received.push(Received::Message(payload.to_vec())),
+                Ok(Some(websocket::Event::Message { payload, .. })) => {
+                    received.push(Received::Message(payload.to_vec()))
+                }
                 Ok(Some(websocket::Event::Ping(_) | websocket::Event::Pong(_))) => {}
                 Ok(Some(websocket::Event::Close { code, .. })) => {
                     received.push(Received::Closed(code.and_then(CloseCode::from_number)));

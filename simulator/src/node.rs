@@ -1,11 +1,7 @@
 //! A simulated node: shards with their lanes, the mesh between them, and its life from opening to its end. It glues as the real driver
 //! in `gateway::shard` does, with the world's time and order.
 
-use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    rc::Rc,
-};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use antiphon_engine::{
     Engine, EngineError, EngineOptions, OpenReport,

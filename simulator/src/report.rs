@@ -77,7 +77,8 @@ pub fn failure(outcome: &Outcome, shrunk: Option<&Shrunk>, plant: &str) -> Strin
     if let Some(shrunk) = shrunk {
         let smaller = shrunk.outcome.violation.as_deref().unwrap_or("nothing");
         let _ = writeln!(text, "smaller, after {} runs: {smaller}", shrunk.runs);
-        let _ = writeln!(text, "repeat with: cargo xtask sim --seed {seed}{plant}{} --trace", arguments(&shrunk.reduction));
+        let _ =
+            writeln!(text, "repeat with: cargo xtask sim --seed {seed}{plant}{} --trace", arguments(&shrunk.reduction));
     }
     text
 }

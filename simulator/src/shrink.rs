@@ -47,9 +47,9 @@ pub fn shrink(seed: u64, plant: Option<Plant>) -> Shrunk {
     }
     let mut steps_max = Plan::new(seed, &best).steps;
     while steps_max > 1 {
-        let shorter = [steps_max / 2, steps_max * 3 / 4, steps_max - 1].into_iter().find(|steps_max| {
-            *steps_max > 0 && fails(&Reduction { steps_max: *steps_max, ..best })
-        });
+        let shorter = [steps_max / 2, steps_max * 3 / 4, steps_max - 1]
+            .into_iter()
+            .find(|steps_max| *steps_max > 0 && fails(&Reduction { steps_max: *steps_max, ..best }));
         let Some(shorter) = shorter else { break };
         (steps_max, best.steps_max) = (shorter, shorter);
     }

@@ -136,9 +136,8 @@ fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut
     }
     for (of, user, first, from, to) in model.pages.iter().filter(|(of, ..)| *of == id) {
         let stays = replay.stays.get(user);
-        let fits = stays.is_some_and(|stays| {
-            stays.iter().any(|(start, until)| start == first && from >= start && to < until)
-        });
+        let fits =
+            stays.is_some_and(|stays| stays.iter().any(|(start, until)| start == first && from >= start && to < until));
         if !fits {
             problems.push(format!("{user} read {of} #{from} to #{to}, visible from #{first}; its stays are {stays:?}"));
         }
@@ -149,7 +148,10 @@ fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut
     for (of, user, from, to) in model.skips.iter().filter(|(of, ..)| *of == id) {
         let joins = replay.stays.get(user).is_some_and(|stays| stays.iter().any(|(start, _)| *start == to + 1));
         if !joins {
-            problems.push(format!("{user} was made to skip {of} #{from} to #{to}; its stays are {:?}", replay.stays.get(user)));
+            problems.push(format!(
+                "{user} was made to skip {of} #{from} to #{to}; its stays are {:?}",
+                replay.stays.get(user)
+            ));
         }
     }
 }
@@ -179,7 +181,8 @@ fn read(
     match log {
         Some(Ok(log)) => {
             coverage.add(Count::Audited, log.places.len() as u64);
-            let whole = log.first == first && log.last == replay.last && log.places.len() as u64 == replay.last + 1 - first;
+            let whole =
+                log.first == first && log.last == replay.last && log.places.len() as u64 == replay.last + 1 - first;
             if !whole && !model.rot {
                 let (from, to) = (log.places.first(), log.places.last());
                 problems.push(format!(

@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     frame::{
-        Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList, Read, Request,
-        Title,
+        Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList, Read,
+        Request, Title,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
@@ -88,7 +88,7 @@ impl World {
                 let request = Request::Members(Members { conversation: id, action: MembersAction::List(list) });
                 self.ask(client, request, Some(id), AskedKind::Members);
             }
-            94..96 => {
+            94..95 => {
                 let client = &mut self.clients[client].app;
                 client.listing.get_or_insert(None);
             }
@@ -98,11 +98,19 @@ impl World {
     }
 
     /// Asks on behalf of a client's application; nothing if the session is not connected.
-    pub fn ask(&mut self, client: usize, request: Request, conversation: Option<ConversationId>, kind: AskedKind) -> bool {
+    pub fn ask(
+        &mut self,
+        client: usize,
+        request: Request,
+        conversation: Option<ConversationId>,
+        kind: AskedKind,
+    ) -> bool {
         let now_ms = self.now_ms();
         let user = self.clients[client].user.clone();
         let Ok(id) = self.clients[client].session.request(now_ms, request) else { return false };
-        self.trace.note(self.now_us, &[40, client as u64], || format!("client {client} asks {id}: {kind:?} {conversation:?}"));
+        self.trace.note(self.now_us, &[40, client as u64], || {
+            format!("client {client} asks {id}: {kind:?} {conversation:?}")
+        });
         if let (AskedKind::Create(change) | AskedKind::Change(change), Some(conversation)) = (&kind, conversation) {
             self.model.change_asked(conversation, change);
         }

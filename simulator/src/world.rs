@@ -31,9 +31,21 @@ const EVENTS_MAX: u64 = 3_000_000;
 #[derive(Debug)]
 pub enum Event {
     /// A shard's turn.
-    Shard { incarnation: u64, shard: usize },
+    Shard {
+        /// Of which start of the node.
+        incarnation: u64,
+        /// Which.
+        shard: usize,
+    },
     /// A disk operation completes.
-    Disk { incarnation: u64, lane: usize, ticket: Ticket },
+    Disk {
+        /// Of which start of the node.
+        incarnation: u64,
+        /// Whose disk.
+        lane: usize,
+        /// Which operation.
+        ticket: Ticket,
+    },
     /// A connection arrives at its shard.
     Accept(LinkId),
     /// Bytes arrive at the server.
@@ -45,7 +57,14 @@ pub enum Event {
     /// The client sees the end of a connection.
     DownEnd(LinkId),
     /// A send has left.
-    Sent { incarnation: u64, shard: usize, key: ConnectionKey },
+    Sent {
+        /// Of which start of the node.
+        incarnation: u64,
+        /// Whose.
+        shard: usize,
+        /// To which connection.
+        key: ConnectionKey,
+    },
     /// A client's timer.
     Client(usize),
     /// A client's process starts again.
@@ -54,8 +73,11 @@ pub enum Event {
     Step,
     /// The node starts again.
     NodeStart,
-    /// The node dies again, soon after it started.
-    Crash { power: bool },
+    /// The node dies.
+    Crash {
+        /// With the power.
+        power: bool,
+    },
     /// A lane's disk has room again.
     Room(usize),
     /// A lane's disk fails no more.
@@ -145,7 +167,8 @@ impl World {
     pub fn new(plan: Plan, detail: Detail, disk_lies: bool) -> Self {
         let seed = plan.seed;
         let disks = (0..plan.lanes).map(|lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), disk_lies)).collect();
-        let clients = plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
+        let clients =
+            plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
         let model = Model { rot: plan.has_rot(), ..Model::default() };
         let mut world = Self {
             now_us: 0,
@@ -250,7 +273,8 @@ impl World {
                 self.disks[lane].set_room(None);
             }
             Event::Heal(lane, fault) => {
-                self.trace.note(self.now_us, &[2, lane as u64], || format!("lane {lane}: no {} any more", fault.name()));
+                self.trace
+                    .note(self.now_us, &[2, lane as u64], || format!("lane {lane}: no {} any more", fault.name()));
                 self.disks[lane].set_errors(fault, 0);
             }
             Event::Finish => self.finish_look(),
@@ -330,7 +354,8 @@ impl World {
         if self.incarnations != incarnation || self.node.is_none() {
             return;
         }
-        self.trace.note(self.now_us, &[4, lane as u64, ticket.0], || format!("lane {lane}: disk operation {}", ticket.0));
+        self.trace
+            .note(self.now_us, &[4, lane as u64, ticket.0], || format!("lane {lane}: disk operation {}", ticket.0));
         self.disks[lane].release(ticket);
         let shards = self.node.as_ref().map_or(0, |node| node.shards.len());
         // Whoever waits for it is woken; which shard that is, the flags tell.

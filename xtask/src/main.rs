@@ -36,14 +36,11 @@ enum Command {
     },
     /// Formatting, clippy, documentation, dependencies, links.
     Lint,
-    /// Runs the simulator.
+    /// Runs the simulator: `--seeds N`, `--seed S --trace`, `--minutes M`, `--plants`; `--help` has all.
     Sim {
-        /// How many seeds.
-        #[arg(long, default_value_t = 2_000)]
-        seeds: u64,
-        /// The first seed; with --seeds 1, the one to repeat.
-        #[arg(long)]
-        seed: Option<u64>,
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Fuzzes one target, or all in turn.
     Fuzz {
@@ -77,7 +74,7 @@ fn main() -> ExitCode {
         }
         Command::Test { stages, seeds, .. } => test::run(&stages, seeds),
         Command::Lint => lint::run(),
-        Command::Sim { seeds, seed } => test::simulate(seeds, seed),
+        Command::Sim { arguments } => test::simulate(&arguments),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Bench { arguments } => benches("bench", &arguments),
         Command::Compare { arguments } => benches("compare", &arguments),

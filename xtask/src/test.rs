@@ -42,7 +42,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
         match name {
             "provision" => Stage::new(name, provision::run),
             "workspace" => Stage::new(name, workspace),
-            "simulator" => Stage::new(name, move || simulate(seeds, None)),
+            "simulator" => Stage::new(name, move || simulator(seeds)),
             "process" => Stage::new(name, processes),
             "autobahn" => Stage::new(name, autobahn),
             "clients" => Stage::new(name, clients),
@@ -54,14 +54,29 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
     run_all(names.filter(|name| chosen.is_empty() || chosen.iter().any(|one| one == name)).map(stage).collect())
 }
 
-/// Runs the simulator over so many seeds, from a first one on if it is given.
-pub(crate) fn simulate(seeds: u64, seed: Option<u64>) -> anyhow::Result<()> {
-    let mut command = cargo(["run", "--release", "--locked", "--package", "antiphon-simulator", "--"]);
-    command.args(["--seeds", &seeds.to_string()]);
-    if let Some(seed) = seed {
-        command.args(["--seed", &seed.to_string()]);
-    }
-    run_program(&mut command)
+/// Runs the simulator. It has a profile of its own, in which panics are caught and told with their seed; the bugs that it can plant are
+/// compiled in and stay off unless they are asked for.
+pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
+    let build = [
+        "run",
+        "--profile",
+        "simulation",
+        "--locked",
+        "--package",
+        "antiphon-simulator",
+        "--features",
+        "planted",
+        "--",
+    ];
+    run_program(cargo(build).args(arguments))
+}
+
+/// Many seeds on all cores, and the planted bugs.
+fn simulator(seeds: u64) -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let arguments = ["--seeds".to_owned(), seeds.to_string(), "--threads".to_owned(), threads.to_string()];
+    simulate(&arguments)?;
+    simulate(&["--plants".to_owned()])
 }
 
 /// Process tests are a stage of their own: they want the release binary and the machine for themselves.

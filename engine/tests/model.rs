@@ -6,6 +6,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antiphon_engine::{
+    EngineOptions,
     door::{Command, Done, HistoryRange, Output, Token},
     memory_files::MemoryRandom,
     seams::Random as _,
@@ -17,7 +18,7 @@ use antiphon_wire::{
 use support::{
     Lane, entry,
     model::{Expected, Missing, Model, Record},
-    send, user,
+    send, small_options, user,
 };
 
 const SEEDS: u64 = 400;
@@ -53,8 +54,13 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let lane = Lane::new(seed);
-        // Reads complete in any order, behind other operations.
+        // A third of the runs hold hardly any conversation in memory and flush all the time; a third hold all. (Smaller memtables push back.)
+        let (conversations_bytes_max, memtable_bytes) =
+            [(8 * 1024, 24 * 1024), (1, 9 * 1024), (1 << 20, 60 * 1024)][seed as usize % 3];
+        let mut lane =
+            Lane::with_options(seed, EngineOptions { conversations_bytes_max, memtable_bytes, ..small_options() });
+        // Operations complete in any order; in half of the runs reads are the slowest of all.
+        lane.reads_last = seed % 2 == 1;
         lane.files.set_queued(true);
         Self {
             random: MemoryRandom::new(seed ^ 0x5eed),

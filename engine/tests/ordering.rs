@@ -259,3 +259,38 @@ fn adds(archive: &[u8], name: &str) -> bool {
     entry.kind == antiphon_wire::frame::EntryKind::Membership
         && antiphon_wire::frame::MembershipChange::from_body(&entry.body).unwrap().added.contains(&user(name))
 }
+
+/// A load that began before a memtable became a segment, and ends after it, must see what moved.
+#[test]
+fn a_load_across_a_flush_sees_what_moved() {
+    let options = EngineOptions { conversations_bytes_max: 1, cache_bytes: 0, ..small_options() };
+    let mut lane = Lane::with_options(8, options);
+    let id = lane.create_direct("ann", "bob");
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    lane.settle();
+    assert_eq!(lane.sent("ann", id, 1, "in memory"), Sequence(2));
+    // Others push the conversation out of memory.
+    for peer in ["cid", "dan", "eve"] {
+        lane.create_direct("bob", peer);
+    }
+    lane.files.set_queued(true);
+    let (loads, flushes) = (lane.engine.status().loads, lane.engine.status().flushes);
+    let token = lane.submit(send("ann", id, 2, "next"));
+    lane.settle();
+    assert!(pending_reads(&lane) > 0, "the load waits for the disk");
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    while lane.engine.status().flushes == flushes {
+        lane.settle();
+        let pending = lane.files.pending();
+        let other = pending.iter().find(|operation| operation.kind != OperationKind::Read);
+        // The flush reads its own file back; the load's read came first and is kept.
+        let chosen = other.or(pending.get(1)).expect("the flush goes on");
+        lane.files.release(chosen.ticket);
+        lane.settle();
+    }
+    lane.settle_queued();
+    assert!(lane.engine.status().loads > loads);
+    assert!(matches!(lane.answer(token), Some(Ok(Done::Sent { sequence: Sequence(3), .. }))));
+}

@@ -100,6 +100,7 @@ export class Timeline {
     }
     this.lastOrdinal = entry.ordinal;
     this.lastTimeMs = entry.time_ms;
+    if (entry.kind === "message") this.#readBySender(entry);
     if (entry.kind === "title") this.title = entry.title;
     if (entry.kind === "created") this.#describeFrom(entry);
     if (entry.kind === "membership") {
@@ -110,6 +111,14 @@ export class Timeline {
       }
       for (const name of removed) this.pointers.delete(name);
     }
+  }
+
+  /** Who writes has read up to there: the server moves the sender's pointers with the message and sends no receipt. */
+  #readBySender({ sender, sequence }) {
+    if (sender !== this.me) return this.markOther(sender, sequence, sequence);
+    this.markRead(sequence);
+    this.readConfirmed = Math.max(this.readConfirmed, sequence);
+    this.deliveredConfirmed = Math.max(this.deliveredConfirmed, sequence);
   }
 
   #describeFrom(created) {

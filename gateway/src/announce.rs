@@ -9,25 +9,36 @@ use crate::{config::Config, core::token::sign_dev_token, outside::dev_token_expi
 /// The user of the token that a development node prints.
 const EXAMPLE_USER: &str = "alice";
 
+/// Where `antiphon token` looks for the key if it is not told.
+const DATA_DEFAULT: &str = "./antiphon-data";
+
 /// The URL at which clients reach a node that listens on `listen`.
 #[must_use]
 pub fn websocket_url(config: &Config, listen: SocketAddr) -> String {
     config.node.websocket_url.clone().unwrap_or_else(|| format!("ws://{}/", reachable(listen)))
 }
 
-/// The whole announcement, to be printed at once. `dev_key` is given in development only.
+/// The whole announcement, to be printed at once. `dev_key` is given in development only; `program` is what one
+/// types to run this one.
 #[must_use]
-pub fn announcement(config: &Config, listen: SocketAddr, console: SocketAddr, dev_key: Option<&[u8]>) -> String {
+pub fn announcement(
+    config: &Config,
+    listen: SocketAddr,
+    console: SocketAddr,
+    dev_key: Option<&[u8]>,
+    program: &str,
+) -> String {
     let mut text = String::new();
     if let Some(key) = dev_key {
         let user = UserId::new(EXAMPLE_USER).expect("a good name");
         let token = sign_dev_token(key, &user, None, dev_token_expiry());
+        let data = config.node.data.display().to_string();
+        let elsewhere = if data == DATA_DEFAULT { String::new() } else { format!(" --data {data}") };
         let _ = write!(
             text,
-            "Antiphon {} for development. Data: {}\n\n  Page       http://{}/\n  WebSocket  {}\n  Token      {token}\n             \
-             for {EXAMPLE_USER}, one day; more by: antiphon token --user NAME\n\n",
+            "Antiphon {} for development. Data: {data}\n\n  Page       http://{}/\n  WebSocket  {}\n  Token      {token}\n             \
+             for {EXAMPLE_USER}, one day; more by: {program} token --user NAME{elsewhere}\n\n",
             env!("CARGO_PKG_VERSION"),
-            config.node.data.display(),
             reachable(console),
             websocket_url(config, listen),
         );
@@ -68,13 +79,18 @@ mod tests {
         let sources = Sources { dev: true, cores: 2, ..Sources::default() };
         let (config, _) = Config::load(&sources).unwrap();
         let (listen, console) = ("127.0.0.1:18080".parse().unwrap(), "127.0.0.1:18081".parse().unwrap());
-        let text = announcement(&config, listen, console, Some(&[7; 32]));
+        let text = announcement(&config, listen, console, Some(&[7; 32]), "target/release/antiphon");
         let ready = "ready listen=127.0.0.1:18080 console=127.0.0.1:18081 shards=2 lanes=1 data=./antiphon-data";
         assert!(text.lines().any(|line| line == ready), "{text}");
         for part in ["http://127.0.0.1:18081/", "ws://127.0.0.1:18080/", "ey", "Data: ./antiphon-data"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let bare = announcement(&config, "0.0.0.0:80".parse().unwrap(), console, None);
+        assert!(text.contains("more by: target/release/antiphon token --user NAME\n"), "{text}");
+        let named = [("--data".to_owned(), "node.data".to_owned(), "/srv/a".to_owned())];
+        let (config, _) = Config::load(&Sources { flags: named.into(), ..sources }).unwrap();
+        let text = announcement(&config, listen, console, Some(&[7; 32]), "antiphon");
+        assert!(text.contains("more by: antiphon token --user NAME --data /srv/a\n"), "{text}");
+        let bare = announcement(&config, "0.0.0.0:80".parse().unwrap(), console, None, "antiphon");
         assert!(bare.starts_with("ready listen=0.0.0.0:80 "), "{bare}");
         assert_eq!(websocket_url(&config, "0.0.0.0:80".parse().unwrap()), "ws://127.0.0.1:80/");
         assert_eq!(websocket_url(&config, "[::]:80".parse().unwrap()), "ws://[::1]:80/");

@@ -2,7 +2,14 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode, thread::available_parallelism};
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    thread::available_parallelism,
+};
 
 use antiphon_gateway::{
     config::{self, Config, SHARDS_MAX, Sources, Values},
@@ -114,10 +121,18 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
+    let is_bare = matches!(
+        &arguments.command,
+        Some(Command::Serve(given) | Command::Config { command: ConfigCommand::Print(given) })
+            if given.config.is_none() && !given.dev
+    );
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("antiphon: {error:#}");
+            if is_bare && error.is::<config::ConfigErrors>() {
+                eprintln!("Give a configuration by --config FILE (docs/configuration.md), or --dev, which needs none.");
+            }
             ExitCode::from(if error.is::<config::ConfigErrors>() { 2 } else { 1 })
         }
     }
@@ -186,7 +201,9 @@ fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
 
 fn start_log(filter: &str) {
     let filter = filter.parse::<tracing_subscriber::EnvFilter>().unwrap_or_default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    // Colour is for eyes; files and journals get plain text (and https://no-color.org is heeded).
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
 }
 
 /// A reader that went away (`antiphon config print | head`) is no failure.

@@ -213,7 +213,8 @@ impl Node<'_> {
         let shards = usize::from(self.placement.shards);
         self.expect(events, shards, None, |event| matches!(event, Event::Accepting(_)))?;
         self.metrics.set_phase(Phase::Serving);
-        let text = announcement(self.config, listen, console, self.prepared.dev_key.as_deref());
+        let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
+        let text = announcement(self.config, listen, console, self.prepared.dev_key.as_deref(), &program);
         // Whoever started the node may have stopped listening to it.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         let drained = |event: &Event| matches!(event, Event::Drained(_));

@@ -65,7 +65,8 @@ fn never_rest(spawner: &Spawner) {
     });
 }
 
-/// 100,000 wake-ups, each of which must be seen before the next comes; half of them by one thread, half by two at once.
+/// 100,000 wake-ups in bursts of one to nine, by one thread and now and then by two; each burst must be seen before the next.
+/// Beside background tasks, where a wake-up waits for a slice, fewer.
 fn no_wake_up_is_lost(background: bool) {
     let queue = Arc::new(ArrayQueue::new(16));
     let seen = Arc::new(AtomicU64::new(0));
@@ -79,42 +80,37 @@ fn no_wake_up_is_lost(background: bool) {
             Counting { queue: theirs, seen: counted }
         },
     );
-    let wait_for = |count: u64| {
-        let end = Instant::now() + PATIENCE;
-        while seen.load(Ordering::SeqCst) < count {
-            assert!(Instant::now() < end, "wake-up {count} was lost");
-            std::hint::spin_loop();
-        }
-    };
-    // Beside background tasks a wake-up waits for a slice, which takes its time.
-    let rounds = if background { 10_000 } else { 50_000 };
-    for count in 1..=rounds {
-        queue.push(1).unwrap();
+    let wake_with = |value| {
+        queue.push(value).expect("the shard has emptied the queue");
         shard.waker.wake();
-        wait_for(count);
-        if count % 64 == 0 {
-            // Now and then let it fall asleep.
+    };
+    let wake_ups = if background { 3_000 } else { 100_000 };
+    let mut sent = 0;
+    for round in 0.. {
+        if sent >= wake_ups {
+            break;
+        }
+        let burst = round % 9 + 1;
+        thread::scope(|scope| {
+            if round % 1000 == 0 {
+                scope.spawn(|| wake_with(0));
+            }
+            (0..burst).for_each(|_| wake_with(1));
+        });
+        sent += burst;
+        let end = Instant::now() + PATIENCE;
+        while seen.load(Ordering::SeqCst) < sent {
+            assert!(Instant::now() < end, "a wake-up of the {sent} so far was lost");
+            thread::yield_now();
+        }
+        if round % 64 == 0 {
+            // Now and then let it fall fast asleep.
             thread::sleep(Duration::from_micros(100));
         }
     }
-    for round in 0..rounds / 2 {
-        thread::scope(|scope| {
-            if round % 1000 == 0 {
-                scope.spawn(|| {
-                    queue.push(0).unwrap();
-                    shard.waker.wake();
-                });
-            }
-            queue.push(1).unwrap();
-            shard.waker.wake();
-            queue.push(1).unwrap();
-            shard.waker.wake();
-        });
-        wait_for(rounds + (round + 1) * 2);
-    }
     let (sleeps, slices) = (shard.counters.sleeps.get(), shard.counters.background_slices.get());
     if background {
-        assert!(slices > 1000 && sleeps == 0, "the test means never to sleep: {sleeps} {slices}");
+        assert!(slices > 300 && sleeps == 0, "the test means never to sleep: {sleeps} {slices}");
     } else {
         assert!(sleeps > 1000 && slices == 0, "the test means to sleep: {sleeps} {slices}");
     }
@@ -209,7 +205,7 @@ fn a_task_that_another_thread_wakes_runs() {
             },
         );
         eventually("the task waits", || slot.lock().unwrap().is_some());
-        for round in 1..=2000 {
+        for round in 1..=500 {
             ready.store(true, Ordering::SeqCst);
             let waker = slot.lock().unwrap().clone().unwrap();
             waker.wake();
@@ -225,10 +221,14 @@ fn a_task_that_another_thread_wakes_runs() {
 
 #[test]
 fn a_shard_stops_whenever_it_is_told() {
-    for round in 0..400_u64 {
+    for round in 0..1000_u64 {
         let shard = Running::start(|_| {}, |_| RawEcho::default());
         // From before its first turn until long after it has fallen asleep.
         thread::sleep(Duration::from_micros(round * 37 % 3000));
+        // In the midst of the round that another wake-up has begun.
+        shard.waker.wake();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_nanos(round % 100 * 400) {}
         shard.stop();
     }
 }

@@ -44,7 +44,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
     /// The node, as ws://HOST:PORT[/PATH]
-    #[arg(long, default_value = "ws://127.0.0.1:18080")]
+    #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub target: String,
     /// How many connections, each a user of its own
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]

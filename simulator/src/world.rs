@@ -32,14 +32,14 @@ const EVENTS_MAX: u64 = 3_000_000;
 pub enum Event {
     /// A shard's turn.
     Shard {
-        /// Of which start of the node.
+        /// Of the node's life, since a dead one's events mean nothing.
         incarnation: u64,
-        /// Which.
+        /// Which shard.
         shard: usize,
     },
     /// A disk operation completes.
     Disk {
-        /// Of which start of the node.
+        /// Of the node's life.
         incarnation: u64,
         /// Whose disk.
         lane: usize,
@@ -58,11 +58,11 @@ pub enum Event {
     DownEnd(LinkId),
     /// A send has left.
     Sent {
-        /// Of which start of the node.
+        /// Of the node's life.
         incarnation: u64,
-        /// Whose.
+        /// Whose connection.
         shard: usize,
-        /// To which connection.
+        /// Which connection.
         key: ConnectionKey,
     },
     /// A client's timer.
@@ -73,9 +73,9 @@ pub enum Event {
     Step,
     /// The node starts again.
     NodeStart,
-    /// The node dies.
+    /// The node dies again, soon after it started.
     Crash {
-        /// With the power.
+        /// Whether what was not synced is lost too.
         power: bool,
     },
     /// A lane's disk has room again.

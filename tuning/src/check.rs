@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    facts::Facts,
+    facts::{FactName, Facts},
     profile::{Profile, Severity, Want},
 };
 
@@ -28,6 +28,8 @@ pub enum Verdict {
 pub struct Row {
     /// The tuner's name.
     pub tuner: String,
+    /// Of which fact; its unit is that of the figures.
+    pub fact: FactName,
     /// Whether the profile looks at it.
     pub enabled: bool,
     /// Whether this machine tells the fact.
@@ -69,6 +71,7 @@ pub fn check(profile: &Profile, facts: &Facts, connections: u64) -> Vec<Row> {
         };
         Row {
             tuner: tuner.name.clone(),
+            fact: tuner.fact,
             enabled: tuner.enabled,
             supported: fact.is_some(),
             current: fact.map(|fact| fact.value),
@@ -93,6 +96,21 @@ pub fn exit_status(rows: &[Row]) -> u8 {
     }
 }
 
+/// A figure as a person reads it.
+fn readable(fact: FactName, value: u64) -> String {
+    let bytes = match fact {
+        FactName::MemoryBytes | FactName::LockedMemoryMaxBytes => Some(value),
+        FactName::TcpMemoryPressurePages | FactName::TcpMemoryMaxPages => value.checked_mul(4096),
+        _ => None,
+    };
+    match bytes {
+        _ if value == u64::MAX => "unlimited".to_owned(),
+        Some(bytes) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
+        Some(bytes) => format!("{} MiB", bytes >> 20),
+        None => value.to_string(),
+    }
+}
+
 /// The rows as a table for a terminal.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
@@ -101,8 +119,7 @@ pub fn table(rows: &[Row]) -> String {
     let body = rows.iter().map(|row| {
         let current = match row.current {
             None => "-".to_owned(),
-            Some(u64::MAX) => "unlimited".to_owned(),
-            Some(value) => value.to_string(),
+            Some(value) => readable(row.fact, value),
         };
         let sign = match row.want {
             Want::AtLeast => "≥",
@@ -120,7 +137,7 @@ pub fn table(rows: &[Row]) -> String {
             yes(row.enabled).to_owned(),
             yes(row.supported).to_owned(),
             current,
-            format!("{sign} {}", row.wanted),
+            format!("{sign} {}", readable(row.fact, row.wanted)),
             reason,
         ]
     });
@@ -141,7 +158,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::facts::{Fact, FactName};
+    use crate::facts::Fact;
 
     fn facts(values: &[(FactName, u64)]) -> Facts {
         values.iter().map(|(name, value)| (*name, Fact { value: *value, source: PathBuf::from("/x") })).collect()
@@ -181,6 +198,15 @@ mod tests {
         let line = table.lines().find(|line| line.starts_with("open_files")).unwrap();
         assert!(line.contains("20000") && line.contains("≥ 504096") && line.contains("advised: caps"), "{line}");
         assert_eq!(table.lines().count(), rows.len() + 1);
+    }
+
+    #[test]
+    fn figures_are_told_in_units_that_people_use() {
+        assert_eq!(readable(FactName::MemoryBytes, 24 << 30), "24 GiB");
+        assert_eq!(readable(FactName::MemoryBytes, 3 << 29), "1536 MiB");
+        assert_eq!(readable(FactName::TcpMemoryPressurePages, 256), "1 MiB");
+        assert_eq!(readable(FactName::LockedMemoryMaxBytes, u64::MAX), "unlimited");
+        assert_eq!(readable(FactName::OpenFilesMax, 20_000), "20000");
     }
 
     #[test]

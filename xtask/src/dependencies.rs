@@ -70,8 +70,17 @@ struct Advisory {
 }
 
 pub(crate) fn check() -> anyhow::Result<()> {
-    let metadata = output(&mut cargo(["metadata", "--locked", "--format-version", "1"]))?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("cargo metadata")?;
+    let mut metadata = Metadata { packages: Vec::new() };
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let arguments = ["metadata", "--locked", "--format-version", "1", "--manifest-path", manifest];
+        let read: Metadata = serde_json::from_str(&output(&mut cargo(arguments))?).context(manifest)?;
+        for package in read.packages {
+            let is_same = |known: &Package| known.name == package.name && known.version == package.version;
+            if !metadata.packages.iter().any(is_same) {
+                metadata.packages.push(package);
+            }
+        }
+    }
     let advisories = fs::read_to_string(root().join("docs/advisories.toml")).context("docs/advisories.toml")?;
     let advisories: Advisories = toml::from_str(&advisories).context("docs/advisories.toml")?;
     let reasons = fs::read_to_string(root().join("docs/dependencies.md")).context("docs/dependencies.md")?;

@@ -37,10 +37,10 @@ pub(crate) fn run(target: Option<&str>, seconds: u64) -> anyhow::Result<()> {
 /// Feeds every file of `fuzz/corpus` to its target once, without a fuzzer.
 pub(crate) fn replay() -> anyhow::Result<()> {
     targets()?;
-    let target_folder = root().join("target/fuzz");
-    let mut command =
-        cargo(["run", "--manifest-path", "fuzz/Cargo.toml", "--bin", "replay", "--locked", "--target-dir"]);
-    process::run(command.arg(target_folder))
+    // The workspace's own folder: most of what the replay links was built there for the tests.
+    let arguments =
+        ["run", "--manifest-path", "fuzz/Cargo.toml", "--bin", "replay", "--locked", "--target-dir", "target"];
+    process::run(&mut cargo(arguments))
 }
 
 /// The names of the files in `fuzz/fuzz_targets`.

@@ -6,13 +6,23 @@ use crate::{
     stages::{Stage, run_all},
 };
 
+/// The fuzz targets are a workspace of their own.
+const FUZZ: [&str; 2] = ["--manifest-path", "fuzz/Cargo.toml"];
+
+fn check_format() -> anyhow::Result<()> {
+    process::run(&mut cargo(["fmt", "--all", "--check"]))?;
+    process::run(cargo(["fmt", "--check"]).args(FUZZ))
+}
+
 fn run_clippy() -> anyhow::Result<()> {
-    process::run(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
+    let deny = ["--", "--deny", "warnings"];
+    process::run(cargo(["clippy", "--workspace", "--all-targets", "--locked"]).args(deny))?;
+    process::run(cargo(["clippy", "--locked", "--target-dir", "target"]).args(FUZZ).args(deny))
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {
     run_all(vec![
-        Stage::new("format", || process::run(&mut cargo(["fmt", "--all", "--check"]))),
+        Stage::new("format", check_format),
         Stage::new("clippy", run_clippy),
         Stage::new("documentation", || {
             let mut command = cargo(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread::available_parallelism,
 };
 
 use anyhow::{Context, bail};
@@ -54,28 +55,23 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
     run_all(names.filter(|name| chosen.is_empty() || chosen.iter().any(|one| one == name)).map(stage).collect())
 }
 
-/// Runs the simulator. It has a profile of its own, in which panics are caught and told with their seed; the bugs that it can plant are
-/// compiled in and stay off unless they are asked for.
+/// Runs the simulator, on all cores unless the arguments say otherwise. Planted bugs are compiled in only when one is asked for.
 pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
-    let build = [
-        "run",
-        "--profile",
-        "simulation",
-        "--locked",
-        "--package",
-        "antiphon-simulator",
-        "--features",
-        "planted",
-        "--",
-    ];
-    run_program(cargo(build).args(arguments))
+    let has = |flag: &str| arguments.iter().any(|one| one == flag || one.starts_with(&format!("{flag}=")));
+    let mut command = cargo(["run", "--profile", "simulation", "--locked", "--package", "antiphon-simulator"]);
+    if has("--plant") || has("--plants") {
+        command.args(["--features", "planted"]);
+    }
+    command.arg("--").args(arguments);
+    if !has("--threads") {
+        command.args(["--threads", &available_parallelism().map_or(1, usize::from).to_string()]);
+    }
+    run_program(&mut command)
 }
 
-/// Many seeds on all cores, and the planted bugs.
+/// Many seeds, and the planted bugs.
 fn simulator(seeds: u64) -> anyhow::Result<()> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let arguments = ["--seeds".to_owned(), seeds.to_string(), "--threads".to_owned(), threads.to_string()];
-    simulate(&arguments)?;
+    simulate(&["--seeds".to_owned(), seeds.to_string()])?;
     simulate(&["--plants".to_owned()])
 }
 
@@ -215,9 +211,12 @@ fn browser() -> anyhow::Result<()> {
         bail!("gateway/page/tests/browser.mjs is not there");
     }
     run_program(program("npm").args(["test", "--silent"]).current_dir(&tests))?;
+    let screenshots = root().join("target/xtask/screenshots");
     let mut browser = program_within(600, "node");
-    browser.arg("gateway/page/tests/browser.mjs").env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data);
-    run_program(&mut browser)
+    browser.arg("gateway/page/tests/browser.mjs").arg("--screenshots").arg(&screenshots);
+    run_program(browser.env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data))?;
+    println!("screenshots: {}", screenshots.display());
+    Ok(())
 }
 
 #[cfg(test)]

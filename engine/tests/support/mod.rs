@@ -17,7 +17,7 @@ use std::{
 use antiphon_engine::{
     Engine, EngineError, EngineOptions, OpenReport,
     door::{CaughtUp, Command, Done, HistoryPage, HistoryRange, Output, Refusal, Token},
-    memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
+    memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind},
 };
 use antiphon_wire::{
     frame::{Content, Entry, view_entry},
@@ -37,6 +37,8 @@ pub(crate) struct Lane {
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     flag: Arc<Flag>,
     next_token: u64,
+    /// [`Lane::settle_queued`] carries out reads only when nothing else waits.
+    pub(crate) reads_last: bool,
     /// Everything that was polled.
     pub(crate) outputs: Vec<Output>,
 }
@@ -99,7 +101,19 @@ impl Lane {
             Box::pin(async move { maintenance.run_maintenance().await }),
         ];
         let flag = Arc::new(Flag(AtomicBool::new(true)));
-        Ok(Self { files, clock, random, options, report, engine, tasks, flag, next_token: 1, outputs: Vec::new() })
+        Ok(Self {
+            files,
+            clock,
+            random,
+            options,
+            report,
+            engine,
+            tasks,
+            flag,
+            next_token: 1,
+            reads_last: false,
+            outputs: Vec::new(),
+        })
     }
 
     /// Polls the lane's futures until none can go on, and collects what came out.
@@ -123,9 +137,12 @@ impl Lane {
     pub(crate) fn settle_queued(&mut self) {
         self.settle();
         loop {
-            let pending = self.files.pending();
+            let mut pending = self.files.pending();
             if pending.is_empty() {
                 return;
+            }
+            if self.reads_last && pending.iter().any(|operation| operation.kind != OperationKind::Read) {
+                pending.retain(|operation| operation.kind != OperationKind::Read);
             }
             let chosen = self.random.below(pending.len() as u64) as usize;
             self.files.release(pending[chosen].ticket);
@@ -267,6 +284,7 @@ impl Lane {
     pub(crate) fn opened_again(&self, files: MemoryFiles) -> Result<Self, EngineError> {
         let mut lane = Self::open(files, self.clock.clone(), self.random.clone(), self.options.clone())?;
         lane.next_token = self.next_token;
+        lane.reads_last = self.reads_last;
         Ok(lane)
     }
 }

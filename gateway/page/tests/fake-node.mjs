@@ -227,6 +227,8 @@ export class FakeNode {
     if (before && before.text !== text) throw new Refusal("conflict");
     const entry = before ?? this.#append(conversation, user, { kind: "message", client_message_id, text });
     const { sequence, ordinal, time_ms } = entry;
+    // Sending reads: without a receipt, since the message says it.
+    if (!before) Object.assign(conversation.members[user], { read: sequence, delivered: sequence });
     return { sequence, ordinal, time_ms, ...(before ? { duplicate: true } : {}) };
   }
 

@@ -180,19 +180,37 @@ test("a conversation of two: order, delivered, read, unread", async () => {
   const { world, alice, bob, id } = await pair();
   for (const text of ["one", "two", "three"]) alice.session.outbox.add(id, text);
   await world.clock.run(2_000);
-  bob.session.outbox.add(id, "four");
-  await world.clock.run(2_000);
   for (const client of [alice, bob]) {
-    assert.deepEqual(client.texts(id), ["one", "two", "three", "four"]);
+    assert.deepEqual(client.texts(id), ["one", "two", "three"]);
     assertWhole(world, client, id);
   }
-  assert.equal(bob.session.timelines.get(id).unread, 4);
+  assert.equal(bob.session.timelines.get(id).unread, 3);
   assert.deepEqual(alice.session.timelines.get(id).reach(4), { delivered: 1, read: 0, others: 1 });
   bob.session.markRead(id);
   await world.clock.run(1_000);
   assert.equal(bob.session.timelines.get(id).unread, 0);
   assert.deepEqual(alice.session.timelines.get(id).reach(4), { delivered: 1, read: 1, others: 1 });
   assert.equal(alice.session.outbox.items.length, 0);
+});
+
+test("who writes has read: on every device, without a receipt or a request of pointers", async () => {
+  const { world, alice, bob, id } = await pair();
+  const phone = world.client("bob", undefined, "bob-phone");
+  await phone.session.start();
+  await world.clock.run(1_000);
+  alice.session.outbox.add(id, "a question");
+  await world.clock.run(1_000);
+  assert.equal(phone.session.timelines.get(id).unread, 1);
+  const pointers = [];
+  world.node.gate = (kind, body, connection) => {
+    if (kind === "read" || (kind === "delivered" && connection.user === "bob")) pointers.push([kind, body]);
+  };
+  bob.session.outbox.add(id, "an answer");
+  await world.clock.run(1_000);
+  const { sequence } = alice.session.timelines.get(id).last;
+  assert.deepEqual(alice.session.timelines.get(id).reach(sequence - 1), { delivered: 1, read: 1, others: 1 });
+  for (const client of [bob, phone]) assert.equal(client.session.timelines.get(id).unread, 0);
+  assert.deepEqual(pointers, [], "there was nothing to say");
 });
 
 test("a pushed frame that comes twice or late is shown once and in order", async () => {

@@ -1,8 +1,9 @@
 //! The driver of a shard: sockets, files, tasks and sleep over io_uring and glommio. All `unsafe` of the node lives here.
 //!
-//! A shard is one thread with one [net ring](ring) of its own: connections are entries of its table of direct descriptors, received
-//! bytes come in [provided buffers](buffers), [sends] are vectored, and the engine's [files] use the same ring. glommio runs the
-//! shard's [tasks] in two queues. [`run_shard`] is the [loop](shard); where it [sleeps](sleep) is the one subtle thing.
+//! A shard is one thread with one net ring (`ring`) of its own: connections are entries of its table of direct descriptors
+//! (`descriptors`), received bytes come in provided buffers (`buffers`), sends are vectored (`sends`), and the engine's files
+//! (`files`, on `lane`) use the same ring. [`run_shard`] is the loop (`shard`), which polls the tasks that clients wait for and
+//! lets glommio run the others in slices (`tasks`, `sleep`). Other threads wake it through a [`Waker`] (`wake`).
 //!
 //! Invariants of the whole: memory that was submitted belongs to the kernel until the operation's last completion, cancelled or
 //! not, and then rather leaks than is freed too early; every queue and table has a bound; nothing here decides what is sent or

@@ -7,10 +7,9 @@
 //! Control goes to glommio only with a slice to run, and it must not park meanwhile. It would, if its preemption timer were short:
 //! when that fires after it was armed and before glommio has looked at its queues (a thread that loses its core there is enough),
 //! "time is over" is taken for "nothing to do", and it sleeps over runnable tasks until something else happens (glommio 0.9,
-//! `LocalExecutor::run` after `run_task_queues`). Measured here with a timer of 500 µs: once in some thousand sleeps. So the timer
-//! is [`NEVER`], and slices end by themselves. The other way, to wait in glommio for an eventfd that the kernel writes for the net
-//! ring, has a second hole: a notification that comes out of another eventfd's write, as a wake-up's does, is deferred by the
-//! kernel, and may be lost.
+//! `LocalExecutor::run` after `run_task_queues`). glommio alone, with one task that reads an eventfd, which another thread writes
+//! 50,000 times, stopped for good in five of six runs with timers of 100 and 500 µs on a busy machine, and in none of six with
+//! 100 ms or an hour. So the timer is [`NEVER`], and slices end by themselves.
 
 use std::{
     cell::Cell,

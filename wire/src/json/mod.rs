@@ -2,7 +2,7 @@
 //!
 //! Invariants: fields that are not known are ignored at every level; a field that stands twice, and a second kind beside the
 //! first, are refused, because which of them counts would differ from reader to reader. `null` is the same as an absent optional
-//! field. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit ([`crate::validate`]
+//! field. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit (`validate`
 //! does, for both encodings).
 
 mod entry;

@@ -115,6 +115,11 @@ impl StoreFolder {
     pub fn lane_folder(&self, lane: usize) -> Result<PathBuf, StoreFolderError> {
         let path = self.path.join(format!("lane-{lane:02}"));
         make_folder(&path)?;
+        // The engine makes durable what is inside; that the folders themselves survive a power cut is up to us. Above our own we
+        // may not be allowed to look.
+        sync_folder(&self.path)?;
+        let above = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let _ = sync_folder(above.unwrap_or(Path::new(".")));
         Ok(path)
     }
 }
@@ -147,6 +152,11 @@ pub fn dev_key(folder: &Path) -> Result<Vec<u8>, StoreFolderError> {
     }
     let text = fs::read_to_string(&path).map_err(at(&path))?;
     from_hexadecimal(text.trim()).ok_or(StoreFolderError::DevKey { path })
+}
+
+fn sync_folder(path: &Path) -> Result<(), StoreFolderError> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| StoreFolderError::Io { path: path.to_owned(), source })
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreFolderError> {

@@ -102,7 +102,10 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         ErrorCode::NotFound => judge.coverage.one(Count::NotFound),
         _ => judge.coverage.one(Count::Refused),
     }
-    if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation) {
+    // A failed write may be on the disk all the same: what it was to change stays unknown, as if nobody had answered.
+    if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation)
+        && code != ErrorCode::StorageFailed
+    {
         judge.model.change_answered(id, change, None);
     }
     let allowed = match (&asked.kind, code) {

@@ -48,6 +48,16 @@ pub struct Outcome {
     pub tail: Vec<String>,
 }
 
+thread_local! {
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// The seed that this thread runs or ran last, for whoever tells of a panic.
+#[must_use]
+pub fn seed_of_this_thread() -> u64 {
+    SEED.get()
+}
+
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, reduction: &Reduction, plant: Option<Plant>, detail: Detail) -> Outcome {
@@ -56,6 +66,7 @@ pub fn run(seed: u64, reduction: &Reduction, plant: Option<Plant>, detail: Detai
         println!("{plan:#?}");
     }
     plant::arm(plant);
+    SEED.set(seed);
     let mut world = world::World::new(plan, detail, plant == Some(Plant::AckBeforeSync));
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     if let Err(panic) = panicked {

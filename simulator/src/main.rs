@@ -49,6 +49,9 @@ struct Arguments {
     /// Plants a bug that must be found.
     #[arg(long)]
     plant: Option<Plant>,
+    /// Plants each bug in turn and says how soon it is found.
+    #[arg(long)]
+    plants: bool,
     /// Leaves a fault out.
     #[arg(long, value_parser = fault)]
     without: Vec<Fault>,
@@ -77,8 +80,16 @@ fn main() -> ExitCode {
     let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u32));
     let reduction =
         Reduction { without, steps_max: arguments.steps, clients_max: arguments.clients, one_lane: arguments.one_lane };
-    // A panic is a violation like others: it is caught and told with its seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic is a violation like others: it is caught and told with its seed. Where it can't be caught it is told at once.
+    std::panic::set_hook(Box::new(|panic| {
+        if cfg!(panic = "abort") {
+            eprintln!("seed {} panics: {panic}", antiphon_simulator::seed_of_this_thread());
+            std::process::exit(1);
+        }
+    }));
+    if arguments.plants {
+        return hunt_all();
+    }
     let started = Instant::now();
     let (totals, failed) = match arguments.seed {
         Some(seed) => {
@@ -102,12 +113,36 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// First seeds that each planted bug is hunted from, and seeds until the hunt is given up.
+const HUNTS: u64 = 20;
+const HUNT_SEEDS_MAX: u64 = 500;
+
+fn hunt_all() -> ExitCode {
+    let mut missed = 0;
+    for plant in Plant::ALL {
+        if !plant::is_available(plant) {
+            eprintln!("{} needs a build with --features planted", plant.name());
+            missed += 1;
+            continue;
+        }
+        let found = plant::hunt(plant, HUNTS, HUNT_SEEDS_MAX);
+        let hits: Vec<u64> = found.after.iter().flatten().copied().collect();
+        let (sum, most) = (hits.iter().sum::<u64>(), hits.iter().max().copied().unwrap_or_default());
+        let mean = sum as f64 / hits.len().max(1) as f64;
+        println!(
+            "{}: found {} of {HUNTS} times, after {mean:.1} seeds on average, {most} at most",
+            plant.name(),
+            hits.len()
+        );
+        println!("  as: {}", found.violation.chars().take(300).collect::<String>());
+        missed += HUNTS as usize - hits.len();
+    }
+    println!("planted bugs: {} kinds, {HUNTS} hunts each, {missed} not found", Plant::ALL.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn tell(arguments: &Arguments, reduction: &Reduction, failed: Outcome) {
-    let plant = arguments.plant.map(|plant| {
-        let name = clap::ValueEnum::to_possible_value(&plant).map(|value| value.get_name().to_owned());
-        format!(" --plant {}", name.unwrap_or_default())
-    });
-    let plant = plant.unwrap_or_default();
+    let plant = arguments.plant.map(|plant| format!(" --plant {}", plant.name())).unwrap_or_default();
     if arguments.trace {
         return print!("{}", report::failure(&failed, None, &plant));
     }

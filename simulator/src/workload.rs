@@ -88,7 +88,7 @@ impl World {
                 let request = Request::Members(Members { conversation: id, action: MembersAction::List(list) });
                 self.ask(client, request, Some(id), AskedKind::Members);
             }
-            94..96 => {
+            94..95 => {
                 let client = &mut self.clients[client].app;
                 client.listing.get_or_insert(None);
             }

@@ -36,9 +36,9 @@ enum Command {
     },
     /// Formatting, clippy, documentation, dependencies, links.
     Lint,
-    /// Runs the simulator.
+    /// Runs the simulator: `--seeds N`, `--seed S --trace`, `--minutes M`, `--plants`; `--help` has all.
     Sim {
-        /// Handed on; `-- --help` lists them. `--seeds N` runs many, `--seed N` repeats one.
+        /// Handed on.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -43,7 +43,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
         match name {
             "provision" => Stage::new(name, provision::run),
             "workspace" => Stage::new(name, workspace),
-            "simulator" => Stage::new(name, move || simulate(&["--seeds".to_owned(), seeds.to_string()])),
+            "simulator" => Stage::new(name, move || simulator(seeds)),
             "process" => Stage::new(name, processes),
             "autobahn" => Stage::new(name, autobahn),
             "clients" => Stage::new(name, clients),
@@ -59,7 +59,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64) -> anyhow::Result<()> {
 pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| arguments.iter().any(|one| one == flag || one.starts_with(&format!("{flag}=")));
     let mut command = cargo(["run", "--profile", "simulation", "--locked", "--package", "antiphon-simulator"]);
-    if has("--plant") {
+    if has("--plant") || has("--plants") {
         command.args(["--features", "planted"]);
     }
     command.arg("--").args(arguments);
@@ -67,6 +67,12 @@ pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
         command.args(["--threads", &available_parallelism().map_or(1, usize::from).to_string()]);
     }
     run_program(&mut command)
+}
+
+/// Many seeds, and the planted bugs.
+fn simulator(seeds: u64) -> anyhow::Result<()> {
+    simulate(&["--seeds".to_owned(), seeds.to_string()])?;
+    simulate(&["--plants".to_owned()])
 }
 
 /// Process tests are a stage of their own: they want the release binary and the machine for themselves.

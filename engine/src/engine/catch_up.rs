@@ -27,6 +27,7 @@ use crate::{
     door::{CaughtUp, Done, Refusal, Token, TooFar},
     engine::{
         Engine,
+        commands::FIRST_EPOCH,
         lists::{UserRows, overlay},
         reads::malformed,
         refusal::{refuse, refuse_because, unreadable},
@@ -283,8 +284,10 @@ fn missing(
             break;
         }
     }
-    let epoch = epoch.unwrap_or_default();
     if lost {
+        // Where nothing could be read, history tells the truth in time; another incarnation would have the client forget everything.
+        let known = || request.known.get(&id).map_or(FIRST_EPOCH, |(epoch, _)| *epoch);
+        let epoch = epoch.unwrap_or_else(known);
         return Missing::TooFar(TooFar { conversation: id, epoch, first: row.sequence, last });
     }
     if entries.is_empty() {

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The first incarnation of a conversation's log; a restore to an earlier point makes a higher one.
-const FIRST_EPOCH: Epoch = Epoch(1);
+pub(super) const FIRST_EPOCH: Epoch = Epoch(1);
 
 /// What becomes of a command for now.
 pub(super) enum Step {

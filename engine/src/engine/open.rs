@@ -93,6 +93,9 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         compaction: compaction::Settings::default(),
         cache: cache.clone(),
     };
+    // What is found here counts as durable from now on. It may not be: a process that was killed leaves names that no sync of the
+    // folder has covered, and a power cut would take them away later, with all that was acknowledged since.
+    files.sync_folder().await?;
     let names = files.list().await?;
     let created = !names.iter().any(|name| name == manifest::NAME);
     let sorted = if created {

@@ -7,7 +7,7 @@ use super::{
     Event, Phase, RequestError, Session, StopReason,
     backoff::Hint,
     machine::Pending,
-    reorder::{Progressed, Room, TO_THE_END},
+    reorder::{Progressed, Room},
 };
 use crate::{
     codec::DecodeError,
@@ -110,7 +110,7 @@ impl Session {
             ResumeOutcome::Fresh => {
                 let known: Vec<_> = self.progress.all().collect();
                 for known in known {
-                    self.work().reorder.fetch(known.conversation, TO_THE_END, now_ms);
+                    self.work().reorder.fetch_to_the_end(known.conversation, now_ms);
                 }
             }
         }

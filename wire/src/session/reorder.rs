@@ -15,9 +15,6 @@ use crate::{
 /// How often history may bring nothing new before a gap is given up: the server contradicts itself then.
 const STALLS_MAX: u8 = 5;
 
-/// A target that stands for a conversation's last sequence, which the first page tells.
-pub(super) const TO_THE_END: Sequence = Sequence(u64::MAX);
-
 /// Bounds of what waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
@@ -38,8 +35,10 @@ pub(super) struct Reorder {
 #[derive(Debug)]
 struct Gap {
     waiting: BTreeMap<Sequence, EntryBytes>,
-    /// History is to be read up to here, whatever waits.
+    /// History is to be read up to here, whatever waits. Pages do not lower it: one may be older than an entry that was let go.
     target: Sequence,
+    /// It is to be read up to the conversation's last entry, which the next page tells.
+    to_the_end: bool,
     /// When to ask history; `None` while a page is on its way.
     fetch_at_ms: Option<u64>,
     stalls: u8,
@@ -95,6 +94,12 @@ impl Reorder {
         gap.fetch_at_ms = gap.fetch_at_ms.map(|at_ms| at_ms.min(fetch_at_ms));
     }
 
+    /// History is to be read up to the conversation's last entry, from `fetch_at_ms` on.
+    pub(super) fn fetch_to_the_end(&mut self, conversation: ConversationId, fetch_at_ms: u64) {
+        self.fetch(conversation, Sequence(0), fetch_at_ms);
+        self.gap(conversation, fetch_at_ms).to_the_end = true;
+    }
+
     /// The next entry that may be delivered after `sequence`; what is not after it is dropped on the way.
     pub(super) fn next_after(&mut self, conversation: ConversationId, sequence: Sequence) -> Option<EntryBytes> {
         let gap = self.gaps.get_mut(&conversation)?;
@@ -114,6 +119,7 @@ impl Reorder {
         if let Some(gap) = self.gaps.get(&conversation)
             && gap.waiting.is_empty()
             && gap.target <= sequence
+            && !gap.to_the_end
         {
             self.gaps.remove(&conversation);
         }
@@ -155,7 +161,9 @@ impl Reorder {
         later_ms: u64,
     ) -> Progressed {
         let Some(gap) = self.gaps.get_mut(&conversation) else { return Progressed::Goes };
-        gap.target = gap.target.min(last);
+        if std::mem::take(&mut gap.to_the_end) {
+            gap.target = gap.target.max(last);
+        }
         gap.stalls = if advanced { 0 } else { gap.stalls + 1 };
         gap.fetch_at_ms = Some(if advanced { next_ms } else { later_ms });
         if gap.stalls < STALLS_MAX {
@@ -174,10 +182,7 @@ impl Reorder {
     /// Up to where a gap that history can't fill is to be skipped.
     pub(super) fn end_of_gap(&mut self, conversation: ConversationId) -> Sequence {
         let Some(gap) = self.gaps.get_mut(&conversation) else { return Sequence(0) };
-        if gap.target == TO_THE_END {
-            // Nothing was known to be missing up to there.
-            gap.target = Sequence(0);
-        }
+        gap.to_the_end = false;
         // What waits can still be delivered, so the gap ends before it.
         gap.waiting.keys().next().map_or(gap.target, |first| Sequence(first.0 - 1))
     }
@@ -203,6 +208,7 @@ impl Reorder {
         self.gaps.entry(conversation).or_insert_with(|| Gap {
             waiting: BTreeMap::new(),
             target: Sequence(0),
+            to_the_end: false,
             fetch_at_ms: Some(fetch_at_ms),
             stalls: 0,
         })
@@ -272,6 +278,33 @@ mod tests {
         assert_eq!(reorder.next_due_ms(2), Some(2_100));
         reorder.retry(OTHER, 7_000);
         assert_eq!(reorder.next_due_ms(2), Some(7_000));
+    }
+
+    #[test]
+    fn a_page_older_than_what_was_let_go_does_not_close_the_gap() {
+        let mut reorder = Reorder::default();
+        for sequence in [5, 6, 7, 9] {
+            hold(&mut reorder, sequence, 1);
+        }
+        assert_eq!(reorder.progressed(CONVERSATION, Sequence(7), true, 0, 0), Progressed::Goes);
+        while reorder.next_after(CONVERSATION, Sequence(7)).is_some() {}
+        reorder.settle(CONVERSATION, Sequence(7));
+        assert!(reorder.is_open());
+        reorder.settle(CONVERSATION, Sequence(9));
+        assert!(reorder.is_idle());
+    }
+
+    #[test]
+    fn the_end_is_what_the_first_page_says() {
+        let mut reorder = Reorder::default();
+        reorder.fetch_to_the_end(CONVERSATION, 0);
+        reorder.settle(CONVERSATION, Sequence(7));
+        assert!(reorder.is_open());
+        assert_eq!(reorder.progressed(CONVERSATION, Sequence(8), true, 0, 0), Progressed::Goes);
+        reorder.settle(CONVERSATION, Sequence(7));
+        assert!(reorder.is_open());
+        reorder.settle(CONVERSATION, Sequence(8));
+        assert!(reorder.is_idle());
     }
 
     #[test]

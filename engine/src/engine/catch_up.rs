@@ -106,7 +106,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn catch_up(&self, token: Token, request: Request) {
         for _ in 0..ROUNDS_MAX {
             let flushes = self.shared.state.borrow().core.memory.flushes;
-            let cold = self.cold_part(&request).await;
+            let cold = self.cold_part(&request, flushes).await;
             let state = self.shared.state.borrow();
             if state.core.memory.flushes != flushes {
                 continue;
@@ -124,7 +124,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Reads what segments may have to give.
-    async fn cold_part(&self, request: &Request) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
+    async fn cold_part(
+        &self,
+        request: &Request,
+        flushes: u64,
+    ) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
         let runs = self.shared.sorted.runs();
         let rows = self.user_rows(&request.user).await?;
         let mut cold = BTreeMap::new();
@@ -135,7 +139,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         overlay(&mut current, &request.user, &self.shared.state.borrow().core.memory);
         let mut bytes = 0;
         for (id, row) in current.into_iter().filter(|(_, row)| row.joined) {
-            let Some(highest) = self.highest_cold(request, id, &runs).await? else { continue };
+            let Some(highest) = self.highest_cold(request, id, &runs, flushes).await? else { continue };
             if highest < row.sequence.0 {
                 continue;
             }
@@ -148,12 +152,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         Ok((rows, cold))
     }
 
-    /// Last sequence of a conversation in segments, if that entry may be missing.
+    /// Last sequence of a conversation in segments, if that entry may be missing. `flushes` is how many there were when `runs` was
+    /// looked up.
     async fn highest_cold(
         &self,
         request: &Request,
         id: ConversationId,
         runs: &Runs<F>,
+        flushes: u64,
     ) -> Result<Option<u64>, StoreError> {
         let (first, cached) = {
             let state = self.shared.state.borrow();
@@ -168,7 +174,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                     return Ok(None);
                 };
                 let tail = TailRow::decode(&value).ok_or_else(malformed)?;
-                self.shared.state.borrow_mut().core.tails.insert(id, tail.position, tail.sequence);
+                let core = &mut self.shared.state.borrow_mut().core;
+                // A flush meanwhile may have told a later one, and the cache forgotten it again.
+                if core.memory.flushes == flushes {
+                    core.tails.insert(id, tail.position, tail.sequence);
+                }
                 (tail.position, tail.sequence)
             }
         };

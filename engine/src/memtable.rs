@@ -7,7 +7,7 @@
 //! Must not do: I/O, or judge commands.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     rc::Rc,
 };
 
@@ -19,7 +19,10 @@ use antiphon_wire::{
 use crate::{
     hash::IdHash,
     keys::{self, Family},
-    lane::record::{Mark, Record},
+    lane::{
+        record::{Mark, Record},
+        witness::Held,
+    },
     report::LostRange,
     row::Change,
     rows::{self, MemberRow, PointerRow, StartRow, TailRow, UserRow},
@@ -89,6 +92,14 @@ pub(crate) struct Memtable {
     bytes: usize,
     last: LanePosition,
     times: Option<(u64, u64)>,
+    hidden: Hidden,
+}
+
+/// Conversations that may have lost a change of members.
+#[derive(Debug, Default)]
+struct Hidden {
+    some: BTreeSet<ConversationId>,
+    all: bool,
 }
 
 /// What a record did.
@@ -113,6 +124,7 @@ impl Memtable {
             bytes: 0,
             last: LanePosition(0),
             times: None,
+            hidden: Hidden::default(),
         }
     }
 
@@ -189,6 +201,32 @@ impl Memtable {
         };
         self.last = position;
         applied
+    }
+
+    /// Takes in that entries of a conversation are lost, if they are: all up to one, from what is here on. `position` is that of the
+    /// last record lost.
+    pub(crate) fn lose(&mut self, position: LanePosition, held: &Held) -> Option<LostRange> {
+        let tail = self.tail_mut(held.conversation);
+        let before = tail.last.unwrap_or_default();
+        if held.last <= before.sequence {
+            return None;
+        }
+        tail.push(held.conversation, TailRow { position, sequence: held.last, ..before }, &Rc::from([]));
+        if held.members_changed {
+            self.hidden.some.insert(held.conversation);
+        }
+        let first = if before.sequence.0 == 0 { held.last } else { before.sequence.next() };
+        Some(LostRange { conversation: held.conversation, first, last: held.last })
+    }
+
+    /// Takes in that entries are lost of which nobody knows whose they were.
+    pub(crate) fn lose_unknown(&mut self) {
+        self.hidden.all = true;
+    }
+
+    /// Whether a change of the conversation's members may be lost.
+    pub(crate) fn hides(&self, conversation: ConversationId) -> bool {
+        self.hidden.all || self.hidden.some.contains(&conversation)
     }
 
     fn apply_mark(&mut self, mark: &Mark) {

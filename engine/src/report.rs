@@ -51,7 +51,10 @@ pub struct LogDamage {
     pub last: LanePosition,
     /// All of it is in segments already: nothing is lost.
     pub harmless: bool,
-    /// Entries known to be lost by gaps before later entries; others may be, in conversations without a later entry.
+    /// `conversations` names every conversation concerned. Otherwise more than one batch was lost in a row: any conversation of the
+    /// lane may be concerned, and none is shown, since who may see it is not known.
+    pub all_known: bool,
+    /// The entries that are lost.
     pub conversations: Vec<LostRange>,
 }
 

@@ -178,7 +178,7 @@ fn log_files_go_round_and_nothing_is_lost() {
                     Some(Ok(Done::Sent { sequence, duplicate: false, .. })) => {
                         assert_eq!(sequence, Sequence(stored + 2))
                     }
-                    other => panic!("{other:?}"),
+                    other => panic!("seed {seed}: {other:?} {:?}", lane.engine.status()),
                 }
                 stored += 1;
                 if round == crash_at {

@@ -41,12 +41,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     };
     vec![
         ("whole", whole.clone()),
-        ("torn", changed(&|bytes| bytes[6 * PAGE + 60..7 * PAGE].fill(0))),
+        ("torn", changed(&|bytes| bytes[6 * PAGE + 70..7 * PAGE].fill(0))),
         ("hole", changed(&|bytes| bytes[3 * PAGE..4 * PAGE].fill(0))),
         ("no-beginning", changed(&|bytes| bytes[..PAGE].fill(0xff))),
         ("newer", changed(&|bytes| bytes[2 * PAGE + 8] = 2)),
         ("two-generations", changed(&|bytes| (4..7).for_each(|page| bytes[page * PAGE + 32] = 9))),
-        ("long-sequence", changed(&|bytes| bytes[PAGE + 56 + 5 + 28] = 0xff)),
+        ("long-sequence", changed(&|bytes| bytes[PAGE + 64 + 25 + 5 + 28] = 0xff)),
         ("cut", whole[..5 * PAGE + 70].to_vec()),
     ]
 }

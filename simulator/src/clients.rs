@@ -281,8 +281,8 @@ impl Client {
         match self.app.views.get_mut(&id) {
             Some(view) => {
                 let (last, open) = (view.last, view.open);
-                // After leaving the next one is that of coming back, wherever it stands; unless the removal itself was destroyed.
-                let fits = if open { place == last + 1 } else { place > last || judge.model.log_rot };
+                // After leaving the next one is that of coming back, wherever it stands.
+                let fits = if open { place == last + 1 } else { place > last };
                 let state = if open { "" } else { ", which it had left" };
                 judge.model.check(fits, || format!("{user} was given {id} #{place} after #{last}{state}"));
                 (view.last, view.open) = (place, true);

@@ -2,7 +2,14 @@
 //!
 //! [`SimFiles`] stands between engine and disk to see where the log was written, and to tell the planted lie that a log write is durable.
 
-use std::{cell::RefCell, collections::BTreeMap, future::Future, pin::pin, rc::Rc, task::Poll};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use antiphon_engine::{
     memory_files::{MemoryFile, MemoryFiles, OperationKind, Ticket},
@@ -23,8 +30,12 @@ pub struct LaneDisk {
     capacity_bytes: Option<u64>,
 }
 
-/// Which bytes of the log hold what: by file, the last two completed writes.
-type LogWrites = BTreeMap<String, Vec<(u64, usize)>>;
+/// Which bytes of the log hold what: completed writes by file, in their order, and the newest two of all.
+#[derive(Default)]
+struct LogWrites {
+    files: BTreeMap<String, Vec<(u64, usize)>>,
+    newest: VecDeque<(String, u64)>,
+}
 
 /// The files that an engine is given.
 #[derive(Clone)]
@@ -138,11 +149,13 @@ impl LaneDisk {
         let name = wanted[dice.index(wanted.len())];
         let length = self.files.inner.contents(name)?.len() as u64;
         let offset = match fault {
-            // The last write's fate can't be told from a write that was torn.
+            // Rot of the last batch, with the one after it torn or not begun, can't be told from a write that was torn.
             Fault::FlipLog => {
                 let writes = self.files.log_writes.borrow();
-                let earlier = writes.get(name).map(|writes| &writes[..writes.len().saturating_sub(2)])?;
-                let (offset, bytes) = *earlier.get(dice.index(earlier.len().max(1)))?;
+                let is_newest = |offset| writes.newest.iter().any(|(file, at)| (file, *at) == (name, offset));
+                let earlier: Vec<_> =
+                    writes.files.get(name)?.iter().filter(|(offset, _)| !is_newest(*offset)).collect();
+                let (offset, bytes) = **earlier.get(dice.index(earlier.len().max(1)))?;
                 offset + dice.below(bytes as u64)
             }
             _ => dice.below(length),
@@ -184,7 +197,11 @@ pub fn duration_us(plan: &Plan, kind: OperationKind, dice: &Dice) -> u64 {
 impl SimFiles {
     fn wrote(&self, name: &str, offset: u64, length: usize) {
         let mut writes = self.log_writes.borrow_mut();
-        let of_file = writes.entry(name.to_owned()).or_default();
+        writes.newest.push_back((name.to_owned(), offset));
+        if writes.newest.len() > 2 {
+            writes.newest.pop_front();
+        }
+        let of_file = writes.files.entry(name.to_owned()).or_default();
         // A write over an earlier one takes its place: a file that is used again begins anew.
         of_file
             .retain(|(other, other_length)| other + *other_length as u64 <= offset || *other >= offset + length as u64);
@@ -207,8 +224,8 @@ impl Files for SimFiles {
     async fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
         self.inner.rename(from, to).await?;
         let mut writes = self.log_writes.borrow_mut();
-        if let Some(moved) = writes.remove(from) {
-            writes.insert(to.to_owned(), moved);
+        if let Some(moved) = writes.files.remove(from) {
+            writes.files.insert(to.to_owned(), moved);
         }
         Ok(())
     }

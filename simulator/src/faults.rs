@@ -156,7 +156,6 @@ impl World {
         let lane = dice.index(self.disks.len());
         let Some(place) = self.disks[lane].destroy(fault, dice) else { return };
         self.trace.note(self.now_us, &[31, lane as u64], || format!("lane {lane}: {} in {place}", fault.name()));
-        self.model.log_rot |= fault == Fault::FlipLog;
         self.coverage.one(match fault {
             Fault::FlipSegment => Count::FlipsSegment,
             Fault::FlipLog => Count::FlipsLog,

@@ -39,8 +39,6 @@ pub struct Model {
     pub marks: Vec<Marking>,
     /// Stored data may have been destroyed.
     pub rot: bool,
-    /// Part of the log was: a removal may be among it, which then nobody can know of.
-    pub log_rot: bool,
     /// The first violation.
     pub violation: Option<String>,
 }

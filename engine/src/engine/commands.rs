@@ -25,7 +25,10 @@ use crate::{
         state::{Answer, Block, Core, Resolved, Slot, Staged},
     },
     keys,
-    lane::record::{Mark, Record},
+    lane::{
+        record::{Mark, Record},
+        witness::Held,
+    },
     options::RECORD_BYTES_MAX,
     rows::{PointerRow, StartRow},
     seams::{Clock, Files},
@@ -118,7 +121,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     fn member(&self, user: &UserId) -> Result<(&Conversation, &MemberState), Refusal> {
         let conversation = self.slot.conversation.as_deref();
         let found = conversation.and_then(|conversation| Some((conversation, conversation.member(user)?)));
-        found.ok_or_else(|| refuse(ErrorCode::NotFound))
+        match found {
+            Some(_) if self.core.memory.hides(self.id) => Err(refuse(ErrorCode::Damaged)),
+            Some(found) => Ok(found),
+            None => Err(refuse(ErrorCode::NotFound)),
+        }
     }
 
     /// As [`Turn::member`], once what is shown of it is durable: pointers too, if `pointers`.
@@ -198,7 +205,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let recipients = conversation.recipients();
         self.slot.conversation = Some(conversation);
         self.slot.absent = false;
-        self.stage(record, done, recipients, self.shared.nobody.clone())
+        let held = self.held(&entry);
+        self.stage(record, Some(held), done, recipients, self.shared.nobody.clone())
     }
 
     fn send(&mut self, user: UserId, message: ClientMessageId, body: Vec<u8>, conversation: ConversationId) -> Step {
@@ -206,6 +214,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let Some(index) = loaded.and_then(|loaded| loaded.index(&user)) else {
             return refuse(ErrorCode::NotFound).into();
         };
+        if self.core.memory.hides(self.id) {
+            return refuse(ErrorCode::Damaged).into();
+        }
         if let Some(step) = self.sent_before(&user, message, &body) {
             return step;
         }
@@ -236,7 +247,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
         let recipients = loaded.recipients();
         self.core.stage.messages.insert((self.id, message), position);
-        let step = self.stage(record, done, recipients, self.shared.nobody.clone());
+        let held = self.held(&entry);
+        let step = self.stage(record, Some(held), done, recipients, self.shared.nobody.clone());
         self.core.stage.staged.back_mut().expect("it was just staged").message = Some(message);
         step
     }
@@ -329,7 +341,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         loaded.advance(position, false, time);
         let removed = apply(loaded);
         let recipients = loaded.recipients();
-        self.stage(record, Done::Changed { sequence: entry.sequence }, recipients, removed)
+        let held = self.held(&entry);
+        self.stage(record, Some(held), Done::Changed { sequence: entry.sequence }, recipients, removed)
     }
 
     fn mark(
@@ -385,7 +398,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.marked(position, &mark.user, mark.pointer);
         let recipients = loaded.recipients();
-        self.stage(record, done, recipients, self.shared.nobody.clone())
+        self.stage(record, None, done, recipients, self.shared.nobody.clone())
     }
 
     fn ordinal_in_memory(&self, sequence: Sequence) -> Option<Ordinal> {
@@ -431,12 +444,24 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         }
     }
 
+    fn held(&self, entry: &Entry) -> Held {
+        let members_changed = matches!(entry.kind, EntryKind::Created | EntryKind::Membership);
+        Held { conversation: self.id, last: entry.sequence, members_changed }
+    }
+
     /// Puts a record into the batch being filled.
-    fn stage(&mut self, record: Record, done: Done, recipients: Rc<[UserId]>, removed: Rc<[UserId]>) -> Step {
+    fn stage(
+        &mut self,
+        record: Record,
+        held: Option<Held>,
+        done: Done,
+        recipients: Rc<[UserId]>,
+        removed: Rc<[UserId]>,
+    ) -> Step {
         let (token, conversation) = (self.token, self.id);
         let stage = &mut self.core.stage;
         let position = stage.next();
-        stage.filling.push(&record);
+        stage.filling.push(&record, held);
         let message = None;
         stage.staged.push_back(Staged { position, conversation, record, message, token, done, recipients, removed });
         Step::Staged

@@ -1,6 +1,7 @@
 //! Group commit: one batch is written at a time while the next is filled, and what becomes durable is given out in order.
 //!
-//! An idle lane writes at once; while a write is in flight, records gather. The first failure of a write fences the lane: nothing is
+//! An idle lane writes at once; while a write is in flight, records gather. A lane that stays idle seals its last batch with an empty
+//! one: from then on rot of it is told from a write that was torn, and put down to its conversations. The first failure of a write fences the lane: nothing is
 //! written or acknowledged after it, since what the disk then holds is unknown.
 
 use antiphon_wire::{codes::ErrorCode, ids::LanePosition};
@@ -12,7 +13,7 @@ use crate::{
         refusal::refuse,
         state::{Staged, State},
     },
-    lane::{format::Builder, log::Place, record::Record},
+    lane::{format::Builder, log::Place, record::Record, witness::Witness},
     seams::{AlignedBuffer, Clock, File, Files, Random},
 };
 
@@ -54,18 +55,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let fenced = state.core.stage.fenced.is_some();
         if records == 0 || fenced {
             let finished = state.core.closing && state.core.waiting == 0;
-            let marked = fenced || state.core.close_marked;
-            if !finished {
-                return Next::Wait;
+            let wanted = finished || std::mem::take(&mut state.core.stage.seal_due);
+            let padded = state.core.stage.filling.padded() as u64;
+            if fenced || state.core.stage.sealed || !wanted || !state.core.log.has_place(padded) {
+                return if finished { Next::End } else { Next::Wait };
             }
-            // An empty batch says that the one before it was whole.
-            if marked
-                || state.core.log.current.is_none()
-                || !state.core.log.has_place(state.core.stage.filling.padded() as u64)
-            {
-                return Next::End;
-            }
-            state.core.close_marked = true;
         }
         let padded = state.core.stage.filling.padded();
         let first = state.core.stage.position.0 + 1;
@@ -74,12 +68,18 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 self.fence(state, "no room for the last batch: the disk is full".into());
                 return Next::End;
             }
+            // What recovery left may fill all files: only a flush makes room, and no commit will ask for it.
+            self.seal_if_due(state);
             self.shared.upkeep.raise();
             return Next::Wait;
         };
         let capacity = self.shared.options.batch_bytes_max;
         let spare = state.core.stage.spare.take();
-        let next = spare.map_or_else(|| Builder::new(capacity), |buffer| Builder::reuse(buffer, capacity));
+        let witness = state.core.stage.filling.witness();
+        let next = match spare {
+            Some(buffer) => Builder::reuse(buffer, capacity, witness),
+            None => Builder::new(capacity, witness),
+        };
         let filled = std::mem::replace(&mut state.core.stage.filling, next);
         let record_bytes = filled.record_bytes();
         let (buffer, checksum) = filled.finish(&place.header);
@@ -96,6 +96,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         match result {
             Ok(()) => {
                 let padded = buffer.len() as u64;
+                state.core.stage.sealed = last == state.core.stage.position;
                 state.core.log.written(padded, last.0, checksum);
                 state.core.memory.active_log_bytes += padded;
                 state.core.counters.batches += u64::from(last > state.core.stage.position);
@@ -130,6 +131,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.seal_if_due(state);
     }
 
+    /// Has the last batch sealed if the lane is idle.
+    pub(super) fn seal_last_batch(&self, state: &mut State<F::File>) {
+        let stage = &mut state.core.stage;
+        if !stage.sealed && !stage.writing && stage.filling.records() == 0 && stage.fenced.is_none() {
+            stage.seal_due = true;
+            self.shared.commit.raise();
+        }
+    }
+
     /// Carries on with conversations whose next command waited for a commit.
     fn resume_settled(&self, state: &mut State<F::File>) {
         for id in std::mem::take(&mut state.core.settling) {
@@ -156,7 +166,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             state.core.answer(token, Err(refuse(ErrorCode::StorageFailed)));
         }
         state.core.stage.messages.clear();
-        state.core.stage.filling = Builder::new(self.shared.options.batch_bytes_max);
+        state.core.stage.filling = Builder::new(self.shared.options.batch_bytes_max, Witness::default());
         state.forget_unsettled();
         self.resume_settled(state);
     }

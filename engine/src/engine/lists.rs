@@ -23,11 +23,12 @@ use crate::{
 /// A user's rows, by conversation.
 pub(super) type UserRows = BTreeMap<ConversationId, UserRow>;
 
-/// Puts what the memtables say of a user over what segments say.
+/// Puts what the memtables say of a user over what segments say. Conversations that are hidden fall out.
 pub(super) fn overlay(rows: &mut UserRows, user: &UserId, memory: &Memory) {
     for memtable in memory.oldest_first() {
         rows.extend(memtable.user(user).into_iter().flatten());
     }
+    rows.retain(|id, _| !memory.hides(*id));
 }
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {

@@ -156,10 +156,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.maintenance_loop().await;
     }
 
-    /// To be called about once a second: time passes for what depends on it (a memtable's age, trying again after a full disk).
+    /// To be called about once a second: time passes for what depends on it (a memtable's age, the seal of an idle log's last batch,
+    /// trying again after a full disk).
     pub fn tick(&self) {
         let mut state = self.shared.state.borrow_mut();
         self.seal_if_due(&mut state);
+        self.seal_last_batch(&mut state);
         self.shared.upkeep.raise();
     }
 

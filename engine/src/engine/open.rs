@@ -198,7 +198,7 @@ fn state<F: Files, C: Clock>(
         loaded: Loaded::default(),
         memory,
         stage: Stage {
-            filling: Builder::new(options.batch_bytes_max),
+            filling: Builder::new(options.batch_bytes_max, recovered.witness),
             spare: None,
             staged: VecDeque::new(),
             messages: HashMap::with_hasher(hash),
@@ -206,6 +206,8 @@ fn state<F: Files, C: Clock>(
             position: LanePosition(recovered.position),
             time: time.max(recovered.time),
             writing: false,
+            sealed: recovered.sealed,
+            seal_due: false,
             fenced: read_only,
             scratch: rkyv::util::AlignedVec::new(),
         },
@@ -217,7 +219,6 @@ fn state<F: Files, C: Clock>(
         waiting: 0,
         closing: false,
         closed: false,
-        close_marked: false,
         counters: Status::default(),
     };
     State { slots: HashMap::with_hasher(hash), core }

@@ -51,8 +51,6 @@ pub(super) struct Core<D> {
     pub(super) waiting: usize,
     pub(super) closing: bool,
     pub(super) closed: bool,
-    /// The mark of an orderly close is written, or being written.
-    pub(super) close_marked: bool,
     pub(super) counters: Status,
 }
 
@@ -144,6 +142,10 @@ pub(super) struct Stage {
     /// Time of the last entry: it never goes back.
     pub(super) time: TimestampMs,
     pub(super) writing: bool,
+    /// The last batch is an empty one, or there is none.
+    pub(super) sealed: bool,
+    /// The last batch is to be sealed unless another follows.
+    pub(super) seal_due: bool,
     pub(super) fenced: Option<String>,
     pub(super) scratch: rkyv::util::AlignedVec,
 }
@@ -205,6 +207,11 @@ impl Memory {
     /// The sealed memtable, then the active one.
     pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Memtable> {
         self.sealed.as_deref().into_iter().chain([&self.active])
+    }
+
+    /// Whether a change of the conversation's members may be lost: then nobody is shown anything of it.
+    pub(super) fn hides(&self, conversation: ConversationId) -> bool {
+        self.oldest_first().any(|memtable| memtable.hides(conversation))
     }
 
     /// Whether a message is in memory, and where.

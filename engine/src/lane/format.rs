@@ -11,9 +11,11 @@
 //!     24     8  salt: the store's secret
 //!     32     8  generation of the file, from 1; 0 marks a file that was prepared and never used
 //!     40     8  position of the first record
-//!     48     4  records; 0 is the mark of an orderly close
-//!     52     4  zero
-//!     56     …  records, then zeros to the end of the page
+//!     48     4  records; 0 is a seal: it says that the batch before it was whole
+//!     52     4  records of the batch before it, seals not counted
+//!     56     4  conversations that the witness names
+//!     60     4  zero
+//!     64     …  the witness of the batch before it, records, then zeros to the end of the page
 //! ```
 //! The first 32 bytes keep their meaning in every version. A batch begins at a page. The salt is never shown to clients, so
 //! no message can contain bytes that pass for a batch.
@@ -22,14 +24,17 @@
 
 use crate::{
     bytes::Reader,
-    lane::record::{COUNT_MAX, Record},
+    lane::{
+        record::{COUNT_MAX, Record},
+        witness::{Held, WITNESS_BYTES, Witness},
+    },
     seams::{AlignedBuffer, PAGE_BYTES},
 };
 
 /// The newest format version, and the one that is written.
 pub(crate) const VERSION: u16 = 1;
-/// Bytes before the first record.
-pub(crate) const HEADER_BYTES: usize = 56;
+/// Bytes before the witness.
+pub(crate) const HEADER_BYTES: usize = 64;
 /// Largest batch of any setting: recovery reads in pieces of this size.
 pub(crate) const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
@@ -54,7 +59,10 @@ pub(crate) struct Batch<'a> {
     pub(crate) length: usize,
     /// The next batch's chain.
     pub(crate) checksum: u32,
-    records: &'a [u8],
+    /// Records and conversations of the batch before it.
+    before: (u32, u32),
+    /// The witness, then the records.
+    content: &'a [u8],
 }
 
 /// Why bytes are not a batch.
@@ -102,10 +110,12 @@ impl<'a> Batch<'a> {
             let chain = reader.u32()?;
             let (salt, generation, first) = (reader.u64()?, reader.u64()?, reader.u64()?);
             let records = reader.u32()?;
+            let before = (reader.u32()?, reader.u32()?);
             let zero = reader.u32()?;
-            Some((version, length, checksum, zero, Header { lane, chain, salt, generation, first, records }))
+            let header = Header { lane, chain, salt, generation, first, records };
+            Some((version, length, checksum, before, zero, header))
         };
-        let (version, length, checksum, zero, header) = header().ok_or(Fault::Length)?;
+        let (version, length, checksum, before, zero, header) = header().ok_or(Fault::Length)?;
         let whole = bytes.get(..length).filter(|_| (HEADER_BYTES..=BATCH_BYTES_LIMIT).contains(&length));
         let whole = whole.ok_or(Fault::Length)?;
         if checksum_of(whole) != checksum || (version == VERSION && zero != 0) {
@@ -117,17 +127,31 @@ impl<'a> Batch<'a> {
         if version > VERSION {
             return Err(Fault::Newer { version, salt: header.salt });
         }
-        Ok(Self { header, length, checksum, records: &whole[HEADER_BYTES..] })
+        Ok(Self { header, length, checksum, before, content: &whole[HEADER_BYTES..] })
     }
 
-    /// The records; `None` if they do not have their form, which a right checksum leaves to a fault of the writer.
-    pub(crate) fn records(&self) -> Option<Vec<Record>> {
-        let mut reader = Reader::new(self.records);
+    /// The records. That they have their form, a right checksum leaves to the writer.
+    fn records(&self) -> Option<Vec<Record>> {
+        let mut reader = Reader::new(self.content.get(self.witness_bytes()..)?);
         let mut records = Vec::new();
         for _ in 0..self.header.records {
             records.push(Record::decode(&mut reader)?);
         }
         reader.rest().is_empty().then_some(records)
+    }
+
+    /// What it tells of the batch before it, and its records; `None` if something does not have its form.
+    pub(crate) fn content(&self) -> Option<(Witness, Vec<Record>)> {
+        Some((self.witness()?, self.records()?))
+    }
+
+    /// What it tells of the batch before it; `None` if that does not have its form.
+    fn witness(&self) -> Option<Witness> {
+        Witness::decode(self.before.0, self.content.get(..self.witness_bytes())?)
+    }
+
+    fn witness_bytes(&self) -> usize {
+        (self.before.1 as usize).saturating_mul(WITNESS_BYTES)
     }
 
     /// Bytes with padding.
@@ -168,27 +192,39 @@ pub(crate) struct Builder {
     buffer: AlignedBuffer,
     capacity: usize,
     length: usize,
-    records: u32,
+    before: Witness,
+    holds: Witness,
 }
 
 impl Builder {
-    /// An empty one that holds at most `capacity` bytes, whole pages.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { buffer: AlignedBuffer::zeroed(capacity), capacity, length: HEADER_BYTES, records: 0 }
+    /// An empty one that holds at most `capacity` bytes, whole pages, and follows a batch of which `before` tells.
+    pub(crate) fn new(capacity: usize, before: Witness) -> Self {
+        Self::reuse(AlignedBuffer::zeroed(capacity), capacity, before)
     }
 
     /// An empty one over a buffer that [`Builder::finish`] gave out.
-    pub(crate) fn reuse(buffer: AlignedBuffer, capacity: usize) -> Self {
-        Self { buffer, capacity, length: HEADER_BYTES, records: 0 }
+    pub(crate) fn reuse(mut buffer: AlignedBuffer, capacity: usize, before: Witness) -> Self {
+        buffer.resize(capacity);
+        before.encode(&mut buffer[HEADER_BYTES..]);
+        Self { buffer, capacity, length: HEADER_BYTES + before.length(), before, holds: Witness::default() }
+    }
+
+    /// What the next batch tells of this one, as it is now.
+    pub(crate) fn witness(&mut self) -> Witness {
+        if self.holds.records == 0 {
+            return self.before.clone();
+        }
+        self.holds.settle();
+        self.holds.clone()
     }
 
     pub(crate) fn records(&self) -> u32 {
-        self.records
+        self.holds.records
     }
 
     /// Bytes of records.
     pub(crate) fn record_bytes(&self) -> usize {
-        self.length - HEADER_BYTES
+        self.length - HEADER_BYTES - self.before.length()
     }
 
     /// Bytes that the batch will take in the file.
@@ -201,17 +237,16 @@ impl Builder {
         self.length + bytes <= self.capacity
     }
 
-    /// Adds a record.
+    /// Adds a record; `held` is what it is of a conversation, if it is an entry.
     ///
     /// # Panics
     /// If it has no room.
-    pub(crate) fn push(&mut self, record: &Record) {
+    pub(crate) fn push(&mut self, record: &Record, held: Option<Held>) {
         let length = record.length();
         assert!(self.has_room(length), "the caller asks for room first");
-        self.buffer.resize(self.capacity);
         record.encode(&mut self.buffer[self.length..]);
         self.length += length;
-        self.records += 1;
+        self.holds.add(held);
     }
 
     /// The bytes to write, and their checksum.
@@ -229,8 +264,10 @@ impl Builder {
         bytes[24..32].copy_from_slice(&header.salt.to_le_bytes());
         bytes[32..40].copy_from_slice(&header.generation.to_le_bytes());
         bytes[40..48].copy_from_slice(&header.first.to_le_bytes());
-        bytes[48..52].copy_from_slice(&self.records.to_le_bytes());
-        bytes[52..56].fill(0);
+        bytes[48..52].copy_from_slice(&self.holds.records.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.before.records.to_le_bytes());
+        bytes[56..60].copy_from_slice(&(self.before.held.len() as u32).to_le_bytes());
+        bytes[60..64].fill(0);
         let checksum = checksum_of(bytes);
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
         (self.buffer, checksum)
@@ -253,28 +290,36 @@ mod tests {
         Header { lane: 1, chain: 0xaabb_ccdd, salt: 5, generation: 6, first: 9, records: 1 }
     }
 
+    fn before() -> Witness {
+        let held = Held { conversation: ConversationId([3; 16]), last: Sequence(4), members_changed: true };
+        Witness { records: 2, held: vec![held] }
+    }
+
     fn golden() -> AlignedBuffer {
-        let mut builder = Builder::new(PAGE_BYTES);
-        builder.push(&mark());
+        let mut builder = Builder::new(PAGE_BYTES, before());
+        builder.push(&mark(), None);
         builder.finish(&header()).0
     }
 
     #[test]
     fn version_one_has_these_bytes() {
         let bytes = golden();
-        let text: String = bytes[..104].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text: String = bytes[..LENGTH].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, GOLDEN);
         assert_eq!(bytes.len(), PAGE_BYTES);
-        assert!(bytes[104..].iter().all(|byte| *byte == 0));
+        assert!(bytes[LENGTH..].iter().all(|byte| *byte == 0));
         let batch = Batch::check(&bytes).unwrap();
         assert_eq!(batch.header, header());
         assert_eq!(batch.records().unwrap(), [mark()]);
+        assert_eq!(batch.witness().unwrap(), before());
     }
 
     const GOLDEN: &str = concat!(
-        "414e54494c4f470a0100010068000000",
-        "319ca5a7ddccbbaa0500000000000000",
-        "060000000000000009000000000000000100000000000000",
+        "414e54494c4f470a0100010089000000",
+        "8b0e0d53ddccbbaa0500000000000000",
+        "060000000000000009000000000000000100000002000000",
+        "0100000000000000",
+        "03030303030303030303030303030303040000000000000001",
         "2b00000002",
         "07070707070707070707070707070707",
         "020000000000000001000000000000000300000000000000",
@@ -284,7 +329,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_found() {
         let bytes = golden();
-        for bit in 0..104 * 8 {
+        for bit in 0..LENGTH * 8 {
             let mut bad = bytes.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Batch::check(&bad).is_err(), "bit {bit}");
@@ -296,11 +341,10 @@ mod tests {
         let mut bytes = golden().to_vec();
         bytes[8] = 2;
         assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Checksum);
-        let length = 56 + RECORD;
-        let checksum = checksum_of(&bytes[..length]);
+        let checksum = checksum_of(&bytes[..LENGTH]);
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 2, salt: 5 });
     }
 
-    const RECORD: usize = 5 + 40 + 3;
+    const LENGTH: usize = HEADER_BYTES + WITNESS_BYTES + 5 + 40 + 3;
 }

@@ -10,6 +10,7 @@ use crate::{
     lane::{
         format::{Builder, Header},
         log::LogFile,
+        witness::Witness,
     },
     seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
 };
@@ -52,7 +53,7 @@ async fn fill<F: Files>(files: &F, name: &str, bytes: u64, lane: u16, salt: u64)
         }
     };
     let header = Header { lane, chain: 0, salt, generation: 0, first: 0, records: 0 };
-    let (blank, _) = Builder::new(PAGE_BYTES).finish(&header);
+    let (blank, _) = Builder::new(PAGE_BYTES, Witness::default()).finish(&header);
     file.write_at(0, blank).await.1?;
     let mut offset = PAGE_BYTES as u64;
     let mut zeros = AlignedBuffer::zeroed(CHUNK_BYTES);

@@ -3,7 +3,8 @@
 //! A batch is taken if its checksum holds, its salt and lane are ours, its generation is its file's, its first position follows the
 //! last batch's and its chain is that batch's checksum. Where that fails, the rest of the log is searched page by page. If no later
 //! batch exists the write there never completed and was never acknowledged: the log ends before it. If one exists, what lies between was
-//! acknowledged and is damaged: it is reported, harmless only if segments hold all of it.
+//! acknowledged and is damaged: it is reported, harmless only if segments hold all of it. What was lost the batch behind the damage
+//! tells; conversations that may have lost a change of members are hidden, since nobody knows who may see them.
 //!
 //! Bounded by the log's files, whatever they contain: every page is looked at once, memory is one piece of
 //! [`BATCH_BYTES_LIMIT`].
@@ -19,6 +20,7 @@ use crate::{
         format::{BATCH_BYTES_LIMIT, Batch, Fault, Header, VERSION},
         log::{Log, LogFile, UsedFile, number_of},
         record::Record,
+        witness::Witness,
     },
     memtable::Memtable,
     report::{LogDamage, OpenReport, TornTail},
@@ -46,6 +48,10 @@ pub(crate) struct Recovered<F: Files> {
     /// Time of the last entry replayed.
     pub(crate) time: TimestampMs,
     pub(crate) report: OpenReport,
+    /// What the last batch with records held.
+    pub(crate) witness: Witness,
+    /// The last batch is an empty one, or there is none.
+    pub(crate) sealed: bool,
 }
 
 /// Reads all log files among `names`.
@@ -233,6 +239,8 @@ struct Replay<F: Files> {
     time: TimestampMs,
     /// The last batch: its checksum, and the position after it.
     last: Option<(u32, u64)>,
+    witness: Witness,
+    sealed: bool,
     stop: Option<Stop>,
     /// Used files, with where each ends.
     used: Vec<UsedFile<F::File>>,
@@ -247,6 +255,8 @@ impl<F: Files> Replay<F> {
             memtable: Memtable::new(settings.hash),
             time: TimestampMs(0),
             last: None,
+            witness: Witness::default(),
+            sealed: true,
             stop: None,
             used: Vec::new(),
             free: Vec::new(),
@@ -275,8 +285,8 @@ impl<F: Files> Replay<F> {
             });
             match checked {
                 Ok(batch) if ours && self.follows(&batch, &found.log_file.name, offset) => {
-                    let records = window.batch(offset).await?.ok().and_then(|batch| batch.records());
-                    self.take(&batch, records, &found.log_file.name, offset)?;
+                    let content = window.batch(offset).await?.ok().and_then(|batch| batch.content());
+                    self.take(&batch, content, &found.log_file.name, offset)?;
                     offset += batch.padded;
                     (end, last) = (offset, batch.end.saturating_sub(1));
                 }
@@ -327,6 +337,7 @@ impl<F: Files> Replay<F> {
             first: LanePosition(next),
             last: LanePosition(last),
             harmless: last <= flushed || last < next,
+            all_known: true,
             conversations: Vec::new(),
         });
         true
@@ -335,12 +346,14 @@ impl<F: Files> Replay<F> {
     fn take(
         &mut self,
         batch: &Checked,
-        records: Option<Vec<Record>>,
+        content: Option<(Witness, Vec<Record>)>,
         file: &str,
         offset: u64,
     ) -> Result<(), StoreError> {
         let damaged = |what| StoreError::Damaged { file: file.into(), offset, what, keys: DamagedKeys::all() };
-        let records = records.ok_or_else(|| damaged("records do not have their form though the checksum holds"))?;
+        let content = content.ok_or_else(|| damaged("records do not have their form though the checksum holds"))?;
+        let (before, records) = content;
+        self.put_down(batch.header.first, &before);
         for (position, record) in (batch.header.first..).zip(&records) {
             if position <= self.settings.flushed {
                 continue;
@@ -356,7 +369,27 @@ impl<F: Files> Replay<F> {
         }
         self.report.batches += 1;
         self.last = Some((batch.checksum, batch.end));
+        self.sealed = records.is_empty();
+        self.witness = if self.sealed { before } else { Witness::of(&records) };
         Ok(())
+    }
+
+    /// Puts the damage that ends right before the record at `first`, if there is any, down to conversations.
+    fn put_down(&mut self, first: u64, before: &Witness) {
+        let Some(damage) = self.report.damage.last_mut() else { return };
+        if damage.harmless
+            || damage.last.0.checked_add(1) != Some(first)
+            || self.last.is_some_and(|(_, next)| next == first)
+        {
+            return;
+        }
+        for held in &before.held {
+            damage.conversations.extend(self.memtable.lose(damage.last, held));
+        }
+        damage.all_known = damage.last.0 - damage.first.0 < u64::from(before.records);
+        if !damage.all_known {
+            self.memtable.lose_unknown();
+        }
     }
 
     fn finish(mut self, found: Vec<Found<F::File>>) -> Recovered<F> {
@@ -387,6 +420,7 @@ impl<F: Files> Replay<F> {
             self.time = TimestampMs(most);
         }
         let position = self.last.map_or(0, |(_, next)| next.saturating_sub(1)).max(self.settings.flushed);
-        Recovered { log, memtable: self.memtable, position, time: self.time, report: self.report }
+        let Self { memtable, time, report, witness, sealed, .. } = self;
+        Recovered { log, memtable, position, time, report, witness, sealed }
     }
 }

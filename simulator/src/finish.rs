@@ -142,7 +142,11 @@ impl World {
 
     /// Looks how far the end is.
     pub fn finish_look(&mut self) {
-        let quiet = self.all_live() && self.clients.iter().all(|client| !client.wanted || client.is_quiet());
+        // On a slow network, what was pushed may take longer to arrive than the aftermath lasts.
+        let heard = |link: usize| self.links[link].down_at_us <= self.now_us;
+        let at_rest =
+            |client: &crate::clients::Client| !client.wanted || (client.is_quiet() && client.link.is_some_and(heard));
+        let quiet = self.all_live() && self.clients.iter().all(at_rest);
         match self.finish.stage {
             Stage::Working | Stage::Over => return,
             Stage::Settling(since_us) => {

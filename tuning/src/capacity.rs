@@ -320,6 +320,8 @@ impl Coefficients {
         let memory = self.memory.iter().map(|memory| (memory.provenance, memory.name.as_str()));
         let processor = self.processor.iter().map(|cost| (cost.provenance, cost.name.as_str()));
         let figures = [
+            (self.disk.record_overhead_bytes.provenance, "record_overhead_bytes"),
+            (self.disk.page_bytes.provenance, "page_bytes"),
             (self.disk.segment_write_amplification.provenance, "segment_write_amplification"),
             (self.disk.compression_ratio.provenance, "compression_ratio"),
             (self.disk.commits_per_second_max.provenance, "commits_per_second_max"),

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, io};
 use serde::Serialize;
 
 use crate::{
-    catalogue::Scope,
+    catalogue::{Place, Scope},
     facts::Facts,
     profile::{Asked, Profile, Tuner, Want},
     system::System,
@@ -67,7 +67,9 @@ fn paths(names: &Names) -> [String; 4] {
 pub fn files(profile: &Profile, facts: &Facts, asked: Asked, names: &Names) -> Vec<Persisted> {
     let mut texts: [String; 4] = std::array::from_fn(|_| String::new());
     let [sysctl, tmpfiles, limits, unit] = &mut texts;
-    for tuner in profile.tuners.iter().filter(|tuner| tuner.enabled && tuner.want != Want::Note) {
+    // Interrupts are numbered anew at each start; a file that names them would bind other devices'.
+    let lasts = |tuner: &&Tuner| tuner.setting.place != Place::Interrupts;
+    for tuner in profile.tuners.iter().filter(|tuner| tuner.enabled && tuner.want != Want::Note).filter(lasts) {
         let reason = tuner.reason.replace('\n', " ");
         match tuner.setting.scope {
             Scope::NetworkNamespace | Scope::Host => {
@@ -199,6 +201,13 @@ mod tests {
         let unit = text("antiphon.service.d");
         assert!(unit.contains("\n[Service]\n") && unit.contains("\nLimitNOFILE=131506\n"), "{unit}");
         assert!(unit.contains("\nLimitMEMLOCK=8388608\n"), "{unit}");
+    }
+
+    #[test]
+    fn interrupts_are_not_persisted() {
+        let files = persisted("low-latency");
+        assert!(files.iter().any(|file| file.text.contains("rps_cpus")));
+        assert!(!files.iter().any(|file| file.text.contains("/proc/irq")));
     }
 
     #[test]

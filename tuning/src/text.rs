@@ -42,6 +42,7 @@ pub fn bytes(bytes: u64) -> String {
         _ if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
         _ if bytes >= 1 << 30 => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         _ if bytes >= 10 << 20 => format!("{} MiB", bytes >> 20),
+        _ if bytes >= 1 << 20 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
         _ if bytes >= 10 << 10 => format!("{} KiB", bytes >> 10),
         _ => format!("{bytes} B"),
     }
@@ -64,6 +65,8 @@ fn wanted(row: &Row) -> String {
         Want::AtLeast => format!("≥ {}", words.join(" ")),
         Want::AtMost => format!("≤ {}", words.join(" ")),
         Want::Exactly => words.join(" "),
+        // The whole list is in the JSON and in docs/tuning.md; here it would push the reasons off the screen.
+        Want::OneOf if words.len() > 3 => format!("{} or {} others", words[0], words.len() - 1),
         Want::OneOf => words.join(" or "),
     }
 }

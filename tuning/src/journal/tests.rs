@@ -164,6 +164,18 @@ fn a_device_that_went_away_needs_nothing() {
 }
 
 #[test]
+fn a_mask_that_the_kernel_fills_up_is_ours() {
+    let mut system = server();
+    let path = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
+    apply_all(&mut system).unwrap();
+    let journal = system.shown("/var/lib/antiphon-tune/journal");
+    system.put("/var/lib/antiphon-tune/journal", journal.split_inclusive('\n').next().unwrap());
+    system.put(path, "00000000,0000000f\n");
+    assert!(undo(&mut system, FOLDER, false).unwrap().unwrap().is_complete());
+    assert_eq!(system.shown(path), "0\n");
+}
+
+#[test]
 fn another_boot_is_told() {
     let mut system = server();
     system.put(BOOT, "one\n");

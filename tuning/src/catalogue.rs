@@ -29,7 +29,7 @@ pub enum Place {
     Limit(&'static str, Side),
     /// Words of which one is in brackets.
     Choice(&'static str),
-    /// Read by a function of `facts.rs`.
+    /// The machine's memory, from /proc/meminfo.
     Memory,
     /// The tightest memory limit of this process's cgroups.
     MemoryCgroup,

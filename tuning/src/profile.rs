@@ -264,7 +264,7 @@ fn tuner(setting: &'static Setting, entry: Entry) -> Result<Tuner, String> {
         }
         _ => {}
     }
-    // TOML's numbers end here, and so do the kernel's that are of interest; sums and products below can't overflow unseen.
+    // Only a lower bound grows with connections; for the others a sum would loosen what it is to tighten.
     if !per_thousand_connections.is_empty() && (entry.want != Want::AtLeast || per_thousand_connections.len() != count)
     {
         return Err("`per_thousand_connections` goes with at_least, one number for each of the value".to_owned());

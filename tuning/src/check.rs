@@ -1,11 +1,18 @@
-//! Holds a profile against facts. Pure: it takes both and returns rows.
+//! Holds a profile against facts: what is short, what limits the machine, and who can change it. Pure.
+
+use std::io::ErrorKind;
 
 use serde::Serialize;
 
 use crate::{
-    facts::{FactName, Facts},
-    profile::{Profile, Severity, Want},
+    catalogue::{Scope, Unit},
+    facts::{Facts, Part, Reading},
+    profile::{Asked, Of, Profile, Severity, Tuner, Want},
+    value::Value,
 };
+
+/// Most shards of a node.
+const SHARDS_MAX: u64 = 512;
 
 /// What became of one tuner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,72 +24,168 @@ pub enum Verdict {
     Advised,
     /// The node won't hold what was asked.
     Required,
-    /// This machine doesn't tell.
+    /// Nothing is wanted; good to know.
+    Note,
+    /// This machine doesn't tell, or has no such thing.
     Unknown,
     /// The profile doesn't look at it.
     Disabled,
+}
+
+/// Who can change what is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// `tune apply`, here.
+    Apply,
+    /// `tune apply`, as root.
+    ApplyAsRoot,
+    /// Whoever starts the node: `tune persist`, and the node started again.
+    Persist,
+    /// Whoever starts the container, by the runtime's flags.
+    Runtime,
+    /// Root of the host: nothing in here can.
+    Host,
+    /// Nobody by software: another machine, or fewer connections.
+    Machine,
 }
 
 /// One tuner against this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// The tuner's name.
-    pub tuner: String,
-    /// Of which fact; its unit is that of the figures.
-    pub fact: FactName,
+    pub tuner: &'static str,
     /// Whether the profile looks at it.
     pub enabled: bool,
     /// Whether this machine tells the fact.
     pub supported: bool,
-    /// The fact.
-    pub current: Option<u64>,
-    /// Where it was read.
-    pub source: Option<String>,
-    /// The bound's side.
+    /// The fact; of several parts the first that is short, else the first.
+    pub current: Option<Value>,
+    /// What its figures count.
+    pub unit: Unit,
+    /// The files that it was read from.
+    pub sources: Vec<String>,
+    /// How the wanted value is meant.
     pub want: Want,
-    /// The bound.
-    pub wanted: u64,
+    /// The wanted value, for the part that `current` is of; several words for `one_of`.
+    pub wanted: Vec<Value>,
     /// What became of it.
     pub verdict: Verdict,
-    /// Why it is wanted.
+    /// Who can change it, if it is short.
+    pub remedy: Option<Remedy>,
+    /// Why it is wanted; if the fact is missing, why that is.
     pub reason: String,
+    /// Where the wanted value comes from.
+    pub value_source: String,
 }
 
-/// Checks every tuner for a node with so many connections.
+/// How many connections one tuner's fact is enough for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// The tuner's name.
+    pub tuner: &'static str,
+    /// Connections; [`u64::MAX`] for no limit.
+    pub connections: u64,
+    /// Whether it stops the node or only slows it.
+    pub severity: Severity,
+}
+
+/// Checks every tuner.
 #[must_use]
-pub fn check(profile: &Profile, facts: &Facts, connections: u64) -> Vec<Row> {
-    let rows = profile.tuners.iter().map(|tuner| {
-        let fact = facts.get(&tuner.fact);
-        let wanted = tuner.bound(connections);
-        let verdict = match fact {
-            _ if !tuner.enabled => Verdict::Disabled,
-            None => Verdict::Unknown,
-            Some(fact) => {
-                let holds = match tuner.want {
-                    Want::AtLeast => fact.value >= wanted,
-                    Want::AtMost => fact.value <= wanted,
-                };
-                match (holds, tuner.severity) {
-                    (true, _) => Verdict::Good,
-                    (false, Severity::Advised) => Verdict::Advised,
-                    (false, Severity::Required) => Verdict::Required,
-                }
-            }
-        };
-        Row {
-            tuner: tuner.name.clone(),
-            fact: tuner.fact,
-            enabled: tuner.enabled,
-            supported: fact.is_some(),
-            current: fact.map(|fact| fact.value),
-            source: fact.map(|fact| fact.source.display().to_string()),
-            want: tuner.want,
-            wanted,
-            verdict,
-            reason: tuner.reason.clone(),
-        }
-    });
-    rows.collect()
+pub fn check(profile: &Profile, facts: &Facts, asked: Asked) -> Vec<Row> {
+    profile.tuners.iter().map(|tuner| row(tuner, facts, asked)).collect()
+}
+
+fn row(tuner: &Tuner, facts: &Facts, asked: Asked) -> Row {
+    let setting = tuner.setting;
+    let parts = facts.parts(setting.name);
+    let short = parts.iter().find(|part| !tuner.holds(part, asked));
+    let shown = short.or(parts.first());
+    let verdict = match (tuner.enabled, shown, short) {
+        (false, ..) => Verdict::Disabled,
+        (true, None, _) => Verdict::Unknown,
+        _ if tuner.want == Want::Note => Verdict::Note,
+        (true, _, None) => Verdict::Good,
+        (true, _, Some(_)) if tuner.severity == Severity::Required => Verdict::Required,
+        (true, _, Some(_)) => Verdict::Advised,
+    };
+    let reason = match facts.readings.get(setting.name) {
+        Some(Reading::Forbidden(path)) => format!("{path} may not be read"),
+        Some(Reading::Odd(path)) => format!("{path} is not understood"),
+        Some(Reading::Known(_)) => tuner.reason.clone(),
+        Some(Reading::Absent) | None => setting.absence.to_owned(),
+    };
+    let wanted = match tuner.want {
+        Want::OneOf => tuner.values.clone(),
+        _ => tuner.wanted(asked, shown.and_then(|part| part.spread.as_ref())).into_iter().collect(),
+    };
+    Row {
+        tuner: setting.name,
+        enabled: tuner.enabled,
+        supported: shown.is_some(),
+        current: shown.map(|part| part.value.clone()),
+        unit: setting.unit,
+        sources: parts.iter().map(|part| part.path.clone()).collect(),
+        want: tuner.want,
+        wanted,
+        verdict,
+        remedy: short.filter(|_| tuner.enabled).map(|part| remedy(tuner, part, facts)),
+        reason,
+        value_source: tuner.source.clone(),
+    }
+}
+
+/// Who can change a part that is short.
+#[must_use]
+pub fn remedy(tuner: &Tuner, part: &Part, facts: &Facts) -> Remedy {
+    let in_container = !facts.surroundings.container.is_empty();
+    match (tuner.setting.scope, part.may_set) {
+        (Scope::Hardware, _) => Remedy::Machine,
+        (Scope::Process | Scope::Cgroup, _) if in_container => Remedy::Runtime,
+        (Scope::Process | Scope::Cgroup, _) => Remedy::Persist,
+        (_, Ok(())) => Remedy::Apply,
+        (Scope::NetworkNamespace, Err(_)) if in_container => Remedy::Runtime,
+        (_, Err(ErrorKind::PermissionDenied)) if !facts.surroundings.root => Remedy::ApplyAsRoot,
+        (_, Err(_)) => Remedy::Host,
+    }
+}
+
+/// What this machine is enough for, by tuner, the tightest first. A required tuner that is short whatever the number of connections
+/// stands with none.
+#[must_use]
+pub fn limits(profile: &Profile, facts: &Facts, asked: Asked) -> Vec<Limit> {
+    let mut limits: Vec<Limit> = profile
+        .tuners
+        .iter()
+        .filter(|tuner| tuner.enabled)
+        .filter_map(|tuner| {
+            let parts = facts.parts(tuner.setting.name);
+            let grows = parts.iter().filter_map(|part| tuner.connections_max(&part.value, asked.shards)).min();
+            let stops = tuner.severity == Severity::Required && parts.iter().any(|part| !tuner.holds(part, asked));
+            let connections = match grows {
+                Some(connections) => connections,
+                None if stops => 0,
+                None => return None,
+            };
+            Some(Limit { tuner: tuner.setting.name, connections, severity: tuner.severity })
+        })
+        .collect();
+    limits.sort_by_key(|limit| limit.connections);
+    limits
+}
+
+/// The fewest shards with which limits of one shard would not stop the node, if more shards help at all.
+#[must_use]
+pub fn shards_wanted(profile: &Profile, facts: &Facts, asked: Asked) -> Option<u64> {
+    let holds = |shards: u64| {
+        let asked = Asked { shards, ..asked };
+        profile
+            .tuners
+            .iter()
+            .filter(|tuner| tuner.enabled && tuner.of == Of::Shard && tuner.severity == Severity::Required)
+            .all(|tuner| facts.parts(tuner.setting.name).iter().all(|part| tuner.holds(part, asked)))
+    };
+    (!holds(asked.shards)).then(|| (asked.shards..=SHARDS_MAX).find(|shards| holds(*shards))).flatten()
 }
 
 /// The exit status of `tune check`: 0 all as wanted, 1 something advised is short, 2 something required is.
@@ -96,121 +199,81 @@ pub fn exit_status(rows: &[Row]) -> u8 {
     }
 }
 
-/// A figure as a person reads it.
-fn readable(fact: FactName, value: u64) -> String {
-    let bytes = match fact {
-        FactName::MemoryBytes | FactName::LockedMemoryMaxBytes => Some(value),
-        FactName::TcpMemoryPressurePages | FactName::TcpMemoryMaxPages => value.checked_mul(4096),
-        _ => None,
-    };
-    match bytes {
-        _ if value == u64::MAX => "unlimited".to_owned(),
-        Some(bytes) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
-        Some(bytes) => format!("{} MiB", bytes >> 20),
-        None => value.to_string(),
-    }
-}
-
-/// The rows as a table for a terminal.
-#[must_use]
-pub fn table(rows: &[Row]) -> String {
-    let yes = |value: bool| if value { "yes" } else { "no" };
-    let head = ["tuner", "enabled", "supported", "current", "wanted", "reason"].map(str::to_owned);
-    let body = rows.iter().map(|row| {
-        let current = match row.current {
-            None => "-".to_owned(),
-            Some(value) => readable(row.fact, value),
-        };
-        let sign = match row.want {
-            Want::AtLeast => "≥",
-            Want::AtMost => "≤",
-        };
-        let reason = match row.verdict {
-            Verdict::Good => "ok".to_owned(),
-            Verdict::Disabled => "not looked at".to_owned(),
-            Verdict::Unknown => "this machine doesn't tell".to_owned(),
-            Verdict::Advised => format!("advised: {}", row.reason),
-            Verdict::Required => format!("REQUIRED: {}", row.reason),
-        };
-        [
-            row.tuner.clone(),
-            yes(row.enabled).to_owned(),
-            yes(row.supported).to_owned(),
-            current,
-            format!("{sign} {}", readable(row.fact, row.wanted)),
-            reason,
-        ]
-    });
-    let lines: Vec<[String; 6]> = std::iter::once(head).chain(body).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::facts::Fact;
+    use crate::facts::tests::server;
 
-    fn facts(values: &[(FactName, u64)]) -> Facts {
-        values.iter().map(|(name, value)| (*name, Fact { value: *value, source: PathBuf::from("/x") })).collect()
+    fn chat() -> Profile {
+        Profile::built_in("chat-500k").unwrap()
+    }
+
+    fn asked(connections: u64, shards: u64) -> Asked {
+        Asked { connections, shards, memory_bytes: None }
+    }
+
+    fn find<'a>(rows: &'a [Row], tuner: &str) -> &'a Row {
+        rows.iter().find(|row| row.tuner == tuner).unwrap()
     }
 
     #[test]
-    fn the_chat_profile_judges_machines() {
-        let profile = Profile::chat_node();
-        let big = facts(&[
-            (FactName::OpenFilesMax, 2_000_000),
-            (FactName::MemoryBytes, 64 << 30),
-            (FactName::IoUringDisabled, 0),
-            (FactName::SomaxconnMax, 65_535),
-            (FactName::TcpMemoryPressurePages, 10_000_000),
-            (FactName::Cores, 16),
-            (FactName::LocalPorts, 64_000),
-        ]);
-        assert_eq!(exit_status(&check(&profile, &big, 1_000_000)), 0);
-        let with = |name, value| {
-            let mut facts = big.clone();
-            facts.insert(name, Fact { value, source: PathBuf::from("/x") });
-            exit_status(&check(&profile, &facts, 1_000_000))
-        };
-        assert_eq!(with(FactName::OpenFilesMax, 20_000), 1);
-        assert_eq!(with(FactName::IoUringDisabled, 2), 2);
-        assert_eq!(with(FactName::MemoryBytes, 4 << 30), 2);
-        let unknown = check(&profile, &Facts::new(), 1);
-        assert!(unknown.iter().all(|row| row.verdict == Verdict::Unknown && !row.supported));
-        assert_eq!(exit_status(&unknown), 0);
+    fn a_server_with_defaults_is_judged() {
+        let facts = Facts::read(&server());
+        let rows = check(&chat(), &facts, asked(500_000, 4));
+        assert_eq!(exit_status(&rows), 2);
+        let files = find(&rows, "open_files");
+        assert_eq!((files.verdict, files.remedy), (Verdict::Required, Some(Remedy::Persist)));
+        assert_eq!(files.sources, ["/proc/self/limits"]);
+        let backlog = find(&rows, "somaxconn");
+        assert_eq!((backlog.verdict, backlog.remedy), (Verdict::Advised, Some(Remedy::Apply)));
+        let conntrack = find(&rows, "conntrack");
+        assert_eq!((conntrack.verdict, conntrack.supported), (Verdict::Unknown, false));
+        assert!(conntrack.reason.contains("not loaded"));
+        assert_eq!(find(&rows, "write_cache").verdict, Verdict::Note);
+        assert_eq!(find(&rows, "io_uring").verdict, Verdict::Good);
     }
 
     #[test]
-    fn the_table_names_every_tuner_and_its_reason() {
-        let rows = check(&Profile::chat_node(), &facts(&[(FactName::OpenFilesMax, 20_000)]), 500_000);
-        let table = table(&rows);
-        assert!(table.starts_with("tuner"), "{table}");
-        let line = table.lines().find(|line| line.starts_with("open_files")).unwrap();
-        assert!(line.contains("20000") && line.contains("≥ 504096") && line.contains("advised: caps"), "{line}");
-        assert_eq!(table.lines().count(), rows.len() + 1);
+    fn what_limits_the_machine_comes_first() {
+        let mut system = server();
+        let facts = Facts::read(&system);
+        let all = limits(&chat(), &facts, asked(500_000, 4));
+        assert_eq!(all[0].tuner, "open_files");
+        assert!(all[0].connections < 4 * 1024);
+        assert!(all.windows(2).all(|pair| pair[0].connections <= pair[1].connections));
+        assert_eq!(shards_wanted(&chat(), &facts, asked(500_000, 4)), None, "512 shards of 1,024 files are too few");
+        assert!(shards_wanted(&chat(), &facts, asked(100_000, 4)).is_some_and(|shards| shards > 98));
+        system.put("/proc/sys/kernel/io_uring_disabled", "2\n");
+        let all = limits(&chat(), &Facts::read(&system), asked(500_000, 4));
+        assert_eq!((all[0].tuner, all[0].connections), ("io_uring", 0));
     }
 
     #[test]
-    fn figures_are_told_in_units_that_people_use() {
-        assert_eq!(readable(FactName::MemoryBytes, 24 << 30), "24 GiB");
-        assert_eq!(readable(FactName::MemoryBytes, 3 << 29), "1536 MiB");
-        assert_eq!(readable(FactName::TcpMemoryPressurePages, 256), "1 MiB");
-        assert_eq!(readable(FactName::LockedMemoryMaxBytes, u64::MAX), "unlimited");
-        assert_eq!(readable(FactName::OpenFilesMax, 20_000), "20000");
+    fn a_container_says_who_can_do_what() {
+        let mut system = server();
+        system.put("/.dockerenv", "");
+        for path in ["/proc/sys/net/core/somaxconn", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+            system.refusals.insert(path.to_owned(), ErrorKind::ReadOnlyFilesystem);
+        }
+        system.files.remove("/proc/sys/net/ipv4/tcp_mem");
+        let rows = check(&chat(), &Facts::read(&system), asked(500_000, 4));
+        assert_eq!(find(&rows, "somaxconn").remedy, Some(Remedy::Runtime));
+        assert_eq!(find(&rows, "open_files").remedy, Some(Remedy::Runtime));
+        assert_eq!(find(&rows, "transparent_hugepages").remedy, Some(Remedy::Host));
+        assert!(find(&rows, "tcp_mem").reason.contains("the host's"));
+        let mut system = server();
+        system.put("/proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCpus_allowed_list:\t0\n");
+        system.refusals.insert("/proc/sys/net/core/somaxconn".to_owned(), ErrorKind::PermissionDenied);
+        let rows = check(&chat(), &Facts::read(&system), asked(500_000, 4));
+        assert_eq!(find(&rows, "somaxconn").remedy, Some(Remedy::ApplyAsRoot));
     }
 
     #[test]
-    fn a_wrong_profile_is_refused() {
-        assert!(Profile::from_toml("name = \"x\"\ndescription = \"y\"\nunknown = 1\n").is_err());
+    fn a_machine_that_tells_nothing_is_not_condemned() {
+        let facts = Facts::read(&crate::memory_system::MemorySystem::default());
+        let rows = check(&chat(), &facts, asked(1, 1));
+        assert!(rows.iter().all(|row| row.verdict == Verdict::Unknown && !row.supported));
+        assert_eq!(exit_status(&rows), 0);
+        assert!(limits(&chat(), &facts, asked(1, 1)).is_empty());
     }
 }

@@ -1,176 +1,204 @@
-//! What this machine allows, each figure with the place it was read from.
+//! What this machine allows, each figure with the file it was read from.
+//!
+//! Invariants: reading changes nothing and needs no rights; what can't be read or understood is absent, never guessed; odd contents of /proc
+//! never panic. A setting may have several parts, such as one for each queue of a network device.
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
+    io::{self, ErrorKind},
+    path::Path,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    catalogue::{Place, SETTINGS, Setting, Shape, Side},
+    system::System,
+    value::{Value, listed, number_at},
+};
 
-/// What can be known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FactName {
-    /// Open files of this process that it may not raise by itself (hard limit). Caps a ring's table of direct descriptors.
-    OpenFilesMax,
-    /// Connections that may wait for accept on one listener.
-    SomaxconnMax,
-    /// Local ports for outgoing connections (last − first + 1).
-    LocalPorts,
-    /// Pages of 4 KiB that all TCP sockets together may hold before the kernel presses.
-    TcpMemoryPressurePages,
-    /// Pages of 4 KiB beyond which TCP allocations fail.
-    TcpMemoryMaxPages,
-    /// 0: io_uring for all; 1: for a group; 2: for nobody.
-    IoUringDisabled,
-    /// Bytes that this process may lock in memory; io_uring counted its rings here before Linux 5.12.
-    LockedMemoryMaxBytes,
-    /// Processors that this process may use, counting affinity and cgroup.
-    Cores,
-    /// Bytes of memory, counting the cgroup's limit.
-    MemoryBytes,
-}
+mod cgroups;
+mod devices;
 
-/// One figure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fact {
-    /// The figure; [`u64::MAX`] stands for "unlimited".
-    pub value: u64,
+/// One file's share of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
     /// Where it was read.
-    pub source: PathBuf,
+    pub path: String,
+    /// What stood there, byte for byte.
+    pub raw: Vec<u8>,
+    /// What it means.
+    pub value: Value,
+    /// What "spread over the cores" would be for this part; for queues and interrupts only.
+    pub spread: Option<Value>,
+    /// Whether it may be set here, if it can be set at all.
+    pub may_set: Result<(), ErrorKind>,
 }
 
-/// All facts that could be read.
-pub type Facts = BTreeMap<FactName, Fact>;
-
-/// Reads this machine's facts.
-#[must_use]
-pub fn read() -> Facts {
-    read_below(Path::new("/"))
+/// What is known of one setting: its parts, or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// At least one part.
+    Known(Vec<Part>),
+    /// This machine has no such thing, or doesn't show it here.
+    Absent,
+    /// The file is there, but may not be read.
+    Forbidden(String),
+    /// The file is there, but its contents are not understood.
+    Odd(String),
 }
 
-/// Reads facts from a tree that looks like `/`.
-#[must_use]
-pub fn read_below(root: &Path) -> Facts {
-    use FactName::*;
-    let mut facts = Facts::new();
-    let mut put = |name, path: &str, value: fn(&str) -> Option<u64>| {
-        let text = fs::read_to_string(root.join(path)).ok();
-        if let Some(value) = text.as_deref().and_then(value) {
-            facts.insert(name, Fact { value, source: Path::new("/").join(path) });
+/// Where the facts were read: it decides who can change what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Signs of a container, in words.
+    pub container: Vec<String>,
+    /// Whether the reader is root.
+    pub root: bool,
+}
+
+/// All facts of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// By a setting's name.
+    pub readings: BTreeMap<&'static str, Reading>,
+    /// Container and rights.
+    pub surroundings: Surroundings,
+}
+
+impl Facts {
+    /// Reads all facts.
+    #[must_use]
+    pub fn read(system: &dyn System) -> Self {
+        let readings = SETTINGS.iter().map(|setting| (setting.name, read(system, setting))).collect();
+        Self { readings, surroundings: surroundings(system) }
+    }
+
+    /// The parts of a setting; none if it is not known.
+    #[must_use]
+    pub fn parts(&self, name: &str) -> &[Part] {
+        match self.readings.get(name) {
+            Some(Reading::Known(parts)) => parts,
+            _ => &[],
         }
+    }
+
+    /// The number of a setting that has one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.parts(name).first()?.value.as_numbers().first().copied()
+    }
+
+    /// Memory that a process may use here: the machine's, or its cgroup's if that is less.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<u64> {
+        [self.number("memory"), self.number("memory_cgroup")].into_iter().flatten().min()
+    }
+}
+
+/// Where a sysctl stands.
+#[must_use]
+pub fn sysctl_path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
+}
+
+fn read(system: &dyn System, setting: &Setting) -> Reading {
+    let one = |path: &str, parse: &dyn Fn(&str) -> Option<Value>| one_file(system, setting, path, parse);
+    match setting.place {
+        Place::Sysctl(key, shape) => one(&sysctl_path(key), &|text| match shape {
+            Shape::Number => Value::number(text),
+            Shape::Three => Value::numbers(text, 3),
+            Shape::Ports => Value::numbers(text, 2),
+            Shape::Word => Value::line(text),
+        }),
+        Place::Limit(name, side) => one("/proc/self/limits", &|text| limit(text, name, side).map(Value::Number)),
+        Place::Choice(path) => one(path, &Value::choice),
+        Place::Memory => one("/proc/meminfo", &|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+            number_at(line, 0)?.checked_mul(1024).map(Value::Number)
+        }),
+        Place::NumaNodes => {
+            one("/sys/devices/system/node/online", &|text| listed(text).map(|nodes| Value::Number(nodes.len() as u64)))
+        }
+        Place::MemoryCgroup => cgroups::memory(system),
+        Place::Cores => cgroups::cores(system),
+        Place::Governors => devices::governors(system),
+        Place::DiskSchedulers => devices::disks(system, "scheduler", &Value::choice),
+        Place::WriteCaches => devices::disks(system, "write_cache", &Value::line),
+        Place::ReceiveSteering => devices::queues(system, devices::Queue::ReceiveProcessors),
+        Place::ReceiveFlows => devices::queues(system, devices::Queue::ReceiveFlows),
+        Place::TransmitSteering => devices::queues(system, devices::Queue::TransmitProcessors),
+        Place::Interrupts => devices::interrupts(system),
+    }
+}
+
+/// A reading of one file.
+fn one_file(system: &dyn System, setting: &Setting, path: &str, parse: &dyn Fn(&str) -> Option<Value>) -> Reading {
+    match part(system, path, setting.is_file(), parse) {
+        Ok(Some(part)) => Reading::Known(vec![part]),
+        Ok(None) => Reading::Odd(path.to_owned()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Reading::Forbidden(path.to_owned()),
+        Err(_) => Reading::Absent,
+    }
+}
+
+/// A part, or `None` if its contents are not understood.
+fn part(
+    system: &dyn System,
+    path: &str,
+    is_file: bool,
+    parse: &dyn Fn(&str) -> Option<Value>,
+) -> io::Result<Option<Part>> {
+    let raw = system.read(path)?;
+    let Some(value) = parse(&String::from_utf8_lossy(&raw)) else { return Ok(None) };
+    let may_set =
+        if is_file { system.may_set(path).map_err(|error| error.kind()) } else { Err(ErrorKind::Unsupported) };
+    Ok(Some(Part { path: path.to_owned(), raw, value, spread: None, may_set }))
+}
+
+/// A limit of /proc/self/limits. Its names hold blanks, so the columns are counted from the name's end.
+fn limit(text: &str, name: &str, side: Side) -> Option<u64> {
+    let columns = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let column = match side {
+        Side::Soft => 0,
+        Side::Hard => 1,
     };
-    put(OpenFilesMax, "proc/self/limits", |text| hard_limit(text, "Max open files"));
-    put(LockedMemoryMaxBytes, "proc/self/limits", |text| hard_limit(text, "Max locked memory"));
-    put(SomaxconnMax, "proc/sys/net/core/somaxconn", first_number);
-    put(LocalPorts, "proc/sys/net/ipv4/ip_local_port_range", |text| {
-        let (first, last) = (number(text, 0)?, number(text, 1)?);
-        Some(last.checked_sub(first)? + 1)
-    });
-    put(TcpMemoryPressurePages, "proc/sys/net/ipv4/tcp_mem", |text| number(text, 1));
-    put(TcpMemoryMaxPages, "proc/sys/net/ipv4/tcp_mem", |text| number(text, 2));
-    // Kernels before 6.6 have no such switch: io_uring is there.
-    put(IoUringDisabled, "proc/sys/kernel/io_uring_disabled", first_number);
-    put(Cores, "proc/self/status", |text| {
-        let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-        list.trim().split(',').map(range_length).sum()
-    });
-    put(MemoryBytes, "proc/meminfo", |text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        first_number(line)?.checked_mul(1024)
-    });
-    for folder in cgroup_folders(root) {
-        lower(&mut facts, MemoryBytes, root, &folder.join("memory.max"), first_number);
-        lower(&mut facts, Cores, root, &folder.join("cpu.max"), |text| {
-            let (quota, period) = (number(text, 0)?, number(text, 1)?);
-            Some(quota.div_ceil(period.max(1)).max(1))
-        });
-    }
-    facts
-}
-
-/// Takes a cgroup's limit where it is the tighter one.
-fn lower(facts: &mut Facts, name: FactName, root: &Path, path: &Path, value: fn(&str) -> Option<u64>) {
-    let Some(value) = fs::read_to_string(root.join(path)).ok().as_deref().and_then(value) else { return };
-    if facts.get(&name).is_none_or(|known| value < known.value) {
-        facts.insert(name, Fact { value, source: Path::new("/").join(path) });
-    }
-}
-
-/// This process's cgroup (version 2) and those above it: each one's limit holds.
-fn cgroup_folders(root: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Path::new(own).ancestors().map(|group| Path::new("sys/fs/cgroup").join(group)).collect()
-}
-
-fn first_number(text: &str) -> Option<u64> {
-    number(text, 0)
-}
-
-fn number(text: &str, index: usize) -> Option<u64> {
-    text.split_whitespace().nth(index)?.parse().ok()
-}
-
-fn hard_limit(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    match line.split_whitespace().nth(1)? {
+    match columns.split_whitespace().nth(column)? {
         "unlimited" => Some(u64::MAX),
-        limit => limit.parse().ok(),
+        figure => figure.parse().ok(),
     }
 }
 
-fn range_length(range: &str) -> Option<u64> {
-    match range.split_once('-') {
-        Some((first, last)) => (last.parse::<u64>().ok()?).checked_sub(first.parse().ok()?).map(|length| length + 1),
-        None => range.parse::<u64>().ok().map(|_| 1),
+fn surroundings(system: &dyn System) -> Surroundings {
+    let mut container = Vec::new();
+    for sign in ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"] {
+        if system.read(sign).is_ok() {
+            container.push(format!("{sign} is there"));
+        }
     }
+    // A namespace of users that is not the first one: its root is not the host's.
+    if system.text("/proc/self/uid_map").is_ok_and(|map| number_at(&map, 2).is_some_and(|count| count < 4_294_967_295))
+    {
+        container.push("a user namespace".to_owned());
+    }
+    let mounts = system.text("/proc/self/mountinfo").unwrap_or_default();
+    let read_only = |mount: &str| {
+        let options = mounts.lines().rev().find_map(|line| {
+            let mut words = line.split(' ');
+            (words.nth(4)? == mount).then(|| words.next()).flatten()
+        });
+        options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
+    };
+    container.extend(
+        ["/proc/sys", "/sys"].iter().filter(|mount| read_only(mount)).map(|mount| format!("{mount} is read-only")),
+    );
+    let status = system.text("/proc/self/status").unwrap_or_default();
+    let user = status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| number_at(ids, 1));
+    Surroundings { container, root: user == Some(0) }
+}
+
+/// Every folder of a cgroup and those above it, relative, down to the root, which is empty.
+fn ancestors(group: &str) -> impl Iterator<Item = String> + '_ {
+    Path::new(group.trim_start_matches('/')).ancestors().map(|group| group.display().to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn facts_are_read_from_a_tree() {
-        let root = std::env::temp_dir().join(format!("antiphon-facts-{}", std::process::id()));
-        let write = |path: &str, text: &str| {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write(
-            "proc/self/limits",
-            "Limit Soft Hard Units\nMax open files            1024     20000     files\nMax locked memory         8192   unlimited   bytes\n",
-        );
-        write("proc/sys/net/core/somaxconn", "4096\n");
-        write("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n");
-        write("proc/sys/net/ipv4/tcp_mem", "100 200 300\n");
-        write("proc/self/status", "Name: x\nCpus_allowed_list:\t0-3,8\n");
-        write("proc/meminfo", "MemTotal:       1000 kB\n");
-        write("proc/self/cgroup", "0::/a/b\n");
-        write("sys/fs/cgroup/a/b/memory.max", "max\n");
-        write("sys/fs/cgroup/a/memory.max", "4096\n");
-        write("sys/fs/cgroup/a/b/cpu.max", "150000 100000\n");
-        let facts = read_below(&root);
-        let value = |name| facts.get(&name).map(|fact| fact.value);
-        assert_eq!(value(FactName::OpenFilesMax), Some(20_000));
-        assert_eq!(value(FactName::LockedMemoryMaxBytes), Some(u64::MAX));
-        assert_eq!(value(FactName::LocalPorts), Some(28_232));
-        assert_eq!(value(FactName::TcpMemoryMaxPages), Some(300));
-        assert_eq!(value(FactName::IoUringDisabled), None);
-        assert_eq!(value(FactName::Cores), Some(2));
-        assert_eq!(value(FactName::MemoryBytes), Some(4096));
-        assert_eq!(facts[&FactName::MemoryBytes].source, Path::new("/sys/fs/cgroup/a/memory.max"));
-        fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn this_machine_has_facts() {
-        let facts = read();
-        for name in [FactName::OpenFilesMax, FactName::Cores, FactName::MemoryBytes, FactName::SomaxconnMax] {
-            assert!(facts.get(&name).is_some_and(|fact| fact.value > 0), "{name:?}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -1,10 +1,11 @@
 //! The machine in a few words, for reports of measurements.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{self, FactName};
+use crate::{
+    facts::Facts,
+    system::{Directory, System},
+};
 
 /// What a measurement was made on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,18 +33,29 @@ impl std::fmt::Display for Machine {
 /// This machine.
 #[must_use]
 pub fn machine() -> Machine {
-    let facts = facts::read();
-    let value = |name| facts.get(&name).map_or(0, |fact| fact.value);
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpus = text("/proc/cpuinfo");
-    let cpu = cpus.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
-    let kernel = text("/proc/sys/kernel/osrelease");
-    Machine {
-        cpu: cpu.map_or("unknown", |(_, name)| name.trim()).to_owned(),
-        cores: value(FactName::Cores),
-        memory_bytes: value(FactName::MemoryBytes),
-        kernel: kernel.trim().to_owned(),
-        open_files_max: value(FactName::OpenFilesMax),
+    Machine::read(&Directory::this_machine())
+}
+
+impl Machine {
+    /// A machine.
+    #[must_use]
+    pub fn read(system: &dyn System) -> Self {
+        Self::from_facts(system, &Facts::read(system))
+    }
+
+    /// A machine whose facts are known.
+    #[must_use]
+    pub fn from_facts(system: &dyn System, facts: &Facts) -> Self {
+        let text = |path: &str| system.text(path).unwrap_or_default();
+        let cpus = text("/proc/cpuinfo");
+        let cpu = cpus.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
+        Self {
+            cpu: cpu.map_or("unknown", |(_, name)| name.trim()).to_owned(),
+            cores: facts.number("cores").unwrap_or(0),
+            memory_bytes: facts.memory_bytes().unwrap_or(0),
+            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
+            open_files_max: facts.number("open_files_hard").unwrap_or(0),
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl BufferRing {
         self.count
     }
 
+    /// Bytes of one.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
     /// Takes over a buffer that a completion reported with `length` bytes in it. It is ours until [`BufferRing::give_back`].
     ///
     /// # Safety

@@ -48,6 +48,8 @@ pub struct ShardCounters {
     pub accept_errors: Counter,
     /// Level: connections in the table now, those being closed included.
     pub connections: Counter,
+    /// Level: quiet connections, watched by a poll.
+    pub quiet: Counter,
     /// Times that accepting stopped because the table of direct descriptors was full.
     pub table_full: Counter,
     /// Bytes received.

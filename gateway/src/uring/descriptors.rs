@@ -18,6 +18,12 @@ const CLOSING: u8 = 4;
 const CLOSED: u8 = 8;
 /// A receive is wanted, and waits for a free buffer.
 const STARVED: u8 = 16;
+/// A poll is with the kernel: the connection is quiet, or was until a moment ago.
+const POLLING: u8 = 32;
+/// Bytes came since the last sweep.
+const HEARD: u8 = 64;
+/// The receive is being taken back, and a poll takes its place.
+const QUIETING: u8 = 128;
 
 /// One slot.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +67,30 @@ impl Slot {
         self.flags & STARVED != 0
     }
 
+    pub(super) fn is_polling(&self) -> bool {
+        self.flags & POLLING != 0
+    }
+
+    pub(super) fn is_quieting(&self) -> bool {
+        self.flags & QUIETING != 0
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.flags & HEARD != 0
+    }
+
+    pub(super) fn set_polling(&mut self, on: bool) {
+        self.set(POLLING, on);
+    }
+
+    pub(super) fn set_quieting(&mut self, on: bool) {
+        self.set(QUIETING, on);
+    }
+
+    pub(super) fn set_heard(&mut self, on: bool) {
+        self.set(HEARD, on);
+    }
+
     pub(super) fn set_receiving(&mut self, on: bool) {
         self.set(RECEIVING, on);
     }
@@ -72,12 +102,13 @@ impl Slot {
     /// Live → closing. The handler's key is dead from here on.
     pub(super) fn close(&mut self) {
         assert!(!self.is_free() && !self.is_closed(), "a connection is closed once");
-        self.flags = self.flags & !(LIVE | STARVED) | CLOSING;
+        self.flags = self.flags & !(LIVE | STARVED | HEARD | QUIETING) | CLOSING;
     }
 
     /// Closing → closed.
     pub(super) fn set_closed(&mut self) {
-        assert!(self.is_closing() && !self.is_receiving() && self.send == NO_SEND, "nothing is in flight at a close");
+        let in_flight = self.is_receiving() || self.is_polling() || self.send != NO_SEND;
+        assert!(self.is_closing() && !in_flight, "nothing is in flight at a close");
         self.flags = CLOSED;
     }
 
@@ -100,6 +131,11 @@ impl Table {
     /// Slots that are not free.
     pub(super) fn taken(&self) -> u32 {
         self.taken
+    }
+
+    /// Slots, free ones too.
+    pub(super) fn len(&self) -> u32 {
+        self.slots.len() as u32
     }
 
     pub(super) fn free(&self) -> u32 {

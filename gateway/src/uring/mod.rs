@@ -15,6 +15,7 @@ mod counters;
 mod descriptors;
 mod files;
 mod lane;
+mod quiet;
 mod ring;
 mod sends;
 mod shard;

@@ -60,6 +60,9 @@ pub struct ShardConfig {
     pub receive_buffers: u16,
     /// Bytes of one. More than a usual message; larger ones come in pieces.
     pub receive_buffer_bytes: u32,
+    /// Silence after which a connection's receive gives way to a poll, which takes less of the kernel's memory. More than the pauses of
+    /// people who talk, less than a heartbeat's.
+    pub quiet_after: Duration,
     /// Entries of the submission queue. More are submitted in several calls.
     pub submission_entries: u32,
     /// Entries of the completion queue. More are held back by the kernel, at a cost.
@@ -79,6 +82,7 @@ impl ShardConfig {
             connections_max: 1 << 20,
             receive_buffers: 256,
             receive_buffer_bytes: 4096,
+            quiet_after: Duration::from_secs(4),
             submission_entries: 512,
             completion_entries: 4096,
             background_slice: Duration::from_micros(300),
@@ -264,8 +268,9 @@ impl Shard {
         let ring = Rc::new(RefCell::new(ring.map_err(setup("io_uring_setup"))?));
         let slots = config.connections_max.min(descriptors_max()).max(1);
         let buffers = (config.receive_buffers, config.receive_buffer_bytes);
-        let sockets = Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, Arc::clone(&counters))
-            .map_err(setup("descriptor table and buffers"))?;
+        let sockets =
+            Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, config.quiet_after, Arc::clone(&counters))
+                .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
         let spawner = Spawner::new(waker.clone(), Arc::clone(&counters));
         let slices = Slices::new(Rc::clone(spawner.tasks()), config.background_slice);

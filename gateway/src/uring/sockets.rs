@@ -2,9 +2,10 @@
 //!
 //! Turns completions into calls of the [`Handler`] and its commands into operations; decides nothing else. Invariants:
 //!
-//! - A slot is closed only after its receive and its send have completed, so no completion of an old connection can meet a new
+//! - A slot is closed only after its receive, its poll and its send have completed, so no completion of an old connection can meet a new
 //!   one in the same slot, and no buffer is freed under the kernel.
-//! - At most one receive, one send and one accept are in flight a connection, a connection, a shard.
+//! - At most one receive, one send and one accept are in flight a connection, a connection, a shard. [`quiet`](super::quiet) says what
+//!   waits for bytes: a receive, or a poll that costs less.
 //! - The ring is not borrowed while the handler runs, so that the handler may use the shard's files.
 
 use std::{
@@ -24,6 +25,7 @@ use super::{
     buffers::{self, BufferRing},
     counters::ShardCounters,
     descriptors::{NO_SEND, Table},
+    quiet::Sweep,
     ring::{Completion, Ring},
     sends::Sends,
     token::{Kind, Token},
@@ -65,16 +67,17 @@ enum Accepting {
 /// All connections of a shard.
 pub(super) struct Sockets {
     ring: Rc<RefCell<Ring>>,
-    table: Table,
+    pub(super) table: Table,
     sends: Sends,
-    buffers: BufferRing,
+    pub(super) buffers: BufferRing,
     listener: Option<TcpListener>,
     accepting: Accepting,
     /// Connections whose receive found no free buffer. Bounded by the table: a slot waits at most
     /// once; a place that a closed connection left behind goes when its turn comes.
     starved: VecDeque<u32>,
     was_full: bool,
-    counters: Arc<ShardCounters>,
+    pub(super) sweep: Sweep,
+    pub(super) counters: Arc<ShardCounters>,
 }
 
 impl Sockets {
@@ -85,6 +88,7 @@ impl Sockets {
         slots: u32,
         (buffer_count, buffer_bytes): (u16, u32),
         listener: Option<TcpListener>,
+        quiet_after: Duration,
         counters: Arc<ShardCounters>,
     ) -> io::Result<Self> {
         ring.borrow().submitter().register_files_sparse(slots)?;
@@ -99,6 +103,7 @@ impl Sockets {
             accepting: Accepting::Idle,
             starved: VecDeque::new(),
             was_full: false,
+            sweep: Sweep::new(quiet_after, Instant::now()),
             counters,
         })
     }
@@ -108,10 +113,11 @@ impl Sockets {
         let Token { kind, index, .. } = completion.token;
         match kind {
             Kind::Accept => self.accepted(completion, handler),
-            Kind::Receive => self.received(completion, handler),
+            Kind::Receive | Kind::Read => self.received(completion, handler),
+            Kind::Poll => self.polled(completion),
             Kind::Send => self.sent(completion, handler),
             Kind::Close => self.closed(completion),
-            Kind::CancelReceive | Kind::CancelSend => self.cancel_failed(completion, index),
+            Kind::CancelReceive | Kind::CancelSend | Kind::CancelPoll => self.cancel_failed(completion, index),
             Kind::CancelOther => {}
             Kind::Wake | Kind::File => unreachable!("not a socket's operation"),
         }
@@ -144,11 +150,12 @@ impl Sockets {
                 // The slot may have been closed, and even taken again, since.
                 if slot.is_starved() {
                     slot.set_starved(false);
-                    self.arm_receive(index);
+                    self.listen(index);
                 }
             }
         }
         self.admit(admission);
+        self.sweep(Instant::now());
         self.counters.connections.set(u64::from(self.table.taken()));
         self.counters.sends_in_flight.set(self.sends.len() as u64);
     }
@@ -163,12 +170,13 @@ impl Sockets {
         !self.starved.is_empty()
     }
 
-    /// When accepting goes on after a pause.
+    /// When accepting goes on after a pause, or connections are to be looked at.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        match self.accepting {
+        let paused = match self.accepting {
             Accepting::Paused(until) => Some(until),
             _ => None,
-        }
+        };
+        [paused, self.sweep_at()].into_iter().flatten().min()
     }
 
     /// Closes everything; the handler is not told. Completions go on to be needed until [`Sockets::is_drained`].
@@ -269,8 +277,10 @@ impl Sockets {
         }
     }
 
-    fn arm_receive(&mut self, index: u32) {
-        self.table.get(index).set_receiving(true);
+    pub(super) fn arm_receive(&mut self, index: u32) {
+        let slot = self.table.get(index);
+        slot.set_receiving(true);
+        slot.set_quieting(false);
         let token = Token::new(Kind::Receive, index, self.table.get(index).generation());
         self.push(opcode::RecvMulti::new(types::Fixed(index), buffers::GROUP).build(), token);
     }
@@ -290,7 +300,10 @@ impl Sockets {
             self.finish_close(index);
         } else if slot.is_live() && !completion.more() {
             match completion.result {
+                bytes @ 1.. if completion.token.kind == Kind::Read => self.read(index, bytes as u32),
                 1.. => self.arm_receive(index),
+                error if error == -libc::ECANCELED => self.taken_back(index),
+                error if error == -libc::EAGAIN && completion.token.kind == Kind::Read => self.read(index, 0),
                 error if error == -libc::ENOBUFS => {
                     self.counters.buffers_exhausted.add(1);
                     slot.set_starved(true);
@@ -309,6 +322,7 @@ impl Sockets {
         // place that takes buffers.
         let bytes = unsafe { self.buffers.take(id, length) };
         if length > 0 && self.table.get(index).is_live() {
+            self.table.get(index).set_heard(true);
             self.counters.bytes_in.add(length as u64);
             handler.received(self.table.key(index), bytes);
         }
@@ -364,6 +378,9 @@ impl Sockets {
         if slot.is_receiving() {
             self.push_cancel(index, Kind::Receive, Kind::CancelReceive);
         }
+        if slot.is_polling() {
+            self.push_cancel(index, Kind::Poll, Kind::CancelPoll);
+        }
         if slot.send != NO_SEND {
             self.push_cancel(index, Kind::Send, Kind::CancelSend);
         }
@@ -371,9 +388,9 @@ impl Sockets {
     }
 
     /// Closes the descriptor once nothing of the connection is in flight.
-    fn finish_close(&mut self, index: u32) {
+    pub(super) fn finish_close(&mut self, index: u32) {
         let slot = self.table.get(index);
-        if slot.is_receiving() || slot.send != NO_SEND {
+        if slot.is_receiving() || slot.is_polling() || slot.send != NO_SEND {
             return;
         }
         slot.set_closed();
@@ -390,7 +407,7 @@ impl Sockets {
         }
     }
 
-    fn push_cancel(&mut self, index: u32, target: Kind, kind: Kind) {
+    pub(super) fn push_cancel(&mut self, index: u32, target: Kind, kind: Kind) {
         let generation = self.table.get(index).generation();
         let target = Token::new(target, index, generation).pack();
         // Success is not reported: the cancelled operation's own completion says it.
@@ -400,21 +417,27 @@ impl Sockets {
 
     /// The operation to be cancelled was not found. If it has not completed either, it was between two states; try again.
     fn cancel_failed(&mut self, completion: Completion, index: u32) {
-        let slot = *self.table.get(index);
-        if !completion.token.is_of(slot.generation()) || !slot.is_closing() || completion.result != -libc::ENOENT {
+        let slot = self.table.get(index);
+        if !completion.token.is_of(slot.generation()) || completion.result != -libc::ENOENT {
             return;
         }
+        if !slot.is_closing() {
+            // The next visit tries again.
+            return slot.set_quieting(false);
+        }
+        let slot = *slot;
         match completion.token.kind {
             Kind::CancelReceive if slot.is_receiving() => self.push_cancel(index, Kind::Receive, Kind::CancelReceive),
+            Kind::CancelPoll if slot.is_polling() => self.push_cancel(index, Kind::Poll, Kind::CancelPoll),
             Kind::CancelSend if slot.send != NO_SEND => self.push_cancel(index, Kind::Send, Kind::CancelSend),
             _ => {}
         }
     }
 
-    fn push(&self, entry: squeue::Entry, token: Token) {
-        // SAFETY: the operations of this module name three kinds of memory. A send's buffers, vectors and header live in `sends`,
+    pub(super) fn push(&self, entry: squeue::Entry, token: Token) {
+        // SAFETY: the operations of this module and of `quiet` name three kinds of memory. A send's buffers, vectors and header live in `sends`,
         // boxed, until `sent` has seen its completion. A receive names the buffer ring only, which lives until it was unregistered
-        // (or for ever). Accept, close and cancel name none. The listener stays open until its accept has completed.
+        // (or for ever). Accept, poll, close and cancel name none. The listener stays open until its accept has completed.
         unsafe { self.ring.borrow_mut().push(entry.user_data(token.pack())) };
     }
 }

@@ -31,6 +31,12 @@ pub(super) enum Kind {
     Wake = 8,
     /// A file operation; the index is an entry of its slab.
     File = 9,
+    /// A poll on a quiet connection's slot.
+    Poll = 10,
+    /// The cancellation of a slot's poll.
+    CancelPoll = 11,
+    /// One receive, without waiting, on a slot whose poll said that there is something.
+    Read = 12,
 }
 
 /// Kind, index and generation of a submitted operation.
@@ -71,6 +77,9 @@ impl Token {
             7 => Kind::CancelOther,
             8 => Kind::Wake,
             9 => Kind::File,
+            10 => Kind::Poll,
+            11 => Kind::CancelPoll,
+            12 => Kind::Read,
             _ => return None,
         };
         Some(Self { kind, index: user_data as u32, generation: (user_data >> 32) as u32 & GENERATION_MASK })
@@ -93,6 +102,9 @@ mod tests {
             Kind::CancelOther,
             Kind::Wake,
             Kind::File,
+            Kind::Poll,
+            Kind::CancelPoll,
+            Kind::Read,
         ] {
             for (index, generation) in [(0, 0), (u32::MAX, u32::MAX), (7, 1 << 24), (1 << 31, 0x00AB_CDEF)] {
                 let token = Token::new(kind, index, generation);

@@ -198,7 +198,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let recipients = conversation.recipients();
         self.slot.conversation = Some(conversation);
         self.slot.absent = false;
-        self.stage(record, done, recipients, self.shared.nobody.clone())
+        self.stage(record, None, done, recipients, self.shared.nobody.clone())
     }
 
     fn send(&mut self, user: UserId, message: ClientMessageId, body: Vec<u8>, conversation: ConversationId) -> Step {
@@ -235,18 +235,17 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         loaded.sent(index);
         let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
         let recipients = loaded.recipients();
-        self.core.stage.messages.insert((self.id, message), position);
-        let step = self.stage(record, done, recipients, self.shared.nobody.clone());
-        self.core.stage.staged.back_mut().expect("it was just staged").message = Some(message);
-        step
+        self.core.memory.active.remember(self.id, message, position);
+        self.stage(record, Some((message, entry.sender)), done, recipients, self.shared.nobody.clone())
     }
 
     /// The answer to a message that is in memory or staged already.
     fn sent_before(&mut self, user: &UserId, message: ClientMessageId, body: &[u8]) -> Option<Step> {
         let (core, id) = (&mut *self.core, self.id);
-        let staged = core.stage.messages.get(&(id, message)).copied();
-        let step = if let Some(position) = staged {
-            let staged = core.stage.record(position).expect("a staged message has a record");
+        let position = core.memory.message(id, message)?;
+        let step = if !core.stage.durable(position) {
+            // None: the log failed before it was durable, and nobody was told that it was.
+            let staged = core.stage.record(position)?;
             let Record::Entry(archive) = &staged.record else { unreachable!("a message is an entry") };
             match same_message(archive, user, body) {
                 Some(Ok(done)) => Step::When(position, Ok(done)),
@@ -254,9 +253,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 None => refuse(ErrorCode::Damaged).into(),
             }
         } else {
-            let sequence = core.memory.message(id, message)?;
-            let entry = core.memory.entry(id, sequence);
-            let same = entry.and_then(|(_, archive)| same_message(&archive, user, body));
+            let entry = core.memory.entry_at(id, position);
+            let same = entry.and_then(|archive| same_message(archive, user, body));
             Step::Done(same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged))))
         };
         core.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
@@ -329,7 +327,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         loaded.advance(position, false, time);
         let removed = apply(loaded);
         let recipients = loaded.recipients();
-        self.stage(record, Done::Changed { sequence: entry.sequence }, recipients, removed)
+        self.stage(record, None, Done::Changed { sequence: entry.sequence }, recipients, removed)
     }
 
     fn mark(
@@ -385,7 +383,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.marked(position, &mark.user, mark.pointer);
         let recipients = loaded.recipients();
-        self.stage(record, done, recipients, self.shared.nobody.clone())
+        self.stage(record, None, done, recipients, self.shared.nobody.clone())
     }
 
     fn ordinal_in_memory(&self, sequence: Sequence) -> Option<Ordinal> {
@@ -432,12 +430,18 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// Puts a record into the batch being filled.
-    fn stage(&mut self, record: Record, done: Done, recipients: Rc<[UserId]>, removed: Rc<[UserId]>) -> Step {
+    fn stage(
+        &mut self,
+        record: Record,
+        message: Option<(ClientMessageId, UserId)>,
+        done: Done,
+        recipients: Rc<[UserId]>,
+        removed: Rc<[UserId]>,
+    ) -> Step {
         let (token, conversation) = (self.token, self.id);
         let stage = &mut self.core.stage;
         let position = stage.next();
         stage.filling.push(&record);
-        let message = None;
         stage.staged.push_back(Staged { position, conversation, record, message, token, done, recipients, removed });
         Step::Staged
     }

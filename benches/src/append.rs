@@ -7,6 +7,8 @@
 //!
 //! CPU is that of the one thread that does everything: commands, writes, flushes and compactions; or the bare loop's.
 //!
+//! A message that is refused because flushes are behind is sent again when they are not; the time goes on.
+//!
 //! The engine's side checks itself: every answer must be a fresh acknowledgement, and the log's position must have moved by exactly
 //! as many records as were sent.
 
@@ -31,6 +33,7 @@ use antiphon_gateway::{
     uring::{NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, spawn_shard},
 };
 use antiphon_wire::{
+    codes::ErrorCode,
     frame::Content,
     ids::{ClientMessageId, ConversationId, UserId},
 };
@@ -60,6 +63,8 @@ struct Round {
     latencies_us: Histogram<u64>,
     log_bytes: u64,
     log_writes: u64,
+    /// Messages that had to be sent again.
+    refusals: u64,
 }
 
 /// All rounds of one side.
@@ -102,7 +107,8 @@ pub(crate) fn run(plan: &Plan, batch_sizes: &[usize]) -> anyhow::Result<()> {
     println!("overlapped: the next batch is submitted while one is being written, at most two unanswered");
     println!(
         "batch | mode | bare msg/s (min-max) | engine msg/s (min-max) | ratio | bare p50/p99 us | engine p50/p99 us | bare CPU us a \
-         message | engine CPU us a message | log bytes a message | writes a batch"
+         message | engine CPU us a message | log bytes a message | writes a batch | \
+         refused"
     );
     for &batch in batch_sizes {
         compare(plan, batch)?;
@@ -141,7 +147,7 @@ fn print(plan: &Plan, batch: usize, mode: &str, bare: &Rounds, engine: &Rounds) 
     let messages = batch * plan.batches;
     let ((bare_rate, bare_rates), (engine_rate, engine_rates)) = (bare.rates(messages), engine.rates(messages));
     println!(
-        "{batch} | {mode} | {bare_rates} | {engine_rates} | {:.2} | {} | {} | {:.2} | {:.2} | {} | {:.3}",
+        "{batch} | {mode} | {bare_rates} | {engine_rates} | {:.2} | {} | {} | {:.2} | {:.2} | {} | {:.3} | {:.3} %",
         engine_rate / bare_rate,
         bare.percentiles(),
         engine.percentiles(),
@@ -149,6 +155,7 @@ fn print(plan: &Plan, batch: usize, mode: &str, bare: &Rounds, engine: &Rounds) 
         engine.cpu_us(messages),
         engine.sum(|round| round.log_bytes) / (plan.rounds * messages) as u64,
         engine.sum(|round| round.log_writes) as f64 / (plan.rounds * plan.batches) as f64,
+        engine.sum(|round| round.refusals) as f64 * 100.0 / (plan.rounds * messages) as f64,
     );
 }
 
@@ -190,7 +197,7 @@ impl Prewritten {
         }
         let (log_bytes, log_writes) = ((buffer.len() * batches) as u64, batches as u64);
         let (elapsed, cpu) = (begin.elapsed(), thread_cpu() - cpu);
-        Ok(Round { elapsed, cpu, latencies_us, log_bytes, log_writes })
+        Ok(Round { elapsed, cpu, latencies_us, log_bytes, log_writes, refusals: 0 })
     }
 }
 
@@ -268,6 +275,9 @@ struct Running {
     left: usize,
     /// Batches that are not wholly answered, oldest first.
     sent: VecDeque<SentBatch>,
+    /// Messages that were refused because flushes are behind, to be sent again: time that counts as the engine's.
+    refused: Vec<u64>,
+    refusals: u64,
     begin: Instant,
     cpu_before: Duration,
     latencies_us: Histogram<u64>,
@@ -323,6 +333,8 @@ impl Appender {
             left: ask.batches,
             ask,
             sent: VecDeque::new(),
+            refused: Vec::new(),
+            refusals: 0,
             begin: Instant::now(),
             cpu_before: thread_cpu(),
             latencies_us: Histogram::new(3).expect("three digits are allowed"),
@@ -335,6 +347,15 @@ impl Appender {
     /// Sends a batch if it is time for one; whether it will be, as soon as the engine has had its turn.
     fn next_batch(&mut self, engine: &NodeEngine) -> bool {
         let Some(running) = &mut self.running else { return false };
+        if !running.refused.is_empty() {
+            if engine.status().memtable_sealed_bytes > 0 {
+                return true;
+            }
+            for number in std::mem::take(&mut running.refused) {
+                submit(engine, &self.targets, &self.body, number);
+            }
+        }
+        let Some(running) = &mut self.running else { return false };
         if running.left == 0 || running.sent.len() >= running.ask.in_flight {
             return false;
         }
@@ -346,23 +367,19 @@ impl Appender {
         let (first, unanswered) = (Token(self.sent + 1), running.ask.batch);
         running.sent.push_back(SentBatch { first, unanswered, begin: Instant::now() });
         for _ in 0..running.ask.batch {
-            let (user, conversation) = &self.targets[self.sent as usize % self.targets.len()];
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&self.sent.to_le_bytes());
             self.sent += 1;
-            let command = Command::Send {
-                user: user.clone(),
-                conversation: *conversation,
-                client_message_id: ClientMessageId(id),
-                body: self.body.clone(),
-            };
-            engine.submit(Token(self.sent), command);
+            submit(engine, &self.targets, &self.body, self.sent);
         }
         running.ask.in_flight > 1
     }
 
     fn answered(&mut self, engine: &NodeEngine, token: Token, result: Result<Done, antiphon_engine::door::Refusal>) {
         let Some(running) = &mut self.running else { return };
+        if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Overloaded) {
+            running.refused.push(token.0);
+            running.refusals += 1;
+            return;
+        }
         if !matches!(result, Ok(Done::Sent { duplicate: false, .. })) {
             let _ = running.ask.reply.send(Err(anyhow::anyhow!("a send was answered with {result:?}")));
             self.running = None;
@@ -384,6 +401,7 @@ impl Appender {
             elapsed: done.begin.elapsed(),
             cpu: thread_cpu() - done.cpu_before,
             latencies_us: done.latencies_us,
+            refusals: done.refusals,
             log_bytes: status.batch_bytes - done.bytes_before,
             log_writes: status.batches - done.writes_before,
         };
@@ -393,6 +411,20 @@ impl Appender {
         };
         let _ = done.ask.reply.send(checked());
     }
+}
+
+/// Sends a message; its number names it.
+fn submit(engine: &NodeEngine, targets: &[(UserId, ConversationId)], body: &[u8], number: u64) {
+    let (user, conversation) = &targets[number as usize % targets.len()];
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    let command = Command::Send {
+        user: user.clone(),
+        conversation: *conversation,
+        client_message_id: ClientMessageId(id),
+        body: body.to_vec(),
+    };
+    engine.submit(Token(number), command);
 }
 
 impl Handler for Appender {

@@ -186,7 +186,7 @@ fn the_tables_decode_the_golden_segment() {
     assert_eq!(u16_at(4 + 2 * 2), 40);
     for (key, _) in rows(40) {
         let hash = xxhash_rust::xxh3::xxh3_64(&key);
-        let bucket = ((hash >> 32) * 3 >> 32) as usize;
+        let bucket = (((hash >> 32) * 3) >> 32) as usize;
         let begin = if bucket == 0 { 0 } else { u16_at(4 + 2 * (bucket - 1)) };
         let fingerprint = |at: usize| (u16_at(10 + 2 * at), table[10 + 2 * 40 + at]);
         let expected = ((hash & 0xffff) as usize, (hash >> 16) as u8);

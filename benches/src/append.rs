@@ -1,5 +1,13 @@
 //! Durable append: messages through the engine on the node's own ring, against a bare loop that writes as many bytes to a pre-written
-//! file opened `O_DIRECT | O_DSYNC`. Both wait for one batch before they begin the next, and take turns round by round.
+//! file opened `O_DIRECT | O_DSYNC`, one write after the other. They take turns round by round. The engine is measured in two modes:
+//!
+//! - *alone*: a batch is submitted when the one before it is answered, so the engine's work and the disk's never overlap;
+//! - *overlapped*: the next batch is submitted while one is being written, at most two unanswered, as a node does that goes on
+//!   receiving. It is never submitted before the write has begun, so batches stay as large as the bare loop's.
+//!
+//! CPU is that of the one thread that does everything: commands, writes, flushes and compactions; or the bare loop's.
+//!
+//! A message that is refused because flushes are behind is sent again when they are not; the time goes on.
 //!
 //! The engine's side checks itself: every answer must be a fresh acknowledgement, and the log's position must have moved by exactly
 //! as many records as were sent.
@@ -25,6 +33,7 @@ use antiphon_gateway::{
     uring::{NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, spawn_shard},
 };
 use antiphon_wire::{
+    codes::ErrorCode,
     frame::Content,
     ids::{ClientMessageId, ConversationId, UserId},
 };
@@ -43,13 +52,48 @@ pub(crate) struct Plan {
     pub(crate) conversations: usize,
 }
 
+/// How many batches may be unanswered, and what the mode is called.
+const MODES: [(usize, &str); 2] = [(1, "alone"), (2, "overlapped")];
+
 /// One round's result.
 #[derive(Debug)]
 struct Round {
     elapsed: Duration,
+    cpu: Duration,
     latencies_us: Histogram<u64>,
     log_bytes: u64,
     log_writes: u64,
+    /// Messages that had to be sent again.
+    refusals: u64,
+}
+
+/// All rounds of one side.
+#[derive(Default)]
+struct Rounds(Vec<Round>);
+
+impl Rounds {
+    /// Messages a second: median, least, most.
+    fn rates(&self, messages: usize) -> (f64, String) {
+        let mut rates: Vec<_> = self.0.iter().map(|round| messages as f64 / round.elapsed.as_secs_f64()).collect();
+        rates.sort_by(f64::total_cmp);
+        let median = rates[rates.len() / 2];
+        (median, format!("{median:.0} ({:.0}-{:.0})", rates[0], rates[rates.len() - 1]))
+    }
+
+    fn percentiles(&self) -> String {
+        let mut all = Histogram::<u64>::new(3).expect("three digits are allowed");
+        self.0.iter().for_each(|round| all.add(&round.latencies_us).expect("the same precision"));
+        format!("{} / {}", all.value_at_quantile(0.5), all.value_at_quantile(0.99))
+    }
+
+    /// Microseconds of CPU for each message.
+    fn cpu_us(&self, messages: usize) -> f64 {
+        self.0.iter().map(|round| round.cpu.as_secs_f64()).sum::<f64>() * 1e6 / (messages * self.0.len()) as f64
+    }
+
+    fn sum(&self, of: impl Fn(&Round) -> u64) -> u64 {
+        self.0.iter().map(of).sum()
+    }
 }
 
 /// Runs all batch sizes and prints a table.
@@ -59,8 +103,12 @@ pub(crate) fn run(plan: &Plan, batch_sizes: &[usize]) -> anyhow::Result<()> {
         "append    {} rounds of {} batches, texts of {} bytes, {} conversations",
         plan.rounds, plan.batches, plan.text_bytes, plan.conversations
     );
+    println!("alone: a batch is submitted when the one before it is answered");
+    println!("overlapped: the next batch is submitted while one is being written, at most two unanswered");
     println!(
-        "batch | bare msg/s (min-max) | engine msg/s (min-max) | ratio | bare p50/p99 us | engine p50/p99 us | log bytes a message"
+        "batch | mode | bare msg/s (min-max) | engine msg/s (min-max) | ratio | bare p50/p99 us | engine p50/p99 us | bare CPU us a \
+         message | engine CPU us a message | log bytes a message | writes a batch | \
+         refused"
     );
     for &batch in batch_sizes {
         compare(plan, batch)?;
@@ -76,46 +124,46 @@ fn compare(plan: &Plan, batch: usize) -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     let bench = EngineBench::start(&folder, plan)?;
     // The first round warms both sides and tells how many bytes a batch is in the log.
-    let warm = bench.round(batch, plan.batches / 4 + 1)?;
+    let warm = bench.round(batch, plan.batches / 4 + 1, 1)?;
     let write_bytes = (warm.log_bytes / warm.log_writes.max(1)) as usize;
     let file = Prewritten::new(&plan.folder.join("bare"), 64 << 20)?;
-    let (mut bare, mut engine) = (Vec::new(), Vec::new());
+    let (mut bare, mut engine) = (Rounds::default(), MODES.map(|_| Rounds::default()));
     for _ in 0..plan.rounds {
-        bare.push(file.round(write_bytes, plan.batches)?);
-        engine.push(bench.round(batch, plan.batches)?);
+        bare.0.push(file.round(write_bytes, plan.batches)?);
+        for (rounds, (in_flight, _)) in engine.iter_mut().zip(MODES) {
+            rounds.0.push(bench.round(batch, plan.batches, in_flight)?);
+        }
     }
     bench.stop()?;
     fs::remove_dir_all(&folder)?;
     fs::remove_file(plan.folder.join("bare"))?;
-    let rate = |round: &Round| (batch * plan.batches) as f64 / round.elapsed.as_secs_f64();
-    let (bare_rates, engine_rates) = (sorted(bare.iter().map(rate)), sorted(engine.iter().map(rate)));
-    let median = |rates: &[f64]| rates[rates.len() / 2];
-    let percentiles = |rounds: &[Round]| {
-        let mut all = Histogram::<u64>::new(3).expect("three digits are allowed");
-        rounds.iter().for_each(|round| all.add(&round.latencies_us).expect("the same precision"));
-        format!("{} / {}", all.value_at_quantile(0.5), all.value_at_quantile(0.99))
-    };
-    let log_bytes: u64 = engine.iter().map(|round| round.log_bytes).sum();
-    println!(
-        "{batch} | {:.0} ({:.0}-{:.0}) | {:.0} ({:.0}-{:.0}) | {:.2} | {} | {} | {}",
-        median(&bare_rates),
-        bare_rates[0],
-        bare_rates[plan.rounds - 1],
-        median(&engine_rates),
-        engine_rates[0],
-        engine_rates[plan.rounds - 1],
-        median(&engine_rates) / median(&bare_rates),
-        percentiles(&bare),
-        percentiles(&engine),
-        log_bytes / (plan.rounds * plan.batches * batch) as u64,
-    );
+    for (rounds, (_, mode)) in engine.iter().zip(MODES) {
+        print(plan, batch, mode, &bare, rounds);
+    }
     Ok(())
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
+fn print(plan: &Plan, batch: usize, mode: &str, bare: &Rounds, engine: &Rounds) {
+    let messages = batch * plan.batches;
+    let ((bare_rate, bare_rates), (engine_rate, engine_rates)) = (bare.rates(messages), engine.rates(messages));
+    println!(
+        "{batch} | {mode} | {bare_rates} | {engine_rates} | {:.2} | {} | {} | {:.2} | {:.2} | {} | {:.3} | {:.3} %",
+        engine_rate / bare_rate,
+        bare.percentiles(),
+        engine.percentiles(),
+        bare.cpu_us(messages),
+        engine.cpu_us(messages),
+        engine.sum(|round| round.log_bytes) / (plan.rounds * messages) as u64,
+        engine.sum(|round| round.log_writes) as f64 / (plan.rounds * plan.batches) as f64,
+        engine.sum(|round| round.refusals) as f64 * 100.0 / (plan.rounds * messages) as f64,
+    );
+}
+
+/// CPU time of this thread so far: the first number that the kernel shows, in nanoseconds.
+fn thread_cpu() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_ascii_whitespace().next().and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 /// A file whose blocks exist, for the bare loop.
@@ -137,7 +185,7 @@ impl Prewritten {
         let buffer = AlignedBuffer::zeroed(write_bytes);
         let mut latencies_us = Histogram::new(3)?;
         let mut offset = 0;
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), thread_cpu());
         for _ in 0..batches {
             if offset + buffer.len() as u64 > self.bytes {
                 offset = 0;
@@ -148,7 +196,8 @@ impl Prewritten {
             offset += buffer.len() as u64;
         }
         let (log_bytes, log_writes) = ((buffer.len() * batches) as u64, batches as u64);
-        Ok(Round { elapsed: begin.elapsed(), latencies_us, log_bytes, log_writes })
+        let (elapsed, cpu) = (begin.elapsed(), thread_cpu() - cpu);
+        Ok(Round { elapsed, cpu, latencies_us, log_bytes, log_writes, refusals: 0 })
     }
 }
 
@@ -156,6 +205,8 @@ impl Prewritten {
 struct Ask {
     batch: usize,
     batches: usize,
+    /// Most batches unanswered.
+    in_flight: usize,
     reply: mpsc::Sender<anyhow::Result<Round>>,
 }
 
@@ -204,9 +255,9 @@ impl EngineBench {
         Ok(Self { ask, waker, thread })
     }
 
-    fn round(&self, batch: usize, batches: usize) -> anyhow::Result<Round> {
+    fn round(&self, batch: usize, batches: usize, in_flight: usize) -> anyhow::Result<Round> {
         let (reply, replied) = mpsc::channel();
-        self.ask.send(Ask { batch, batches, reply })?;
+        self.ask.send(Ask { batch, batches, in_flight, reply })?;
         self.waker.wake();
         replied.recv()?
     }
@@ -220,14 +271,25 @@ impl EngineBench {
 /// A round under way.
 struct Running {
     ask: Ask,
+    /// Batches to be sent.
     left: usize,
-    unanswered: usize,
+    /// Batches that are not wholly answered, oldest first.
+    sent: VecDeque<SentBatch>,
+    /// Messages that were refused because flushes are behind, to be sent again: time that counts as the engine's.
+    refused: Vec<u64>,
+    refusals: u64,
     begin: Instant,
-    batch_begin: Instant,
+    cpu_before: Duration,
     latencies_us: Histogram<u64>,
     records_before: u64,
     bytes_before: u64,
     writes_before: u64,
+}
+
+struct SentBatch {
+    first: Token,
+    unanswered: usize,
+    begin: Instant,
 }
 
 /// Sends batch after batch as the shard's handler.
@@ -270,51 +332,66 @@ impl Appender {
         self.running = Some(Running {
             left: ask.batches,
             ask,
-            unanswered: 0,
+            sent: VecDeque::new(),
+            refused: Vec::new(),
+            refusals: 0,
             begin: Instant::now(),
-            batch_begin: Instant::now(),
+            cpu_before: thread_cpu(),
             latencies_us: Histogram::new(3).expect("three digits are allowed"),
             records_before: status.records,
             bytes_before: status.batch_bytes,
             writes_before: status.batches,
         });
-        self.next_batch(engine);
     }
 
-    fn next_batch(&mut self, engine: &NodeEngine) {
-        let Some(running) = &mut self.running else { return };
-        running.batch_begin = Instant::now();
-        running.left -= 1;
-        running.unanswered = running.ask.batch;
-        for _ in 0..running.ask.batch {
-            let (user, conversation) = &self.targets[self.sent as usize % self.targets.len()];
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&self.sent.to_le_bytes());
-            self.sent += 1;
-            let command = Command::Send {
-                user: user.clone(),
-                conversation: *conversation,
-                client_message_id: ClientMessageId(id),
-                body: self.body.clone(),
-            };
-            engine.submit(Token(self.sent), command);
+    /// Sends a batch if it is time for one; whether it will be, as soon as the engine has had its turn.
+    fn next_batch(&mut self, engine: &NodeEngine) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        if !running.refused.is_empty() {
+            if engine.status().memtable_sealed_bytes > 0 {
+                return true;
+            }
+            for number in std::mem::take(&mut running.refused) {
+                submit(engine, &self.targets, &self.body, number);
+            }
         }
+        let Some(running) = &mut self.running else { return false };
+        if running.left == 0 || running.sent.len() >= running.ask.in_flight {
+            return false;
+        }
+        // A second batch goes in behind a write, not into it.
+        if !running.sent.is_empty() && !engine.status().write_in_flight {
+            return true;
+        }
+        running.left -= 1;
+        let (first, unanswered) = (Token(self.sent + 1), running.ask.batch);
+        running.sent.push_back(SentBatch { first, unanswered, begin: Instant::now() });
+        for _ in 0..running.ask.batch {
+            self.sent += 1;
+            submit(engine, &self.targets, &self.body, self.sent);
+        }
+        running.ask.in_flight > 1
     }
 
-    fn answered(&mut self, engine: &NodeEngine, result: Result<Done, antiphon_engine::door::Refusal>) {
+    fn answered(&mut self, engine: &NodeEngine, token: Token, result: Result<Done, antiphon_engine::door::Refusal>) {
         let Some(running) = &mut self.running else { return };
+        if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Overloaded) {
+            running.refused.push(token.0);
+            running.refusals += 1;
+            return;
+        }
         if !matches!(result, Ok(Done::Sent { duplicate: false, .. })) {
             let _ = running.ask.reply.send(Err(anyhow::anyhow!("a send was answered with {result:?}")));
             self.running = None;
             return;
         }
-        running.unanswered -= 1;
-        if running.unanswered > 0 {
-            return;
+        let oldest = running.sent[0].first.0;
+        running.sent[(token.0 - oldest) as usize / running.ask.batch].unanswered -= 1;
+        while let Some(batch) = running.sent.pop_front_if(|batch| batch.unanswered == 0) {
+            running.latencies_us.record(batch.begin.elapsed().as_micros() as u64).expect("less than hours");
         }
-        running.latencies_us.record(running.batch_begin.elapsed().as_micros() as u64).expect("less than hours");
-        if running.left > 0 {
-            return self.next_batch(engine);
+        if running.left > 0 || !running.sent.is_empty() {
+            return;
         }
         let Some(done) = self.running.take() else { return };
         let status = engine.status();
@@ -322,7 +399,9 @@ impl Appender {
         let expected = (done.ask.batch * done.ask.batches) as u64;
         let round = Round {
             elapsed: done.begin.elapsed(),
+            cpu: thread_cpu() - done.cpu_before,
             latencies_us: done.latencies_us,
+            refusals: done.refusals,
             log_bytes: status.batch_bytes - done.bytes_before,
             log_writes: status.batches - done.writes_before,
         };
@@ -332,6 +411,20 @@ impl Appender {
         };
         let _ = done.ask.reply.send(checked());
     }
+}
+
+/// Sends a message; its number names it.
+fn submit(engine: &NodeEngine, targets: &[(UserId, ConversationId)], body: &[u8], number: u64) {
+    let (user, conversation) = &targets[number as usize % targets.len()];
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    let command = Command::Send {
+        user: user.clone(),
+        conversation: *conversation,
+        client_message_id: ClientMessageId(id),
+        body: body.to_vec(),
+    };
+    engine.submit(Token(number), command);
 }
 
 impl Handler for Appender {
@@ -357,7 +450,7 @@ impl Handler for Appender {
                     result.expect("a conversation is made");
                     self.uncreated -= 1;
                 }
-                Output::Answer { result, .. } => self.answered(&engine, result),
+                Output::Answer { token, result } => self.answered(&engine, token, result),
                 _ => {}
             }
         }
@@ -367,7 +460,8 @@ impl Handler for Appender {
         {
             self.begin(&engine, ask);
         }
-        Turn { more: !self.to_create.is_empty(), ..quiet }
+        let more = self.next_batch(&engine);
+        Turn { more: more || !self.to_create.is_empty(), ..quiet }
     }
 
     fn poll_command(&mut self) -> Option<io::Command> {

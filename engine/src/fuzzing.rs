@@ -15,7 +15,7 @@ use crate::{
     hash::IdHash,
     lane::{format, log, recovery},
     manifest::{self, Manifest},
-    row::{Direction, KeyRange},
+    row::{Direction, KeyRange, RowSource as _},
     runs::{Run, Runs},
     seams::{AlignedBuffer, File, FileError, Files, OpenMode},
     segment::{self, KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings},
@@ -69,9 +69,10 @@ pub fn fuzz_log(data: &[u8]) {
             assert!(recovered.position >= flushed, "positions do not go back");
             assert!(recovered.report.damage.iter().all(|damage| damage.harmless || recovered.report.read_only));
             let mut last = Vec::new();
-            for (key, _) in recovered.memtable.rows() {
-                assert!(last < key, "rows ascend");
-                last = key;
+            let mut rows = recovered.memtable.rows();
+            while let Some((key, _)) = rows.next() {
+                assert!(last.as_slice() < key, "rows ascend");
+                last = key.to_vec();
             }
         }
     }

@@ -37,22 +37,29 @@ pub(crate) trait Source {
 }
 
 /// A merge of sources that all go in one direction.
+///
+/// Sources that stand on a row are kept in the order of their keys, so that a step looks only at those whose row was taken: most often
+/// one, whose next row comes next again.
 pub(crate) struct Merge<S> {
     newest_first: Vec<S>,
     direction: Direction,
-    /// Sources that stand on the current key; the first of them is the newest.
-    current: Vec<usize>,
-    /// Which sources lack a block.
-    lacking: Vec<bool>,
+    /// Sources that stand on a row, by key and then by age. Those on the first key were given by the last step: see `current`.
+    order: Vec<usize>,
+    /// How many sources stand on the current key.
+    current: usize,
+    /// Sources that may have to be moved or loaded before the next step.
+    unsettled: Vec<usize>,
+    begun: bool,
 }
 
 impl<S: Source> Merge<S> {
     pub(crate) const fn new(newest_first: Vec<S>, direction: Direction) -> Self {
-        Self { newest_first, direction, current: Vec::new(), lacking: Vec::new() }
+        Self { newest_first, direction, order: Vec::new(), current: 0, unsettled: Vec::new(), begun: false }
     }
 
     /// Puts a source on top of the others; before the first step only.
     pub(crate) fn push_newest(&mut self, source: S) {
+        assert!(!self.begun, "the merge has begun");
         self.newest_first.insert(0, source);
     }
 
@@ -62,42 +69,67 @@ impl<S: Source> Merge<S> {
 
     /// Moves to the next key if that needs no read. After [`Settled::NeedsBlock`], [`Merge::load`] and call again: nothing is lost.
     pub(crate) fn step(&mut self) -> Result<Settled, StoreError> {
-        for index in self.current.drain(..) {
+        if !self.begun {
+            self.begun = true;
+            self.unsettled.extend(0..self.newest_first.len());
+        }
+        for index in self.order.drain(..std::mem::take(&mut self.current)) {
             self.newest_first[index].advance();
+            self.unsettled.push(index);
         }
-        self.lacking.clear();
-        for source in &mut self.newest_first {
-            self.lacking.push(source.settle()? == Settled::NeedsBlock);
+        let mut lacking = 0;
+        while let Some(index) = self.unsettled.get(lacking).copied() {
+            match self.newest_first[index].settle()? {
+                Settled::NeedsBlock => {
+                    lacking += 1;
+                    continue;
+                }
+                Settled::Row => self.insert(index),
+                Settled::End => {}
+            }
+            self.unsettled.swap_remove(lacking);
         }
-        if self.lacking.contains(&true) {
+        if lacking > 0 {
             return Ok(Settled::NeedsBlock);
         }
-        let mut best: Option<&[u8]> = None;
-        for (index, source) in self.newest_first.iter().enumerate() {
-            let Some((key, _)) = source.row() else { continue };
-            let order = best.map_or(std::cmp::Ordering::Less, |best| match self.direction {
-                Direction::Forward => key.cmp(best),
-                Direction::Backward => best.cmp(key),
-            });
-            if order.is_lt() {
-                self.current.clear();
-                best = Some(key);
-            }
-            if order.is_le() {
-                self.current.push(index);
-            }
-        }
-        Ok(if self.current.is_empty() { Settled::End } else { Settled::Row })
+        let Some(first) = self.order.first() else { return Ok(Settled::End) };
+        let key = self.key(*first);
+        self.current = self.order.iter().take_while(|index| self.key(**index) == key).count();
+        Ok(Settled::Row)
     }
 
     /// Loads what the sources lack, all at once.
     pub(crate) async fn load(&mut self) -> Result<(), StoreError> {
-        let lacking = self.newest_first.iter_mut().zip(&self.lacking).filter(|(_, lacks)| **lacks);
-        try_join_all(lacking.map(|(source, _)| source.load())).await.map(drop)
+        let unsettled = &self.unsettled;
+        let lacking = self.newest_first.iter_mut().enumerate().filter(|(index, _)| unsettled.contains(index));
+        try_join_all(lacking.map(|(_, source)| source.load())).await.map(drop)
+    }
+
+    /// Puts a source that stands on a row in its place.
+    fn insert(&mut self, index: usize) {
+        let place = if self.order.first().is_none_or(|first| self.is_before(index, *first)) {
+            0
+        } else {
+            self.order.partition_point(|other| self.is_before(*other, index))
+        };
+        self.order.insert(place, index);
+    }
+
+    fn is_before(&self, one: usize, other: usize) -> bool {
+        let order = match self.direction {
+            Direction::Forward => self.key(one).cmp(&self.key(other)),
+            Direction::Backward => self.key(other).cmp(&self.key(one)),
+        };
+        order.then(one.cmp(&other)).is_lt()
+    }
+
+    fn key(&self, index: usize) -> Option<&[u8]> {
+        self.newest_first[index].row().map(|(key, _)| key)
     }
 
     /// The key that the last step came to, and what the newest source says about it.
     pub(crate) fn row(&self) -> Option<(&[u8], &Change<SharedBytes>)> {
-        self.newest_first.get(*self.current.first()?)?.row()
+        let first = self.order.first().filter(|_| self.current > 0)?;
+        self.newest_first[*first].row()
     }
 }

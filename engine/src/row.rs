@@ -48,6 +48,33 @@ impl<V> Change<V> {
     }
 }
 
+/// Rows in strictly ascending order of keys, each lent until the next is asked for, so that none needs memory of its own.
+pub trait RowSource {
+    /// The next row: its key, and what is said about it.
+    fn next(&mut self) -> Option<(&[u8], Change<&[u8]>)>;
+}
+
+/// Rows of an iterator, as a [`RowSource`].
+#[derive(Debug)]
+pub struct OwnedRows<I, K, V> {
+    rows: I,
+    row: Option<(K, Change<V>)>,
+}
+
+impl<I, K, V> OwnedRows<I, K, V> {
+    /// The rows that `rows` gives.
+    pub const fn new(rows: I) -> Self {
+        Self { rows, row: None }
+    }
+}
+
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>, I: Iterator<Item = (K, Change<V>)>> RowSource for OwnedRows<I, K, V> {
+    fn next(&mut self) -> Option<(&[u8], Change<&[u8]>)> {
+        self.row = self.rows.next();
+        self.row.as_ref().map(|(key, change)| (key.as_ref(), change.as_ref().map(AsRef::as_ref)))
+    }
+}
+
 /// Bytes shared by reference count: a window of a block in memory, or an allocation of their own. Cloning copies nothing; a
 /// window keeps its whole block in memory, so what is to be kept for long is better copied by [`SharedBytes::to_rc`].
 #[derive(Clone)]

@@ -162,9 +162,9 @@ impl UserRow {
     }
 }
 
-/// The value of an idempotency row.
-pub(crate) fn encode_sequence(sequence: Sequence) -> Vec<u8> {
-    sequence.0.to_le_bytes().to_vec()
+/// Appends the value of an idempotency row.
+pub(crate) fn put_sequence(sequence: Sequence, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&sequence.0.to_le_bytes());
 }
 
 /// Reads an idempotency row.
@@ -172,12 +172,10 @@ pub(crate) fn decode_sequence(bytes: &[u8]) -> Option<Sequence> {
     read_numbers(bytes).map(|[sequence]| Sequence(sequence))
 }
 
-/// The value of an entry row.
-pub(crate) fn encode_entry(position: LanePosition, archive: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(8 + archive.len());
-    bytes.extend(position.0.to_le_bytes());
-    bytes.extend(archive);
-    bytes
+/// Appends the value of an entry row.
+pub(crate) fn put_entry(position: LanePosition, archive: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&position.0.to_le_bytes());
+    bytes.extend_from_slice(archive);
 }
 
 /// Reads an entry row.
@@ -206,8 +204,12 @@ mod tests {
         let tail =
             TailRow { position: LanePosition(1), sequence: Sequence(2), ordinal: Ordinal(3), time: TimestampMs(4) };
         assert_eq!(TailRow::decode(&tail.encode()), Some(tail));
-        assert_eq!(decode_sequence(&encode_sequence(Sequence(9))), Some(Sequence(9)));
-        assert_eq!(decode_entry(&encode_entry(LanePosition(9), b"x")), Some((LanePosition(9), &b"x"[..])));
+        let mut bytes = Vec::new();
+        put_sequence(Sequence(9), &mut bytes);
+        assert_eq!(decode_sequence(&bytes), Some(Sequence(9)));
+        bytes.clear();
+        put_entry(LanePosition(9), b"x", &mut bytes);
+        assert_eq!(decode_entry(&bytes), Some((LanePosition(9), &b"x"[..])));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     segment::{SegmentCursor, SegmentReader},
 };
 
-/// Sorted runs, newest first.
+/// Sorted runs of one store, newest first.
 pub struct Runs<F: Files> {
     newest_first: Vec<Run<F>>,
 }
@@ -82,7 +82,11 @@ impl<F: Files> Runs<F> {
     /// Whether some run may know `key`. `false` is certain. Needs no read.
     #[must_use]
     pub fn may_contain(&self, key: &[u8]) -> bool {
-        self.newest_first.iter().any(|run| run.may_contain(key))
+        let mut hashes = None;
+        self.newest_first.iter().any(|run| match run {
+            Run::Segment(reader) => reader.may_contain_hashed(key, hashes.get_or_insert_with(|| reader.hashes(key))),
+            Run::Damaged { .. } => run.may_contain(key),
+        })
     }
 
     /// What the newest run that knows `key` says about it; `None` if none knows it.

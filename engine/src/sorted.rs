@@ -20,7 +20,7 @@ use crate::{
     compaction::{self, Choice, Compacted, Expired, Job, Pace, RunInfo},
     error::{DamagedKeys, StoreError},
     manifest::{self, Manifest, ReplaceError, SegmentEntry},
-    row::Change,
+    row::{Change, OwnedRows, RowSource},
     runs::{Run, Runs},
     seams::Files,
     segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentStatistics, SegmentWriter},
@@ -29,8 +29,10 @@ use crate::{
 /// How the sorted part works.
 #[derive(Clone)]
 pub struct SortedSettings {
-    /// How segments are written.
+    /// How merges write segments.
     pub segment: SegmentSettings,
+    /// zstd's level for what a flush writes, or 0 to store it as it is: merges rewrite it soon, and a flush is what writers wait for.
+    pub flush_compression_level: i32,
     /// When and what to merge.
     pub compaction: compaction::Settings,
     /// Where blocks are kept. Segment ids name them, so each store and lane needs a cache of its own.
@@ -64,6 +66,8 @@ pub struct FlushMark {
 
 struct Inner<F: Files> {
     context: SegmentContext<F>,
+    /// The same, as flushes write.
+    flush_context: SegmentContext<F>,
     compaction: compaction::Settings,
     /// Held during a flush, so that runs come in the order of flushes.
     flushing: Mutex<()>,
@@ -113,7 +117,7 @@ impl<F: Files> Sorted<F> {
             Manifest { store, lane, edit: 1, next_segment: 1, flushed_position: 0, segments: Vec::new(), blob };
         manifest::replace(&files, &manifest).await.map_err(ReplaceError::into_file_error)?;
         let context = SegmentContext::new(files, settings.cache, store, settings.segment);
-        Ok(Self::over(context, settings.compaction, manifest, Vec::new()))
+        Ok(Self::over(context, settings.flush_compression_level, settings.compaction, manifest, Vec::new()))
     }
 
     /// Opens what the manifest names, and removes leftovers of interrupted edits.
@@ -141,7 +145,7 @@ impl<F: Files> Sorted<F> {
             });
         }
         report.removed = remove_leftovers(&context.files, &manifest).await?;
-        Ok((Self::over(context, settings.compaction, manifest, runs), report))
+        Ok((Self::over(context, settings.flush_compression_level, settings.compaction, manifest, runs), report))
     }
 
     /// The manifest as it is on disk.
@@ -170,15 +174,26 @@ impl<F: Files> Sorted<F> {
         rows: impl IntoIterator<Item = (K, Change<V>)>,
         mark: FlushMark,
     ) -> Result<Option<SegmentId>, StoreError> {
+        self.flush_from(&mut OwnedRows::new(rows.into_iter()), mark).await
+    }
+
+    /// As [`Sorted::flush`], from rows that are lent.
+    ///
+    /// # Errors
+    /// As [`Sorted::flush`].
+    ///
+    /// # Panics
+    /// As [`Sorted::flush`].
+    pub async fn flush_from(
+        &self,
+        rows: &mut impl RowSource,
+        mark: FlushMark,
+    ) -> Result<Option<SegmentId>, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
-        let mut rows = rows.into_iter().peekable();
-        let written = if rows.peek().is_some() {
-            let id = inner.take_segment_id();
-            let statistics = inner.write_segment(id, rows, mark.times).await?;
-            Some(inner.open_output(statistics, 0).await?)
-        } else {
-            None
+        let written = match inner.write_segment(rows, mark.times).await? {
+            Some(statistics) => Some(inner.open_output(statistics, 0).await?),
+            None => None,
         };
         let id = written.as_ref().map(|(entry, _)| entry.id);
         let edit = |state: &State<F>, manifest: &mut Manifest| {
@@ -265,10 +280,13 @@ impl<F: Files> Sorted<F> {
 
     fn over(
         context: SegmentContext<F>,
+        flush_compression_level: i32,
         compaction: compaction::Settings,
         manifest: Manifest,
         runs: Vec<Run<F>>,
     ) -> Self {
+        let mut flush_context = context.clone();
+        flush_context.settings.compression_level = flush_compression_level;
         let state = State {
             next_segment: manifest.next_segment,
             manifest: Rc::new(manifest),
@@ -279,6 +297,7 @@ impl<F: Files> Sorted<F> {
         };
         let inner = Inner {
             context,
+            flush_context,
             compaction,
             flushing: Mutex::new(()),
             editing: Mutex::new(()),
@@ -307,25 +326,33 @@ impl<F: Files> Inner<F> {
         id
     }
 
-    async fn write_segment<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    /// Writes a flush's segment, if there are any rows.
+    async fn write_segment(
         &self,
-        id: SegmentId,
-        rows: impl Iterator<Item = (K, Change<V>)>,
+        rows: &mut impl RowSource,
         times: Option<(u64, u64)>,
-    ) -> Result<SegmentStatistics, StoreError> {
-        let mut writer = SegmentWriter::create(&self.context, id).await?;
-        if let Some(times) = times {
-            writer.note_times(times);
-        }
-        for (key, change) in rows {
-            if let Err(error) = writer.push(key.as_ref(), change.as_ref().map(AsRef::as_ref)).await {
-                // Should the removal fail, the next opening of the store does it.
-                writer.abandon().await.ok();
+    ) -> Result<Option<SegmentStatistics>, StoreError> {
+        let mut begun: Option<SegmentWriter<F>> = None;
+        while let Some((key, change)) = rows.next() {
+            let writer = match &mut begun {
+                Some(writer) => writer,
+                none => none.insert(SegmentWriter::create(&self.flush_context, self.take_segment_id()).await?),
+            };
+            if let Err(error) = writer.push(key, change).await {
+                if let Some(writer) = begun {
+                    // Should the removal fail, the next opening of the store does it.
+                    writer.abandon().await.ok();
+                }
                 return Err(error.into());
             }
         }
+        let Some(mut writer) = begun else { return Ok(None) };
+        if let Some(times) = times {
+            writer.note_times(times);
+        }
+        let id = writer.id();
         match writer.finish().await {
-            Ok(statistics) => Ok(statistics),
+            Ok(statistics) => Ok(Some(statistics)),
             Err(error) => {
                 self.context.files.remove(&id.file_name()).await.ok();
                 Err(error.into())

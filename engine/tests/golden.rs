@@ -180,7 +180,18 @@ fn the_tables_decode_the_golden_segment() {
     let (block, next) = block_at(&bytes, filter, 3);
     assert_eq!((usize::from(block[0]), next), (last, end));
     assert_eq!(block[2..2 + last], rows(40)[39].0);
-    assert_eq!(block.len(), 2 + last + (40usize * 10).div_ceil(256) * 32);
+    let table = &block[2 + last..];
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes(table[at..at + 2].try_into().unwrap()));
+    assert_eq!((u32_at(table, 0), table.len()), (40, 4 + 2 * 3 + 3 * 40));
+    assert_eq!(u16_at(4 + 2 * 2), 40);
+    for (key, _) in rows(40) {
+        let hash = xxhash_rust::xxh3::xxh3_64(&key);
+        let bucket = (((hash >> 32) * 3) >> 32) as usize;
+        let begin = if bucket == 0 { 0 } else { u16_at(4 + 2 * (bucket - 1)) };
+        let fingerprint = |at: usize| (u16_at(10 + 2 * at), table[10 + 2 * 40 + at]);
+        let expected = ((hash & 0xffff) as usize, (hash >> 16) as u8);
+        assert!((begin..u16_at(4 + 2 * bucket)).any(|at| fingerprint(at) == expected));
+    }
     assert!(bytes[end..bytes.len() - PAGE].iter().all(|byte| *byte == 0));
 }
 

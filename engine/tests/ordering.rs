@@ -294,3 +294,32 @@ fn a_load_across_a_flush_sees_what_moved() {
     assert!(lane.engine.status().loads > loads);
     assert!(matches!(lane.answer(token), Some(Ok(Done::Sent { sequence: Sequence(3), .. }))));
 }
+
+#[test]
+fn a_message_on_its_way_while_the_memtable_is_sealed_is_not_taken_twice() {
+    let mut lane = Lane::new(8);
+    let id = lane.create_direct("ann", "bob");
+    lane.files.set_queued(true);
+    let first = lane.submit(send("ann", id, 1, "first"));
+    lane.settle();
+    // Staged behind a write, whose end seals the memtable.
+    let second = lane.submit(send("ann", id, 2, "second"));
+    let again = lane.submit(send("ann", id, 2, "second"));
+    lane.clock.advance(2_000_000);
+    lane.settle_queued();
+    let later = lane.submit(send("ann", id, 2, "second"));
+    lane.settle_queued();
+    assert!(lane.engine.status().flushes > 0);
+    let duplicates = [first, second, again, later].map(|token| match lane.answer(token) {
+        Some(Ok(Done::Sent { sequence, duplicate, .. })) => (sequence.0, duplicate),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(duplicates, [(2, false), (3, false), (3, true), (3, true)]);
+    // And when it is in no map any more, but in a segment.
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    lane.settle_queued();
+    let last = lane.submit(send("ann", id, 2, "second"));
+    lane.settle_queued();
+    assert!(matches!(lane.answer(last), Some(Ok(Done::Sent { sequence: Sequence(3), duplicate: true, .. }))));
+}

@@ -206,7 +206,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         self.slot.conversation = Some(conversation);
         self.slot.absent = false;
         let held = self.held(&entry);
-        self.stage(record, Some(held), done, recipients, self.shared.nobody.clone())
+        self.stage(record, Some(held), None, done, recipients, self.shared.nobody.clone())
     }
 
     fn send(&mut self, user: UserId, message: ClientMessageId, body: Vec<u8>, conversation: ConversationId) -> Step {
@@ -246,19 +246,19 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         loaded.sent(index);
         let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
         let recipients = loaded.recipients();
-        self.core.stage.messages.insert((self.id, message), position);
+        self.core.memory.active.remember(self.id, message, position);
         let held = self.held(&entry);
-        let step = self.stage(record, Some(held), done, recipients, self.shared.nobody.clone());
-        self.core.stage.staged.back_mut().expect("it was just staged").message = Some(message);
-        step
+        let of_message = Some((message, entry.sender));
+        self.stage(record, Some(held), of_message, done, recipients, self.shared.nobody.clone())
     }
 
     /// The answer to a message that is in memory or staged already.
     fn sent_before(&mut self, user: &UserId, message: ClientMessageId, body: &[u8]) -> Option<Step> {
         let (core, id) = (&mut *self.core, self.id);
-        let staged = core.stage.messages.get(&(id, message)).copied();
-        let step = if let Some(position) = staged {
-            let staged = core.stage.record(position).expect("a staged message has a record");
+        let position = core.memory.message(id, message)?;
+        let step = if !core.stage.durable(position) {
+            // None: the log failed before it was durable, and nobody was told that it was.
+            let staged = core.stage.record(position)?;
             let Record::Entry(archive) = &staged.record else { unreachable!("a message is an entry") };
             match same_message(archive, user, body) {
                 Some(Ok(done)) => Step::When(position, Ok(done)),
@@ -266,9 +266,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 None => refuse(ErrorCode::Damaged).into(),
             }
         } else {
-            let sequence = core.memory.message(id, message)?;
-            let entry = core.memory.entry(id, sequence);
-            let same = entry.and_then(|(_, archive)| same_message(&archive, user, body));
+            let entry = core.memory.entry_at(id, position);
+            let same = entry.and_then(|archive| same_message(archive, user, body));
             Step::Done(same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged))))
         };
         core.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
@@ -342,7 +341,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let removed = apply(loaded);
         let recipients = loaded.recipients();
         let held = self.held(&entry);
-        self.stage(record, Some(held), Done::Changed { sequence: entry.sequence }, recipients, removed)
+        self.stage(record, Some(held), None, Done::Changed { sequence: entry.sequence }, recipients, removed)
     }
 
     fn mark(
@@ -398,7 +397,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.marked(position, &mark.user, mark.pointer);
         let recipients = loaded.recipients();
-        self.stage(record, None, done, recipients, self.shared.nobody.clone())
+        self.stage(record, None, None, done, recipients, self.shared.nobody.clone())
     }
 
     fn ordinal_in_memory(&self, sequence: Sequence) -> Option<Ordinal> {
@@ -454,6 +453,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         &mut self,
         record: Record,
         held: Option<Held>,
+        message: Option<(ClientMessageId, UserId)>,
         done: Done,
         recipients: Rc<[UserId]>,
         removed: Rc<[UserId]>,
@@ -462,7 +462,6 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let stage = &mut self.core.stage;
         let position = stage.next();
         stage.filling.push(&record, held);
-        let message = None;
         stage.staged.push_back(Staged { position, conversation, record, message, token, done, recipients, removed });
         Step::Staged
     }

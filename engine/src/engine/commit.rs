@@ -7,13 +7,15 @@
 use antiphon_wire::{codes::ErrorCode, ids::LanePosition};
 
 use crate::{
-    door::{Output, Token},
+    door::{Done, Output, Token},
     engine::{
         Engine,
         refusal::refuse,
         state::{Staged, State},
     },
     lane::{format::Builder, log::Place, record::Record, witness::Witness},
+    memtable::Message,
+    rows::TailRow,
     seams::{AlignedBuffer, Clock, File, Files, Random},
 };
 
@@ -46,6 +48,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.shared.closing.raise();
         self.shared.reading.raise();
         self.shared.upkeep.raise();
+        self.shared.compaction.raise();
     }
 
     fn next_batch(&self) -> Next<F::File> {
@@ -165,7 +168,6 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         for token in waiting {
             state.core.answer(token, Err(refuse(ErrorCode::StorageFailed)));
         }
-        state.core.stage.messages.clear();
         state.core.stage.filling = Builder::new(self.shared.options.batch_bytes_max, Witness::default());
         state.forget_unsettled();
         self.resume_settled(state);
@@ -175,12 +177,16 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 /// Applies a durable record and says what is to be said.
 fn give_out<D>(state: &mut State<D>, staged: Staged) {
     let Staged { position, conversation, record, message, token, done, recipients, removed } = staged;
-    let applied = state.core.memory.active.apply(position, &record);
+    let active = &mut state.core.memory.active;
+    let applied = match (&message, &record, &done) {
+        (Some((id, sender)), Record::Entry(archive), Done::Sent { sequence, ordinal, time, .. }) => {
+            let last = TailRow { position, sequence: *sequence, ordinal: *ordinal, time: *time };
+            let message = Message { conversation, last, id: *id, sender: sender.as_str(), archive };
+            active.apply_message(&message, || sender.clone())
+        }
+        _ => active.apply(position, &record),
+    };
     assert!(applied.lost.is_none(), "entries are staged without a gap");
-    if let Some(message) = message {
-        // The memtable knows it from now on.
-        state.core.stage.messages.remove(&(conversation, message));
-    }
     state.core.outputs.push_back(Output::Answer { token, result: Ok(done) });
     match record {
         Record::Entry(archive) => {

@@ -1,15 +1,16 @@
 //! The slow work: memtables become segments, log files are prepared and freed, segments are merged.
 //!
-//! One thing at a time, the most urgent first. What fails is tried again a second later, on the next command or tick after that; a full
-//! disk is remembered meanwhile, and commands that store something are refused before anything is changed. Nothing is lost by
-//! waiting: what is not in segments is in the log.
+//! One thing at a time, the most urgent first; beside it compaction, which may take long, and gives way to a flush that is behind: writers are
+//! refused when the memtable is full before the one sealed is flushed. What fails is tried again a second later, on the next command or
+//! tick after that; a full disk is remembered meanwhile, and commands that store something are refused before anything is changed.
+//! Nothing is lost by waiting: what is not in segments is in the log.
 
 use std::rc::Rc;
 
 use antiphon_wire::ids::LanePosition;
 
 use crate::{
-    compaction::{NEVER_EXPIRED, YieldNow},
+    compaction::{NEVER_EXPIRED, Pace, YieldNow},
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
     lane::{
@@ -24,23 +25,37 @@ use crate::{
 /// How long a failed piece of work waits, in milliseconds: long enough to cost nothing, short enough to resume soon.
 const RETRY_MS: u64 = 1_000;
 
+/// Has a compaction give way to everything else, and to a flush that is behind until that is done.
+struct GiveWay<'a, F: Files, C: Clock, R: Random>(&'a Engine<F, C, R>);
+
+impl<F: Files, C: Clock, R: Random> Pace for GiveWay<'_, F, C, R> {
+    async fn pause(&self) {
+        YieldNow.pause().await;
+        while self.0.flush_is_behind() {
+            self.0.shared.compaction.wait().await;
+        }
+    }
+}
+
 enum Work<D> {
     Prepare(String),
     Flush(Rc<Memtable>, FlushMark),
     Remove(LogFile<D>),
-    Compact,
     Wait,
     End,
 }
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn maintenance_loop(&self) {
+        futures_util::future::join(self.upkeep_loop(), self.compaction_loop()).await;
+    }
+
+    async fn upkeep_loop(&self) {
         loop {
             match self.next_work() {
                 Work::Prepare(name) => self.prepare(name).await,
                 Work::Flush(memtable, mark) => self.flush(memtable, mark).await,
                 Work::Remove(log_file) => self.remove(log_file).await,
-                Work::Compact => self.compact().await,
                 Work::Wait => self.shared.upkeep.wait().await,
                 Work::End => break,
             }
@@ -72,10 +87,33 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if let Some(log_file) = state.core.log.unwanted.pop() {
             return Work::Remove(log_file);
         }
-        if !state.core.closing && !state.core.upkeep.compaction_failed && self.shared.sorted.choose().is_some() {
-            return Work::Compact;
-        }
         Work::Wait
+    }
+
+    async fn compaction_loop(&self) {
+        while !self.shared.state.borrow().core.closed {
+            if self.compaction_is_due() {
+                self.compact().await;
+            } else {
+                self.shared.compaction.wait().await;
+            }
+        }
+    }
+
+    fn compaction_is_due(&self) -> bool {
+        let mut state = self.shared.state.borrow_mut();
+        let state = &mut *state;
+        !state.core.closing
+            && state.core.stage.fenced.is_none()
+            && !self.retry_waits(state)
+            && !state.core.upkeep.compaction_failed
+            && self.shared.sorted.choose().is_some()
+    }
+
+    /// Whether a flush is under way that writers may soon have to wait for.
+    fn flush_is_behind(&self) -> bool {
+        let state = self.shared.state.borrow();
+        state.core.upkeep.flushing && state.core.memory.active.bytes() >= self.shared.options.memtable_bytes / 2
     }
 
     /// Whether something failed less than a moment ago.
@@ -104,7 +142,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             || memory.active_log_bytes >= options.log_bytes_per_memtable()
             || age >= options.memtable_age_ms_max;
         if due {
-            let sealed = std::mem::replace(&mut memory.active, Memtable::new(memory.hash));
+            let mut next = Memtable::with_map(memory.hash, memory.spare_map.take());
+            // Messages on their way to the disk will be in the next one, and must be found until that is flushed.
+            for staged in &state.core.stage.staged {
+                if let Some((message, _)) = staged.message {
+                    next.remember(staged.conversation, message, staged.position);
+                }
+            }
+            let sealed = std::mem::replace(&mut memory.active, next);
             memory.sealed = Some(Rc::new(sealed));
             memory.active_log_bytes = 0;
             self.shared.upkeep.raise();
@@ -130,9 +175,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     async fn flush(&self, memtable: Rc<Memtable>, mark: FlushMark) {
-        let flushed = self.shared.sorted.flush(memtable.rows(), mark).await;
+        self.shared.state.borrow_mut().core.upkeep.flushing = true;
+        let flushed = self.shared.sorted.flush_from(&mut memtable.rows(), mark).await;
+        self.shared.compaction.raise();
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
+        state.core.upkeep.flushing = false;
         state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
         if let Err(error) = flushed {
             self.failed(state, error.to_string());
@@ -148,6 +196,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if state.core.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
             self.shared.commit.raise();
         }
+        state.core.memory.spare_map = Rc::into_inner(memtable).map(Memtable::into_map);
         self.seal_if_due(state);
     }
 
@@ -161,7 +210,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     async fn compact(&self) {
-        let compacted = self.shared.sorted.compact(&YieldNow, NEVER_EXPIRED).await;
+        let compacted = self.shared.sorted.compact(&GiveWay(self), NEVER_EXPIRED).await;
         let mut state = self.shared.state.borrow_mut();
         match compacted {
             Ok(Some(_)) => state.core.counters.compactions += 1,

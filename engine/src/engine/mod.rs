@@ -41,7 +41,7 @@ use crate::{
         catch_up::Request,
         commands::{Step, Turn, conversation_of},
         refusal::refuse,
-        state::{Block, Core, Job, Slot, State},
+        state::{Block, Core, Drained, Job, Slot, State},
     },
     options::EngineOptions,
     report::{OpenReport, Status},
@@ -69,8 +69,10 @@ pub(crate) struct Shared<F: Files, C, R> {
     commit: Signal,
     /// There are reads to do.
     reading: Signal,
-    /// There is something to flush, prepare or compact.
+    /// There is something to flush or prepare.
     upkeep: Signal,
+    /// There may be something to compact, or a compaction need not give way any more.
+    compaction: Signal,
     /// There are outputs.
     output: Signal,
     /// Something was closed.
@@ -163,6 +165,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.seal_if_due(&mut state);
         self.seal_last_batch(&mut state);
         self.shared.upkeep.raise();
+        self.shared.compaction.raise();
     }
 
     /// The lane's durable position: everything up to here was output or is in the queue of [`Engine::poll`].
@@ -228,13 +231,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return Some(refuse(ErrorCode::Overloaded));
         }
         let Some(id) = conversation_of(&command) else { return self.enqueue_list(state, token, command) };
-        let slot = state.slots.entry(id).or_default();
+        let State { slots, core } = state;
+        let slot = slots.entry(id).or_default();
         if slot.queue.len() >= options.commands_waiting_per_conversation_max {
             return Some(refuse(ErrorCode::Overloaded));
         }
         slot.queue.push_back((token, command));
-        state.core.waiting += 1;
-        self.drain(state, id);
+        core.waiting += 1;
+        let drained = self.drain_slot(core, slot, id);
+        state.settle(id, drained, options);
         None
     }
 
@@ -263,6 +268,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     fn drain(&self, state: &mut State<F::File>, id: ConversationId) {
         let State { slots, core } = state;
         let Some(slot) = slots.get_mut(&id) else { return };
+        let drained = self.drain_slot(core, slot, id);
+        state.settle(id, drained, &self.shared.options);
+    }
+
+    /// As [`Engine::drain`], but for what is left to do with the map that the slot is in.
+    fn drain_slot(&self, core: &mut Core<F::File>, slot: &mut Slot, id: ConversationId) -> Drained {
         while slot.blocked.is_none() {
             let Some((token, command)) = slot.queue.pop_front() else { break };
             let step = Turn { shared: &self.shared, core, slot, id, token }.run(command);
@@ -283,9 +294,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             }
         }
         if slot.conversation.is_none() && slot.queue.is_empty() {
-            slots.remove(&id);
+            Drained::Empty
+        } else if core.loaded.weigh(id, slot) {
+            Drained::Weighed
         } else {
-            state.weigh(id, &self.shared.options);
+            Drained::Same
         }
     }
 

@@ -90,6 +90,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     let cache = Cache::new(options.cache_bytes);
     let settings = SortedSettings {
         segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
+        flush_compression_level: 0,
         compaction: compaction::Settings::default(),
         cache: cache.clone(),
     };
@@ -151,6 +152,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         commit: Signal::default(),
         reading: Signal::default(),
         upkeep: Signal::default(),
+        compaction: Signal::default(),
         output: Signal::default(),
         closing: Signal::default(),
         nobody: std::rc::Rc::from([]),
@@ -201,7 +203,6 @@ fn state<F: Files, C: Clock>(
             filling: Builder::new(options.batch_bytes_max, recovered.witness),
             spare: None,
             staged: VecDeque::new(),
-            messages: HashMap::with_hasher(hash),
             answers: BTreeMap::new(),
             position: LanePosition(recovered.position),
             time: time.max(recovered.time),

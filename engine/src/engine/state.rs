@@ -19,7 +19,7 @@ use crate::{
     engine::refusal::refuse,
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
-    memtable::Memtable,
+    memtable::{Memtable, MessageIds},
     options::EngineOptions,
     report::Status,
     rows::TailRow,
@@ -70,6 +70,18 @@ pub(super) struct Slot {
     /// Used since the eviction's hand last passed.
     used: bool,
     weight: usize,
+}
+
+/// How a slot's queue was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Drained {
+    /// With a conversation that weighs what it did.
+    Same,
+    /// Nothing is in the slot.
+    Empty,
+    /// With a conversation that weighs something else now.
+    Weighed,
 }
 
 /// What the first command of a queue waits for.
@@ -125,6 +137,8 @@ pub(super) struct Memory {
     /// How often a sealed memtable became a segment: a reader that sees it change looks again.
     pub(super) flushes: u64,
     pub(super) hash: IdHash,
+    /// The map of a memtable that became a segment, for the next one.
+    pub(super) spare_map: Option<MessageIds>,
 }
 
 /// What was decided and is not durable yet.
@@ -134,7 +148,6 @@ pub(super) struct Stage {
     pub(super) spare: Option<AlignedBuffer>,
     /// In order of positions, without a gap; the batch being written comes first, then the one being filled.
     pub(super) staged: VecDeque<Staged>,
-    pub(super) messages: HashMap<(ConversationId, ClientMessageId), LanePosition, IdHash>,
     /// Answers that wait for a record of another command.
     pub(super) answers: BTreeMap<LanePosition, Vec<(Token, Answer)>>,
     /// The lane's durable position.
@@ -155,8 +168,8 @@ pub(super) struct Staged {
     pub(super) position: LanePosition,
     pub(super) conversation: ConversationId,
     pub(super) record: Record,
-    /// Of a message.
-    pub(super) message: Option<ClientMessageId>,
+    /// Of a message: its id and sender.
+    pub(super) message: Option<(ClientMessageId, UserId)>,
     pub(super) token: Token,
     pub(super) done: Done,
     pub(super) recipients: Rc<[UserId]>,
@@ -170,6 +183,8 @@ pub(super) struct Upkeep {
     pub(super) prepare_full: bool,
     /// Flushing failed for want of room.
     pub(super) flush_full: bool,
+    /// A sealed memtable is being written.
+    pub(super) flushing: bool,
     /// When something failed last; it is tried again a second later.
     pub(super) failed_at: Option<TimestampMs>,
     /// Compaction failed, and waits as well.
@@ -201,7 +216,16 @@ impl Stage {
 
 impl Memory {
     pub(super) fn new(active: Memtable, flushed: LanePosition, hash: IdHash) -> Self {
-        Self { active, sealed: None, active_since: TimestampMs(0), active_log_bytes: 0, flushed, flushes: 0, hash }
+        Self {
+            active,
+            sealed: None,
+            active_since: TimestampMs(0),
+            active_log_bytes: 0,
+            flushed,
+            flushes: 0,
+            hash,
+            spare_map: None,
+        }
     }
 
     /// The sealed memtable, then the active one.
@@ -214,9 +238,14 @@ impl Memory {
         self.oldest_first().any(|memtable| memtable.hides(conversation))
     }
 
-    /// Whether a message is in memory, and where.
-    pub(super) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<Sequence> {
+    /// Whether a message is in memory, and where its record is; see [`Memtable::remember`].
+    pub(super) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<LanePosition> {
         self.oldest_first().find_map(|memtable| memtable.message(conversation, message))
+    }
+
+    /// The entry whose record has this position, if it is in memory.
+    pub(super) fn entry_at(&self, conversation: ConversationId, position: LanePosition) -> Option<&Rc<[u8]>> {
+        self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.entry_at(position))
     }
 
     /// An entry, if it is in memory. An empty archive is one that the log has lost.
@@ -245,20 +274,31 @@ impl Slot {
     }
 }
 
-impl<D> State<D> {
-    /// Counts the memory of a conversation that was loaded, created or changed, and lets others go if it is too much.
-    pub(super) fn weigh(&mut self, id: ConversationId, options: &EngineOptions) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+impl Loaded {
+    /// Counts the memory of a conversation that was loaded, created or changed; whether that has changed.
+    pub(super) fn weigh(&mut self, id: ConversationId, slot: &mut Slot) -> bool {
         let weight = slot.conversation.as_ref().map_or(0, |conversation| conversation.bytes());
         slot.used = true;
         if weight == slot.weight {
-            return;
+            return false;
         }
         if slot.weight == 0 && weight > 0 {
-            self.core.loaded.hand.push_back(id);
+            self.hand.push_back(id);
         }
-        self.core.loaded.bytes = self.core.loaded.bytes + weight - slot.weight;
+        self.bytes = self.bytes + weight - slot.weight;
         slot.weight = weight;
+        true
+    }
+}
+
+impl<D> State<D> {
+    /// Does what a slot's queue has left to do: an empty slot goes, and if loaded conversations are too much, some of them.
+    pub(super) fn settle(&mut self, id: ConversationId, drained: Drained, options: &EngineOptions) {
+        match drained {
+            Drained::Same => return,
+            Drained::Empty => return drop(self.slots.remove(&id)),
+            Drained::Weighed => {}
+        }
         // Two steps of the hand for each conversation that came are enough to keep up with what comes.
         for _ in 0..4 {
             if self.core.loaded.bytes <= options.conversations_bytes_max {

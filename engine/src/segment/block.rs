@@ -244,7 +244,17 @@ impl<'a> RawRow<'a> {
     }
 }
 
+/// How many bytes are alike from the beginning; eight at a time, as most keys share more than that.
 #[inline]
 fn shared_prefix(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+    let (left_words, right_words) = (left.as_chunks::<8>().0, right.as_chunks::<8>().0);
+    for (index, (one, other)) in left_words.iter().zip(right_words).enumerate() {
+        let differing = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
+        if differing != 0 {
+            return index * 8 + differing.trailing_zeros() as usize / 8;
+        }
+    }
+    let words = left_words.len().min(right_words.len()) * 8;
+    let rest = left[words..].iter().zip(&right[words..]);
+    words + rest.take_while(|(left, right)| left == right).count()
 }

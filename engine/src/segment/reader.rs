@@ -5,7 +5,7 @@ use std::{ops::Bound, rc::Rc};
 use super::{
     SegmentContext, SegmentId, SegmentStatistics,
     block::RowBlock,
-    filter::Filter,
+    filter::{Filter, KeyHashes},
     format::{BlockKind, BlockPlace, DATA_START, Footer, PageError, VERSION, decode_header},
     index::{Index, IndexedBlock},
     stream::{ByteStream, StreamCursor},
@@ -85,12 +85,21 @@ impl<F: Files> SegmentReader<F> {
     /// Whether it may hold a row with this key. `false` is certain. Needs no read.
     #[must_use]
     pub fn may_contain(&self, key: &[u8]) -> bool {
-        let statistics = &self.inner.statistics;
-        if key < statistics.first_key.as_slice() || key > statistics.last_key.as_slice() {
-            return false;
+        self.may_contain_hashed(key, &self.hashes(key))
+    }
+
+    /// What [`SegmentReader::may_contain_hashed`] of this and other segments of the store wants.
+    pub(crate) fn hashes(&self, key: &[u8]) -> KeyHashes {
+        KeyHashes::new(key, &self.inner.context.settings.filter)
+    }
+
+    /// As [`SegmentReader::may_contain`], for a key that many segments are asked about.
+    pub(crate) fn may_contain_hashed(&self, key: &[u8], hashes: &KeyHashes) -> bool {
+        if let Some(filter) = &self.inner.filter {
+            return filter.may_contain_key(key, hashes);
         }
-        let filter = &self.inner.context.settings.filter;
-        self.inner.filter.as_ref().is_none_or(|held| held.may_contain_key(key, filter))
+        let statistics = &self.inner.statistics;
+        key >= statistics.first_key.as_slice() && key <= statistics.last_key.as_slice()
     }
 
     /// Whether it may hold a row in `range` whose key has this filter piece; without a piece, whether it may hold a row in the range.

@@ -69,6 +69,12 @@ impl<F: Files> SegmentWriter<F> {
         })
     }
 
+    /// The segment's number.
+    #[must_use]
+    pub const fn id(&self) -> SegmentId {
+        self.statistics.id
+    }
+
     /// Rows added so far.
     #[must_use]
     pub const fn rows(&self) -> u64 {

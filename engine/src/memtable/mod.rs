@@ -4,7 +4,12 @@
 //! needs nothing but the record. A conversation's entries stand contiguous, so a sequence is an index. Once sealed a memtable does not
 //! change; [`Memtable::rows`] gives it in the order of keys.
 //!
+//! It also remembers the ids of messages, those with their record still on its way to the disk too ([`Memtable::remember`]): one map
+//! to ask whether a message was sent before, however far it has come.
+//!
 //! Must not do: I/O, or judge commands.
+
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -18,15 +23,14 @@ use antiphon_wire::{
 
 use crate::{
     hash::IdHash,
-    keys::{self, Family},
     lane::{
         record::{Mark, Record},
         witness::Held,
     },
     report::LostRange,
-    row::Change,
-    rows::{self, MemberRow, PointerRow, StartRow, TailRow, UserRow},
+    rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow},
 };
+pub(crate) use rows::MemtableRows;
 
 /// Bytes that a conversation, an entry or a small row costs beyond its own: maps, queues, counts. Measured roughly; it only
 /// decides when a memtable is full.
@@ -53,6 +57,7 @@ pub(crate) struct Tail {
     pub(crate) pointers: Vec<(UserId, PointerRow)>,
     /// Contiguous, the last one being `last`. An empty archive stands for an entry that the log has lost.
     entries: VecDeque<(LanePosition, Rc<[u8]>)>,
+    messages: Vec<(ClientMessageId, Sequence)>,
     pub(crate) last: Option<TailRow>,
 }
 
@@ -66,6 +71,14 @@ impl Tail {
     pub(crate) fn entry(&self, sequence: Sequence) -> Option<&(LanePosition, Rc<[u8]>)> {
         let index = sequence.0.checked_sub(self.first()?.0)?;
         self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    /// The entry whose record has this position.
+    pub(crate) fn entry_at(&self, position: LanePosition) -> Option<&Rc<[u8]>> {
+        // Placeholders before an entry have its position too.
+        let after = self.entries.partition_point(|(other, _)| *other <= position);
+        let (other, archive) = self.entries.get(after.checked_sub(1)?)?;
+        (*other == position).then_some(archive)
     }
 
     fn set_pointer(&mut self, user: &str, make: impl FnOnce() -> UserId, pointer: PointerRow) -> usize {
@@ -82,12 +95,15 @@ impl Tail {
     }
 }
 
+/// Where the records of messages are in the log.
+pub(crate) type MessageIds = HashMap<(ConversationId, ClientMessageId), LanePosition, IdHash>;
+
 /// Durable records, by conversation.
 #[derive(Debug)]
 pub(crate) struct Memtable {
     conversations: HashMap<ConversationId, Tail, IdHash>,
     order: Vec<Vec<ConversationId>>,
-    messages: HashMap<(ConversationId, ClientMessageId), Sequence, IdHash>,
+    messages: MessageIds,
     users: BTreeMap<UserId, BTreeMap<ConversationId, UserRow>>,
     bytes: usize,
     last: LanePosition,
@@ -111,15 +127,28 @@ pub(crate) struct Applied {
     pub(crate) lost: Option<LostRange>,
 }
 
-/// A row for a segment.
-pub(crate) type SegmentRow = (Vec<u8>, Change<Vec<u8>>);
+/// What an entry that is a message says.
+pub(crate) struct Message<'a> {
+    pub(crate) conversation: ConversationId,
+    pub(crate) last: TailRow,
+    pub(crate) id: ClientMessageId,
+    pub(crate) sender: &'a str,
+    pub(crate) archive: &'a Rc<[u8]>,
+}
 
 impl Memtable {
     pub(crate) fn new(hash: IdHash) -> Self {
+        Self::with_map(hash, None)
+    }
+
+    /// An empty one that takes over another's map of messages, which has grown to what a memtable needs.
+    pub(crate) fn with_map(hash: IdHash, map: Option<MessageIds>) -> Self {
+        let mut messages = map.unwrap_or_else(|| HashMap::with_hasher(hash));
+        messages.clear();
         Self {
             conversations: HashMap::with_hasher(hash),
             order: vec![Vec::new(); BUCKETS],
-            messages: HashMap::with_hasher(hash),
+            messages,
             users: BTreeMap::new(),
             bytes: 0,
             last: LanePosition(0),
@@ -157,9 +186,20 @@ impl Memtable {
         self.messages.clear();
     }
 
-    /// The sequence that a client's message got.
-    pub(crate) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<Sequence> {
+    /// Remembers a message whose record is staged at `position`. If that never becomes durable, nor does any later one, so
+    /// what is remembered beyond the lane's durable position counts for nothing then.
+    pub(crate) fn remember(&mut self, conversation: ConversationId, message: ClientMessageId, position: LanePosition) {
+        self.messages.insert((conversation, message), position);
+    }
+
+    /// Where a message's record is, or was meant to be.
+    pub(crate) fn message(&self, conversation: ConversationId, message: ClientMessageId) -> Option<LanePosition> {
         self.messages.get(&(conversation, message)).copied()
+    }
+
+    /// Its map of messages, for [`Memtable::with_map`].
+    pub(crate) fn into_map(self) -> MessageIds {
+        self.messages
     }
 
     /// The user's rows, by conversation.
@@ -243,10 +283,9 @@ impl Memtable {
         let mut added = archive.len() + ENTRY_BYTES;
         match entry.kind {
             ArchivedEntryKind::Message => {
-                let message = ClientMessageId(entry.client_message_id.0);
-                self.messages.insert((conversation, message), last.sequence);
-                let pointer = PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
-                added += self.tail_mut(conversation).set_pointer(entry.sender.as_str(), user, pointer);
+                let (id, sender) = (ClientMessageId(entry.client_message_id.0), entry.sender.as_str());
+                self.remember(conversation, id, position);
+                return self.apply_message(&Message { conversation, last, id, sender, archive }, user);
             }
             ArchivedEntryKind::Membership => {
                 let change = MembershipChange::from_body(&entry.body).expect(VALID);
@@ -263,9 +302,26 @@ impl Memtable {
             }
         }
         self.bytes += added;
-        let time = last.time.0;
-        self.times = Some(self.times.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
+        self.note_time(last.time);
         Applied { last: Some(last), lost: self.tail_mut(conversation).push(conversation, last, archive) }
+    }
+
+    /// Takes in a message that is remembered: as [`Memtable::apply`] of its record, without looking into the archive again.
+    pub(crate) fn apply_message(&mut self, message: &Message<'_>, user: impl FnOnce() -> UserId) -> Applied {
+        let Message { conversation, last, id, sender, archive } = *message;
+        self.last = last.position;
+        self.note_time(last.time);
+        let tail = self.tail_mut(conversation);
+        let pointer = PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
+        let added = archive.len() + ENTRY_BYTES + tail.set_pointer(sender, user, pointer);
+        tail.messages.push((id, last.sequence));
+        let lost = tail.push(conversation, last, archive);
+        self.bytes += added;
+        Applied { last: Some(last), lost }
+    }
+
+    fn note_time(&mut self, time: TimestampMs) {
+        self.times = Some(self.times.map_or((time.0, time.0), |(least, most)| (least.min(time.0), most.max(time.0))));
     }
 
     fn apply_start(
@@ -307,43 +363,8 @@ impl Memtable {
     }
 
     /// All rows, in ascending order of keys.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = SegmentRow> + '_ {
-        let conversations = self.order.iter().flat_map(|bucket| {
-            let mut bucket = bucket.clone();
-            bucket.sort_unstable();
-            bucket.into_iter()
-        });
-        let users = self.users.iter().flat_map(|(user, rows)| {
-            rows.iter().map(|(id, row)| (keys::user_conversation(user, *id), Change::Put(row.encode())))
-        });
-        conversations.flat_map(|id| self.conversation_rows(id)).chain(users)
-    }
-
-    fn conversation_rows(&self, id: ConversationId) -> impl Iterator<Item = SegmentRow> + '_ {
-        let tail = &self.conversations[&id];
-        let start = tail.start.iter().map(move |row| (keys::single(id, Family::Start), Change::Put(row.encode())));
-        let title = tail
-            .title
-            .iter()
-            .map(move |title| (keys::single(id, Family::Title), Change::Put(title.as_bytes().to_vec())));
-        let last = tail.last.iter().map(move |row| (keys::single(id, Family::Tail), Change::Put(row.encode())));
-        let members = tail.members.iter().map(move |(user, row)| {
-            let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
-            (keys::of_user(id, Family::Member, user), change)
-        });
-        let pointers = tail
-            .pointers
-            .iter()
-            .map(move |(user, row)| (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode())));
-        let messages = tail.sorted_messages().into_iter().map(move |(message, sequence)| {
-            (keys::idempotency(id, message).to_vec(), Change::Put(rows::encode_sequence(sequence)))
-        });
-        let first = tail.first().unwrap_or_default();
-        let entries = tail.entries.iter().enumerate().map(move |(index, (position, archive))| {
-            let key = keys::entry(id, Sequence(first.0 + index as u64));
-            (key, Change::Put(rows::encode_entry(*position, archive)))
-        });
-        start.chain(title).chain(last).chain(members).chain(pointers).chain(messages).chain(entries)
+    pub(crate) fn rows(&self) -> MemtableRows<'_> {
+        MemtableRows::new(self)
     }
 }
 
@@ -358,6 +379,7 @@ impl Tail {
         if last.sequence.0 - expected.0 > LOST_ENTRIES_MAX {
             // What is before the gap cannot be indexed any more; a reader finds that it is missing.
             self.entries.clear();
+            self.messages.retain(|(_, sequence)| *sequence == last.sequence);
         } else {
             let lost: Rc<[u8]> = Rc::from([]);
             self.entries.extend((expected.0..last.sequence.0).map(|_| (last.position, lost.clone())));
@@ -365,18 +387,6 @@ impl Tail {
         self.entries.push_back((last.position, archive.clone()));
         self.last = Some(last);
         lost
-    }
-
-    fn sorted_messages(&self) -> Vec<(ClientMessageId, Sequence)> {
-        let mut messages: Vec<_> = self
-            .entries
-            .iter()
-            .filter_map(|(_, archive)| view_entry(archive).ok())
-            .filter(|entry| matches!(entry.kind, ArchivedEntryKind::Message))
-            .map(|entry| (ClientMessageId(entry.client_message_id.0), Sequence(entry.sequence.0.to_native())))
-            .collect();
-        messages.sort_unstable();
-        messages
     }
 }
 

@@ -1,0 +1,131 @@
+//! A memtable as rows, in ascending order of keys.
+//!
+//! Messages and entries, of which there are many, are put together in buffers that serve for all of them; the few rows beside them are
+//! made a conversation or a user at a time.
+
+use std::collections::{BTreeMap, btree_map};
+
+use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
+
+use super::{Memtable, Tail};
+use crate::{
+    keys::{self, Family},
+    row::{Change, RowSource},
+    rows::{self, UserRow},
+};
+
+/// All rows of a memtable.
+pub(crate) struct MemtableRows<'a> {
+    memtable: &'a Memtable,
+    /// Conversations of the bucket at hand that are still to come, the next one last.
+    bucket: Vec<ConversationId>,
+    next_bucket: usize,
+    users: btree_map::Iter<'a, UserId, BTreeMap<ConversationId, UserRow>>,
+    /// Rows of a conversation before its messages, or of a user, in reverse order. The last one may be lent.
+    few: Vec<(Vec<u8>, Change<Vec<u8>>)>,
+    few_lent: bool,
+    messages: Vec<(ClientMessageId, Sequence)>,
+    next_message: usize,
+    tail: Option<(ConversationId, &'a Tail)>,
+    next_entry: usize,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl<'a> MemtableRows<'a> {
+    pub(super) fn new(memtable: &'a Memtable) -> Self {
+        Self {
+            memtable,
+            bucket: Vec::new(),
+            next_bucket: 0,
+            users: memtable.users.iter(),
+            few: Vec::new(),
+            few_lent: false,
+            messages: Vec::new(),
+            next_message: 0,
+            tail: None,
+            next_entry: 0,
+            key: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
+    /// Goes on to the next conversation, or user; whether there is one.
+    fn next_range(&mut self) -> bool {
+        while self.bucket.is_empty() && self.next_bucket < self.memtable.order.len() {
+            self.bucket.clone_from(&self.memtable.order[self.next_bucket]);
+            self.bucket.sort_unstable_by(|one, other| other.cmp(one));
+            self.next_bucket += 1;
+        }
+        if let Some(id) = self.bucket.pop() {
+            let tail = &self.memtable.conversations[&id];
+            few_rows(id, tail, &mut self.few);
+            self.messages.clone_from(&tail.messages);
+            self.messages.sort_unstable();
+            (self.tail, self.next_message, self.next_entry) = (Some((id, tail)), 0, 0);
+        } else {
+            self.tail = None;
+            let Some((user, conversations)) = self.users.next() else { return false };
+            let row = |(id, row): (&ConversationId, &UserRow)| {
+                (keys::user_conversation(user, *id), Change::Put(row.encode()))
+            };
+            self.few.extend(conversations.iter().map(row));
+        }
+        self.few.reverse();
+        true
+    }
+
+    /// Puts the next message or entry into the buffers; whether there is one.
+    fn next_of_conversation(&mut self) -> bool {
+        let Some((id, tail)) = self.tail else { return false };
+        self.key.clear();
+        self.value.clear();
+        if let Some((message, sequence)) = self.messages.get(self.next_message) {
+            self.next_message += 1;
+            self.key.extend_from_slice(&keys::idempotency(id, *message));
+            rows::put_sequence(*sequence, &mut self.value);
+        } else if let Some((position, archive)) = tail.entries.get(self.next_entry) {
+            let sequence = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
+            self.next_entry += 1;
+            self.key.extend_from_slice(&keys::entry(id, sequence));
+            rows::put_entry(*position, archive, &mut self.value);
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
+impl RowSource for MemtableRows<'_> {
+    fn next(&mut self) -> Option<(&[u8], Change<&[u8]>)> {
+        if std::mem::take(&mut self.few_lent) {
+            self.few.pop();
+        }
+        while self.few.is_empty() {
+            if self.next_of_conversation() {
+                return Some((&self.key, Change::Put(&self.value)));
+            }
+            if !self.next_range() {
+                return None;
+            }
+        }
+        self.few_lent = true;
+        self.few.last().map(|(key, change)| (key.as_slice(), change.as_ref().map(Vec::as_slice)))
+    }
+}
+
+/// A conversation's rows before its messages.
+fn few_rows(id: ConversationId, tail: &Tail, few: &mut Vec<(Vec<u8>, Change<Vec<u8>>)>) {
+    let single = |family: Family, value: Vec<u8>| (keys::single(id, family), Change::Put(value));
+    few.extend(tail.start.iter().map(|row| single(Family::Start, row.encode())));
+    few.extend(tail.title.iter().map(|title| single(Family::Title, title.as_bytes().to_vec())));
+    few.extend(tail.last.iter().map(|row| single(Family::Tail, row.encode())));
+    few.extend(tail.members.iter().map(|(user, row)| {
+        let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
+        (keys::of_user(id, Family::Member, user), change)
+    }));
+    let pointer = |(user, row): &(UserId, rows::PointerRow)| {
+        (keys::of_user(id, Family::Pointer, user), Change::Put(row.encode()))
+    };
+    few.extend(tail.pointers.iter().map(pointer));
+}

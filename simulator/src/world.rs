@@ -169,7 +169,8 @@ impl World {
         let disks = (0..plan.lanes).map(|lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), disk_lies)).collect();
         let clients =
             plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
-        let model = Model { rot: plan.has_rot(), ..Model::default() };
+        let per_user_max = plan.engine.conversations_per_user_max;
+        let model = Model { rot: plan.has_rot(), per_user_max, lanes: plan.lanes, ..Model::default() };
         let mut world = Self {
             now_us: 0,
             trace: Trace::new(detail),

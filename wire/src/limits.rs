@@ -23,7 +23,8 @@ pub const MEMBERS_PER_REQUEST_MAX: usize = 100;
 /// Most members of a group. Delivery happens in the turn of the commit, so this bounds a turn.
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
 
-/// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at.
+/// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at. Each lane of a node counts
+/// its own and does not ask the others before it lets somebody join, so a node with several lanes lets in up to this many in each.
 pub const CONVERSATIONS_PER_USER_MAX: usize = 5_000;
 
 /// Longest page of any list or of history, in items.

@@ -14,6 +14,7 @@ use crate::{
     compaction,
     engine::{
         EngineError, Shared,
+        joined::Joined,
         state::{Core, Loaded, Memory, Stage, State, TailCache, Upkeep},
     },
     error::{DamagedKeys, StoreError},
@@ -213,6 +214,7 @@ fn state<F: Files, C: Clock>(
         },
         log: recovered.log,
         tails: TailCache::new(options.tails_max, hash),
+        joined: Joined::new(options.user_counts_max, hash),
         settling: Vec::new(),
         jobs: VecDeque::new(),
         upkeep: Upkeep::default(),

@@ -400,7 +400,7 @@ impl World {
                     self.coverage.add(Count::Replayed, report.batches);
                     self.coverage.add(Count::TornTails, u64::from(report.torn_tail.is_some()));
                     self.coverage.add(Count::ReadOnly, u64::from(report.read_only));
-                    let sound = !report.read_only && report.damage.is_empty();
+                    let sound = !report.read_only && report.damage.is_empty() && report.segments_damaged.is_empty();
                     self.model.check(sound || !trusted, || format!("a sound disk was called damaged: {report:?}"));
                 }
                 Err(error) => {

@@ -199,6 +199,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
+            blocks_damaged: self.shared.sorted.damaged_blocks(),
             ..state.core.counters.clone()
         }
     }

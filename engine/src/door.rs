@@ -123,7 +123,7 @@ pub enum Command {
         user: UserId,
         /// Only conversations after this one.
         after: Option<ConversationId>,
-        /// At most so many.
+        /// At most so many, and at most `PAGE_BYTES_MAX` of last entries.
         limit: u32,
     },
     /// All that a user is missing since a position, and from then on nothing is missed: see [`Done::CaughtUp`].

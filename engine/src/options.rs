@@ -1,5 +1,7 @@
 //! What an engine may be told, with defaults and their reasons, and the rules between the options.
 
+use antiphon_wire::limits::CONVERSATIONS_PER_USER_MAX;
+
 use crate::{engine::EngineError, seams::PAGE_BYTES};
 
 /// Largest record: a group's first entry with all its members' names, with room to spare.
@@ -29,6 +31,11 @@ pub struct EngineOptions {
     /// Conversations whose last position is remembered for resumes after they left memory: 40 bytes each, 500,000 make 20 MB.
     /// One that is not remembered costs a resume from before the last flush one small read.
     pub tails_max: usize,
+    /// Most conversations of this lane that a user may be a member of: the protocol's limit.
+    pub conversations_per_user_max: usize,
+    /// Users of whom the number of conversations is remembered: about 150 bytes each, 65,536 make 10 MB. One who is not costs the
+    /// next joining one look at all of the user's conversations.
+    pub user_counts_max: usize,
     /// Largest batch, and the bound of what waits while a batch is being written: 1 MiB, about a millisecond of the disk.
     pub batch_bytes_max: usize,
     /// Most reads from segments under way at once: 64, where the measured disk is past its knee.
@@ -52,6 +59,8 @@ impl EngineOptions {
             cache_bytes: 64 * 1024 * 1024,
             conversations_bytes_max: 64 * 1024 * 1024,
             tails_max: 500_000,
+            conversations_per_user_max: CONVERSATIONS_PER_USER_MAX,
+            user_counts_max: 65_536,
             batch_bytes_max: 1024 * 1024,
             reads_in_flight_max: 64,
             commands_waiting_max: 16_384,

@@ -2,6 +2,8 @@
 
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
 
+use crate::error::StoreError;
+
 /// What opening found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OpenReport {
@@ -23,6 +25,11 @@ pub struct OpenReport {
     pub damage: Vec<LogDamage>,
     /// The lane takes no commands that store anything: see `damage`.
     pub read_only: bool,
+    /// One error for each segment that cannot be read at all, because its header, footer, index or filter is damaged: keys in its range
+    /// answer `damaged`, all others can be read. Damage in data is met when it is read: see [`Status::blocks_damaged`].
+    pub segments_damaged: Vec<StoreError>,
+    /// Files that an interrupted flush or compaction had left, and that were removed.
+    pub leftovers_removed: Vec<String>,
 }
 
 /// An unfinished write at the log's end.
@@ -126,6 +133,12 @@ pub struct Status {
     pub log_files: usize,
     /// Bytes of log that are not in segments yet: what a restart would replay.
     pub log_bytes_unflushed: u64,
+    /// Damaged stretches of the log that opening found.
+    pub log_damaged: usize,
+    /// Segments that opening found damaged as a whole.
+    pub segments_damaged: usize,
+    /// Counter: damaged blocks of segments that reads and compactions met; one that is met again counts again.
+    pub blocks_damaged: u64,
     /// Segments.
     pub segments: usize,
     /// Their bytes.

@@ -154,6 +154,12 @@ impl<F: Files> Sorted<F> {
         Rc::clone(&self.inner.state.borrow().manifest)
     }
 
+    /// Damaged data blocks that reads and merges have met, each as often as it was met.
+    #[must_use]
+    pub fn damaged_blocks(&self) -> u64 {
+        self.inner.context.damaged_blocks.get()
+    }
+
     /// The runs as they are now. Hold the view for as long as a read lasts, not longer: it keeps replaced files on disk.
     #[must_use]
     pub fn runs(&self) -> Rc<Runs<F>> {

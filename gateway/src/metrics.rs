@@ -171,6 +171,8 @@ shard_metrics! {
         cache_misses,
         /// Compactions ended
         compactions,
+        /// Damaged blocks of segments that reads met, each as often as it was met
+        blocks_damaged,
         /// Bytes that flushes and compactions wrote
         compaction_bytes,
     }
@@ -197,6 +199,10 @@ shard_metrics! {
         segment_bytes,
         /// Bytes of the log that a restart would replay
         log_bytes,
+        /// Sorted segments that the last start found damaged as a whole
+        segments_damaged,
+        /// Damaged stretches of the log that the last start found
+        log_damaged,
     }
     histograms {
         /// From a record's joining the batch to its being durable, in microseconds
@@ -403,6 +409,9 @@ mod tests {
         metrics.shard(1).frames_in.add(4);
         metrics.shard(1).connections.set(7);
         metrics.shard(1).set_errors(ErrorCode::NotFound, 1);
+        metrics.shard(0).blocks_damaged.set(5);
+        metrics.shard(0).segments_damaged.set(1);
+        metrics.shard(1).log_damaged.set(2);
         metrics.shard(0).commit_latency_us.observe(120, 2);
         metrics.shard(0).commit_latency_us.observe(9_000_000, 1);
         metrics.lane(0).fenced.store(true, Relaxed);
@@ -417,6 +426,9 @@ mod tests {
             "antiphon_commit_latency_seconds_bucket{le=\"0.00015\",shard=\"0\"} 2",
             "antiphon_commit_latency_seconds_bucket{le=\"+Inf\",shard=\"0\"} 3",
             "antiphon_commit_latency_seconds_count{shard=\"0\"} 3",
+            "antiphon_blocks_damaged_total{shard=\"0\"} 5",
+            "antiphon_segments_damaged{shard=\"0\"} 1",
+            "antiphon_log_damaged{shard=\"1\"} 2",
             "antiphon_lane_fenced{lane=\"0\"} 1",
             "antiphon_ready 0",
             "# HELP antiphon_frames_in Client frames read",

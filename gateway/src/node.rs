@@ -277,6 +277,12 @@ impl Node<'_> {
                     for damage in report.damage {
                         tracing::error!(lane = lane.0, ?damage, "the log is damaged");
                     }
+                    for damage in report.segments_damaged {
+                        tracing::error!(lane = lane.0, %damage, "a segment can't be read; restore it from a backup");
+                    }
+                    for file in report.leftovers_removed {
+                        tracing::info!(lane = lane.0, file, "removed what an interrupted flush had left");
+                    }
                 }
                 Event::Accepting(_) | Event::Drained(_) | Event::LaneClosed(..) => {}
             }

@@ -290,7 +290,7 @@ impl NodeShard {
     fn publish_lanes(&mut self) {
         let metrics = Arc::clone(&self.metrics);
         let shard = metrics.shard(usize::from(self.id.0));
-        let mut sums = [0_u64; 13];
+        let mut sums = [0_u64; 16];
         for lane in self.core.lanes_mut() {
             lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
             let (status, counters) = (lane.engine().status(), lane.counters());
@@ -307,11 +307,14 @@ impl NodeShard {
                 status.cache_hits,
                 status.cache_misses,
                 status.compactions,
+                status.blocks_damaged,
                 lane.pending() as u64,
                 (status.memtable_bytes + status.memtable_sealed_bytes) as u64,
                 status.cache_bytes as u64,
                 status.segments as u64,
                 status.segment_bytes,
+                status.segments_damaged as u64,
+                status.log_damaged as u64,
             ];
             sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
             shard.log_bytes.set(status.log_bytes_unflushed);
@@ -325,11 +328,18 @@ impl NodeShard {
             &shard.cache_hits,
         ]
         .into_iter()
-        .chain([&shard.cache_misses, &shard.compactions]);
-        counters.zip(&sums[..8]).for_each(|(counter, sum)| counter.set(*sum));
-        let gauges =
-            [&shard.engine_pending, &shard.memtable_bytes, &shard.cache_bytes, &shard.segments, &shard.segment_bytes];
-        gauges.into_iter().zip(&sums[8..]).for_each(|(gauge, sum)| gauge.set(*sum));
+        .chain([&shard.cache_misses, &shard.compactions, &shard.blocks_damaged]);
+        counters.zip(&sums[..9]).for_each(|(counter, sum)| counter.set(*sum));
+        let gauges = [
+            &shard.engine_pending,
+            &shard.memtable_bytes,
+            &shard.cache_bytes,
+            &shard.segments,
+            &shard.segment_bytes,
+            &shard.segments_damaged,
+            &shard.log_damaged,
+        ];
+        gauges.into_iter().zip(&sums[9..]).for_each(|(gauge, sum)| gauge.set(*sum));
     }
 }
 

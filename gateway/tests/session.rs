@@ -9,8 +9,15 @@ use antiphon_wire::{
     binary,
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
-    frame::{Conversations, ConversationsAnswer, Pong, Request, ResumeOutcome, ServerFrame, Summary},
-    ids::{ConversationId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
+    frame::{
+        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, Pong, Request,
+        ResumeOutcome, ServerFrame, Summary,
+    },
+    ids::{
+        ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, RequestId, Sequence, TimestampMs,
+        UserId,
+    },
+    limits,
     position::Position,
 };
 
@@ -243,6 +250,84 @@ fn a_list_is_gathered_from_all_lanes_in_order() {
     };
     let ids: Vec<_> = page.conversations.iter().map(|summary| summary.conversation.0[0]).collect();
     assert_eq!((ids, page.next), (vec![1, 2, 3], Some(ConversationId([3; 16]))));
+}
+
+/// A list over lanes that each end their parts by bytes: page by page, and nothing is left out.
+#[test]
+fn a_gathered_list_ends_by_bytes_and_leaves_nothing_out() {
+    let all: Vec<u8> = (1..=60).collect();
+    // By lane: every third conversation, or all but the last few in one.
+    for lane_of in [(|id| id % 3) as fn(u8) -> u8, |id| u8::from(id > 52), |_| 2] {
+        for bytes in [1, 10_000, limits::TEXT_BYTES_MAX] {
+            let (listed, pages) = pages_of(&all, lane_of, bytes);
+            assert_eq!(listed, all, "{bytes} bytes each");
+            let least = (all.len() * entry(1, bytes).len()).div_ceil(limits::PAGE_BYTES_MAX);
+            assert!(pages >= least && pages <= 3 * least + 1, "{pages} pages of {bytes} bytes each");
+        }
+    }
+}
+
+fn pages_of(all: &[u8], lane_of: fn(u8) -> u8, bytes: usize) -> (Vec<u8>, usize) {
+    let positions = [LanePosition(0); 3];
+    let environment = Environment { requests_burst_max: 1_000, ..environment(3, &positions, 0) };
+    let mut session = Session::new(Encoding::Rkyv, &environment);
+    let receive = |session: &mut Session, request: Request| {
+        let mut actions = Vec::new();
+        session.receive(&binary::encode_request(Some(RequestId(9)), &request), None, &environment, &mut actions);
+        actions
+    };
+    let connect = Connect {
+        token: Some("alice".into()),
+        device: Some(DeviceId::new("phone").expect("an id")),
+        client: None,
+        resume: None,
+    };
+    receive(&mut session, Request::Connect(connect));
+    let (mut listed, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let mut page = Vec::new();
+        for action in receive(&mut session, Request::Conversations(Conversations { after, limit: Some(200) })) {
+            let Action::ToLane { lane, frame: LaneFrame::Request { gather, .. } } = action else {
+                panic!("{action:?}")
+            };
+            let rest = all.iter().copied().filter(|id| lane_of(*id) == lane.0);
+            let rest: Vec<u8> = rest.filter(|id| after.is_none_or(|after| ConversationId([*id; 16]) > after)).collect();
+            let fits = limits::PAGE_BYTES_MAX / entry(1, bytes).len();
+            let part =
+                rest.iter().take(fits).map(|id| Summary { last: Some(EntryBytes(entry(*id, bytes))), ..summary(*id) });
+            let conversations: Vec<_> = part.collect();
+            let next = conversations.last().filter(|_| rest.len() > fits).map(|last| last.conversation);
+            let answer = ServerFrame::ConversationsAnswer(ConversationsAnswer { conversations, next });
+            session.reply(gather, binary::encode_server(Some(RequestId(1)), &answer), &mut page);
+        }
+        let Some(Action::Send { frame: ServerFrame::ConversationsAnswer(answer), .. }) = page.pop() else { panic!() };
+        let sum: usize = answer.conversations.iter().filter_map(|summary| Some(summary.last.as_ref()?.0.len())).sum();
+        assert!(sum <= limits::PAGE_BYTES_MAX || answer.conversations.len() == 1, "{sum} bytes");
+        let json = Encoding::Json.encode_server(None, &ServerFrame::ConversationsAnswer(answer.clone()));
+        assert!(json.len() <= limits::SERVER_FRAME_BYTES_MAX, "{} bytes of JSON", json.len());
+        listed.extend(answer.conversations.iter().map(|summary| summary.conversation.0[0]));
+        (after, pages) = (answer.next, pages + 1);
+        if after.is_none() {
+            return (listed, pages);
+        }
+    }
+}
+
+/// The archive of a message with so many bytes of text.
+fn entry(id: u8, bytes: usize) -> Vec<u8> {
+    let entry = Entry {
+        conversation: ConversationId([id; 16]),
+        epoch: Epoch(1),
+        sequence: Sequence(1),
+        ordinal: Ordinal(1),
+        time_ms: TimestampMs(1),
+        kind: EntryKind::Message,
+        client_message_id: ClientMessageId([id; 16]),
+        sender: UserId::new("alice").expect("an id"),
+        // Every byte is written as six in JSON.
+        body: Content::text(&"\u{1}".repeat(bytes)).0,
+    };
+    entry.to_archive().to_vec()
 }
 
 #[test]

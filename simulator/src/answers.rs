@@ -21,6 +21,8 @@ pub struct Asked {
     pub certainty: Certainty,
     /// The last sequence that was durable for sure.
     pub durable: u64,
+    /// When, as the oracle counts time.
+    pub at: u64,
     /// What.
     pub kind: AskedKind,
 }
@@ -100,8 +102,10 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         ErrorCode::StorageFull => judge.coverage.one(Count::FullTold),
         ErrorCode::StorageFailed => judge.coverage.one(Count::FailureTold),
         ErrorCode::NotFound => judge.coverage.one(Count::NotFound),
+        ErrorCode::LimitReached => judge.coverage.one(Count::LimitReached),
         _ => judge.coverage.one(Count::Refused),
     }
+    let full = is_full(&asked, &user, judge);
     // A failed write may be on the disk all the same: what it was to change stays unknown, as if nobody had answered.
     if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation)
         && code != ErrorCode::StorageFailed
@@ -111,6 +115,7 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     let allowed = match (&asked.kind, code) {
         _ if code.temporary() => true,
         (_, ErrorCode::Damaged) => rot,
+        (AskedKind::Create(_) | AskedKind::Change(_), ErrorCode::LimitReached) => full,
         // Its creator may have left it, and then it is as if it did not exist.
         (_, ErrorCode::NotFound) => {
             let member =
@@ -133,6 +138,17 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     }
 }
 
+/// Whether somebody who was to join may have had as many conversations as are allowed.
+fn is_full(asked: &Asked, user: &UserId, judge: &Judge<'_>) -> bool {
+    let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation) else {
+        return false;
+    };
+    // What exists is found again by its members, however many conversations they have.
+    let exists =
+        matches!(asked.kind, AskedKind::Create(_)) && judge.model.settled(id, user, asked.certainty) == Some(true);
+    !exists && change.add.iter().any(|user| judge.model.may_be_full(id, user, asked.at))
+}
+
 fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut Judge<'_>) {
     let user = client.user.clone();
     if matches!(asked.kind, AskedKind::Audit(_)) {
@@ -150,6 +166,7 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             // Whoever leaves may be told so, without being able to see where.
             judge.model.check(sequence > 0, || format!("{user}: a change of {id} without its sequence"));
             judge.model.change_answered(id, &change, Some(sequence));
+            judge.model.check_full(id, &change.add);
         }
         (AskedKind::Title, ServerFrame::TitleAnswer(answer)) => {
             judge.coverage.one(Count::Changes);
@@ -205,6 +222,7 @@ fn create(id: ConversationId, change: &Change, created: &Created, judge: &mut Ju
     judge.model.change_answered(id, change, sequence);
     if !created.existing {
         judge.model.made(id);
+        judge.model.check_full(id, &change.add);
     }
     let conversation = judge.model.conversations.entry(id).or_default();
     conversation.durable = conversation.durable.max(created.sequence.0);

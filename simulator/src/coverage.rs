@@ -26,6 +26,8 @@ counts! {
     Conflicts "conflicts";
     /// Sends and requests refused because the user is not a member.
     NotFound "not found";
+    /// Creations and additions refused because somebody had enough conversations.
+    LimitReached "limit reached";
     /// Refused for another reason.
     Refused "other refusals";
     /// Pages of history read.

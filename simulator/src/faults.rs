@@ -129,8 +129,7 @@ impl World {
             self.coverage.one(Count::CrashesOpening);
         }
         self.node_dies(power);
-        let later_us = self.now_us + dice.delay_us(300_000);
-        self.plan_at(later_us, Event::NodeStart);
+        self.plan_start(dice.delay_us(300_000));
         // Sometimes it dies again before it is up.
         if dice.chance(200) {
             self.crash_waits = Some(CrashWaits { power, operations: dice.below(12) });

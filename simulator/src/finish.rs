@@ -119,7 +119,7 @@ impl World {
         // A lane that met an error stores nothing any more: that is what a restart is for.
         if self.plan.has_disk_errors() || self.model.rot {
             self.node_dies(self.fault_dice.chance(500));
-            self.plan_at(self.now_us + 1_000, Event::NodeStart);
+            self.plan_start(1_000);
         }
         self.settle();
     }
@@ -255,7 +255,7 @@ impl World {
             self.finish.crashes_left -= 1;
             self.coverage.one(Count::Crashes);
             self.node_dies(true);
-            self.plan_at(self.now_us + 1_000, Event::NodeStart);
+            self.plan_start(1_000);
             self.settle();
             return;
         }

@@ -9,6 +9,7 @@ use std::{
     rc::Rc,
 };
 
+use antiphon_gateway::core::placement::Placement;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
@@ -39,6 +40,12 @@ pub struct Model {
     pub marks: Vec<Marking>,
     /// Stored data may have been destroyed.
     pub rot: bool,
+    /// Most conversations of a user in one lane.
+    pub per_user_max: usize,
+    /// How many lanes there are.
+    pub lanes: u8,
+    /// Requests made so far: the oracle's time.
+    asked: u64,
     /// The first violation.
     pub violation: Option<String>,
 }
@@ -117,6 +124,8 @@ pub struct Membership {
     adds_under_way: u32,
     removals_under_way: u32,
     version: u64,
+    /// When it last ceased to be possible.
+    ceased: u64,
     /// It was changed after the conversation was made.
     pub changed: bool,
 }
@@ -180,13 +189,14 @@ impl Model {
                 return None;
             }
         };
+        let now = self.asked;
         conversation.durable = conversation.durable.max(sequence);
         let (came, went) = known.members();
         for user in came {
-            conversation.settle(&user, true, sequence);
+            conversation.settle(&user, true, sequence, now);
         }
         for user in went {
-            conversation.settle(&user, false, sequence);
+            conversation.settle(&user, false, sequence, now);
         }
         let problem = conversation.accept(sequence, known);
         self.check(problem.is_none(), || format!("{id} #{sequence}: {}", problem.unwrap_or_default()));
@@ -275,25 +285,59 @@ impl Model {
 
     /// It was answered: with the sequence as of which it holds, or refused (`None`).
     pub fn change_answered(&mut self, id: ConversationId, change: &Change, sequence: Option<u64>) {
+        let now = self.asked;
         let conversation = self.conversations.entry(id).or_default();
+        // What it was to do is settled first, so that nothing seems to end in between.
+        if let Some(sequence) = sequence {
+            conversation.durable = conversation.durable.max(sequence);
+            change.add.iter().for_each(|user| conversation.settle(user, true, sequence, now));
+            change.remove.iter().for_each(|user| conversation.settle(user, false, sequence, now));
+        }
         for user in &change.add {
-            let membership = conversation.membership.entry(user.clone()).or_default();
-            membership.adds_under_way -= 1;
-            membership.version += 1;
+            conversation.know(user, now, |membership| {
+                membership.adds_under_way -= 1;
+                membership.version += 1;
+            });
         }
         for user in &change.remove {
-            let membership = conversation.membership.entry(user.clone()).or_default();
-            membership.removals_under_way -= 1;
-            membership.version += 1;
+            conversation.know(user, now, |membership| {
+                membership.removals_under_way -= 1;
+                membership.version += 1;
+            });
         }
-        let Some(sequence) = sequence else { return };
-        conversation.durable = conversation.durable.max(sequence);
-        for user in &change.add {
-            conversation.settle(user, true, sequence);
+    }
+
+    /// Somebody asks for something: the oracle's time of it.
+    pub fn asking(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    /// Whether a user may have had as many other conversations in this one's lane as are allowed, at some time since then.
+    #[must_use]
+    pub fn may_be_full(&self, id: ConversationId, user: &UserId, since: u64) -> bool {
+        let others = self.of_lane(id).filter(|(other, _)| *other != id);
+        others.filter(|(_, conversation)| conversation.may_have_had(user, since)).count() >= self.per_user_max
+    }
+
+    /// Holds users that joined a conversation to the limit.
+    pub fn check_full(&mut self, id: ConversationId, users: &[UserId]) {
+        for user in users {
+            let of_user =
+                self.of_lane(id).filter(|(_, conversation)| conversation.certainty(user).member == Some(true));
+            let (count, max) = (of_user.count(), self.per_user_max);
+            // Whose rows are damaged is let in.
+            self.check(count <= max || self.rot, || {
+                format!("{user} joined {id} and has {count} conversations of {max}")
+            });
         }
-        for user in &change.remove {
-            conversation.settle(user, false, sequence);
-        }
+    }
+
+    fn of_lane(&self, id: ConversationId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
+        let placement = Placement { shards: u16::from(self.lanes), lanes: self.lanes };
+        let lane = placement.lane_of(id);
+        let all = self.conversations.iter().map(|(id, conversation)| (*id, conversation));
+        all.filter(move |(other, _)| placement.lane_of(*other) == lane)
     }
 
     /// A conversation was said to be made just now.
@@ -313,23 +357,35 @@ impl Model {
 impl Conversation {
     fn certainty(&self, user: &UserId) -> Certainty {
         let Some(membership) = self.membership.get(user) else { return Certainty { member: Some(false), version: 0 } };
-        let member = match (membership.member, membership.adds_under_way, membership.removals_under_way) {
-            (true, _, 0) => Some(true),
-            (false, 0, _) => Some(false),
-            _ => None,
-        };
-        Certainty { member, version: membership.version }
+        Certainty { member: membership.certain(), version: membership.version }
     }
 
-    fn settle(&mut self, user: &UserId, member: bool, as_of: u64) {
+    /// Whether a user may have been a member at some time since then.
+    fn may_have_had(&self, user: &UserId, since: u64) -> bool {
+        let membership = self.membership.get(user);
+        membership.is_some_and(|membership| membership.certain() != Some(false) || membership.ceased >= since)
+    }
+
+    fn settle(&mut self, user: &UserId, member: bool, as_of: u64, now: u64) {
+        self.know(user, now, |membership| {
+            if as_of < membership.as_of {
+                return;
+            }
+            membership.as_of = as_of;
+            if membership.member != member {
+                membership.member = member;
+                membership.version += 1;
+            }
+        });
+    }
+
+    /// Changes what is known of a membership, and takes down when it is not possible any more.
+    fn know(&mut self, user: &UserId, now: u64, change: impl FnOnce(&mut Membership)) {
         let membership = self.membership.entry(user.clone()).or_default();
-        if as_of < membership.as_of {
-            return;
-        }
-        membership.as_of = as_of;
-        if membership.member != member {
-            membership.member = member;
-            membership.version += 1;
+        let before = membership.certain();
+        change(membership);
+        if before != Some(false) && membership.certain() == Some(false) {
+            membership.ceased = now;
         }
     }
 
@@ -367,6 +423,17 @@ impl Conversation {
         };
         let (twice, _) = self.entries.iter().find(|(_, entry)| same(entry))?;
         Some(format!("{name} of {} stands at #{twice} and at #{sequence}", known.sender))
+    }
+}
+
+impl Membership {
+    /// A member for sure, not a member for sure, or unknown.
+    fn certain(&self) -> Option<bool> {
+        match (self.member, self.adds_under_way, self.removals_under_way) {
+            (true, _, 0) => Some(true),
+            (false, 0, _) => Some(false),
+            _ => None,
+        }
     }
 }
 

@@ -353,6 +353,12 @@ impl Node {
         }
     }
 
+    /// Whether it came as far as to open all its lanes.
+    #[must_use]
+    pub fn has_opened(&self) -> bool {
+        self.lanes_open == usize::from(self.placement.lanes)
+    }
+
     /// Whether any lane stores nothing any more.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -192,7 +192,7 @@ impl Plan {
             requests_burst_max: dice.pick(&[20, 200, 5_000]),
             requests_per_second_max: dice.pick(&[20, 100, 5_000]),
             outbound_bytes_max: dice.pick(&[300_000, 1_000_000]),
-            engine: engine(&dice),
+            engine: engine(seed, &dice),
             crash_at_end: dice.chance(500),
         };
         plan.reduce(reduction);
@@ -279,7 +279,9 @@ fn faults(dice: &Dice) -> Vec<u64> {
     Fault::ALL.iter().map(rate).collect()
 }
 
-fn engine(dice: &Dice) -> EngineOptions {
+fn engine(seed: u64, dice: &Dice) -> EngineOptions {
+    // Dice of its own, so that what older seeds pick stays as it was.
+    let limits = Dice::new(seed, "limits");
     EngineOptions {
         log_file_bytes: dice.pick(&[512, 640]) * 1024,
         log_files_max: dice.between(3, 5) as u32,
@@ -290,6 +292,8 @@ fn engine(dice: &Dice) -> EngineOptions {
         tails_max: dice.pick(&[1, 4, 1_000]),
         batch_bytes_max: 256 * 1024,
         reads_in_flight_max: dice.pick(&[1, 2, 64]),
+        conversations_per_user_max: limits.pick(&[1, 2, 4, 5_000, 5_000, 5_000, 5_000, 5_000]),
+        user_counts_max: limits.pick(&[1, 3, 1_000]),
         commands_waiting_max: dice.pick(&[8, 1_000]),
         commands_waiting_per_conversation_max: dice.pick(&[4, 1_000]),
         ..EngineOptions::new(0)

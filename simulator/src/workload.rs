@@ -111,6 +111,7 @@ impl World {
         self.trace.note(self.now_us, &[40, client as u64], || {
             format!("client {client} asks {id}: {kind:?} {conversation:?}")
         });
+        let at = self.model.asking();
         if let (AskedKind::Create(change) | AskedKind::Change(change), Some(conversation)) = (&kind, conversation) {
             self.model.change_asked(conversation, change);
         }
@@ -118,7 +119,7 @@ impl World {
             Some(conversation) => (self.model.certainty(conversation, &user), self.model.durable(conversation)),
             None => (self.model.certainty(ConversationId([0; 16]), &user), 0),
         };
-        self.clients[client].app.asked.insert(id, Asked { conversation, certainty, durable, kind });
+        self.clients[client].app.asked.insert(id, Asked { conversation, certainty, durable, at, kind });
         true
     }
 

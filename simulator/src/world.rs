@@ -24,6 +24,11 @@ use crate::{
 /// Where the wall clock starts: some day in 2026, in milliseconds.
 const EPOCH_MS: u64 = 1_780_000_000_000;
 
+/// How long a node that has ended by itself stays down: what a supervisor waits, doubled with each start in a row that failed, up to the
+/// second figure. It is what systemd does with `RestartSteps`.
+const START_PAUSE_US: u64 = 500_000;
+const START_PAUSE_US_MAX: u64 = 30_000_000;
+
 /// Events after which a run is said to go round in circles.
 const EVENTS_MAX: u64 = 3_000_000;
 
@@ -146,6 +151,10 @@ pub struct World {
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
     incarnations: u64,
+    /// When the node starts next; at most one start is planned.
+    start_due_us: Option<u64>,
+    /// Starts in a row that did not come to serving.
+    starts_failed: u32,
     /// A shard count for the next start.
     pub shards_next: u16,
     /// A crash waits for the disk to be at work.
@@ -169,7 +178,8 @@ impl World {
         let disks = (0..plan.lanes).map(|lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), disk_lies)).collect();
         let clients =
             plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
-        let model = Model { rot: plan.has_rot(), ..Model::default() };
+        let per_user_max = plan.engine.conversations_per_user_max;
+        let model = Model { rot: plan.has_rot(), per_user_max, lanes: plan.lanes, ..Model::default() };
         let mut world = Self {
             now_us: 0,
             trace: Trace::new(detail),
@@ -189,11 +199,13 @@ impl World {
             queue: BinaryHeap::new(),
             planned: 0,
             incarnations: 0,
+            start_due_us: None,
+            starts_failed: 0,
             shards_next: plan.shards,
             crash_waits: None,
             plan,
         };
-        world.plan_at(0, Event::NodeStart);
+        world.plan_start(0);
         for client in 0..world.clients.len() {
             let at_us = world.network_dice.delay_us(10_000);
             world.plan_at(at_us, Event::ClientStart(client));
@@ -366,10 +378,18 @@ impl World {
         }
     }
 
+    /// Plans the node's next start, instead of one that was planned before: or else starts would add up, each failed one planning another.
+    pub fn plan_start(&mut self, after_us: u64) {
+        let at_us = self.now_us + after_us;
+        self.start_due_us = Some(at_us);
+        self.plan_at(at_us, Event::NodeStart);
+    }
+
     fn node_start(&mut self) {
-        if self.node.is_some() {
+        if self.node.is_some() || self.start_due_us != Some(self.now_us) {
             return;
         }
+        self.start_due_us = None;
         self.incarnations += 1;
         let start = NodeStart {
             plan: &self.plan,
@@ -399,7 +419,7 @@ impl World {
                     self.coverage.add(Count::Replayed, report.batches);
                     self.coverage.add(Count::TornTails, u64::from(report.torn_tail.is_some()));
                     self.coverage.add(Count::ReadOnly, u64::from(report.read_only));
-                    let sound = !report.read_only && report.damage.is_empty();
+                    let sound = !report.read_only && report.damage.is_empty() && report.segments_damaged.is_empty();
                     self.model.check(sound || !trusted, || format!("a sound disk was called damaged: {report:?}"));
                 }
                 Err(error) => {
@@ -417,16 +437,21 @@ impl World {
         self.trace.note(self.now_us, &[8], || "the node is over".to_owned());
         let power = false;
         self.node_dies(power);
-        // Where data was destroyed it may never open again; a supervisor does not try without a pause either.
-        let pause_us = if self.model.rot { 20_000_000 } else { 500_000 };
-        let at_us = self.now_us + self.fault_dice.delay_us(pause_us);
-        self.plan_at(at_us, Event::NodeStart);
+        // Where data was destroyed it may never open again.
+        let pause_us = (START_PAUSE_US << self.starts_failed.min(16)).min(START_PAUSE_US_MAX);
+        let after_us = pause_us / 2 + self.fault_dice.below(pause_us / 2);
+        self.plan_start(after_us);
     }
 
     /// The node's process ends, whatever it is at; with the power or without.
     pub fn node_dies(&mut self, power: bool) {
         let Some(node) = self.node.take() else { return };
         node.report(&mut self.coverage);
+        self.starts_failed = match node.phase {
+            _ if node.has_opened() => 0,
+            Phase::Over => self.starts_failed + 1,
+            _ => self.starts_failed,
+        };
         let incarnation = node.incarnation;
         let seed = self.fault_dice.number();
         for (lane, disk) in self.disks.iter_mut().enumerate() {

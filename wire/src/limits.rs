@@ -14,7 +14,8 @@ pub const TITLE_BYTES_MAX: usize = 256;
 /// longest list of known conversations in `connect`.
 pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;
 
-/// Longest frame that a server sends: one full page of history with every byte of text escaped in JSON as `\uXXXX`.
+/// Longest frame that a server sends: one full page of history or of conversations with every byte of text and titles escaped in JSON as
+/// `\uXXXX`.
 pub const SERVER_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Most users that one `create` or `members` request may name.
@@ -23,7 +24,8 @@ pub const MEMBERS_PER_REQUEST_MAX: usize = 100;
 /// Most members of a group. Delivery happens in the turn of the commit, so this bounds a turn.
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
 
-/// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at.
+/// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at. Each lane of a node counts
+/// its own and does not ask the others before it lets somebody join, so a node with several lanes lets in up to this many in each.
 pub const CONVERSATIONS_PER_USER_MAX: usize = 5_000;
 
 /// Longest page of any list or of history, in items.
@@ -32,7 +34,7 @@ pub const PAGE_ITEMS_MAX: u32 = 200;
 /// Page length when a request names none.
 pub const PAGE_ITEMS_DEFAULT: u32 = 50;
 
-/// Most bytes of entries in one page of history; the page ends before the entry that would exceed it.
+/// Most bytes of entries in one page of history or of conversations; the page ends before the entry that would exceed it.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Most conversations that `connect` may name in `resume.known`. A client that received from more of them since its last

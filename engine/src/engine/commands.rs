@@ -88,6 +88,10 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if self.slot.conversation.is_none() && !self.slot.absent {
             return Step::Wait(Block::Load, command);
         }
+        let command = match self.with_room(command) {
+            Ok(command) => command,
+            Err(step) => return step,
+        };
         match command {
             Command::CreateDirect { user, peer } => self.create_direct(user, peer),
             Command::CreateGroup { user, title, members, .. } => self.create_group(user, title, members),
@@ -144,7 +148,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// The conversation of a command that changes more than pointers: of a group only.
-    fn group_of(&self, user: &UserId) -> Result<&Conversation, Refusal> {
+    pub(super) fn group_of(&self, user: &UserId) -> Result<&Conversation, Refusal> {
         let (conversation, _) = self.member(user)?;
         if conversation.start.direct {
             return Err(refuse_because(ErrorCode::Forbidden, "a direct conversation does not change"));
@@ -196,6 +200,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         };
         conversation.advance(self.core.stage.next(), false, time);
         conversation.changed(&start.members, &[]);
+        self.core.members_changed(&start.members, &[], conversation.record);
         let done = Done::Created {
             conversation: self.id,
             epoch: FIRST_EPOCH,
@@ -295,10 +300,15 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             MembershipChange { added: Vec::new(), removed: names }
         };
         let body = change.to_body();
-        self.change(user.clone(), EntryKind::Membership, body, |conversation| {
+        let position = self.core.stage.next();
+        let step = self.change(user.clone(), EntryKind::Membership, body, |conversation| {
             conversation.changed(&change.added, &change.removed);
             change.removed.as_slice().into()
-        })
+        });
+        if matches!(step, Step::Staged) {
+            self.core.members_changed(&change.added, &change.removed, position);
+        }
+        step
     }
 
     fn set_title(&mut self, user: UserId, title: String) -> Step {

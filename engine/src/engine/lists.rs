@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_wire::ids::{ConversationId, UserId};
+use antiphon_wire::{
+    ids::{ConversationId, UserId},
+    limits::PAGE_BYTES_MAX,
+};
 
 use crate::{
     conversation::Conversation,
@@ -47,7 +50,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         Ok(rows)
     }
 
-    /// A page of the user's conversations.
+    /// A page of the user's conversations; it ends before the last entry that would make it too long.
     pub(super) async fn list_conversations(&self, user: UserId, after: Option<ConversationId>, limit: u32) -> Answer {
         let rows = loop {
             let flushes = self.shared.state.borrow().core.memory.flushes;
@@ -58,7 +61,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 break rows;
             }
         };
-        let mut conversations = Vec::new();
+        let (mut conversations, mut bytes) = (Vec::new(), 0);
         let listed = rows.iter().filter(|(id, row)| row.joined && after.is_none_or(|after| **id > after));
         for (id, _) in listed {
             if conversations.len() == limit as usize {
@@ -67,7 +70,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             let loaded = self.settled(*id).await.map_err(|error| unreadable(&error))?;
             // The user may have left since the rows were read.
             if let Some(conversation) = loaded.filter(|conversation| conversation.member(&user).is_some()) {
-                conversations.push(self.summary(&user, &conversation).await?);
+                let summary = self.summary(&user, &conversation).await?;
+                bytes += summary.last_entry.as_ref().map_or(0, |archive| archive.len());
+                // The first one is given however long it is: a page must lead on.
+                if bytes > PAGE_BYTES_MAX && !conversations.is_empty() {
+                    return Ok(Done::Conversations { conversations, more: true });
+                }
+                conversations.push(summary);
             }
         }
         Ok(Done::Conversations { conversations, more: false })

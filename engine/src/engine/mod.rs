@@ -13,6 +13,7 @@ mod commands;
 mod commit;
 mod error;
 mod history;
+mod joined;
 mod lists;
 mod maintenance;
 mod open;
@@ -201,6 +202,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
+            blocks_damaged: self.shared.sorted.damaged_blocks(),
             ..state.core.counters.clone()
         }
     }
@@ -316,6 +318,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             Block::Settle(_) => core.settling.push(id),
             Block::Message(message) => core.jobs.push_back(Job::Message(id, message)),
             Block::Ordinal(sequence) => core.jobs.push_back(Job::Ordinal(id, sequence)),
+            // Its job has the users' names, and was queued with them.
+            Block::Joined => {}
         }
         slot.blocked = Some(block);
     }

@@ -14,6 +14,7 @@ use crate::{
     compaction,
     engine::{
         EngineError, Shared,
+        joined::Joined,
         state::{Core, Loaded, Memory, Stage, State, TailCache, Upkeep},
     },
     error::{DamagedKeys, StoreError},
@@ -33,7 +34,7 @@ use crate::{
     seams::{Clock, Files, Random},
     segment::SegmentSettings,
     signal::Signal,
-    sorted::{Sorted, SortedSettings},
+    sorted::{self, Sorted, SortedSettings},
 };
 
 /// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64`, little endian.
@@ -99,10 +100,10 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     files.sync_folder().await?;
     let names = files.list().await?;
     let created = !names.iter().any(|name| name == manifest::NAME);
-    let sorted = if created {
-        create(&files, &names, settings, random, &options).await?
+    let (sorted, found) = if created {
+        (create(&files, &names, settings, random, &options).await?, sorted::OpenReport::default())
     } else {
-        Sorted::open(files.clone(), settings).await?.0
+        Sorted::open(files.clone(), settings).await?
     };
     let manifest = sorted.manifest();
     if manifest.lane != u32::from(options.lane) {
@@ -129,6 +130,8 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         find_lost(&mut recovered, &sorted.runs()).await;
     }
     recovered.report.created = created;
+    recovered.report.leftovers_removed = found.removed;
+    recovered.report.segments_damaged = found.damaged;
     recovered.report.position = LanePosition(recovered.position);
     recovered.report.flushed_position = LanePosition(manifest.flushed_position);
     if recovered.log.ready.is_empty() && !recovered.report.read_only && recovered.log.current.is_none() {
@@ -188,6 +191,11 @@ fn state<F: Files, C: Clock>(
     clock: &C,
 ) -> State<F::File> {
     let read_only = recovered.report.read_only.then(|| damage_text(&recovered.report));
+    let counters = Status {
+        log_damaged: recovered.report.damage.len(),
+        segments_damaged: recovered.report.segments_damaged.len(),
+        ..Status::default()
+    };
     let mut memory = Memory::new(recovered.memtable, flushed, hash);
     #[cfg(feature = "planted")]
     if crate::planted::forgets() {
@@ -214,13 +222,14 @@ fn state<F: Files, C: Clock>(
         },
         log: recovered.log,
         tails: TailCache::new(options.tails_max, hash),
+        joined: Joined::new(options.user_counts_max, hash),
         settling: Vec::new(),
         jobs: VecDeque::new(),
         upkeep: Upkeep::default(),
         waiting: 0,
         closing: false,
         closed: false,
-        counters: Status::default(),
+        counters,
     };
     State { slots: HashMap::with_hasher(hash), core }
 }

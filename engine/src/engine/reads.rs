@@ -84,6 +84,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 });
                 self.finish_ordinal(id, sequence, ordinal);
             }
+            Job::Joined(id, users) => {
+                let counted = self.count_users(&users).await;
+                self.release_users(&users);
+                self.finish_joined(id, counted);
+            }
             Job::History { token, conversation, page } => self.read_history(token, conversation, page).await,
             Job::Conversations { token, user, after, limit } => {
                 let answer = self.list_conversations(user, after, limit).await;
@@ -221,6 +226,20 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 self.answer_first(&mut state, id, answer);
             }
             Err(refusal) => self.answer_first(&mut state, id, Err(refusal)),
+        }
+        self.drain(&mut state, id);
+        self.wake_after_job(state);
+    }
+
+    fn finish_joined(&self, id: ConversationId, counted: Result<(), StoreError>) {
+        let mut state = self.shared.state.borrow_mut();
+        match counted {
+            Ok(()) => {
+                if let Some(slot) = state.slots.get_mut(&id) {
+                    slot.blocked = None;
+                }
+            }
+            Err(error) => self.answer_first(&mut state, id, Err(unreadable(&error))),
         }
         self.drain(&mut state, id);
         self.wake_after_job(state);

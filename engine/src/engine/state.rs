@@ -16,7 +16,7 @@ use antiphon_wire::{
 use crate::{
     conversation::Conversation,
     door::{Command, Done, Output, Refusal, Token},
-    engine::refusal::refuse,
+    engine::{joined::Joined, refusal::refuse},
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
     memtable::{Memtable, MessageIds},
@@ -43,6 +43,7 @@ pub(super) struct Core<D> {
     pub(super) stage: Stage,
     pub(super) log: Log<D>,
     pub(super) tails: TailCache,
+    pub(super) joined: Joined,
     /// Conversations whose next command waits for the next commit.
     pub(super) settling: Vec<ConversationId>,
     pub(super) jobs: VecDeque<Job>,
@@ -95,6 +96,8 @@ pub(super) enum Block {
     Message(ClientMessageId),
     /// The ordinal of an entry in a segment.
     Ordinal(Sequence),
+    /// How many conversations users have.
+    Joined,
 }
 
 /// What a read found for the first command of a queue.
@@ -112,6 +115,7 @@ pub(super) enum Job {
     Load(ConversationId),
     Message(ConversationId, ClientMessageId),
     Ordinal(ConversationId, Sequence),
+    Joined(ConversationId, Vec<UserId>),
     History { token: Token, conversation: ConversationId, page: Box<crate::engine::history::Page> },
     Conversations { token: Token, user: UserId, after: Option<ConversationId>, limit: u32 },
     CatchUp { token: Token, request: Box<crate::engine::catch_up::Request> },

@@ -19,7 +19,11 @@ mod reader;
 mod stream;
 mod writer;
 
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+};
 
 use crate::{cache::Cache, seams::Files};
 
@@ -137,12 +141,14 @@ pub struct SegmentContext<F: Files> {
     pub(crate) store: u64,
     pub(crate) settings: SegmentSettings,
     decoder: Rc<RefCell<codec::BlockDecoder>>,
+    /// Damaged data blocks that reads met, each as often as it was met.
+    pub(crate) damaged_blocks: Rc<Cell<u64>>,
 }
 
 impl<F: Files> SegmentContext<F> {
     /// Segments in the folder `files` that belong to `store`, read through `cache`.
     #[must_use]
     pub fn new(files: F, cache: Cache, store: u64, settings: SegmentSettings) -> Self {
-        Self { files, cache, store, settings, decoder: Rc::default() }
+        Self { files, cache, store, settings, decoder: Rc::default(), damaged_blocks: Rc::default() }
     }
 }

@@ -242,7 +242,7 @@ impl<F: Files> SegmentReader<F> {
         self.rows_of(number, self.decode(number, block)?)
     }
 
-    /// Damage to a data block, with the keys that it can have held.
+    /// Damage to a data block that a read has met, with the keys that it can have held.
     pub(super) fn damaged_block(&self, number: u32, what: &'static str) -> StoreError {
         let statistics = &self.inner.statistics;
         let keys = DamagedKeys {
@@ -253,6 +253,8 @@ impl<F: Files> SegmentReader<F> {
             end: Bound::Included(self.last_key_of(number).unwrap_or(&statistics.last_key).to_vec()),
         };
         let offset = self.indexed_block(number).map_or(0, |block| block.offset);
+        let met = &self.inner.context.damaged_blocks;
+        met.set(met.get() + 1);
         StoreError::Damaged { file: self.id().file_name(), offset, what, keys }
     }
 

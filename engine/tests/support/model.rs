@@ -56,6 +56,8 @@ pub(crate) struct Model {
     /// Those that are not known to be, by conversation.
     pub(crate) pending: BTreeMap<ConversationId, VecDeque<Record>>,
     pub(crate) conversations: BTreeMap<ConversationId, ModelConversation>,
+    /// Most conversations of a user, if there is a limit.
+    pub(crate) per_user_max: Option<usize>,
 }
 
 impl Record {
@@ -262,6 +264,9 @@ impl Model {
                 if added.len() + conversation.members.len() > GROUP_MEMBERS_MAX {
                     return Refused(ErrorCode::LimitReached);
                 }
+                if self.is_full(&added) {
+                    return Refused(ErrorCode::LimitReached);
+                }
                 self.apply(Record::Members { id, added, removed: Vec::new() });
                 Expected::Changed { sequence: last + 1 }
             }
@@ -315,9 +320,21 @@ impl Model {
             }
             return Expected::Created { id, sequence: conversation.last(), existing: true };
         }
+        if self.is_full(&members) {
+            return Expected::Refused(ErrorCode::LimitReached);
+        }
         let (user, title) = (user.clone(), title.to_string());
         self.apply(Record::Create { id, user, direct, title, members });
         Expected::Created { id, sequence: 1, existing: false }
+    }
+
+    /// How many conversations a user is a member of.
+    pub(crate) fn joined(&self, user: &UserId) -> usize {
+        self.conversations.values().filter(|conversation| conversation.members.contains_key(user)).count()
+    }
+
+    fn is_full(&self, joining: &[UserId]) -> bool {
+        self.per_user_max.is_some_and(|max| joining.iter().any(|user| self.joined(user) >= max))
     }
 
     /// Sequences of a page of history; `None` for a stranger.

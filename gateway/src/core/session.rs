@@ -114,8 +114,35 @@ struct Gather {
     waiting: u8,
     limit: usize,
     found: BTreeMap<ConversationId, frame::Summary>,
-    more: bool,
+    /// Some lane has more after this: what others have behind it belongs to a later page.
+    until: Option<ConversationId>,
     failed: Option<ErrorFrame>,
+}
+
+impl Gather {
+    /// Takes in a lane's part.
+    fn take(&mut self, part: ConversationsAnswer) {
+        self.until = self.until.into_iter().chain(part.next).min();
+        self.found.extend(part.conversations.into_iter().map(|summary| (summary.conversation, summary)));
+    }
+
+    /// One page of all parts: it ends where the first lane has more to give, and at the limits of items and bytes.
+    fn page(self) -> ConversationsAnswer {
+        let (all, mut bytes) = (self.found.len(), 0);
+        let mut conversations = Vec::new();
+        for (id, summary) in self.found {
+            bytes += summary.last.as_ref().map_or(0, |last| last.0.len());
+            let full =
+                conversations.len() == self.limit || (bytes > limits::PAGE_BYTES_MAX && !conversations.is_empty());
+            if full || self.until.is_some_and(|until| id > until) {
+                break;
+            }
+            conversations.push(summary);
+        }
+        let more = self.until.is_some() || conversations.len() < all;
+        let next = conversations.last().filter(|_| more).map(|last: &frame::Summary| last.conversation);
+        ConversationsAnswer { conversations, next }
+    }
 }
 
 /// One client's session.
@@ -422,7 +449,7 @@ impl Session {
         let number = self.next_gather;
         self.next_gather = self.next_gather.wrapping_add(1).max(1);
         let limit = list.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT).min(limits::PAGE_ITEMS_MAX) as usize;
-        let gather = Gather { id, waiting: lanes, limit, found: BTreeMap::new(), more: false, failed: None };
+        let gather = Gather { id, waiting: lanes, limit, found: BTreeMap::new(), until: None, failed: None };
         self.gathers.insert(number, gather);
         // Lanes answer under an id of their own, so that an answer is told from an error without one.
         let frame = binary::encode_request(Some(RequestId(1)), &Request::Conversations(list));
@@ -437,10 +464,7 @@ impl Session {
         let Some(gather) = self.gathers.get_mut(&number) else { return };
         gather.waiting -= 1;
         match binary::decode_server(frame) {
-            Ok((_, ServerFrame::ConversationsAnswer(part))) => {
-                gather.more |= part.next.is_some();
-                gather.found.extend(part.conversations.into_iter().map(|summary| (summary.conversation, summary)));
-            }
+            Ok((_, ServerFrame::ConversationsAnswer(part))) => gather.take(part),
             Ok((_, ServerFrame::Error(error))) => gather.failed = Some(error),
             other => unreachable!("a lane answers a list with a list or an error, not {other:?}"),
         }
@@ -451,10 +475,7 @@ impl Session {
         if let Some(error) = done.failed {
             return actions.push(Action::Send { id: done.id, frame: ServerFrame::Error(error) });
         }
-        let more = done.more || done.found.len() > done.limit;
-        let conversations: Vec<_> = done.found.into_values().take(done.limit).collect();
-        let next = conversations.last().filter(|_| more).map(|last| last.conversation);
-        answer(actions, done.id, ServerFrame::ConversationsAnswer(ConversationsAnswer { conversations, next }));
+        answer(actions, done.id, ServerFrame::ConversationsAnswer(done.page()));
     }
 }
 

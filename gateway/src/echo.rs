@@ -22,7 +22,7 @@ use crate::{
         io::{Command, ConnectionKey, Handler, Turn},
         websocket::{self, Accepted, CloseCode, Decoder, Event, Limits, Opcode, Role},
     },
-    uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, spawn_shard},
+    uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, raise_open_files, spawn_shard},
 };
 
 /// Above the largest message of Autobahn's cases, 16 MiB.
@@ -40,6 +40,7 @@ const WATCH: Duration = Duration::from_millis(200);
 /// # Errors
 /// The address cannot be bound, or a shard failed.
 pub fn run_echo(listen: SocketAddr, shards: usize) -> anyhow::Result<()> {
+    raise_open_files().context("raise the limit on open files")?;
     let shards = shards.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let listeners = bind(listen, shards).with_context(|| format!("listen on {listen}"))?;

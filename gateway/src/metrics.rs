@@ -187,6 +187,8 @@ shard_metrics! {
         outbound_queue_bytes,
         /// Engine requests without an answer yet
         engine_pending,
+        /// Quiet connections, watched by a poll
+        quiet_connections,
         /// Receive buffers that the kernel holds free
         ring_buffers_free,
         /// Bytes in the memtables

@@ -43,6 +43,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// In development, a token of this form names a user without a signature, for scripts and load generators on the same machine.
 const DEV_TOKEN_PREFIX: &str = "dev:";
 
+/// Receive buffers of a shard: about a thousand a node, since what comes at once is shared by its shards, and no fewer than a burst on one
+/// shard takes.
+fn receive_buffers(shards: u16) -> u16 {
+    (1_024 / shards.max(1)).next_power_of_two().clamp(64, 256)
+}
+
 /// What a node has before its first shard starts.
 #[derive(Debug)]
 pub struct Prepared {
@@ -69,6 +75,13 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
 
 /// Runs a node until it was told to end and has drained.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let open_files = uring::raise_open_files().context("raise the limit on open files")?;
+    tracing::debug!(open_files, "the limit on open files, for each shard's connections");
+    if matches!(config.auth, Auth::Tokens(_)) {
+        for line in antiphon_tuning::start::would_stop(config.limits.connections_max.into(), config.node.shards as u64) {
+            tracing::warn!("{line}");
+        }
+    }
     let prepared = prepare(&config)?;
     let placement = Placement { shards: u16::try_from(config.node.shards)?, lanes: u8::try_from(config.node.lanes)? };
     prepared.folder.check_lanes(config.node.lanes)?;
@@ -137,6 +150,7 @@ impl Node<'_> {
             let driver = uring::ShardConfig {
                 core: (usize::from(self.placement.shards) <= cores).then_some(index),
                 connections_max: connections_max.saturating_mul(2),
+                receive_buffers: receive_buffers(self.placement.shards),
                 ..uring::ShardConfig::new(format!("shard-{index}"), Some(listener))
             };
             let ring = Arc::new(uring::ShardCounters::default());

@@ -284,6 +284,7 @@ impl NodeShard {
         shard.ring_completions.set(self.ring.completions.get());
         shard.ring_buffers_exhausted.set(self.ring.buffers_exhausted.get());
         shard.ring_buffers_free.set(self.ring.buffers_free_min.get());
+        shard.quiet_connections.set(self.ring.quiet.get());
         self.publish_lanes();
     }
 

@@ -1,7 +1,8 @@
 //! The driver of a shard: sockets, files, tasks and sleep over io_uring and glommio. All `unsafe` of the node lives here.
 //!
 //! A shard is one thread with one net ring (`ring`) of its own: connections are entries of its table of direct descriptors
-//! (`descriptors`), received bytes come in provided buffers (`buffers`), sends are vectored (`sends`), and the engine's files
+//! (`descriptors`), received bytes come in provided buffers (`buffers`), quiet connections are watched by polls (`quiet`), sends are
+//! vectored (`sends`), and the engine's files
 //! (`files`, on `lane`) use the same ring. [`run_shard`] is the loop (`shard`), which polls the tasks that clients wait for and
 //! lets glommio run the others in slices (`tasks`, `sleep`). Other threads wake it through a [`Waker`] (`wake`).
 //!
@@ -15,6 +16,7 @@ mod counters;
 mod descriptors;
 mod files;
 mod lane;
+mod limits;
 mod quiet;
 mod ring;
 mod sends;
@@ -28,6 +30,7 @@ mod wake;
 pub use clock::{OsRandom, SystemClock, monotonic_ms, monotonic_us};
 pub use counters::{Counter, ShardCounters};
 pub use files::{NodeFile, NodeFiles};
+pub use limits::raise_open_files;
 pub use shard::{ShardConfig, ShardContext, ShardError, bind, run_shard, spawn_shard};
 pub use sockets::Admission;
 pub use tasks::{Queue, Spawner};

@@ -23,6 +23,7 @@ use super::{
     counters::ShardCounters,
     files::NodeFiles,
     lane::Lane,
+    limits,
     ring::{REAP_MAX, Ring},
     sleep::{self, Slices},
     sockets::{Admission, Sockets},
@@ -266,7 +267,7 @@ impl Shard {
         let setup = |what| move |source| ShardError::Setup { what, source };
         let ring = Ring::new(config.submission_entries, config.completion_entries, Arc::clone(&counters));
         let ring = Rc::new(RefCell::new(ring.map_err(setup("io_uring_setup"))?));
-        let slots = config.connections_max.min(descriptors_max()).max(1);
+        let slots = config.connections_max.min(limits::open_files()).max(1);
         let buffers = (config.receive_buffers, config.receive_buffer_bytes);
         let sockets =
             Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, config.quiet_after, Arc::clone(&counters))
@@ -384,14 +385,6 @@ impl Shard {
         self.counters.connections.set(0);
         Ok(())
     }
-}
-
-/// RLIMIT_NOFILE: the kernel's bound on a table of direct descriptors.
-fn descriptors_max() -> u32 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a valid `rlimit`.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result == 0 { u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX) } else { 1024 }
 }
 
 /// The handler of a shard that has stopped.

@@ -4,7 +4,7 @@ mod node;
 
 use antiphon_loadgen::{
     checker::Violations,
-    options::CommandLine,
+    options::{Command, CommandLine},
     report::{Report, html, summary},
     run::run,
 };
@@ -16,7 +16,8 @@ fn load(arguments: &str, fault: Fault) -> Report {
     let encoding = if arguments.contains("json") { Encoding::Json } else { Encoding::Rkyv };
     let address = node::start(encoding, fault);
     let line = format!("loadgen {arguments} --target ws://{address} --seed 1");
-    run(&CommandLine::parse_from(line.split(' ')).command).unwrap()
+    let Command::Load(load) = CommandLine::parse_from(line.split(' ')).command else { panic!("{line}") };
+    run(&load).unwrap()
 }
 
 fn chat(more: &str, fault: Fault) -> Report {

@@ -1,23 +1,17 @@
 //! The command line.
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
-};
+mod mix;
+mod planning;
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use antiphon_wire::codec::Encoding;
-use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    arrivals::Spread,
-    clock::SECOND_NS,
-    token::Tokens,
-    workload::plan::{CONNECTIONS_PER_THREAD_MAX, Plan},
-};
+use crate::{arrivals::Spread, law::Law};
 
-/// Where a node takes WebSockets, if the target names no path.
-const PATH_DEFAULT: &str = "/ws";
+pub use mix::Mix;
+pub use planning::Slice;
 
 /// Antiphon's load generator.
 ///
@@ -32,26 +26,46 @@ pub struct CommandLine {
 }
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Users in groups who send messages at a given rate
-    Chat(ChatOptions),
-    /// Users who are connected and do nothing but heartbeats
-    Idle(IdleOptions),
+    /// Put load on a node.
+    #[command(flatten)]
+    Load(Load),
+    /// Outcomes of earlier runs, side by side
+    Report(ReportOptions),
+    /// Wait for a `loadgen run` on another machine, and be a part of it
+    Agent(AgentOptions),
+    /// A run that several agents make together
+    Run(RunOptions),
 }
 
-/// Options of all commands.
+/// The kinds of load.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Load {
+    /// Users who are connected and do nothing but heartbeats
+    Idle(IdleOptions),
+    /// Plain WebSocket echoes, against `antiphon echo` or any other echo server
+    Echo(EchoOptions),
+    /// Users in groups who send messages at a given rate
+    Chat(ChatOptions),
+    /// Large groups with one sender each
+    Broadcast(BroadcastOptions),
+    /// Sessions whose node goes away: all come back and resume
+    Storm(StormOptions),
+    /// A share of the connections stops reading
+    Slow(SlowOptions),
+    /// A day in the life of a chat, from a file
+    Mix(MixOptions),
+    /// The same load for hours: fails if memory or latency drifts upwards
+    Soak(SoakOptions),
+}
+
+/// Options of all loads.
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
     /// The node, as ws://HOST:PORT[/PATH]
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub target: String,
-    /// How many connections, each a user of its own
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
-    pub connections: u32,
-    /// How long to measure
-    #[arg(long)]
-    pub seconds: f64,
     /// New connections a second (without it: as fast as the node answers)
     #[arg(long)]
     pub connect_rate: Option<f64>,
@@ -64,6 +78,9 @@ pub struct CommonOptions {
     /// Decides names and arrivals (without it: drawn anew)
     #[arg(long)]
     pub seed: Option<u64>,
+    /// How often to make the run; the report has the median and the spread
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub trials: u32,
     /// Sign tokens with the HS256 secret in this file (without it: `dev:USER`, as a node in development mode takes)
     #[arg(long)]
     pub token_key: Option<PathBuf>,
@@ -81,24 +98,26 @@ pub struct CommonOptions {
     pub html: Option<PathBuf>,
 }
 
-/// `loadgen chat`.
-#[derive(Debug, Clone, Args)]
-pub struct ChatOptions {
-    /// What all commands have.
-    #[command(flatten)]
-    pub common: CommonOptions,
-    /// Messages a second, over all connections
-    #[arg(long)]
-    pub rate: f64,
-    /// Members of a group; each user is in one
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1_000))]
-    pub group_size: u32,
-    /// Length of a message's text
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=16_384))]
-    pub text_bytes: u64,
+/// How many connections.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct SizeOptions {
+    /// How many connections, each a user of its own
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
+    pub connections: u32,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TrafficOptions {
+    /// Length of a message's text: N, MIN..MAX, lognormal:MEDIAN:SIGMA:MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "100")]
+    pub text_bytes: Law,
     /// How sends are spread
     #[arg(long, value_enum, default_value_t = Spread::Poisson)]
     pub arrivals: Spread,
+    /// The rate rises from nothing for so long, at the beginning
+    #[arg(long, default_value_t = 0.0)]
+    pub ramp_seconds: f64,
     /// Load that is checked but not measured, before the rest
     #[arg(long, default_value_t = 2.0)]
     pub warmup_seconds: f64,
@@ -110,9 +129,248 @@ pub struct ChatOptions {
 /// `loadgen idle`.
 #[derive(Debug, Clone, Args)]
 pub struct IdleOptions {
-    /// What all commands have.
+    /// What all loads have.
     #[command(flatten)]
     pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// How long to measure
+    #[arg(long)]
+    pub seconds: f64,
+}
+
+/// `loadgen echo`.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("pace").required(true).args(["rate", "in_flight"])))]
+pub struct EchoOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// How long to measure
+    #[arg(long)]
+    pub seconds: f64,
+    /// Messages a second, over all connections: an open loop
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Messages of each connection that are under way at once, always: a closed loop that saturates
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub in_flight: Option<u32>,
+    /// Length of a payload, 16 bytes at least: N, MIN..MAX, lognormal:MEDIAN:SIGMA:MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "64")]
+    pub payload_bytes: Law,
+    /// How sends of an open loop are spread
+    #[arg(long, value_enum, default_value_t = Spread::Poisson)]
+    pub arrivals: Spread,
+    /// The rate of an open loop rises from nothing for so long, at the beginning
+    #[arg(long, default_value_t = 0.0)]
+    pub ramp_seconds: f64,
+    /// Load that is checked but not measured, before the rest
+    #[arg(long, default_value_t = 1.0)]
+    pub warmup_seconds: f64,
+    /// How long to wait at the end for what is on its way
+    #[arg(long, default_value_t = 5.0)]
+    pub drain_seconds: f64,
+}
+
+/// `loadgen chat`.
+#[derive(Debug, Clone, Args)]
+pub struct ChatOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// How long to measure
+    #[arg(long)]
+    pub seconds: f64,
+    /// Messages a second, over all connections
+    #[arg(long)]
+    pub rate: f64,
+    /// Members of a group, 2 to 1000; each user is in one: N, MIN..MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "20")]
+    pub group_size: Law,
+    /// What is sent.
+    #[command(flatten)]
+    pub traffic: TrafficOptions,
+    /// Read all histories at the end, and compare them with what was acknowledged
+    #[arg(long)]
+    pub verify_history: bool,
+}
+
+/// `loadgen broadcast`.
+#[derive(Debug, Clone, Args)]
+pub struct BroadcastOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// How long to measure
+    #[arg(long)]
+    pub seconds: f64,
+    /// Messages a second, over all groups
+    #[arg(long)]
+    pub rate: f64,
+    /// Members of a group, 2 to 1000; the first one sends: N, MIN..MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "1000")]
+    pub group_size: Law,
+    /// What is sent.
+    #[command(flatten)]
+    pub traffic: TrafficOptions,
+}
+
+/// `loadgen storm`.
+#[derive(Debug, Clone, Args)]
+pub struct StormOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// Messages a second, over all connections, all the while
+    #[arg(long, default_value_t = 100.0)]
+    pub rate: f64,
+    /// Members of a group, 2 to 1000: N, MIN..MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "20")]
+    pub group_size: Law,
+    /// What is sent.
+    #[command(flatten)]
+    pub traffic: TrafficOptions,
+    /// Kill this process (without it: the caller does, and the run waits for that)
+    #[arg(long)]
+    pub kill_pid: Option<u32>,
+    /// Start the node again with this, by a shell (without it: the caller does)
+    #[arg(long, requires = "kill_pid")]
+    pub restart_command: Option<String>,
+    /// Between the kill and the restart
+    #[arg(long, default_value_t = 1.0)]
+    pub down_seconds: f64,
+    /// Measured before the kill
+    #[arg(long, default_value_t = 5.0)]
+    pub before_seconds: f64,
+    /// Measured after the last session has resumed
+    #[arg(long, default_value_t = 5.0)]
+    pub after_seconds: f64,
+    /// Longest wait for the node to go, and then for all to resume
+    #[arg(long, default_value_t = 300.0)]
+    pub limit_seconds: f64,
+}
+
+/// `loadgen slow`.
+#[derive(Debug, Clone, Args)]
+pub struct SlowOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// Messages a second, over all connections
+    #[arg(long)]
+    pub rate: f64,
+    /// Members of a group, 2 to 1000: N, MIN..MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "20")]
+    pub group_size: Law,
+    /// What is sent.
+    #[command(flatten)]
+    pub traffic: TrafficOptions,
+    /// The share of connections that stop reading
+    #[arg(long, default_value_t = 0.1)]
+    pub share: f64,
+    /// SO_RCVBUF of these: the smaller, the sooner the node feels it
+    #[arg(long, default_value_t = 4_096)]
+    pub receive_bytes: u32,
+    /// Measured before
+    #[arg(long, default_value_t = 10.0)]
+    pub quiet_seconds: f64,
+    /// How long they do not read
+    #[arg(long, default_value_t = 20.0)]
+    pub slow_seconds: f64,
+    /// Measured after they read again
+    #[arg(long, default_value_t = 5.0)]
+    pub recovery_seconds: f64,
+    /// Fail if the others' p99 of deliveries grows by more than this factor
+    #[arg(long)]
+    pub p99_factor_max: Option<f64>,
+}
+
+/// `loadgen mix`.
+#[derive(Debug, Clone, Args)]
+pub struct MixOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// The day
+    pub file: PathBuf,
+}
+
+/// `loadgen soak`.
+#[derive(Debug, Clone, Args)]
+pub struct SoakOptions {
+    /// What all loads have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// How many.
+    #[command(flatten)]
+    pub size: SizeOptions,
+    /// How long
+    #[arg(long)]
+    pub hours: f64,
+    /// Messages a second, over all connections
+    #[arg(long)]
+    pub rate: f64,
+    /// Members of a group, 2 to 1000: N, MIN..MAX or zipf:MIN..MAX:EXPONENT
+    #[arg(long, default_value = "20")]
+    pub group_size: Law,
+    /// What is sent.
+    #[command(flatten)]
+    pub traffic: TrafficOptions,
+    /// Growth of the node's resident memory, over the run, that is no failure: 0.1 is 10 %
+    #[arg(long, default_value_t = 0.1)]
+    pub memory_growth_max: f64,
+    /// Growth of the p99 of deliveries, over the run, that is no failure
+    #[arg(long, default_value_t = 0.5)]
+    pub latency_growth_max: f64,
+}
+
+/// `loadgen report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportOptions {
+    /// JSON reports; the first is what the others are compared with
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Write the comparison as a page
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+}
+
+/// `loadgen agent`.
+#[derive(Debug, Clone, Args)]
+pub struct AgentOptions {
+    /// Where to wait. Whoever reaches this address can make this machine load any target: keep it to a network of your own
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// End after so many runs (without it: never)
+    #[arg(long)]
+    pub runs: Option<u32>,
+}
+
+/// `loadgen run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// Their addresses, with commas between
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub agents: Vec<String>,
+    /// The load, as on a command line of its own: `-- chat --connections 2000 …`
+    #[arg(last = true, required = true)]
+    pub load: Vec<String>,
 }
 
 /// How frames are encoded.
@@ -142,13 +400,19 @@ impl EncodingOption {
     }
 }
 
-impl Command {
-    /// The options that all commands have.
+impl Load {
+    /// The options that all loads have.
     #[must_use]
     pub fn common(&self) -> &CommonOptions {
         match self {
-            Self::Chat(chat) => &chat.common,
-            Self::Idle(idle) => &idle.common,
+            Self::Idle(options) => &options.common,
+            Self::Echo(options) => &options.common,
+            Self::Chat(options) => &options.common,
+            Self::Broadcast(options) => &options.common,
+            Self::Storm(options) => &options.common,
+            Self::Slow(options) => &options.common,
+            Self::Mix(options) => &options.common,
+            Self::Soak(options) => &options.common,
         }
     }
 
@@ -156,115 +420,73 @@ impl Command {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Chat(_) => "chat",
             Self::Idle(_) => "idle",
+            Self::Echo(_) => "echo",
+            Self::Chat(_) => "chat",
+            Self::Broadcast(_) => "broadcast",
+            Self::Storm(_) => "storm",
+            Self::Slow(_) => "slow",
+            Self::Mix(_) => "mix",
+            Self::Soak(_) => "soak",
         }
     }
-
-    /// Checks everything and makes the plan of the run.
-    pub fn plan(&self) -> anyhow::Result<Plan> {
-        let common = self.common();
-        positive(common.seconds, "--seconds")?;
-        common.connect_rate.map_or(Ok(()), |rate| positive(rate, "--connect-rate"))?;
-        let (host, target, path) = parse_target(&common.target)?;
-        let tokens = match &common.token_key {
-            Some(file) => Tokens::from_key_file(file, &common.token_audience)?,
-            None => Tokens::Development,
-        };
-        let drawn = random_u64();
-        let mut plan = Plan {
-            target,
-            host,
-            path,
-            encoding: common.encoding.encoding(),
-            tokens,
-            // Drawn seeds fit a number of any language's JSON.
-            seed: common.seed.unwrap_or(drawn >> 32),
-            nonce: drawn as u32,
-            connections: common.connections,
-            group_size: 0,
-            text_bytes: 0,
-            rate_per_second: 0.0,
-            spread: Spread::Fixed,
-            warmup_ns: 0,
-            measured_ns: nanoseconds(common.seconds),
-            connects_per_second: common.connect_rate,
-        };
-        if let Self::Chat(chat) = self {
-            ensure!(chat.rate >= 0.0 && chat.rate.is_finite(), "--rate must not be negative");
-            ensure!(chat.warmup_seconds >= 0.0 && chat.drain_seconds >= 0.0, "a time must not be negative");
-            ensure!(common.connections >= 2, "a chat needs two connections at least");
-            plan.group_size = chat.group_size.min(common.connections);
-            plan.text_bytes = chat.text_bytes as usize;
-            plan.rate_per_second = chat.rate;
-            plan.spread = chat.arrivals;
-            plan.warmup_ns = nanoseconds(chat.warmup_seconds);
-        }
-        Ok(plan)
-    }
-
-    /// How many client threads.
-    #[must_use]
-    pub fn threads(&self) -> u32 {
-        let common = self.common();
-        let needed = common.connections.div_ceil(CONNECTIONS_PER_THREAD_MAX);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-        common.threads.unwrap_or(cores / 4).max(needed).max(1)
-    }
-
-    /// How long to wait at the end.
-    #[must_use]
-    pub fn drain_ns(&self) -> u64 {
-        match self {
-            Self::Chat(chat) => nanoseconds(chat.drain_seconds),
-            Self::Idle(_) => 0,
-        }
-    }
-}
-
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * SECOND_NS as f64) as u64
-}
-
-fn positive(value: f64, name: &str) -> anyhow::Result<()> {
-    ensure!(value > 0.0 && value.is_finite(), "{name} must be more than 0");
-    Ok(())
-}
-
-fn parse_target(target: &str) -> anyhow::Result<(String, SocketAddr, String)> {
-    let Some(rest) = target.strip_prefix("ws://") else {
-        bail!("--target must begin with ws:// (TLS is not spoken yet): {target}");
-    };
-    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    let path = if matches!(path, "" | "/") { PATH_DEFAULT } else { path };
-    let mut addresses = host.to_socket_addrs().with_context(|| format!("--target names no HOST:PORT: {target}"))?;
-    let address = addresses.next().with_context(|| format!("{host} has no address"))?;
-    Ok((host.to_owned(), address, path.to_owned()))
-}
-
-/// A number from the operating system's randomness, by way of the standard library's hash keys.
-fn random_u64() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{planning::Slice, *};
+    use crate::workload::plan::Plan;
 
     fn parse(arguments: &str) -> anyhow::Result<CommandLine> {
         Ok(CommandLine::try_parse_from(std::iter::once("loadgen").chain(arguments.split_whitespace()))?)
     }
 
+    fn load(arguments: &str) -> anyhow::Result<Load> {
+        match parse(arguments)?.command {
+            Command::Load(load) => Ok(load),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+
+    fn plan(arguments: &str) -> anyhow::Result<Plan> {
+        load(arguments)?.plan(Slice::WHOLE)
+    }
+
     #[test]
     fn the_interface_of_scripts_is_understood() {
         let chat = "chat --target ws://127.0.0.1:18080 --connections 2000 --rate 5000 --seconds 20 --json f";
-        let plan = parse(chat).unwrap().command.plan().unwrap();
-        assert_eq!((plan.connections, plan.group_size, plan.rate_per_second), (2_000, 20, 5_000.0));
-        assert_eq!((plan.target.port(), plan.host.as_str(), plan.path.as_str()), (18_080, "127.0.0.1:18080", "/ws"));
-        let idle =
-            parse("idle --target ws://127.0.0.1:18080/x --connections 100000 --seconds 20 --json f").unwrap().command;
-        assert_eq!((idle.threads(), idle.plan().unwrap().path.as_str(), idle.plan().unwrap().group_size), (6, "/x", 0));
+        let made = plan(chat).unwrap();
+        assert_eq!((made.connections, made.unit, made.rate_per_second), (2_000, 20, 5_000.0));
+        assert_eq!((made.target.port(), made.host.as_str(), made.path.as_str()), (18_080, "127.0.0.1:18080", "/ws"));
+        let idle = "idle --target ws://127.0.0.1:18080/x --connections 100000 --seconds 20 --json f";
+        let made = plan(idle).unwrap();
+        assert_eq!((load(idle).unwrap().threads(&made), made.path.as_str(), made.layers.len()), (6, "/x", 0));
+    }
+
+    #[test]
+    fn every_load_has_a_plan() {
+        for arguments in [
+            "echo --connections 10 --seconds 1 --rate 100 --payload-bytes 16..4096",
+            "echo --connections 10 --seconds 1 --in-flight 4",
+            "chat --connections 100 --seconds 1 --rate 1 --group-size zipf:2..50:1.2 --text-bytes lognormal:80:1:4000",
+            "broadcast --connections 1000 --seconds 1 --rate 10",
+            "storm --connections 100 --kill-pid 7 --restart-command x",
+            "slow --connections 100 --rate 10 --share 0.2",
+            "soak --connections 100 --rate 10 --hours 0.5",
+        ] {
+            let load = load(arguments).unwrap();
+            let made = load.plan(Slice::WHOLE).unwrap_or_else(|error| panic!("{arguments}: {error:#}"));
+            assert!(made.connections >= 10 && load.threads(&made) >= 1, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn processes_share_a_run_in_whole_groups() {
+        let load = load("chat --connections 101 --rate 100 --seconds 1 --group-size 20").unwrap();
+        let plans: Vec<Plan> = (0..3).map(|index| load.plan(Slice { index, count: 3 }).unwrap()).collect();
+        let parts: Vec<_> = plans.iter().map(|plan| (plan.first_user, plan.connections)).collect();
+        assert_eq!(parts, [(0, 40), (40, 40), (80, 21)]);
+        assert!((plans.iter().map(|plan| plan.rate_per_second).sum::<f64>() - 100.0).abs() < 1e-9);
     }
 
     #[test]
@@ -280,8 +502,15 @@ mod tests {
             "idle --connections 10 --seconds 1 --target wss://x:1",
             "idle --connections 10 --seconds 1 --target ws://127.0.0.1",
             "idle --connections 10 --seconds 1 --connect-rate 0",
+            "chat --connections 10 --rate 1 --seconds 1 --group-size 2..2000",
+            "chat --connections 10 --rate 1 --seconds 1 --text-bytes 20000",
+            "echo --connections 10 --seconds 1",
+            "echo --connections 10 --seconds 1 --rate 1 --in-flight 1",
+            "storm --connections 10 --restart-command x",
+            "slow --connections 10 --rate 1 --share 1.5",
+            "soak --connections 10 --rate 1 --hours 0",
         ] {
-            assert!(parse(arguments).and_then(|line| line.command.plan()).is_err(), "{arguments}");
+            assert!(plan(arguments).is_err(), "{arguments}");
         }
     }
 

@@ -278,7 +278,15 @@ fn grouped(value: u64) -> String {
     groups.join("\u{202F}")
 }
 
-fn escape(text: &str) -> String {
+/// A page around a body.
+pub(super) fn frame(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n<main>\n{body}</main>\n</html>\n"
+    )
+}
+
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

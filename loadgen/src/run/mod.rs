@@ -1,7 +1,13 @@
-//! A run from beginning to end: threads are started, led through the phases, and what they found becomes one report.
+//! A run from beginning to end: threads are started, led through the phases of a run, and what they found becomes one
+//! [`Outcome`]. What happens during the load is a [`script`]; what the figures are made of is in [`figures`].
+
+pub mod figures;
+pub mod outcome;
+pub mod script;
 
 use std::{
     collections::BTreeMap,
+    process::{Command, Stdio},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, SystemTime},
@@ -10,25 +16,21 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    checker::{MEMBER_BYTES, Violations},
+    checker::Violations,
     clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
-    driver::LINK_BYTES,
-    machine::Machine,
     measure::{Latencies, Second},
-    options::Command,
-    process::{Process, Usage, settle, slab_bytes},
+    options::{Load, Slice},
+    process::{Process, settle, slab_bytes},
     progress::Progress,
-    report::{
-        ConnectionFigures, GeneratorFigures, KernelFigures, LATE_US_MAX, Latency, MessageFigures, Percentiles,
-        Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, curve,
-    },
+    report::Report,
     workload::{
-        connections::CONNECTION_BYTES,
         control::{Control, Counters, Counts, Phase},
-        plan::Plan,
+        plan::{OPEN_END_NS, Plan},
         worker::{self, WorkerOptions, WorkerResult},
     },
 };
+use outcome::{Milestones, Outcome, RowSample, Sample};
+use script::{Script, Step, Storm, StormPlan};
 
 /// How often the run looks at its threads.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -46,99 +48,121 @@ const QUIET_NS: Nanoseconds = 500 * MILLISECOND_NS;
 const BUFFERS_FEW_THREADS: u16 = 4096;
 const BUFFERS_MANY_THREADS: u16 = 512;
 
-/// What was used at one moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sample {
-    /// `None`: not found, or gone meanwhile.
-    server: Option<Usage>,
-    own: Usage,
-    slab_bytes: u64,
+/// Rows that wait for all threads: a row is over when the third after it has begun.
+const ROWS_OPEN: u64 = 3;
+
+/// Where processes that make a run together wait for each other.
+pub trait Gate {
+    /// Returns when all have come to this point.
+    fn pass(&mut self, point: &str) -> anyhow::Result<()>;
+}
+
+/// A run that one process makes alone.
+#[derive(Debug)]
+pub struct Alone;
+
+impl Gate for Alone {
+    fn pass(&mut self, _: &str) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 struct Run<'a> {
-    command: &'a Command,
+    load: &'a Load,
+    slice: Slice,
+    gate: &'a mut dyn Gate,
     plan: Arc<Plan>,
     control: Arc<Control>,
     counters: Vec<Arc<Counters>>,
     clock: Clock,
     threads: Vec<JoinHandle<std::io::Result<WorkerResult>>>,
     seconds: mpsc::Receiver<Second>,
-    open_seconds: BTreeMap<u64, Second>,
-    rows: Vec<Row>,
+    open_rows: BTreeMap<u64, Second>,
+    rows: Vec<String>,
+    samples: Vec<RowSample>,
+    last_sample: Option<(u64, Nanoseconds, Sample)>,
+    part_starts_ns: Vec<Nanoseconds>,
+    load_end_ns: Nanoseconds,
     progress: Progress,
     server: Option<Process>,
+    restarted_pid: Option<u32>,
     problems: Vec<String>,
-}
-
-/// Samples at the run's milestones.
-#[derive(Debug, Default)]
-struct Milestones {
-    before: Sample,
-    established: Sample,
-    measured_from: Sample,
-    measured_to: Sample,
-    establish_ns: Nanoseconds,
+    failures: Vec<String>,
+    storm: Option<script::StormOutcome>,
 }
 
 /// Makes a run and reports.
-pub fn run(command: &Command) -> anyhow::Result<Report> {
+pub fn run(load: &Load) -> anyhow::Result<Report> {
     let started = SystemTime::now();
-    let mut run = Run::start(command)?;
-    let outcome = run.lead();
+    let outcome = outcome(load, Slice::WHOLE, &mut Alone)?;
+    figures::report(load, started, outcome)
+}
+
+/// Makes a slice of a run.
+pub fn outcome(load: &Load, slice: Slice, gate: &mut dyn Gate) -> anyhow::Result<Outcome> {
+    let mut run = Run::start(load, slice, gate)?;
+    let led = run.lead();
     // Also after a failure: threads must not outlive the run.
     run.control.set_phase(Phase::Stop);
     let results = run.join();
     run.progress.finish();
-    let milestones = outcome?;
-    let results = results?;
-    Ok(run.report(started, &milestones, &results))
+    let milestones = led?;
+    Ok(run.outcome(milestones, results?))
 }
 
 impl<'a> Run<'a> {
-    fn start(command: &'a Command) -> anyhow::Result<Self> {
-        let plan = Arc::new(command.plan()?);
-        let shares = plan.shares(command.threads());
+    fn start(load: &'a Load, slice: Slice, gate: &'a mut dyn Gate) -> anyhow::Result<Self> {
+        let plan = Arc::new(load.plan(slice)?);
+        let shares = plan.shares(load.threads(&plan));
         let (sender, seconds) = mpsc::channel();
-        let servers = match command.common().server_pid {
+        let servers = match load.common().server_pid {
             Some(pid) => vec![Process { pid }],
             None => Process::listening_on(plan.target),
         };
         let problem = (servers.len() > 1).then(|| format!("{} processes share the target's port", servers.len()));
         let mut run = Self {
-            command,
+            load,
+            slice,
+            gate,
             control: Arc::new(Control::default()),
             counters: shares.iter().map(|_| Arc::new(Counters::default())).collect(),
             clock: Clock::start(),
             threads: Vec::new(),
             seconds,
-            open_seconds: BTreeMap::new(),
+            open_rows: BTreeMap::new(),
             rows: Vec::new(),
+            samples: Vec::new(),
+            last_sample: None,
+            part_starts_ns: Vec::new(),
+            load_end_ns: 0,
             progress: Progress::new(),
             server: servers.first().copied(),
+            restarted_pid: None,
             problems: problem.into_iter().collect(),
+            failures: Vec::new(),
+            storm: None,
             plan,
         };
         let buffers = if shares.len() <= 4 { BUFFERS_FEW_THREADS } else { BUFFERS_MANY_THREADS };
-        let options = shares.iter().zip(&run.counters).map(|(&share, counters)| WorkerOptions {
-            plan: run.plan.clone(),
-            share,
-            control: run.control.clone(),
-            counters: counters.clone(),
-            clock: run.clock,
-            seconds: sender.clone(),
-            buffers,
-        });
-        let options: Vec<WorkerOptions> = options.collect();
         run.progress.phase(&format!(
             "loadgen {}: {} connections to {} on {} threads, seed {}",
-            command.name(),
+            load.name(),
             run.plan.connections,
-            command.common().target,
+            load.common().target,
             shares.len(),
             run.plan.seed,
         ));
-        for options in options {
-            let name = format!("client-{}", options.share.thread);
+        for (&share, counters) in shares.iter().zip(run.counters.clone()) {
+            let options = WorkerOptions {
+                plan: run.plan.clone(),
+                share,
+                control: run.control.clone(),
+                counters,
+                clock: run.clock,
+                seconds: sender.clone(),
+                buffers,
+            };
+            let name = format!("client-{}", share.thread);
             let thread = std::thread::Builder::new().name(name).spawn(move || worker::run(options))?;
             run.threads.push(thread);
         }
@@ -149,22 +173,27 @@ impl<'a> Run<'a> {
         let mut milestones = Milestones::default();
         self.until_ready()?;
         milestones.before = self.sample();
+        self.gate.pass("connect")?;
         let start_ns = self.clock.now_ns();
         self.control.set_phase(Phase::Connect);
         let all_up = self.connect()?;
         milestones.establish_ns = self.clock.now_ns() - start_ns;
-        if self.plan.group_size > 0 {
-            let ready = all_up && self.make_groups()?;
-            if !ready {
-                let now = self.sample();
-                (milestones.established, milestones.measured_from, milestones.measured_to) = (now, now, now);
-                return Ok(milestones);
-            }
-        }
+        let ready = if self.plan.layers.is_empty() {
+            all_up || self.plan.echo.is_none()
+        } else {
+            all_up && self.make_groups()?
+        };
         settle();
         milestones.established = self.sample();
+        self.gate.pass("load")?;
+        if !ready {
+            (milestones.measured_from, milestones.measured_to) = (milestones.established, milestones.established);
+            milestones.measured_ns = self.plan.measured_ns.min(SECOND_NS);
+            return Ok(milestones);
+        }
         self.load(&mut milestones)?;
         self.drain()?;
+        self.verify()?;
         Ok(milestones)
     }
 
@@ -183,78 +212,157 @@ impl<'a> Run<'a> {
     }
 
     fn make_groups(&mut self) -> anyhow::Result<bool> {
-        let groups = u64::from(self.plan.connections.div_ceil(self.plan.group_size));
-        self.progress.phase(&format!("making {groups} groups of {}", self.plan.group_size));
+        let conversations = self.counts().conversations;
+        self.progress.phase(&format!("making {conversations} conversations"));
         self.control.set_phase(Phase::Groups);
-        self.progressing(|counts| counts.groups, groups, "groups")
+        self.progressing(|counts| counts.groups, conversations, "conversations")
     }
 
     /// Waits until a count reaches its goal; `false` if it stands still for too long.
     fn progressing(&mut self, count: fn(&Counts) -> u64, goal: u64, name: &str) -> anyhow::Result<bool> {
         let (mut best, mut best_ns) = (0, self.clock.now_ns());
+        self.progress.goal(goal);
         loop {
             self.look()?;
             let counts = self.counts();
             let (now, now_ns) = (count(&counts), self.clock.now_ns());
             if now >= goal {
+                self.progress.no_goal();
                 return Ok(true);
             }
             if now > best {
                 (best, best_ns) = (now, now_ns);
             } else if now_ns - best_ns > PATIENCE_NS {
                 self.problems.push(format!("{now} of {goal} {name}, and no more for {} s", PATIENCE_NS / SECOND_NS));
+                self.progress.no_goal();
                 return Ok(false);
             }
-            self.progress.show(|| format!("{now} of {goal} {name}, {} failed attempts", counts.failed_attempts));
+            let text = || format!("{now} of {goal} {name}, {} failed attempts", counts.failed_attempts);
+            self.progress.show_at(now, text);
         }
     }
 
     fn load(&mut self, milestones: &mut Milestones) -> anyhow::Result<()> {
         let start_ns = self.clock.now_ns() + LOAD_NOTICE_NS;
         let measured_ns = start_ns + self.plan.warmup_ns;
-        let end_ns = measured_ns + self.plan.measured_ns;
-        let seconds = (self.plan.warmup_ns + self.plan.measured_ns) as f64 / SECOND_NS as f64;
-        self.progress.phase(&match self.plan.group_size {
-            0 => format!("idle for {seconds} s"),
-            _ => format!("{} messages a second for {seconds} s", self.plan.rate_per_second),
-        });
+        let mut script = self.script(measured_ns);
+        self.progress.phase(&self.describe());
         self.control.start_load(start_ns);
         let mut last = (self.clock.now_ns(), self.counts());
-        let mut measuring = false;
+        let mut measured_from_ns = None;
         loop {
             self.look()?;
-            let now_ns = self.clock.now_ns();
-            if !measuring && now_ns >= measured_ns {
-                measuring = true;
+            let (now_ns, counts) = (self.clock.now_ns(), self.counts());
+            if measured_from_ns.is_none() && now_ns >= measured_ns {
+                measured_from_ns = Some(now_ns);
                 milestones.measured_from = self.sample();
             }
-            if now_ns >= end_ns {
+            let steps = script.step(now_ns, &counts);
+            let over = steps.contains(&Step::End);
+            for step in steps {
+                self.carry_out(step)?;
+            }
+            self.sample_row(now_ns, start_ns, &counts);
+            if over {
+                self.load_end_ns = now_ns - start_ns;
                 break;
             }
-            let counts = self.counts();
-            self.collect_seconds(false);
-            let (then_ns, then) = last;
-            let mut shown = false;
-            let chat = self.plan.group_size > 0;
-            self.progress.show(|| {
-                shown = true;
-                progress_line(&counts, &then, (now_ns - then_ns) as f64 / SECOND_NS as f64, chat)
-            });
-            if shown {
-                last = (now_ns, counts);
-            }
+            self.collect_rows(false);
+            self.show_rates(&mut last, now_ns, counts);
         }
+        self.control.set_slow(false);
+        if let Script::Storm(storm) = script {
+            self.storm = Some(storm.outcome().clone());
+        }
+        milestones.measured_ns = match self.plan.measured_ns {
+            OPEN_END_NS => self.clock.now_ns() - measured_from_ns.unwrap_or(measured_ns),
+            planned_ns => planned_ns,
+        };
         milestones.measured_to = self.sample();
+        if self.restarted_pid.is_some() {
+            // What two processes used makes no sum.
+            milestones.measured_to.server = None;
+        }
         Ok(())
     }
 
+    fn script(&self, measured_ns: Nanoseconds) -> Script {
+        let nanoseconds = |seconds: f64| (seconds * SECOND_NS as f64) as Nanoseconds;
+        if let Load::Storm(options) = self.load {
+            // One process of several kills; the others see their sessions go.
+            let kills = options.kill_pid.is_some() && self.slice.index == 0;
+            return Script::Storm(Box::new(Storm::new(StormPlan {
+                measured_ns,
+                before_ns: nanoseconds(options.before_seconds),
+                after_ns: nanoseconds(options.after_seconds),
+                down_ns: nanoseconds(options.down_seconds),
+                limit_ns: nanoseconds(options.limit_seconds),
+                kills,
+                restarts: kills && options.restart_command.is_some(),
+            })));
+        }
+        let starts = self.plan.parts.iter().scan(measured_ns, |next_ns, part| {
+            let at_ns = *next_ns;
+            *next_ns += part.length_ns;
+            Some(at_ns)
+        });
+        let slow = (self.plan.slow_share > 0.0).then_some((1, 2));
+        Script::Steady { end_ns: measured_ns + self.plan.measured_ns, parts_ns: starts.collect(), slow, next: 0 }
+    }
+
+    fn carry_out(&mut self, step: Step) -> anyhow::Result<()> {
+        let Load::Storm(options) = self.load else {
+            match step {
+                Step::Part(index, at_ns) => self.begin_part(index, at_ns),
+                Step::Slow(slow) => self.control.set_slow(slow),
+                Step::Fail(text) => self.failures.push(text),
+                Step::Kill | Step::Restart | Step::Returned | Step::End => {}
+            }
+            return Ok(());
+        };
+        match step {
+            Step::Part(index, at_ns) => self.begin_part(index, at_ns),
+            Step::Kill => {
+                let pid = options.kill_pid.context("a storm that kills knows whom")?;
+                self.progress.phase(&format!("killing {pid}"));
+                let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+                anyhow::ensure!(killed.context("can't run kill")?.success(), "can't kill {pid}");
+            }
+            Step::Restart => {
+                let command = options.restart_command.as_deref().context("a storm that restarts knows how")?;
+                self.progress.phase(&format!("restarting: {command}"));
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("exec {command}")]).stdin(Stdio::null()).stdout(Stdio::null());
+                self.restarted_pid = Some(shell.spawn().context("can't start the node again")?.id());
+            }
+            Step::Returned => {
+                let before = self.server;
+                self.server = Process::listening_on(self.plan.target).first().copied();
+                if self.server != before {
+                    self.restarted_pid = self.restarted_pid.or(self.server.map(|server| server.pid));
+                }
+                self.last_sample = None;
+            }
+            Step::Fail(text) => self.failures.push(text),
+            Step::Slow(_) | Step::End => {}
+        }
+        Ok(())
+    }
+
+    fn begin_part(&mut self, index: usize, at_ns: Nanoseconds) {
+        self.control.start_part(index, at_ns);
+        self.part_starts_ns.push(at_ns.saturating_sub(self.control.load_start_ns()));
+        let name = self.plan.parts[index].name.clone();
+        self.progress.phase(&format!("part {name}"));
+    }
+
     fn drain(&mut self) -> anyhow::Result<()> {
-        if self.plan.group_size == 0 {
+        if self.plan.layers.is_empty() && self.plan.echo.is_none() {
             return Ok(());
         }
         self.progress.phase("draining");
         self.control.set_phase(Phase::Drain);
-        let end_ns = self.clock.now_ns() + self.command.drain_ns();
+        let end_ns = self.clock.now_ns() + self.load.drain_ns()?;
         let mut empty_since_ns = None;
         loop {
             self.look()?;
@@ -271,6 +379,19 @@ impl<'a> Run<'a> {
             }
             self.progress.show(|| format!("{} unacked, {} deliveries to come", counts.unacked, counts.undelivered));
         }
+    }
+
+    fn verify(&mut self) -> anyhow::Result<()> {
+        if !self.plan.verifies {
+            return Ok(());
+        }
+        let conversations = self.counts().conversations;
+        self.progress.phase(&format!("reading the history of {conversations} conversations"));
+        self.control.set_phase(Phase::Verify);
+        if !self.progressing(|counts| counts.verified, conversations, "histories")? {
+            self.failures.push("not all histories could be read".to_owned());
+        }
+        Ok(())
     }
 
     /// A moment of sleep; fails if a thread did.
@@ -299,23 +420,36 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Merges the threads' samples; a second is over for all threads when the third after it has begun.
-    fn collect_seconds(&mut self, all: bool) {
+    /// Once a row: what the node and the generator use, and how many sessions there are.
+    fn sample_row(&mut self, now_ns: Nanoseconds, start_ns: Nanoseconds, counts: &Counts) {
+        let row = now_ns.saturating_sub(start_ns) / self.plan.row_ns;
+        if now_ns < start_ns || self.last_sample.is_some_and(|(last, ..)| last == row) {
+            return;
+        }
+        let sample = self.sample();
+        let last = self.last_sample.replace((row, now_ns, sample));
+        let since = last.map(|(_, then_ns, then)| ((now_ns - then_ns) as f64 / SECOND_NS as f64, then));
+        self.samples.push(RowSample::between(row, since, &sample, counts));
+    }
+
+    /// Merges the threads' samples.
+    fn collect_rows(&mut self, all: bool) {
         for second in self.seconds.try_iter() {
-            match self.open_seconds.entry(second.index) {
+            match self.open_rows.entry(second.index) {
                 std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(&second),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(second);
                 }
             }
         }
-        let newest = self.open_seconds.keys().next_back().copied().unwrap_or(0);
-        while let Some((&index, second)) = self.open_seconds.first_key_value() {
-            if !all && index + 3 > newest {
+        let newest = self.open_rows.keys().next_back().copied().unwrap_or(0);
+        while let Some((&index, second)) = self.open_rows.first_key_value() {
+            if !all && index + ROWS_OPEN > newest {
                 break;
             }
-            self.rows.push(Row::of(second));
-            self.open_seconds.remove(&index);
+            // As text, an hour of rows is small.
+            self.rows.push(serde_json::to_string(second).expect("histograms can be written"));
+            self.open_rows.remove(&index);
         }
     }
 
@@ -325,92 +459,81 @@ impl<'a> Run<'a> {
             result.context("a client thread's ring failed (is io_uring allowed here, and the kernel at least 6.11?)")
         };
         let results = std::mem::take(&mut self.threads).into_iter().map(join).collect();
-        self.collect_seconds(true);
+        self.collect_rows(true);
         results
     }
 
-    fn report(mut self, started: SystemTime, milestones: &Milestones, results: &[WorkerResult]) -> Report {
-        let (mut latencies, mut violations, mut errors) =
-            (Latencies::default(), Violations::default(), BTreeMap::new());
+    fn outcome(self, milestones: Milestones, results: Vec<WorkerResult>) -> Outcome {
+        let mut latencies = Latencies::new(self.plan.parts.len());
+        let (mut violations, mut errors) = (Violations::default(), BTreeMap::new());
+        let threads = results.len() as u32;
         for result in results {
             latencies.add(&result.latencies);
             violations.add(&result.violations);
-            for (error, count) in &result.errors {
-                *errors.entry(error.clone()).or_insert(0) += count;
+            for (error, count) in result.errors {
+                *errors.entry(error).or_insert(0) += count;
             }
         }
-        let counts = self.counts();
-        let late_us = Quantiles::of(&latencies.late);
-        if late_us.p99 > LATE_US_MAX {
-            let late_ms = late_us.p99 as f64 / 1_000.0;
-            self.problems
-                .push(format!("the generator was late: p99 {late_ms:.1} ms, beyond {} ms", LATE_US_MAX / 1_000));
-        }
-        let measured_seconds = self.plan.measured_ns as f64 / SECOND_NS as f64;
-        let per_second = |count: u64| round(count as f64 / measured_seconds, 10.0);
-        let load_seconds = (self.plan.warmup_ns + self.plan.measured_ns).div_ceil(SECOND_NS);
-        self.rows.retain(|row| row.second < load_seconds);
-        Report {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
-            command: self.command.name(),
-            started_unix_ms: started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        Outcome {
             seed: self.plan.seed,
-            options: self.options(results.len()),
-            machine: Machine::this(),
-            valid: self.problems.is_empty(),
-            invalid_because: std::mem::take(&mut self.problems),
+            threads,
+            requested: u64::from(self.plan.connections),
+            counts: self.counts(),
+            latencies,
             violations,
-            connections: connection_figures(&self.plan, &counts, milestones),
-            messages: message_figures(&counts),
-            throughput: Throughput {
-                offered_per_second: per_second(counts.measured_offered),
-                acked_per_second: per_second(counts.measured_acked),
-                delivered_per_second: per_second(counts.measured_delivered),
-            },
-            latency_us: Latency {
-                send_to_ack: Quantiles::of(&latencies.send_to_ack),
-                send_to_deliver: Quantiles::of(&latencies.send_to_deliver),
-                connect: Quantiles::of(&latencies.connect),
-                resume: Quantiles::of(&latencies.resume),
-            },
-            server: self
-                .server
-                .and_then(|server| server_figures(server, milestones, counts.established, measured_seconds)),
-            kernel: kernel_figures(milestones, counts.established),
-            generator: generator_figures(results.len(), milestones, counts.established, measured_seconds, late_us),
             errors,
-            timeline: self.rows,
-            percentiles: Percentiles {
-                send_to_ack: curve(&latencies.send_to_ack),
-                send_to_deliver: curve(&latencies.send_to_deliver),
-                connect: curve(&latencies.connect),
-                late: curve(&latencies.late),
-            },
+            rows: self.rows,
+            samples: self.samples,
+            milestones,
+            part_starts_ns: self.part_starts_ns,
+            load_end_ns: self.load_end_ns,
+            layers: self.plan.layers.len(),
+            problems: self.problems,
+            failures: self.failures,
+            storm: self.storm,
+            server_pid: self.server.map(|server| server.pid),
+            restarted_pid: self.restarted_pid,
         }
     }
 
-    fn options(&self, threads: usize) -> RunOptions {
-        let seconds = |nanoseconds: Nanoseconds| nanoseconds as f64 / SECOND_NS as f64;
-        RunOptions {
-            target: self.command.common().target.clone(),
-            connections: self.plan.connections,
-            rate: self.plan.rate_per_second,
-            seconds: seconds(self.plan.measured_ns),
-            warmup_seconds: seconds(self.plan.warmup_ns),
-            group_size: self.plan.group_size,
-            text_bytes: self.plan.text_bytes,
-            arrivals: self.plan.spread,
-            encoding: self.command.common().encoding.name().to_owned(),
-            threads: threads as u32,
+    fn describe(&self) -> String {
+        let plan = &self.plan;
+        let seconds = (plan.warmup_ns + plan.measured_ns) as f64 / SECOND_NS as f64;
+        match self.load {
+            Load::Idle(_) => format!("idle for {seconds} s"),
+            Load::Storm(_) => format!("{} messages a second until the storm is over", plan.rate_per_second),
+            Load::Echo(options) => match options.in_flight {
+                Some(in_flight) => format!("{in_flight} echoes of each connection under way for {seconds} s"),
+                None => format!("{} echoes a second for {seconds} s", plan.rate_per_second),
+            },
+            _ => format!("{} messages a second for {seconds} s", plan.rate_per_second),
+        }
+    }
+
+    fn show_rates(&mut self, last: &mut (Nanoseconds, Counts), now_ns: Nanoseconds, counts: Counts) {
+        let (then_ns, then) = *last;
+        let (plan, mut shown) = (self.plan.clone(), false);
+        self.progress.show(|| {
+            shown = true;
+            progress_line(&counts, &then, (now_ns - then_ns) as f64 / SECOND_NS as f64, &plan)
+        });
+        if shown {
+            *last = (now_ns, counts);
         }
     }
 }
 
-fn progress_line(counts: &Counts, then: &Counts, seconds: f64, chat: bool) -> String {
-    let rate = |now: u64, then: u64| (now - then) as f64 / seconds.max(0.001);
-    let connections = format!("{} up, {} lost", counts.up, counts.lost);
-    if !chat {
+fn progress_line(counts: &Counts, then: &Counts, seconds: f64, plan: &Plan) -> String {
+    let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds.max(0.001);
+    let mut connections = format!("{} up, {} lost", counts.up, counts.lost);
+    if counts.paused > 0 {
+        connections = format!("{connections}, {} not reading", counts.paused);
+    }
+    if plan.echo.is_some() {
+        let echoes = rate(counts.acked, then.acked);
+        return format!("{echoes:.0}/s echoed  {} under way  {connections}", counts.unacked);
+    }
+    if plan.layers.is_empty() {
         return connections;
     }
     format!(
@@ -421,94 +544,4 @@ fn progress_line(counts: &Counts, then: &Counts, seconds: f64, chat: bool) -> St
         counts.unacked,
         counts.violations,
     )
-}
-
-fn connection_figures(plan: &Plan, counts: &Counts, milestones: &Milestones) -> ConnectionFigures {
-    let establish_seconds = milestones.establish_ns as f64 / SECOND_NS as f64;
-    ConnectionFigures {
-        requested: u64::from(plan.connections),
-        established: counts.established,
-        lost: counts.lost,
-        resumed: counts.resumed,
-        up_at_end: counts.up,
-        failed_attempts: counts.failed_attempts,
-        resets: counts.resets,
-        establish_seconds: round(establish_seconds, 100.0),
-        established_per_second: round(counts.established as f64 / establish_seconds.max(0.001), 1.0),
-    }
-}
-
-fn message_figures(counts: &Counts) -> MessageFigures {
-    MessageFigures {
-        offered: counts.offered,
-        acked: counts.acked,
-        unacked: counts.unacked,
-        rejected: counts.rejected,
-        retried: counts.retried,
-        acked_as_duplicate: counts.acked_again,
-        delivered: counts.delivered,
-        too_far: counts.too_far,
-        protocol_errors: counts.protocol_errors,
-    }
-}
-
-/// `None` if the process was not there all the time: figures of two processes make no sum.
-fn server_figures(
-    server: Process,
-    milestones: &Milestones,
-    established: u64,
-    measured_seconds: f64,
-) -> Option<ServerFigures> {
-    let (before, after) = (milestones.before.server?, milestones.established.server?);
-    let (from, to) = (milestones.measured_from.server?, milestones.measured_to.server?);
-    let cpu_seconds = to.cpu_seconds - from.cpu_seconds;
-    Some(ServerFigures {
-        pid: server.pid,
-        rss_bytes: to.rss_bytes,
-        cpu_seconds: round(cpu_seconds, 100.0),
-        cpu_cores: round(cpu_seconds / measured_seconds, 1_000.0),
-        rss_bytes_before: before.rss_bytes,
-        rss_bytes_after: after.rss_bytes,
-        bytes_per_connection: per_connection(before.rss_bytes, after.rss_bytes, established),
-        connect_cpu_seconds: round(after.cpu_seconds - before.cpu_seconds, 100.0),
-    })
-}
-
-fn generator_figures(
-    threads: usize,
-    milestones: &Milestones,
-    established: u64,
-    measured_seconds: f64,
-    late_us: Quantiles,
-) -> GeneratorFigures {
-    let cpu_seconds = milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds;
-    let (before, after) = (milestones.before.own, milestones.established.own);
-    let structure_bytes = CONNECTION_BYTES + LINK_BYTES + MEMBER_BYTES;
-    GeneratorFigures {
-        threads: threads as u32,
-        cpu_seconds: round(cpu_seconds, 100.0),
-        cpu_cores: round(cpu_seconds / measured_seconds, 1_000.0),
-        rss_bytes: milestones.measured_to.own.rss_bytes,
-        bytes_per_connection: structure_bytes as f64 + per_connection(before.rss_bytes, after.rss_bytes, established),
-        bytes_per_connection_structures: structure_bytes,
-        late_us,
-    }
-}
-
-fn kernel_figures(milestones: &Milestones, established: u64) -> KernelFigures {
-    let (before, after) = (milestones.before.slab_bytes, milestones.established.slab_bytes);
-    KernelFigures {
-        slab_bytes_before: before,
-        slab_bytes_after: after,
-        slab_bytes_per_connection: per_connection(before, after, established),
-    }
-}
-
-fn per_connection(before_bytes: u64, after_bytes: u64, connections: u64) -> f64 {
-    round((after_bytes as f64 - before_bytes as f64) / connections.max(1) as f64, 10.0)
-}
-
-/// Rounds to a fraction: figures in reports have no false digits.
-fn round(value: f64, parts: f64) -> f64 {
-    (value * parts).round() / parts
 }

@@ -45,7 +45,7 @@ fn a_good_node_passes_in_both_encodings_and_over_threads() {
         );
         assert!((350.0..450.0).contains(&rate) && report.timeline.len() == 2, "{text}");
         let page = html::page(&report).unwrap();
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 6);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod html;
 pub mod parts;
 mod plots;
+mod special;
 pub mod summary;
 
 use std::collections::BTreeMap;

@@ -114,7 +114,7 @@ fn a_mix_has_all_kinds_of_conversations_and_people_who_come_and_go() {
         reply_share = 0.5
         think_ms = 50
         reconnects_per_second = 5
-        away_ms = 100
+        away_ms = "100..8000"
         [[phase]]
         name = "morning"
         seconds = 1

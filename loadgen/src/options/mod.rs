@@ -27,6 +27,7 @@ pub struct CommandLine {
 
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a program")]
 pub enum Command {
     /// Put load on a node.
     #[command(flatten)]

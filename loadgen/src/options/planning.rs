@@ -127,7 +127,7 @@ impl Load {
     fn echo_plan(&self, options: &super::EchoOptions) -> anyhow::Result<Plan> {
         let mut plan = base(&options.common, options.size.connections)?;
         let (min, max) = options.payload_bytes.bounds();
-        ensure!(max >= ECHO_BYTES_MIN && max <= ECHO_BYTES_MAX, "--payload-bytes: 16 to {ECHO_BYTES_MAX}");
+        ensure!((ECHO_BYTES_MIN..=ECHO_BYTES_MAX).contains(&max), "--payload-bytes: 16 to {ECHO_BYTES_MAX}");
         ensure!(
             !matches!(options.payload_bytes, Law::Fixed(_)) || min >= ECHO_BYTES_MIN,
             "--payload-bytes: 16 at least"

@@ -66,13 +66,16 @@ const SAME: &[(&str, &str)] = &[
     ("kernel", "/machine/kernel"),
 ];
 
+/// A run's value of a figure, as text and as number, if it has one.
+type Cell = Option<(String, f64)>;
+
 /// Runs, side by side.
 #[derive(Debug)]
 pub struct Comparison {
     names: Vec<String>,
     /// Verdict, revision, seed of each.
     heads: Vec<String>,
-    rows: Vec<(&'static str, Vec<Option<(String, f64)>>)>,
+    rows: Vec<(&'static str, Vec<Cell>)>,
     /// What differs that should not.
     warnings: Vec<String>,
 }
@@ -175,9 +178,9 @@ fn head(report: &Value) -> String {
     format!("{verdict}, {revision}")
 }
 
-fn cells(values: &[Option<(String, f64)>]) -> Vec<String> {
+fn cells(values: &[Cell]) -> Vec<String> {
     let first = values.first().and_then(Option::as_ref).map(|&(_, value)| value).filter(|&value| value > 0.0);
-    let cell = |(index, value): (usize, &Option<(String, f64)>)| match (value, first) {
+    let cell = |(index, value): (usize, &Cell)| match (value, first) {
         (Some((text, value)), Some(first)) if index > 0 => format!("{text} ({:.2} ×)", value / first),
         (Some((text, _)), _) => text.clone(),
         (None, _) => "–".to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Quantiles, Report,
+    Quantiles, Report, Row,
     plots::{self, Colour, Line},
     special,
     summary::{duration, mebibytes},
@@ -159,7 +159,7 @@ fn quantile_row(out: &mut String, name: &str, quantiles: &Quantiles) -> std::fmt
 }
 
 fn timelines(out: &mut String, report: &Report) -> anyhow::Result<()> {
-    let line = |name, colour, value| special::row_line(report, name, colour, value);
+    let line = |name, colour, value: fn(&Row) -> Option<f64>| special::row_line(report, name, colour, value);
     writeln!(out, "<section><h2>Over time</h2>")?;
     let warmup = report.options.warmup_seconds;
     if warmup > 0.0 {

@@ -77,7 +77,7 @@ pub fn report(load: &Load, started: SystemTime, outcome: Outcome) -> anyhow::Res
             late: curve(&latencies.late),
         },
         parts,
-        verified: plan.verifies.then(|| VerifiedFigures {
+        verified: plan.verifies.then_some(VerifiedFigures {
             conversations: counts.verified,
             acked: counts.acked,
             found: counts.found,

@@ -332,7 +332,9 @@ impl<'a> Run<'a> {
                 let command = options.restart_command.as_deref().context("a storm that restarts knows how")?;
                 self.progress.phase(&format!("restarting: {command}"));
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("exec {command}")]).stdin(Stdio::null()).stdout(Stdio::null());
+                shell.args(["-c", &format!("exec {command}")]).stdin(Stdio::null());
+                // It outlives this run, and must not hold its pipes open.
+                shell.stdout(Stdio::null()).stderr(Stdio::null());
                 self.restarted_pid = Some(shell.spawn().context("can't start the node again")?.id());
             }
             Step::Returned => {

@@ -188,6 +188,15 @@ impl Worker {
         }
     }
 
+    /// The load is over: whoever is away comes back now, so that what they missed is no loss.
+    pub(super) fn call_back(&mut self, now_ns: Nanoseconds) {
+        let away = std::mem::take(&mut self.connections.later);
+        for Reverse((due_ns, slot)) in away {
+            let soon_ns = now_ns + self.random.below(SECOND_NS);
+            self.connections.later.push(Reverse((due_ns.min(soon_ns), slot)));
+        }
+    }
+
     /// Takes up a new word on whether slow connections read.
     pub(super) fn follow_slow(&mut self, links: &mut Links) {
         let slow = self.control.slow();
@@ -370,7 +379,9 @@ impl Worker {
             return;
         }
         let backoff = &self.connections.backoff;
-        let hint = self.connections.hints.remove(&slot).unwrap_or(Hint::None);
+        // Nobody stays away by a mix's will once the load is over.
+        let stays_away = self.phase < Phase::Drain || self.departures.is_none();
+        let hint = self.connections.hints.remove(&slot).filter(|_| stays_away).unwrap_or(Hint::None);
         let wait_ms = Backoff::after(self.random.next_u64(), u32::from(connection.attempts)).next_wait_ms(
             backoff.backoff_base_ms,
             backoff.backoff_cap_ms,

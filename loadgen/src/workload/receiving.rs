@@ -217,10 +217,11 @@ impl Worker {
         if stamp.sender == slot {
             return self.counters.returned.add(1);
         }
-        self.delivered(slot, stamp.intended_ns, now_ns);
+        self.delivered(slot, &stamp, now_ns);
     }
 
-    fn delivered(&mut self, slot: u32, intended_ns: Nanoseconds, now_ns: Nanoseconds) {
+    fn delivered(&mut self, slot: u32, stamp: &Stamp, now_ns: Nanoseconds) {
+        let Stamp { sender, intended_ns, .. } = *stamp;
         self.counters.delivered.add(1);
         self.second.delivered += 1;
         if self.measured.contains(&now_ns) {
@@ -234,7 +235,9 @@ impl Worker {
         if self.measured.contains(&intended_ns) {
             record(&mut self.latencies.send_to_deliver, intended_ns, now_ns);
         }
-        if let Some(part) = self.part_of(intended_ns).filter(|_| self.stood_since(slot, intended_ns)) {
+        // Both ends: what a sender could not send while it was away is late for everybody.
+        let both_stood = self.stood_since(slot, intended_ns) && self.stood_since(sender, intended_ns);
+        if let Some(part) = self.part_of(intended_ns).filter(|_| both_stood) {
             record(&mut self.latencies.parts[part].send_to_deliver, intended_ns, now_ns);
         }
     }

@@ -195,7 +195,7 @@ impl Worker {
     }
 
     fn tick(&mut self, links: &mut Links, now_ns: Nanoseconds) {
-        self.follow_phase(links);
+        self.follow_phase(links, now_ns);
         if self.phase != Phase::Hold {
             self.connect_due(links, now_ns);
         }
@@ -220,7 +220,7 @@ impl Worker {
         self.counters.violations.set(self.checker.violations().total());
     }
 
-    fn follow_phase(&mut self, links: &mut Links) {
+    fn follow_phase(&mut self, links: &mut Links, now_ns: Nanoseconds) {
         self.follow_slow(links);
         let phase = self.control.phase();
         if phase == self.phase {
@@ -229,6 +229,7 @@ impl Worker {
         self.phase = phase;
         match phase {
             Phase::Load => self.plan_load(),
+            Phase::Drain if self.departures.is_some() => self.call_back(now_ns),
             Phase::Verify => self.verify = Verify::all(self.layout.conversations()),
             _ => {}
         }

@@ -178,8 +178,10 @@ impl Session {
         self.answer(Some(id), &welcome)?;
         for known in connect.resume.iter().flat_map(|resume| &resume.known) {
             let conversation = &state.conversations[&known.conversation];
-            let (missing, last) =
-                (&conversation.entries[known.sequence.0 as usize..], conversation.entries.len() as u64);
+            let (missing, last) = (
+                &conversation.entries[(known.sequence.0 as usize).min(conversation.entries.len())..],
+                conversation.entries.len() as u64,
+            );
             if self.fault == Fault::CutAndPage && !missing.is_empty() {
                 let conversation = known.conversation;
                 let (epoch, first, last) = (Epoch(1), Sequence(1), Sequence(last));
@@ -335,9 +337,9 @@ fn frame(encoding: Encoding, payload: &[u8]) -> Vec<u8> {
     let first = if encoding == Encoding::Json { 0x81 } else { 0x82 };
     let mut out = match payload.len() {
         length @ 0..=125 => vec![first, length as u8],
-        length => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
+        length @ 126..=0xFFFF => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
+        length => [&[first, 127][..], &(length as u64).to_be_bytes()].concat(),
     };
-    assert!(payload.len() <= 0xFFFF);
     out.extend(payload);
     out
 }

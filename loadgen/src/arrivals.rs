@@ -16,14 +16,48 @@ pub enum Spread {
     Fixed,
 }
 
+/// A stretch of time over which the rate changes evenly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Segment {
+    /// Where it begins.
+    pub from_ns: Nanoseconds,
+    /// Before which it ends.
+    pub to_ns: Nanoseconds,
+    /// Arrivals a second at its beginning.
+    pub rate_from: f64,
+    /// Arrivals a second at its end.
+    pub rate_to: f64,
+}
+
+impl Segment {
+    /// When `count` more arrivals are due after `at_ns`; or how many of them are left for the next segment.
+    fn after(&self, at_ns: f64, count: f64) -> Result<f64, f64> {
+        let at_ns = at_ns.max(self.from_ns as f64);
+        let seconds = (self.to_ns as f64 - at_ns) / SECOND_NS as f64;
+        if seconds <= 0.0 {
+            return Err(count);
+        }
+        let whole = (self.to_ns - self.from_ns) as f64 / SECOND_NS as f64;
+        let slope = (self.rate_to - self.rate_from) / whole;
+        let rate = self.rate_from + slope * (whole - seconds);
+        let left = (rate + self.rate_to) / 2.0 * seconds;
+        if count >= left {
+            return Err(count - left);
+        }
+        // The smaller root of slope t²/2 + rate t = count, in the form that divides by no small number.
+        let root = (rate * rate + 2.0 * slope * count).max(0.0).sqrt();
+        Ok(at_ns + 2.0 * count / (rate + root) * SECOND_NS as f64)
+    }
+}
+
 /// The plan of one client thread.
 #[derive(Debug, Clone)]
 pub struct Arrivals {
     spread: Spread,
-    rate_per_second: f64,
+    segments: Vec<Segment>,
+    segment: usize,
     // Kept as a fraction so that rounding does not add up over a long run.
     next_ns: f64,
-    end_ns: Nanoseconds,
     random: Random,
 }
 
@@ -37,35 +71,56 @@ impl Arrivals {
         end_ns: Nanoseconds,
         random: Random,
     ) -> Self {
-        let mut arrivals = Self { spread, rate_per_second, next_ns: start_ns as f64, end_ns, random };
-        match spread {
-            Spread::Poisson => arrivals.advance(),
+        let segment =
+            Segment { from_ns: start_ns, to_ns: end_ns, rate_from: rate_per_second, rate_to: rate_per_second };
+        Self::shaped(spread, vec![segment], random)
+    }
+
+    /// Arrivals whose rate changes; segments follow each other.
+    #[must_use]
+    pub fn shaped(spread: Spread, segments: Vec<Segment>, mut random: Random) -> Self {
+        let first = match spread {
+            Spread::Poisson => -random.unit().ln(),
             // Threads with the same rate must not all send in the same instant.
-            Spread::Fixed => arrivals.next_ns += arrivals.random.unit() * SECOND_NS as f64 / rate_per_second,
-        }
+            Spread::Fixed => random.unit(),
+        };
+        let mut arrivals = Self { spread, segments, segment: 0, next_ns: 0.0, random };
+        arrivals.advance(first);
         arrivals
     }
 
     /// The next planned time, if there is one.
     #[must_use]
     pub fn peek_ns(&self) -> Option<Nanoseconds> {
-        // A rate of 0 makes the next time infinite.
-        (self.next_ns < self.end_ns as f64).then_some(self.next_ns as Nanoseconds)
+        self.next_ns.is_finite().then_some(self.next_ns as Nanoseconds)
     }
 
     /// Takes the next planned time if it has come.
     pub fn take_due(&mut self, now_ns: Nanoseconds) -> Option<Nanoseconds> {
         let due_ns = self.peek_ns().filter(|&due_ns| due_ns <= now_ns)?;
-        self.advance();
+        let count = match self.spread {
+            Spread::Poisson => -self.random.unit().ln(),
+            Spread::Fixed => 1.0,
+        };
+        self.advance(count);
         Some(due_ns)
     }
 
-    fn advance(&mut self) {
-        let mean_ns = SECOND_NS as f64 / self.rate_per_second;
-        self.next_ns += match self.spread {
-            Spread::Poisson => -self.random.unit().ln() * mean_ns,
-            Spread::Fixed => mean_ns,
-        };
+    /// Goes on by an expected number of arrivals: gaps are drawn at a rate of one, and stretched to the rate of the moment.
+    fn advance(&mut self, mut count: f64) {
+        while let Some(segment) = self.segments.get(self.segment) {
+            match segment.after(self.next_ns, count) {
+                Ok(next_ns) => {
+                    self.next_ns = next_ns;
+                    return;
+                }
+                Err(left) => {
+                    count = left;
+                    self.segment += 1;
+                }
+            }
+        }
+        self.next_ns = f64::INFINITY;
     }
 }
 
@@ -119,6 +174,37 @@ mod tests {
     fn no_rate_no_arrival() {
         for spread in [Spread::Poisson, Spread::Fixed] {
             assert_eq!(Arrivals::new(spread, 0.0, 0, Nanoseconds::MAX, Random::new(1, 0)).peek_ns(), None);
+        }
+    }
+
+    #[test]
+    fn ramps_have_the_area_of_their_rates() {
+        let segment = |from: u64, to: u64, rate_from, rate_to| Segment {
+            from_ns: from * SECOND_NS,
+            to_ns: to * SECOND_NS,
+            rate_from,
+            rate_to,
+        };
+        let segments = vec![
+            segment(0, 10, 0.0, 1_000.0),
+            segment(10, 20, 1_000.0, 1_000.0),
+            segment(20, 30, 1_000.0, 0.0),
+            segment(30, 40, 0.0, 0.0),
+            segment(40, 50, 100.0, 100.0),
+        ];
+        for spread in [Spread::Poisson, Spread::Fixed] {
+            let mut arrivals = Arrivals::shaped(spread, segments.clone(), Random::new(1, 1));
+            let all: Vec<_> = std::iter::from_fn(|| arrivals.take_due(Nanoseconds::MAX)).collect();
+            let within = |from: u64, to: u64| {
+                all.iter().filter(|&&at| (from * SECOND_NS..to * SECOND_NS).contains(&at)).count() as f64
+            };
+            for (from, to, expect) in
+                [(0, 5, 1_250.0), (5, 10, 3_750.0), (10, 20, 10_000.0), (20, 30, 5_000.0), (40, 50, 1_000.0)]
+            {
+                let got = within(from, to);
+                assert!((got - expect).abs() < 5.0 * f64::sqrt(expect), "{spread:?} {from}..{to}: {got}");
+            }
+            assert_eq!(within(30, 40), 0.0);
         }
     }
 }

@@ -7,11 +7,14 @@
 //! - **lost**: a message was acknowledged, and a member did not get it by the end of the drain; one for each such member.
 //! - **mismatch**: two observers (a member, or the acknowledgement) saw different messages under one sequence.
 //! - **foreign**: a message of a conversation that the connection's user is not a member of.
+//! - **missing**: a message was acknowledged, and the conversation's history does not have it at the end (where that is read).
 //!
-//! Members are numbered 0, 1, 2 … and belong to one conversation each. Memory: 24 bytes a member; a conversation keeps a sequence
+//! A member here is a membership of the [`Layout`]: a user has one a layer, and it belongs to one conversation. Memory: 24 bytes a member; a conversation keeps a sequence
 //! only until all its members have it, and at most [`SLOTS_MAX`] of them; a member's holes are at most [`HOLES_MAX`] ranges.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{layout::Layout, random::mix};
 
 /// Most sequences that a conversation keeps at once. Beyond, the oldest is let go: order, gaps, duplicates and losses in it are
 /// still counted, but no longer what it said.
@@ -24,7 +27,7 @@ pub const HOLES_MAX: usize = 64;
 const STORED_WINDOW: u64 = 1 << 20;
 
 /// What broke, how often. All zero is the only good outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violations {
     /// Entries that came after a later one.
     pub order: u64,
@@ -38,13 +41,15 @@ pub struct Violations {
     pub mismatch: u64,
     /// Entries of conversations that are none of the user's.
     pub foreign: u64,
+    /// Acknowledged messages that the history does not have.
+    pub missing: u64,
 }
 
 impl Violations {
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.order + self.gap + self.duplicate + self.lost + self.mismatch + self.foreign
+        self.order + self.gap + self.duplicate + self.lost + self.mismatch + self.foreign + self.missing
     }
 
     /// Adds another thread's.
@@ -55,6 +60,7 @@ impl Violations {
         self.lost += other.lost;
         self.mismatch += other.mismatch;
         self.foreign += other.foreign;
+        self.missing += other.missing;
     }
 }
 
@@ -104,8 +110,14 @@ struct Member {
     // The highest sequence seen; all below were seen too, but for the holes.
     last: u64,
     // Boxed: hardly a member ever has one.
-    #[expect(clippy::box_collection, reason = "eight bytes a member instead of 24")]
-    holes: Option<Box<Vec<Hole>>>,
+    holes: Option<Box<Holes>>,
+}
+
+#[derive(Debug, Default)]
+struct Holes {
+    list: Vec<Hole>,
+    // A resume was asked for from before the first hole: what came after it, up to here, comes again and is no duplicate.
+    replay_to: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -123,14 +135,33 @@ struct Conversation {
     first: u64,
     slots: VecDeque<Slot>,
     let_go_left: u64,
+    stored: Tally,
+}
+
+/// A set of stored messages, as their number and the sum of their hashes: enough to compare two sets that should be the same,
+/// however many messages they have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub count: u64,
+    digest: u64,
+}
+
+impl Tally {
+    /// Adds a message at its place.
+    pub fn add(&mut self, sequence: u64, sender: u32, number: u32) {
+        self.count += 1;
+        let name = u64::from(sender) << 32 | u64::from(number);
+        self.digest = self.digest.wrapping_add(mix(name ^ mix(sequence)));
+    }
 }
 
 /// The checks of one client thread.
 #[derive(Debug)]
 pub struct Checker {
+    layout: Arc<Layout>,
     members: Vec<Member>,
     conversations: Vec<Conversation>,
-    members_per_conversation: u32,
     stored: Box<[u64]>,
     violations: Violations,
     undelivered: u64,
@@ -140,40 +171,23 @@ pub struct Checker {
 pub const MEMBER_BYTES: usize = size_of::<Member>();
 
 impl Checker {
-    /// Checks for `members` members: the first `members_per_conversation` share conversation 0, the next ones 1, and so on.
+    /// Checks the conversations of a layout.
     #[must_use]
-    pub fn new(members: u32, members_per_conversation: u32) -> Self {
-        let sizes = (0..members).step_by(members_per_conversation.max(1) as usize);
-        let conversation = |first: u32| Conversation {
-            members: members_per_conversation.min(members - first),
-            ..Conversation::default()
-        };
+    pub fn new(layout: Arc<Layout>) -> Self {
+        let conversation = |members: u32| Conversation { members, ..Conversation::default() };
         Self {
-            members: std::iter::repeat_with(Member::default).take(members as usize).collect(),
-            conversations: sizes.map(conversation).collect(),
-            members_per_conversation,
+            members: std::iter::repeat_with(Member::default).take(layout.sizes().sum::<u32>() as usize).collect(),
+            conversations: layout.sizes().map(conversation).collect(),
+            layout,
             stored: vec![0; (STORED_WINDOW / 64) as usize].into(),
             violations: Violations::default(),
             undelivered: 0,
         }
     }
 
-    /// The conversation of a member.
-    #[must_use]
-    pub fn conversation_of(&self, member: u32) -> u32 {
-        member / self.members_per_conversation
-    }
-
-    /// The members of a conversation.
-    #[must_use]
-    pub fn members_of(&self, conversation: u32) -> std::ops::Range<u32> {
-        let first = conversation * self.members_per_conversation;
-        first..first + self.conversations[conversation as usize].members
-    }
-
     /// Everything after `baseline` is checked from now on.
     pub fn start(&mut self, conversation: u32, baseline: u64) {
-        for member in self.members_of(conversation) {
+        for member in self.layout.members_of(conversation) {
             self.members[member as usize].last = baseline;
         }
         let conversation = &mut self.conversations[conversation as usize];
@@ -190,8 +204,23 @@ impl Checker {
     #[must_use]
     pub fn contiguous(&self, member: u32) -> u64 {
         let member = &self.members[member as usize];
-        let first_hole = member.holes.iter().flat_map(|holes| holes.iter()).map(|hole| hole.from - 1).min();
+        let first_hole = member.holes.iter().flat_map(|holes| &holes.list).map(|hole| hole.from - 1).min();
         first_hole.unwrap_or(member.last)
+    }
+
+    /// Whether something before the newest that a member has is still to come.
+    #[must_use]
+    pub fn has_holes(&self, member: u32) -> bool {
+        self.members[member as usize].holes.as_ref().is_some_and(|holes| !holes.list.is_empty())
+    }
+
+    /// The member's session resumes from [`Checker::contiguous`]: holes are filled by what the server streams.
+    pub fn resuming(&mut self, member: u32) {
+        let state = &mut self.members[member as usize];
+        if let Some(holes) = &mut state.holes {
+            holes.replay_to = state.last;
+            holes.list.iter_mut().for_each(|hole| hole.announced = true);
+        }
     }
 
     /// A message is about to be sent for the first time.
@@ -202,7 +231,7 @@ impl Checker {
 
     /// An entry came to a member.
     pub fn received(&mut self, member: u32, sequence: u64, identity: Identity, path: Path) -> Verdict {
-        let index = self.conversation_of(member);
+        let index = self.layout.conversation_of(member);
         match self.conversations[index as usize].baseline {
             Some(baseline) if sequence > baseline => {}
             _ => return Verdict::Early,
@@ -217,7 +246,7 @@ impl Checker {
             self.delivered(index, sequence);
             Verdict::First
         } else {
-            if path == Path::Pushed {
+            if path == Path::Pushed && !self.is_replay(member, sequence) {
                 self.violations.duplicate += 1;
             }
             Verdict::Again
@@ -231,6 +260,9 @@ impl Checker {
             self.violations.mismatch += 1;
             return;
         }
+        if let Identity::Message { sender, number } = identity {
+            self.conversations[conversation as usize].stored.add(sequence, sender, number);
+        }
         let mut newly_undelivered = 0;
         self.observe(conversation, sequence, identity, |slot| {
             if !slot.acked {
@@ -240,6 +272,23 @@ impl Checker {
         });
         self.undelivered += newly_undelivered;
         self.forget_finished(conversation);
+    }
+
+    /// Up to which sequence nothing of a conversation was checked; `None` before the start.
+    #[must_use]
+    pub fn baseline(&self, conversation: u32) -> Option<u64> {
+        self.conversations[conversation as usize].baseline
+    }
+
+    /// A conversation's history was read to its end, and these messages of acknowledged sends were in it. `surplus_possible`: some
+    /// sends had no clear outcome, so there may be more than was acknowledged.
+    pub fn compare_history(&mut self, conversation: u32, found: Tally, surplus_possible: bool) {
+        let acked = self.conversations[conversation as usize].stored;
+        if found.count < acked.count {
+            self.violations.missing += acked.count - found.count;
+        } else if found != acked && !surplus_possible {
+            self.violations.mismatch += 1;
+        }
     }
 
     /// The server announced that a member has to page everything up to `last` by itself.
@@ -272,7 +321,7 @@ impl Checker {
     #[must_use]
     pub fn finish(&self) -> Violations {
         let mut violations = self.violations;
-        let holes = self.members.iter().flat_map(|member| member.holes.iter()).flat_map(|holes| holes.iter());
+        let holes = self.members.iter().flat_map(|member| member.holes.iter()).flat_map(|holes| &holes.list);
         violations.gap += holes.map(|hole| hole.to - hole.from + 1).sum::<u64>();
         for conversation in &self.conversations {
             let missing = |slot: &Slot| {
@@ -297,13 +346,13 @@ impl Checker {
         let Some(holes) = &mut state.holes else {
             return false;
         };
-        let Some(index) = holes.iter().position(|hole| (hole.from..=hole.to).contains(&sequence)) else {
+        let Some(index) = holes.list.iter().position(|hole| (hole.from..=hole.to).contains(&sequence)) else {
             return false;
         };
-        let hole = holes.swap_remove(index);
+        let hole = holes.list.swap_remove(index);
         let rest = [Hole { to: sequence - 1, ..hole }, Hole { from: sequence + 1, ..hole }];
-        holes.extend(rest.into_iter().filter(|rest| rest.from <= rest.to));
-        if holes.is_empty() {
+        holes.list.extend(rest.into_iter().filter(|rest| rest.from <= rest.to));
+        if holes.list.is_empty() && holes.replay_to <= sequence {
             state.holes = None;
         }
         if path == Path::Pushed && !hole.announced {
@@ -312,8 +361,19 @@ impl Checker {
         true
     }
 
+    /// Whether a known entry was to be expected once more; the last of them ends that.
+    fn is_replay(&mut self, member: u32, sequence: u64) -> bool {
+        let state = &mut self.members[member as usize];
+        let Some(holes) = &mut state.holes else { return false };
+        let is_replay = sequence <= holes.replay_to;
+        if holes.list.is_empty() && sequence >= holes.replay_to {
+            state.holes = None;
+        }
+        is_replay
+    }
+
     fn open_hole(&mut self, member: u32, hole: Hole) {
-        let holes = self.members[member as usize].holes.get_or_insert_default();
+        let holes = &mut self.members[member as usize].holes.get_or_insert_default().list;
         holes.push(hole);
         if holes.len() > HOLES_MAX {
             let oldest = holes.iter().enumerate().min_by_key(|(_, hole)| hole.from).map_or(0, |(index, _)| index);
@@ -398,6 +458,11 @@ fn stored_place(number: u32) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        law::{Law, Sampler},
+        layout::Layer,
+        random::Random,
+    };
 
     const MEMBERS: u32 = 3;
 
@@ -405,9 +470,14 @@ mod tests {
         Identity::Message { sender: 0, number }
     }
 
+    fn fresh() -> Checker {
+        let groups = Layer::Groups(Sampler::new(Law::Fixed(MEMBERS)));
+        Checker::new(Arc::new(Layout::new(MEMBERS, &[groups], &mut Random::new(1, 1))))
+    }
+
     /// A checker of one conversation with three members, started at sequence 10.
     fn started() -> Checker {
-        let mut checker = Checker::new(MEMBERS, MEMBERS);
+        let mut checker = fresh();
         checker.start(0, 10);
         checker
     }
@@ -452,7 +522,7 @@ mod tests {
 
     #[test]
     fn what_came_before_the_start_is_not_checked() {
-        let mut checker = Checker::new(MEMBERS, MEMBERS);
+        let mut checker = fresh();
         assert_eq!(push(&mut checker, 0, 5), Verdict::Early);
         checker.start(0, 10);
         assert_eq!(push(&mut checker, 0, 10), Verdict::Early);
@@ -593,11 +663,59 @@ mod tests {
         (0..1_000).for_each(|step| {
             push(&mut checker, 0, 12 + 2 * step);
         });
-        assert!(checker.members[0].holes.as_ref().unwrap().len() <= HOLES_MAX);
+        assert!(checker.members[0].holes.as_ref().unwrap().list.len() <= HOLES_MAX);
         assert_eq!(checker.finish().gap, 1_000);
         let mut checker = started();
         push(&mut checker, 0, u64::MAX / 2);
         assert!(checker.conversations[0].slots.len() <= 2 * SLOTS_MAX);
         assert_eq!(checker.finish().mismatch, 1);
+    }
+
+    #[test]
+    fn what_the_history_lacks_is_missing_and_what_stands_elsewhere_does_not_match() {
+        let tally = |sequences: &[u64]| {
+            let mut tally = Tally::default();
+            sequences.iter().for_each(|&sequence| tally.add(sequence, 0, sequence as u32));
+            tally
+        };
+        for (found, surplus_possible, missing, mismatch) in [
+            (tally(&[11, 12, 13]), false, 0, 0),
+            (tally(&[13, 11, 12]), false, 0, 0),
+            (tally(&[11, 13]), false, 1, 0),
+            (tally(&[]), true, 3, 0),
+            (tally(&[11, 12, 14]), false, 0, 1),
+            (tally(&[11, 12, 13, 14]), true, 0, 0),
+            (tally(&[11, 12, 13, 14]), false, 0, 1),
+        ] {
+            let mut checker = started();
+            for sequence in 11..=13 {
+                checker.acked(0, sequence, message(sequence as u32));
+            }
+            checker.compare_history(0, found, surplus_possible);
+            let violations = checker.violations();
+            assert_eq!((violations.missing, violations.mismatch), (missing, mismatch), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_resume_from_before_a_hole_brings_known_entries_again_without_blame_and_only_once() {
+        let events = |checker: &mut Checker| {
+            checker.announced(0, 12);
+            push(checker, 0, 13);
+            assert!(checker.has_holes(0) && checker.contiguous(0) == 10);
+            checker.resuming(0);
+            (11..=14).for_each(|sequence| {
+                push(checker, 0, sequence);
+            });
+            assert!(!checker.has_holes(0) && checker.members[0].holes.is_none());
+        };
+        check(events, Violations::default());
+        check(
+            |checker| {
+                events(checker);
+                push(checker, 0, 13);
+            },
+            Violations { duplicate: 1, ..Violations::default() },
+        );
     }
 }

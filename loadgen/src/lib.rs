@@ -2,12 +2,17 @@
 //!
 //! Read top-down: [`run`] takes the options through the phases of a run; client threads ([`workload`]) each drive their
 //! connections over a ring ([`driver`]), plan their sends ([`arrivals`]), check what arrives ([`checker`]) and measure it
-//! ([`measure`]); [`report`] tells the outcome. Only [`driver`] holds `unsafe` code.
+//! ([`measure`]); [`report`] tells the outcome. [`trials`] repeats a run, [`soak`] looks for drifts in it, [`agent`] makes it on
+//! several machines. Only [`driver`] holds `unsafe` code.
 
+pub mod agent;
 pub mod arrivals;
 pub mod checker;
 pub mod clock;
 pub mod driver;
+pub mod histogram_text;
+pub mod law;
+pub mod layout;
 pub mod machine;
 pub mod measure;
 pub mod options;
@@ -16,6 +21,10 @@ pub mod progress;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod soak;
 pub mod token;
+pub mod transport;
+pub mod trend;
+pub mod trials;
 pub mod websocket;
 pub mod workload;

@@ -11,22 +11,53 @@ use crate::clock::Nanoseconds;
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// Latencies over the whole run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Latencies {
     /// From a message's intended time to its acknowledgement.
+    #[serde(with = "crate::histogram_text")]
     pub send_to_ack: Histogram<u64>,
     /// From a message's intended time to its arrival at each member but its sender.
+    #[serde(with = "crate::histogram_text")]
     pub send_to_deliver: Histogram<u64>,
     /// From the start of the first attempt to connect to `welcome`.
+    #[serde(with = "crate::histogram_text")]
     pub connect: Histogram<u64>,
     /// From the loss of a connection to `caught_up` on the next one.
+    #[serde(with = "crate::histogram_text")]
     pub resume: Histogram<u64>,
     /// From a message's intended time to when the generator handed it to the kernel.
+    #[serde(with = "crate::histogram_text")]
     pub late: Histogram<u64>,
+    /// How much later than it wanted a client thread was back at work.
+    #[serde(with = "crate::histogram_text")]
+    pub lag: Histogram<u64>,
+    /// Of each named part of the load: of connections that stood, and read, all the while.
+    pub parts: Vec<PartLatencies>,
 }
 
-impl Default for Latencies {
-    fn default() -> Self {
+/// Latencies of a named part of the load.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct PartLatencies {
+    /// Messages intended for it.
+    pub offered: u64,
+    /// From a message's intended time to its acknowledgement.
+    #[serde(with = "crate::histogram_text")]
+    pub send_to_ack: Histogram<u64>,
+    /// From a message's intended time to its arrival.
+    #[serde(with = "crate::histogram_text")]
+    pub send_to_deliver: Histogram<u64>,
+}
+
+impl PartLatencies {
+    fn new() -> Self {
+        Self { offered: 0, send_to_ack: histogram(3), send_to_deliver: histogram(3) }
+    }
+}
+
+impl Latencies {
+    /// Empty ones.
+    #[must_use]
+    pub fn new(parts: usize) -> Self {
         let histogram = || histogram(3);
         Self {
             send_to_ack: histogram(),
@@ -34,11 +65,11 @@ impl Default for Latencies {
             connect: histogram(),
             resume: histogram(),
             late: histogram(),
+            lag: histogram(),
+            parts: std::iter::repeat_with(PartLatencies::new).take(parts).collect(),
         }
     }
-}
 
-impl Latencies {
     /// Adds another thread's, exactly.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in [
@@ -47,14 +78,20 @@ impl Latencies {
             (&mut self.connect, &other.connect),
             (&mut self.resume, &other.resume),
             (&mut self.late, &other.late),
+            (&mut self.lag, &other.lag),
         ] {
             mine.add(theirs).expect("all have the same bounds");
+        }
+        for (mine, theirs) in self.parts.iter_mut().zip(&other.parts) {
+            mine.offered += theirs.offered;
+            mine.send_to_ack.add(&theirs.send_to_ack).expect("all have the same bounds");
+            mine.send_to_deliver.add(&theirs.send_to_deliver).expect("all have the same bounds");
         }
     }
 }
 
-/// What happened in one second of the load phase, counted from its start.
-#[derive(Debug, Clone)]
+/// What happened in one second (one row, where rows are longer) of the load phase, counted from its start.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Second {
     /// 0 for the first second, with the warm-up.
     pub index: u64,
@@ -65,8 +102,10 @@ pub struct Second {
     /// Deliveries that came.
     pub delivered: u64,
     /// Latency of these acknowledgements.
+    #[serde(with = "crate::histogram_text")]
     pub send_to_ack: Histogram<u64>,
     /// Latency of these deliveries.
+    #[serde(with = "crate::histogram_text")]
     pub send_to_deliver: Histogram<u64>,
 }
 
@@ -98,7 +137,8 @@ pub fn record(histogram: &mut Histogram<u64>, from_ns: Nanoseconds, to_ns: Nanos
     histogram.saturating_record((to_ns.saturating_sub(from_ns) / 1_000).max(1));
 }
 
-fn histogram(digits: u8) -> Histogram<u64> {
+/// An empty one.
+pub(crate) fn histogram(digits: u8) -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, digits).expect("the bounds are valid")
 }
 
@@ -119,10 +159,11 @@ mod tests {
 
     #[test]
     fn threads_merge_exactly() {
-        let (mut one, mut other) = (Latencies::default(), Latencies::default());
+        let (mut one, mut other) = (Latencies::new(1), Latencies::new(1));
         record(&mut one.late, 0, 1_000_000);
         record(&mut other.late, 0, 2_000_000);
+        record(&mut other.parts[0].send_to_ack, 0, 3_000_000);
         one.add(&other);
-        assert_eq!(one.late.len(), 2);
+        assert_eq!((one.late.len(), one.parts[0].send_to_ack.len()), (2, 1));
     }
 }

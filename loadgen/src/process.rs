@@ -10,14 +10,14 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const LISTEN: &str = "0A";
 
 /// A process on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
 }
 
 /// What a process uses at a moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// Resident memory.
     pub rss_bytes: u64,

@@ -67,17 +67,21 @@ pub fn key(nonce: [u8; 16]) -> String {
 }
 
 /// Appends the upgrade request.
-pub fn write_upgrade(out: &mut Vec<u8>, host: &str, path: &str, key: &str, subprotocol: &str) {
+pub fn write_upgrade(out: &mut Vec<u8>, host: &str, path: &str, key: &str, subprotocol: Option<&str>) {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+         Sec-WebSocket-Key: {key}\r\n"
     );
     out.extend(request.as_bytes());
+    if let Some(subprotocol) = subprotocol {
+        out.extend(format!("Sec-WebSocket-Protocol: {subprotocol}\r\n").as_bytes());
+    }
+    out.extend(b"\r\n");
 }
 
 /// Reads the answer to the upgrade. `None`: more bytes are needed. `Some(n)`: the connection is a WebSocket and its first frame
 /// begins at byte `n`.
-pub fn read_upgrade(input: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, WebSocketError> {
+pub fn read_upgrade(input: &[u8], key: &str, subprotocol: Option<&str>) -> Result<Option<usize>, WebSocketError> {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if input.len() > ANSWER_BYTES_MAX { Err(WebSocketError::Answer) } else { Ok(None) };
     };
@@ -102,7 +106,7 @@ pub fn read_upgrade(input: &[u8], key: &str, subprotocol: &str) -> Result<Option
     if accept != Some(accept_for(key).as_str()) {
         return Err(WebSocketError::Accept);
     }
-    if protocol != Some(subprotocol) {
+    if protocol != subprotocol {
         return Err(WebSocketError::Subprotocol);
     }
     Ok(Some(end + 4))
@@ -210,18 +214,29 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc_is_accepted_and_every_prefix_waits() {
-        assert_eq!(read_upgrade(ANSWER.as_bytes(), KEY, "chat"), Ok(Some(ANSWER.len())));
+        assert_eq!(read_upgrade(ANSWER.as_bytes(), KEY, Some("chat")), Ok(Some(ANSWER.len())));
         for end in 0..ANSWER.len() {
-            assert_eq!(read_upgrade(&ANSWER.as_bytes()[..end], KEY, "chat"), Ok(None));
+            assert_eq!(read_upgrade(&ANSWER.as_bytes()[..end], KEY, Some("chat")), Ok(None));
         }
         let more = [ANSWER.as_bytes(), &[0x81, 0]].concat();
-        assert_eq!(read_upgrade(&more, KEY, "chat"), Ok(Some(ANSWER.len())));
+        assert_eq!(read_upgrade(&more, KEY, Some("chat")), Ok(Some(ANSWER.len())));
+    }
+
+    #[test]
+    fn what_was_not_offered_must_not_be_chosen() {
+        let mut request = Vec::new();
+        write_upgrade(&mut request, "h", "/", KEY, None);
+        assert!(!String::from_utf8(request).unwrap().contains("Protocol"));
+        assert_eq!(read_upgrade(ANSWER.as_bytes(), KEY, None), Err(WebSocketError::Subprotocol));
+        let plain = ANSWER.replace("Sec-WebSocket-Protocol: chat\r\n", "");
+        assert_eq!(read_upgrade(plain.as_bytes(), KEY, None), Ok(Some(plain.len())));
     }
 
     #[test]
     fn wrong_answers_are_told_apart() {
-        let check =
-            |answer: &str, expect| assert_eq!(read_upgrade(answer.as_bytes(), KEY, "chat"), Err(expect), "{answer}");
+        let check = |answer: &str, expect| {
+            assert_eq!(read_upgrade(answer.as_bytes(), KEY, Some("chat")), Err(expect), "{answer}")
+        };
         check(&ANSWER.replace("s3pP", "s3pQ"), WebSocketError::Accept);
         check(&ANSWER.replace("sec-websocket-accept", "x"), WebSocketError::Accept);
         check(&ANSWER.replace("chat", "other"), WebSocketError::Subprotocol);

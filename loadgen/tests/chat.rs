@@ -4,7 +4,7 @@ mod node;
 
 use antiphon_loadgen::{
     checker::Violations,
-    options::CommandLine,
+    options::{Command, CommandLine},
     report::{Report, html, summary},
     run::run,
 };
@@ -16,7 +16,8 @@ fn load(arguments: &str, fault: Fault) -> Report {
     let encoding = if arguments.contains("json") { Encoding::Json } else { Encoding::Rkyv };
     let address = node::start(encoding, fault);
     let line = format!("loadgen {arguments} --target ws://{address} --seed 1");
-    run(&CommandLine::parse_from(line.split(' ')).command).unwrap()
+    let Command::Load(load) = CommandLine::parse_from(line.split(' ')).command else { panic!("{line}") };
+    run(&load).unwrap()
 }
 
 fn chat(more: &str, fault: Fault) -> Report {
@@ -44,7 +45,7 @@ fn a_good_node_passes_in_both_encodings_and_over_threads() {
         );
         assert!((350.0..450.0).contains(&rate) && report.timeline.len() == 2, "{text}");
         let page = html::page(&report).unwrap();
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 6);
     }
 }
 

@@ -2,7 +2,8 @@
 //! and what the handler asks of [`Links`] becomes submissions. All `unsafe` of the crate is in here.
 //!
 //! Order of calls for a slot: [`Links::connect`], then `connected`, `received` …, and `closed` exactly once; then it may connect
-//! again. Bytes written for a slot while a send is in flight leave together in the next one.
+//! again. Bytes written for a slot while a send is in flight leave together in the next one. A slot that is told to
+//! [`Links::pause`] reads nothing more, so what the server sends fills the kernel's buffers, until it is told to go on.
 
 mod buffers;
 mod ring;
@@ -34,6 +35,8 @@ pub struct DriverOptions {
     pub first: u32,
     /// Receive buffers; a power of two.
     pub buffers: u16,
+    /// SO_RCVBUF of the connections that ask for a small one.
+    pub small_receive_bytes: Option<u32>,
 }
 
 /// The logic that a driver drives.
@@ -65,6 +68,28 @@ struct Link {
     state: State,
     sending: bool,
     dirty: bool,
+    /// A receive is armed.
+    receiving: bool,
+    /// None is to be.
+    paused: bool,
+    /// A shutdown is submitted.
+    ending: bool,
+}
+
+impl Link {
+    fn free(generation: u32, dirty: bool) -> Self {
+        Self {
+            queue: Vec::new(),
+            generation,
+            errno: 0,
+            state: State::Free,
+            sending: false,
+            dirty,
+            receiving: false,
+            paused: false,
+            ending: false,
+        }
+    }
 }
 
 /// The connections, for the handler to act on.
@@ -72,8 +97,10 @@ struct Link {
 pub struct Links {
     links: Vec<Link>,
     dirty: Vec<u32>,
-    connects: VecDeque<u32>,
+    connects: VecDeque<(u32, bool)>,
     shutdowns: Vec<Tag>,
+    pauses: Vec<Tag>,
+    receives: Vec<Tag>,
 }
 
 /// Bytes that a connection takes in the driver while nothing is queued for it.
@@ -81,11 +108,30 @@ pub const LINK_BYTES: usize = size_of::<Link>();
 
 impl Links {
     /// Opens the slot's connection. It must not have one.
-    pub fn connect(&mut self, slot: u32) {
+    pub fn connect(&mut self, slot: u32, small_receive: bool) {
         let link = &mut self.links[slot as usize];
         assert!(link.state == State::Free, "a slot has one connection at a time");
         link.state = State::Connecting;
-        self.connects.push_back(slot);
+        self.connects.push_back((slot, small_receive));
+    }
+
+    /// Reads nothing more from the slot's connection. What is on its way from the kernel may still come.
+    pub fn pause(&mut self, slot: u32) {
+        let link = &mut self.links[slot as usize];
+        if link.state == State::Open && !link.paused {
+            link.paused = true;
+            let tag = self.tag(slot);
+            self.pauses.push(tag);
+        }
+    }
+
+    /// Reads again.
+    pub fn unpause(&mut self, slot: u32) {
+        let link = &mut self.links[slot as usize];
+        if link.state == State::Open && std::mem::take(&mut link.paused) && !link.receiving {
+            let tag = self.tag(slot);
+            self.receives.push(tag);
+        }
     }
 
     /// Where to append bytes to be sent. They are thrown away if the connection does not stand.
@@ -120,7 +166,6 @@ pub struct Driver {
     ring: Ring,
     links: Links,
     first: u32,
-    receives: Vec<Tag>,
 }
 
 impl Driver {
@@ -130,18 +175,18 @@ impl Driver {
             SocketAddr::V4(target) if target.ip().is_loopback() => sources(options.first, options.slots),
             _ => Vec::new(),
         };
-        let link =
-            || Link { queue: Vec::new(), generation: 0, errno: 0, state: State::Free, sending: false, dirty: false };
+        let links = std::iter::repeat_with(|| Link::free(0, false)).take(options.slots as usize);
         Ok(Self {
-            ring: Ring::new(options.target, &sources, options.slots, options.buffers)?,
+            ring: Ring::new(options, &sources)?,
             links: Links {
-                links: std::iter::repeat_with(link).take(options.slots as usize).collect(),
+                links: links.collect(),
                 dirty: Vec::new(),
                 connects: VecDeque::new(),
                 shutdowns: Vec::new(),
+                pauses: Vec::new(),
+                receives: Vec::new(),
             },
             first: options.first,
-            receives: Vec::new(),
         })
     }
 
@@ -163,21 +208,38 @@ impl Driver {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        for tag in std::mem::take(&mut self.receives) {
-            if self.links.is(tag, State::Open) {
+        for tag in std::mem::take(&mut self.links.receives) {
+            let is_open = self.links.is(tag, State::Open);
+            let link = &mut self.links.links[tag.slot as usize];
+            if is_open && !link.receiving && !link.paused {
+                link.receiving = true;
                 self.ring.receive(tag)?;
             }
         }
-        while let Some(slot) = self.links.connects.pop_front() {
+        while let Some((slot, small_receive)) = self.links.connects.pop_front() {
             let source = (self.first % CONNECTIONS_PER_SOURCE + slot) / CONNECTIONS_PER_SOURCE;
-            self.ring.connect(self.links.tag(slot), source as usize)?;
+            self.ring.connect(self.links.tag(slot), source as usize, small_receive)?;
+        }
+        for tag in std::mem::take(&mut self.links.pauses) {
+            let link = &self.links.links[tag.slot as usize];
+            if self.links.is(tag, State::Open) && link.paused && link.receiving {
+                self.ring.cancel_receive(tag)?;
+            }
         }
         for slot in std::mem::take(&mut self.links.dirty) {
             self.send(slot)?;
         }
         for tag in std::mem::take(&mut self.links.shutdowns) {
             // A slot may have been closed, and taken again, since.
-            if self.links.is(tag, State::Open) || self.links.is(tag, State::Connecting) {
+            if !self.links.is(tag, State::Open) && !self.links.is(tag, State::Connecting) {
+                continue;
+            }
+            let link = &mut self.links.links[tag.slot as usize];
+            if link.state == State::Open && link.paused && !link.receiving {
+                // Nothing is armed that the shutdown could end.
+                self.close(tag, 0)?;
+            } else {
+                link.ending = true;
                 self.ring.shutdown(tag)?;
             }
         }
@@ -202,23 +264,27 @@ impl Driver {
         match completion {
             Completion::Connected { tag, result: Ok(()) } => {
                 self.links.links[tag.slot as usize].state = State::Open;
-                self.receives.push(tag);
+                self.links.receives.push(tag);
                 handler.connected(&mut self.links, tag.slot);
             }
             Completion::Connected { tag, result: Err(errno) } => self.close(tag, errno)?,
             Completion::Received { tag, buffer, length, more } => {
                 if self.links.is(tag, State::Open) {
-                    handler.received(&mut self.links, tag.slot, self.ring.bytes(buffer, length));
                     if !more {
-                        self.receives.push(tag);
+                        self.disarmed(tag);
                     }
+                    handler.received(&mut self.links, tag.slot, self.ring.bytes(buffer, length));
                 }
                 self.ring.give_back(buffer);
             }
-            Completion::NoBuffers { tag } => self.receives.push(tag),
+            Completion::NoBuffers { tag } => {
+                if self.links.is(tag, State::Open) {
+                    self.disarmed(tag);
+                }
+            }
             Completion::Ended { tag, errno } => {
                 if self.links.is(tag, State::Open) {
-                    self.close(tag, errno)?;
+                    self.ended(tag, errno)?;
                 }
             }
             Completion::Sent { tag, result } => {
@@ -234,18 +300,33 @@ impl Driver {
             Completion::Closed { tag } => {
                 let link = &mut self.links.links[tag.slot as usize];
                 let errno = link.errno;
-                *link = Link {
-                    queue: Vec::new(),
-                    generation: link.generation.wrapping_add(1) & 0x00FF_FFFF,
-                    errno: 0,
-                    state: State::Free,
-                    sending: false,
-                    dirty: link.dirty,
-                };
+                *link = Link::free(link.generation.wrapping_add(1) & 0x00FF_FFFF, link.dirty);
                 handler.closed(&mut self.links, tag.slot, errno);
             }
         }
         Ok(())
+    }
+
+    /// The receive is not armed any more: arms it again, if it should be.
+    fn disarmed(&mut self, tag: Tag) {
+        let link = &mut self.links.links[tag.slot as usize];
+        link.receiving = false;
+        if !link.paused {
+            self.links.receives.push(tag);
+        } else if link.ending {
+            self.links.shutdowns.push(tag);
+        }
+    }
+
+    /// The peer ended the connection, or the receive was taken back for a pause.
+    fn ended(&mut self, tag: Tag, errno: i32) -> io::Result<()> {
+        let link = &mut self.links.links[tag.slot as usize];
+        if errno == libc::ECANCELED && !link.ending {
+            self.disarmed(tag);
+            return Ok(());
+        }
+        link.receiving = false;
+        self.close(tag, errno)
     }
 
     fn close(&mut self, tag: Tag, errno: i32) -> io::Result<()> {
@@ -295,7 +376,7 @@ mod tests {
         fn closed(&mut self, links: &mut Links, slot: u32, _errno: i32) {
             self.closed += 1;
             if self.received[slot as usize].len() == 100_000 {
-                links.connect(slot);
+                links.connect(slot, false);
             }
         }
     }
@@ -318,9 +399,11 @@ mod tests {
                 });
             }
         });
-        let mut driver = Driver::new(&DriverOptions { target, slots: 8, first: 6_996, buffers: 8 }).unwrap();
+        let mut driver =
+            Driver::new(&DriverOptions { target, slots: 8, first: 6_996, buffers: 8, small_receive_bytes: None })
+                .unwrap();
         let mut echo = Echo { received: vec![Vec::new(); 8], closed: 0 };
-        (0..8).for_each(|slot| driver.links().connect(slot));
+        (0..8).for_each(|slot| driver.links().connect(slot, false));
         let start = std::time::Instant::now();
         while echo.closed < 16 {
             driver.turn(&mut echo, Duration::from_millis(10)).unwrap();
@@ -340,14 +423,77 @@ mod tests {
             }
         }
         let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut driver = Driver::new(&DriverOptions { target, slots: 1, first: 0, buffers: 8 }).unwrap();
+        let mut driver =
+            Driver::new(&DriverOptions { target, slots: 1, first: 0, buffers: 8, small_receive_bytes: None }).unwrap();
         let mut refused = Refused(None);
-        driver.links().connect(0);
+        driver.links().connect(0, false);
         for _ in 0..100 {
             if refused.0.is_none() {
                 driver.turn(&mut refused, Duration::from_millis(10)).unwrap();
             }
         }
         assert_eq!(refused.0, Some(libc::ECONNREFUSED));
+    }
+
+    /// Counts what comes.
+    #[derive(Default)]
+    struct Sink {
+        bytes: usize,
+        closed: u32,
+    }
+
+    impl Handler for Sink {
+        fn connected(&mut self, _: &mut Links, _: u32) {}
+        fn received(&mut self, _: &mut Links, _: u32, bytes: &[u8]) {
+            self.bytes += bytes.len();
+        }
+        fn closed(&mut self, _: &mut Links, _: u32, _: i32) {
+            self.closed += 1;
+        }
+    }
+
+    fn turn_until(driver: &mut Driver, sink: &mut Sink, done: impl Fn(&Sink) -> bool) {
+        let start = std::time::Instant::now();
+        while !done(sink) {
+            driver.turn(sink, Duration::from_millis(10)).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(20), "{} bytes", sink.bytes);
+        }
+    }
+
+    #[test]
+    fn a_paused_slot_reads_nothing_until_it_goes_on_and_can_be_closed() {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let options = DriverOptions { target, slots: 1, first: 0, buffers: 64, small_receive_bytes: Some(4_096) };
+        let mut driver = Driver::new(&options).unwrap();
+        let mut sink = Sink::default();
+        driver.links().connect(0, true);
+        let mut peer = std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| listener.accept().unwrap().0);
+            while !accepting.is_finished() {
+                driver.turn(&mut sink, Duration::from_millis(5)).unwrap();
+            }
+            accepting.join().unwrap()
+        });
+        peer.write_all(&[1; 100]).unwrap();
+        turn_until(&mut driver, &mut sink, |sink| sink.bytes == 100);
+        driver.links().pause(0);
+        for _ in 0..5 {
+            driver.turn(&mut sink, Duration::from_millis(5)).unwrap();
+        }
+        peer.write_all(&[2; 1_000]).unwrap();
+        for _ in 0..20 {
+            driver.turn(&mut sink, Duration::from_millis(5)).unwrap();
+        }
+        assert_eq!(sink.bytes, 100, "paused");
+        driver.links().unpause(0);
+        turn_until(&mut driver, &mut sink, |sink| sink.bytes == 1_100);
+        driver.links().pause(0);
+        for _ in 0..5 {
+            driver.turn(&mut sink, Duration::from_millis(5)).unwrap();
+        }
+        driver.links().close(0);
+        turn_until(&mut driver, &mut sink, |sink| sink.closed == 1);
     }
 }

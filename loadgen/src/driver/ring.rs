@@ -12,7 +12,10 @@ use std::{
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use socket2::SockAddr;
 
-use super::buffers::{Buffers, GROUP};
+use super::{
+    DriverOptions,
+    buffers::{Buffers, GROUP},
+};
 
 /// A direct descriptor and how often it was used before (24 bits count).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub(super) enum Completion {
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// Operations of a connection's chain.
-const CHAIN: usize = 5;
+const CHAIN: usize = 6;
 
 const CONNECT_STEP: u64 = 1;
 const CONNECT: u64 = 2;
@@ -49,6 +52,7 @@ const RECEIVE: u64 = 3;
 const SEND: u64 = 4;
 const SHUTDOWN: u64 = 5;
 const CLOSE: u64 = 6;
+const CANCEL: u64 = 7;
 
 /// The value of the boolean socket options; it lives for ever, as the kernel reads it when the operation runs.
 static YES: libc::c_int = 1;
@@ -65,6 +69,7 @@ pub(super) struct Ring {
     buffers: Buffers,
     target: Box<SockAddr>,
     sources: Box<[SockAddr]>,
+    small_receive_bytes: Option<Box<libc::c_int>>,
     outgoing: Vec<Option<Outgoing>>,
     free: Vec<u32>,
     last_step_errno: i32,
@@ -72,21 +77,22 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring with a table of `slots` direct descriptors for this thread alone.
-    pub(super) fn new(target: SocketAddr, sources: &[Ipv4Addr], slots: u32, buffers: u16) -> io::Result<Self> {
+    pub(super) fn new(options: &DriverOptions, sources: &[Ipv4Addr]) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_cqsize(COMPLETIONS)
             .setup_submit_all()
             .build(SUBMISSIONS)?;
-        ring.submitter().register_files_sparse(slots)?;
-        let buffers = Buffers::register(&ring.submitter(), buffers)?;
+        ring.submitter().register_files_sparse(options.slots)?;
+        let buffers = Buffers::register(&ring.submitter(), options.buffers)?;
         let source = |&address: &Ipv4Addr| SockAddr::from(SocketAddr::from((address, 0)));
         Ok(Self {
             ring,
             buffers,
-            target: Box::new(target.into()),
+            target: Box::new(options.target.into()),
             sources: sources.iter().map(source).collect(),
+            small_receive_bytes: options.small_receive_bytes.map(|bytes| Box::new(bytes as libc::c_int)),
             outgoing: Vec::new(),
             free: Vec::new(),
             last_step_errno: 0,
@@ -94,14 +100,14 @@ impl Ring {
     }
 
     /// Opens a connection in an empty slot, from one of the source addresses if there are any.
-    pub(super) fn connect(&mut self, tag: Tag, source: usize) -> io::Result<()> {
+    pub(super) fn connect(&mut self, tag: Tag, source: usize, small_receive: bool) -> io::Result<()> {
         let fd = types::Fixed(tag.slot);
         let place = types::DestinationSlot::try_from_slot_target(tag.slot).expect("slots are far below 2^32 - 1");
         let family =
             if matches!(self.target.as_socket(), Some(SocketAddr::V6(_))) { libc::AF_INET6 } else { libc::AF_INET };
-        let yes = (&raw const YES).cast::<libc::c_void>();
-        let option = |level: i32, name: i32| {
-            opcode::SetSockOpt::new(fd, level as u32, name as u32, yes, size_of::<libc::c_int>() as u32).build()
+        let option = |level: i32, name: i32, value: *const libc::c_int| {
+            opcode::SetSockOpt::new(fd, level as u32, name as u32, value.cast(), size_of::<libc::c_int>() as u32)
+                .build()
         };
         let step = |entry: squeue::Entry| {
             entry.flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS).user_data(user_data(CONNECT_STEP, tag))
@@ -109,11 +115,15 @@ impl Ring {
         let mut chain = Vec::with_capacity(CHAIN);
         let kind = libc::SOCK_STREAM;
         chain.push(step(opcode::Socket::new(family, kind, libc::IPPROTO_TCP).file_index(Some(place)).build()));
-        chain.push(step(option(libc::IPPROTO_TCP, libc::TCP_NODELAY)));
+        chain.push(step(option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &raw const YES)));
+        if let Some(bytes) = self.small_receive_bytes.as_deref().filter(|_| small_receive) {
+            // Before `connect`: the window that the handshake offers follows from it.
+            chain.push(step(option(libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)));
+        }
         if !self.sources.is_empty() {
             let source = &self.sources[source % self.sources.len()];
             // The port is then chosen by `connect`, which knows the whole four-tuple.
-            chain.push(step(option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)));
+            chain.push(step(option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &raw const YES)));
             chain.push(step(opcode::Bind::new(fd, source.as_ptr().cast(), source.len()).build()));
         }
         let connect = opcode::Connect::new(fd, self.target.as_ptr().cast(), self.target.len()).build();
@@ -129,6 +139,12 @@ impl Ring {
     pub(super) fn receive(&mut self, tag: Tag) -> io::Result<()> {
         let entry = opcode::RecvMulti::new(types::Fixed(tag.slot), GROUP).build();
         self.push(&entry.user_data(user_data(RECEIVE, tag)))
+    }
+
+    /// Takes the slot's receive back; it ends with ECANCELED, unless it ends otherwise first.
+    pub(super) fn cancel_receive(&mut self, tag: Tag) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(user_data(RECEIVE, tag)).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data(CANCEL, tag)))
     }
 
     /// Sends bytes, which are kept until the kernel has done with them.
@@ -243,8 +259,8 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         self.room_for(1)?;
-        // SAFETY: what an entry points to outlives its operation: `YES` is static; `target` and `sources` are boxed, are never
-        // changed and live as long as the ring, and the kernel copies addresses on submission; a send's bytes lie in `outgoing`,
+        // SAFETY: what an entry points to outlives its operation: `YES` is static; `target`, `sources` and
+        // `small_receive_bytes` are boxed, are never changed and live as long as the ring, and the kernel copies addresses on submission; a send's bytes lie in `outgoing`,
         // whose vectors are not touched until the completion, and are leaked with the ring if there is none (see `drop`).
         unsafe { self.ring.submission().push(entry) }.map_err(|_| io::Error::other("the submission queue stays full"))
     }
@@ -256,6 +272,7 @@ impl Drop for Ring {
         // must not be freed.
         std::mem::forget(std::mem::take(&mut self.outgoing));
         std::mem::forget(std::mem::take(&mut self.sources));
+        std::mem::forget(self.small_receive_bytes.take());
         std::mem::forget(std::mem::replace(&mut self.target, Box::new(SocketAddr::from(([0, 0, 0, 0], 0)).into())));
     }
 }

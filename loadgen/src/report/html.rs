@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Quantiles, Report, Row,
     plots::{self, Colour, Line},
+    special,
     summary::{duration, mebibytes},
 };
 
@@ -14,34 +15,41 @@ const STYLE: &str = include_str!("page.css");
 pub fn page(report: &Report) -> anyhow::Result<String> {
     let mut out = String::new();
     let title = format!("loadgen {} · {} connections", report.command, grouped(report.options.connections.into()));
-    writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>")?;
-    writeln!(
-        out,
-        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n<main>"
-    )?;
     header(&mut out, report)?;
     tiles(&mut out, report)?;
+    special::sections(&mut out, report)?;
     latencies(&mut out, report)?;
     if report.timeline.iter().any(|row| row.offered > 0) {
         timelines(&mut out, report)?;
     }
     resources(&mut out, report)?;
     facts(&mut out, report)?;
-    writeln!(out, "</main>\n</html>")?;
-    Ok(out)
+    Ok(frame(&title, &out))
 }
 
 fn header(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let options = &report.options;
     let what = match report.command {
-        "chat" => format!(
+        "idle" => format!("connected and idle for {} s, with heartbeats", options.seconds),
+        "echo" => match options.in_flight {
+            Some(in_flight) => format!(
+                "{in_flight} echoes of each under way, {} bytes, for {} s",
+                options.text_bytes_law, options.seconds
+            ),
+            None => format!(
+                "{} echoes a second, {} bytes, for {} s",
+                grouped(options.rate as u64),
+                options.text_bytes_law,
+                options.seconds
+            ),
+        },
+        _ => format!(
             "{} messages a second into groups of {}, {} bytes of text each, for {} s",
             grouped(options.rate as u64),
-            options.group_size,
-            options.text_bytes,
+            options.group_size_law,
+            options.text_bytes_law,
             options.seconds
         ),
-        _ => format!("connected and idle for {} s, with heartbeats", options.seconds),
     };
     let connections = grouped(options.connections.into());
     writeln!(
@@ -55,10 +63,13 @@ fn header(out: &mut String, report: &Report) -> anyhow::Result<()> {
         (true, true) => ("good", "Passed: no promise was broken, and every connection was established.".to_owned()),
         (true, false) => ("warn", "No promise was broken, but the figures are not valid.".to_owned()),
         (false, _) if violations > 0 => ("bad", format!("Failed: {} violations.", grouped(violations))),
-        (false, _) => ("bad", "Failed: not every connection was established.".to_owned()),
+        (false, _) if report.connections.established < report.connections.requested => {
+            ("bad", "Failed: not every connection was established.".to_owned())
+        }
+        (false, _) => ("bad", "Failed.".to_owned()),
     };
     write!(out, "<p class=\"verdict {class}\">{verdict}")?;
-    for reason in &report.invalid_because {
+    for reason in report.failed_because.iter().chain(&report.invalid_because) {
         write!(out, "<br>{}", escape(reason))?;
     }
     writeln!(out, "</p></header>")?;
@@ -67,7 +78,10 @@ fn header(out: &mut String, report: &Report) -> anyhow::Result<()> {
 
 fn tiles(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let mut tiles = Vec::new();
-    if report.command == "chat" {
+    if report.command == "echo" {
+        tiles.push(("round trip, p99", duration(report.latency_us.send_to_ack.p99)));
+        tiles.push(("echoes", format!("{}/s", grouped(report.throughput.acked_per_second as u64))));
+    } else if report.command != "idle" {
         let latency = &report.latency_us;
         tiles.push(("send → ack, p99", duration(latency.send_to_ack.p99)));
         tiles.push(("send → deliver, p99", duration(latency.send_to_deliver.p99)));
@@ -91,11 +105,12 @@ fn tiles(out: &mut String, report: &Report) -> anyhow::Result<()> {
 fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let latency = &report.latency_us;
     let rows = [
-        ("send → ack", &latency.send_to_ack),
+        (if report.command == "echo" { "round trip" } else { "send → ack" }, &latency.send_to_ack),
         ("send → deliver", &latency.send_to_deliver),
         ("connect → welcome", &latency.connect),
         ("loss → caught up", &latency.resume),
         ("lateness of the generator", &report.generator.late_us),
+        ("lag of its threads", &report.generator.lag_us),
     ];
     writeln!(out, "<section><h2>Latency</h2>")?;
     let curves = &report.percentiles;
@@ -109,7 +124,13 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
         line("send → deliver", Colour::Second, &curves.send_to_deliver),
         line("lateness of the generator", Colour::Third, &curves.late),
     ];
-    if report.command != "chat" {
+    if report.command == "echo" {
+        lines.remove(1);
+    }
+    if latency.resume.count > 0 {
+        lines.push(line("loss → caught up", Colour::Fourth, &curves.resume));
+    }
+    if report.command == "idle" {
         lines = vec![line("connect → welcome", Colour::First, &curves.connect)];
     }
     plot(out, "By percentile", &lines, &plots::percentiles(&lines)?)?;
@@ -138,33 +159,31 @@ fn quantile_row(out: &mut String, name: &str, quantiles: &Quantiles) -> std::fmt
 }
 
 fn timelines(out: &mut String, report: &Report) -> anyhow::Result<()> {
-    let line = |name, colour, value: fn(&Row) -> u64| Line {
-        name,
-        colour,
-        points: report.timeline.iter().map(|row| (row.second as f64, value(row) as f64)).collect(),
-    };
+    let line = |name, colour, value: fn(&Row) -> Option<f64>| special::row_line(report, name, colour, value);
     writeln!(out, "<section><h2>Over time</h2>")?;
     let warmup = report.options.warmup_seconds;
     if warmup > 0.0 {
         writeln!(out, "<p class=\"note\">The first {warmup} s are the warm-up: checked, but in no figure above.</p>")?;
     }
     let lines = [
-        line("ack p50", Colour::First, |row| row.send_to_ack_p50_us),
-        line("ack p99", Colour::Third, |row| row.send_to_ack_p99_us),
-        line("deliver p50", Colour::Second, |row| row.send_to_deliver_p50_us),
-        line("deliver p99", Colour::Fourth, |row| row.send_to_deliver_p99_us),
+        line("ack p50", Colour::First, |row| Some(row.send_to_ack_p50_us as f64)),
+        line("ack p99", Colour::Third, |row| Some(row.send_to_ack_p99_us as f64)),
+        line("deliver p50", Colour::Second, |row| Some(row.send_to_deliver_p50_us as f64)),
+        line("deliver p99", Colour::Fourth, |row| Some(row.send_to_deliver_p99_us as f64)),
     ];
     plot(out, "Latency", &lines, &plots::latency_timeline(&lines)?)?;
-    let lines =
-        [line("offered", Colour::Second, |row| row.offered), line("acknowledged", Colour::First, |row| row.acked)];
+    let lines = [
+        line("offered", Colour::Second, |row| Some(row.offered as f64)),
+        line("acknowledged", Colour::First, |row| Some(row.acked as f64)),
+    ];
     plot(out, "Messages", &lines, &plots::rate_timeline(&lines)?)?;
-    let lines = [line("delivered", Colour::First, |row| row.delivered)];
+    let lines = [line("delivered", Colour::First, |row| Some(row.delivered as f64))];
     plot(out, "Deliveries", &lines, &plots::rate_timeline(&lines)?)?;
     writeln!(out, "</section>")?;
     Ok(())
 }
 
-fn plot(out: &mut String, title: &str, lines: &[Line], svg: &str) -> std::fmt::Result {
+pub(super) fn plot(out: &mut String, title: &str, lines: &[Line], svg: &str) -> std::fmt::Result {
     write!(out, "<figure><figcaption><b>{title}</b>")?;
     for line in lines {
         write!(out, "<span><i style=\"background:{}\"></i>{}</span>", line.colour.variable(), line.name)?;
@@ -204,7 +223,9 @@ fn resources(out: &mut String, report: &Report) -> anyhow::Result<()> {
         mebibytes(kernel.slab_bytes_after),
         kernel.slab_bytes_per_connection
     )?;
-    writeln!(out, "</table></div></section>")?;
+    writeln!(out, "</table></div>")?;
+    special::resources_over_time(out, report)?;
+    writeln!(out, "</section>")?;
     Ok(())
 }
 
@@ -216,13 +237,14 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
         (
             "violations",
             format!(
-                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}",
+                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}",
                 violations.order,
                 violations.gap,
                 violations.duplicate,
                 violations.lost,
                 violations.mismatch,
-                violations.foreign
+                violations.foreign,
+                violations.missing
             ),
         ),
         (
@@ -257,7 +279,7 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
             ),
         ),
         ("machine", format!("{}, clock {}", machine.facts, machine.clock_source)),
-        ("version", format!("{} · {}", report.version, report.schema)),
+        ("version", format!("{} · revision {} · {}", report.version, report.revision, report.schema)),
     ];
     writeln!(out, "<section><h2>The run</h2><dl>")?;
     for (name, value) in rows {
@@ -271,14 +293,22 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
 }
 
 /// A number with its thousands apart.
-fn grouped(value: u64) -> String {
+pub(super) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
     groups.join("\u{202F}")
 }
 
-fn escape(text: &str) -> String {
+/// A page around a body.
+pub(super) fn frame(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n<main>\n{body}</main>\n</html>\n"
+    )
+}
+
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -289,7 +319,7 @@ mod tests {
     #[test]
     fn the_page_is_whole_and_loads_nothing() {
         let page = page(&sample()).unwrap();
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 6);
         assert!(page.ends_with("</html>\n") && page.contains("Passed") && page.contains("too &lt;many&gt;"));
         for reference in ["src=", "href=", "<script", "url(", "@import"] {
             assert!(!page.contains(reference), "{reference}");

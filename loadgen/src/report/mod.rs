@@ -2,8 +2,11 @@
 //!
 //! Fields are added, never renamed; [`SCHEMA`] changes when a field's meaning does. docs/loadgen.md has the table.
 
+pub mod compare;
 pub mod html;
+pub mod parts;
 mod plots;
+mod special;
 pub mod summary;
 
 use std::collections::BTreeMap;
@@ -11,7 +14,11 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::{arrivals::Spread, checker::Violations, machine::Machine, measure::Second};
+use crate::{
+    arrivals::Spread, checker::Violations, machine::Machine, measure::Second, run::outcome::RowSample,
+    soak::SoakFigures, trials::Trials,
+};
+use parts::{PartFigures, SlowFigures, StormFigures, VerifiedFigures};
 
 /// The form of the JSON report.
 pub const SCHEMA: &str = "antiphon-loadgen/1";
@@ -26,7 +33,9 @@ pub struct Report {
     pub schema: &'static str,
     /// Of the generator.
     pub version: &'static str,
-    /// `chat` or `idle`.
+    /// The revision that it was built from.
+    pub revision: &'static str,
+    /// `chat`, `idle`, …
     pub command: &'static str,
     /// When it began, in milliseconds since the Unix epoch.
     pub started_unix_ms: u64,
@@ -40,6 +49,8 @@ pub struct Report {
     pub valid: bool,
     /// Why not.
     pub invalid_because: Vec<String>,
+    /// What the run was made for and did not come to pass, beside violations.
+    pub failed_because: Vec<String>,
     /// What broke.
     pub violations: Violations,
     /// What was held.
@@ -62,6 +73,18 @@ pub struct Report {
     pub timeline: Vec<Row>,
     /// Curves for the plots: quantile and microseconds.
     pub percentiles: Percentiles,
+    /// Named stretches of the load: of `slow`, `storm` and `mix`.
+    pub parts: Vec<PartFigures>,
+    /// What the histories had, if they were read.
+    pub verified: Option<VerifiedFigures>,
+    /// `storm`: how the sessions came back.
+    pub storm: Option<StormFigures>,
+    /// `slow`: what it did to the others.
+    pub slow: Option<SlowFigures>,
+    /// `soak`: what drifted.
+    pub soak: Option<SoakFigures>,
+    /// With `--trials`: each of them, and the spread. The rest of the report is of the trial in the middle.
+    pub trials: Option<Trials>,
 }
 
 /// What was asked for.
@@ -87,6 +110,16 @@ pub struct RunOptions {
     pub encoding: String,
     /// Client threads.
     pub threads: u32,
+    /// Processes that made the run together.
+    pub processes: u32,
+    /// `echo`: messages of a connection under way at once, in a closed loop.
+    pub in_flight: Option<u32>,
+    /// The law of group sizes.
+    pub group_size_law: String,
+    /// The law of lengths.
+    pub text_bytes_law: String,
+    /// All of it, as it was given.
+    pub command_line: Vec<String>,
 }
 
 /// What was held.
@@ -102,6 +135,8 @@ pub struct ConnectionFigures {
     pub resumed: u64,
     /// Up at the end.
     pub up_at_end: u64,
+    /// Ended by the generator, as a mix says.
+    pub left: u64,
     /// Attempts without a welcome.
     pub failed_attempts: u64,
     /// Resumes that the server could not do.
@@ -121,6 +156,8 @@ pub struct MessageFigures {
     pub acked: u64,
     /// Never acknowledged by the end of the drain.
     pub unacked: u64,
+    /// Not sent, as too many were under way.
+    pub skipped: u64,
     /// Refused for good.
     pub rejected: u64,
     /// Sends repeated, or only then possible, after a reconnect or a temporary refusal.
@@ -241,12 +278,14 @@ pub struct GeneratorFigures {
     pub bytes_per_connection_structures: usize,
     /// How much later than intended messages were handed to the kernel.
     pub late_us: Quantiles,
+    /// How much later than it wanted a client thread was back at work.
+    pub lag_us: Quantiles,
 }
 
 /// One second of the load.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Row {
-    /// From the start of the load, the warm-up with it.
+    /// From the start of the load, the warm-up with it. In runs of more than an hour rows are some seconds apart.
     pub second: u64,
     /// Messages whose time came.
     pub offered: u64,
@@ -262,17 +301,34 @@ pub struct Row {
     pub send_to_deliver_p50_us: u64,
     /// Of these arrivals.
     pub send_to_deliver_p99_us: u64,
+    /// Sessions that are welcome.
+    pub up: u64,
+    /// Of these, those that have been given everything that they missed.
+    pub live: u64,
+    /// Resident memory of the node.
+    pub server_rss_bytes: Option<u64>,
+    /// CPU of the node since the row before.
+    pub server_cpu_cores: Option<f64>,
+    /// CPU of the generator since the row before.
+    pub generator_cpu_cores: f64,
 }
 
 impl Row {
-    /// Of a second's samples.
+    /// Of a row's samples; rows are `row_seconds` long.
     #[must_use]
-    pub fn of(second: &Second) -> Self {
+    pub fn of(second: &Second, sample: &RowSample, row_seconds: u64) -> Self {
+        let row_seconds = row_seconds.max(1);
+        let cores = |cores: f64| (cores * 1_000.0).round() / 1_000.0;
         Self {
-            second: second.index,
-            offered: second.offered,
-            acked: second.acked,
-            delivered: second.delivered,
+            second: second.index * row_seconds,
+            offered: second.offered / row_seconds,
+            acked: second.acked / row_seconds,
+            delivered: second.delivered / row_seconds,
+            up: sample.up,
+            live: sample.live,
+            server_rss_bytes: sample.server_rss_bytes,
+            server_cpu_cores: sample.server_cpu_cores.map(cores),
+            generator_cpu_cores: cores(sample.generator_cpu_cores),
             send_to_ack_p50_us: second.send_to_ack.value_at_quantile(0.5),
             send_to_ack_p99_us: second.send_to_ack.value_at_quantile(0.99),
             send_to_deliver_p50_us: second.send_to_deliver.value_at_quantile(0.5),
@@ -290,6 +346,8 @@ pub struct Percentiles {
     pub send_to_deliver: Vec<(f64, u64)>,
     /// First attempt to welcome.
     pub connect: Vec<(f64, u64)>,
+    /// Loss to caught up.
+    pub resume: Vec<(f64, u64)>,
     /// How late the generator was.
     pub late: Vec<(f64, u64)>,
 }
@@ -305,10 +363,11 @@ pub fn curve(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
 }
 
 impl Report {
-    /// Whether the exit code is 0: no violation, and all connections were there.
+    /// Whether the exit code is 0: no violation, all connections were there, and what the run was made for came to pass.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.violations.total() == 0 && self.connections.established >= self.connections.requested
+        let is_whole = self.connections.established >= self.connections.requested;
+        self.violations.total() == 0 && is_whole && self.failed_because.is_empty()
     }
 }
 
@@ -319,7 +378,7 @@ pub(crate) mod tests {
 
     /// A report with something in every figure.
     pub(crate) fn sample() -> Report {
-        let mut latencies = Latencies::default();
+        let mut latencies = Latencies::new(0);
         for step in 1..20_000_u64 {
             let microseconds = 300 + (step * 7919) % 900 + if step % 500 == 0 { 20_000 + step } else { 0 };
             record(&mut latencies.send_to_ack, 0, microseconds * 1_000);
@@ -336,10 +395,16 @@ pub(crate) mod tests {
             send_to_ack_p99_us: 1_800 + second * 717 % 3_000,
             send_to_deliver_p50_us: 800 + second * 17 % 50,
             send_to_deliver_p99_us: 2_500 + second * 917 % 4_000,
+            up: 2_000,
+            live: 2_000,
+            server_rss_bytes: Some(60_000_000 + second * 1_000),
+            server_cpu_cores: Some(0.6),
+            generator_cpu_cores: 0.4,
         });
         Report {
             schema: SCHEMA,
             version: "0.1.0",
+            revision: "0123456789ab",
             command: "chat",
             started_unix_ms: 1_790_000_000_000,
             seed: 7,
@@ -354,10 +419,16 @@ pub(crate) mod tests {
                 arrivals: Spread::Poisson,
                 encoding: "rkyv".into(),
                 threads: 1,
+                processes: 1,
+                in_flight: None,
+                group_size_law: "20".into(),
+                text_bytes_law: "100".into(),
+                command_line: Vec::new(),
             },
             machine: Machine::this(),
             valid: true,
             invalid_because: Vec::new(),
+            failed_because: Vec::new(),
             violations: Violations::default(),
             connections: ConnectionFigures {
                 requested: 2_000,
@@ -392,8 +463,15 @@ pub(crate) mod tests {
                 send_to_ack: curve(&latencies.send_to_ack),
                 send_to_deliver: curve(&latencies.send_to_deliver),
                 connect: curve(&latencies.connect),
+                resume: Vec::new(),
                 late: curve(&latencies.late),
             },
+            parts: Vec::new(),
+            verified: None,
+            storm: None,
+            slow: None,
+            soak: None,
+            trials: None,
         }
     }
 
@@ -428,10 +506,14 @@ pub(crate) mod tests {
             |violations: &mut Violations| violations.lost = 1,
             |violations: &mut Violations| violations.mismatch = 1,
             |violations: &mut Violations| violations.foreign = 1,
+            |violations: &mut Violations| violations.missing = 1,
         ] {
             let mut report = sample();
             set(&mut report.violations);
             assert!(!report.passed());
         }
+        let mut report = sample();
+        report.failed_because.push("a trend".to_owned());
+        assert!(!report.passed());
     }
 }

@@ -80,6 +80,13 @@ pub(super) fn rate_timeline(lines: &[Line]) -> anyhow::Result<String> {
     draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|rate| format!("{rate:.0}/s"))
 }
 
+/// Megabytes, or any other number from 0, over seconds.
+pub(super) fn timeline(lines: &[Line], unit: &str) -> anyhow::Result<String> {
+    let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).fold(0.1, f64::max);
+    let digits = if highest < 10.0 { 1 } else { 0 };
+    draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|value| format!("{value:.digits$} {unit}"))
+}
+
 fn draw<Y>(
     lines: &[Line],
     x: Range<f64>,
@@ -188,7 +195,8 @@ mod tests {
     fn plots_hold_their_lines_in_the_colours_of_the_page() {
         let lines =
             [Line { name: "a", colour: Colour::Third, points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)] }];
-        for svg in [percentiles(&lines).unwrap(), latency_timeline(&lines).unwrap(), rate_timeline(&lines).unwrap()] {
+        let plots = [percentiles(&lines), latency_timeline(&lines), rate_timeline(&lines), timeline(&lines, "MiB")];
+        for svg in plots.map(Result::unwrap) {
             assert!(svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"), "{svg}");
             assert!(!svg.contains("#0102"), "{svg}");
         }

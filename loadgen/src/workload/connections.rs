@@ -6,8 +6,10 @@ use std::{
 };
 
 use antiphon_wire::{
+    codec::Encoding,
     frame::{ClientInfo, Connect, Known, Ping, PositionBytes, Request, Resume},
     ids::{DeviceId, Epoch, Sequence},
+    session::{Backoff, Hint, SessionConfig},
 };
 
 use super::{
@@ -19,6 +21,7 @@ use super::{
 use crate::{
     clock::{MILLISECOND_NS, Nanoseconds, SECOND_NS},
     driver::Links,
+    measure::record,
     token::DEVICE,
     websocket,
 };
@@ -28,12 +31,6 @@ const CONNECTING_MAX: f64 = 2_048.0;
 
 /// An attempt that leads to no welcome for so long is given up.
 const ATTEMPT_NS_MAX: Nanoseconds = 30 * SECOND_NS;
-
-/// Longest wait before the first retry; doubled with every further one.
-const BACKOFF_BASE_MS: u64 = 200;
-
-/// Longest wait before any retry.
-const BACKOFF_MS_MAX: u64 = 10_000;
 
 /// Pings of a connection follow each other by this part of the server's heartbeat interval, so that jitter does not end it.
 const HEARTBEAT_PART: f64 = 0.8;
@@ -62,13 +59,18 @@ pub(super) struct Connection {
     pub(super) position: Option<Box<[u8]>>,
     /// Start of the first attempt or of the outage.
     pub(super) since_ns: Nanoseconds,
+    /// Start of the present attempt; from when it has led to a live session, since when that is live.
     pub(super) attempt_ns: Nanoseconds,
     /// The newest message that waits for its acknowledgement.
     pub(super) pending: u32,
+    /// Waits for an attempt since the last session that was stable.
     pub(super) attempts: u16,
     pub(super) state: State,
     pub(super) established: bool,
     pub(super) resuming: bool,
+    /// Welcome, and everything that was missed has come.
+    pub(super) live: bool,
+    pub(super) paused: bool,
 }
 
 /// Bytes of user space that a connection takes here, without its position (about 32 bytes on the heap).
@@ -81,7 +83,7 @@ pub(super) struct Connections {
     /// The epoch of each group's log, learnt from its first entry.
     pub(super) epochs: HashMap<u32, Epoch>,
     /// When servers want their clients back.
-    pub(super) hints_ms: HashMap<u32, u32>,
+    pub(super) hints: HashMap<u32, Hint>,
     pub(super) heartbeat_ns: Nanoseconds,
     connecting: u32,
     connecting_max: u32,
@@ -92,6 +94,9 @@ pub(super) struct Connections {
     next_start_ns: Nanoseconds,
     beat_next: u32,
     beat_from_ns: Nanoseconds,
+    /// Slow connections were told to stop reading.
+    slow: bool,
+    backoff: SessionConfig,
 }
 
 impl Connections {
@@ -106,15 +111,18 @@ impl Connections {
             state: State::Down,
             established: false,
             resuming: false,
+            live: false,
+            paused: false,
         };
+        let connecting_max = (CONNECTING_MAX * share.part).ceil().max(16.0) as u32;
         let pace = |rate: f64| (SECOND_NS as f64 / (rate * share.part)) as Nanoseconds;
         Self {
             list: std::iter::repeat_with(connection).take(share.count as usize).collect(),
             epochs: HashMap::new(),
-            hints_ms: HashMap::new(),
+            hints: HashMap::new(),
             heartbeat_ns: 24 * SECOND_NS,
             connecting: 0,
-            connecting_max: (CONNECTING_MAX * share.part).ceil().max(16.0) as u32,
+            connecting_max,
             unstarted: 0,
             queue: VecDeque::new(),
             later: BinaryHeap::new(),
@@ -122,6 +130,8 @@ impl Connections {
             next_start_ns: 0,
             beat_next: 0,
             beat_from_ns: 0,
+            slow: false,
+            backoff: SessionConfig::new(Encoding::Rkyv),
         }
     }
 
@@ -152,11 +162,18 @@ impl Connections {
 impl Worker {
     /// Begins the attempts whose time has come.
     pub(super) fn connect_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        // A run that watches how all come back must not hold any of them up.
+        if !self.plan.limits_attempts && self.phase == Phase::Load {
+            self.connections.connecting_max = u32::MAX;
+        }
         while let Some(&Reverse((due_ns, slot))) = self.connections.later.peek() {
             if due_ns > now_ns {
                 break;
             }
             self.connections.later.pop();
+            if self.phase == Phase::Load {
+                record(&mut self.latencies.late, due_ns, self.clock.now_ns());
+            }
             self.connections.queue.push_back(slot);
         }
         while let Some(slot) = self.connections.next_to_start(now_ns) {
@@ -166,9 +183,61 @@ impl Worker {
             if connection.since_ns == 0 {
                 connection.since_ns = now_ns;
             }
-            connection.attempts = connection.attempts.saturating_add(1);
             self.connections.connecting += 1;
-            links.connect(slot);
+            links.connect(slot, self.plan.is_slow(self.share.first + slot));
+        }
+    }
+
+    /// The load is over: whoever is away comes back now, so that what they missed is no loss.
+    pub(super) fn call_back(&mut self, now_ns: Nanoseconds) {
+        let away = std::mem::take(&mut self.connections.later);
+        for Reverse((due_ns, slot)) in away {
+            let soon_ns = now_ns + self.random.below(SECOND_NS);
+            self.connections.later.push(Reverse((due_ns.min(soon_ns), slot)));
+        }
+    }
+
+    /// Takes up a new word on whether slow connections read.
+    pub(super) fn follow_slow(&mut self, links: &mut Links) {
+        let slow = self.control.slow();
+        if slow == self.connections.slow {
+            return;
+        }
+        self.connections.slow = slow;
+        for slot in 0..self.share.count {
+            if !self.plan.is_slow(self.share.first + slot) {
+                continue;
+            }
+            if slow {
+                self.pause_if_slow(links, slot);
+            } else if std::mem::take(&mut self.connections.list[slot as usize].paused) {
+                self.counters.paused.decrement();
+                links.unpause(slot);
+            }
+        }
+    }
+
+    /// A slow connection that is live stops reading, if that is the word.
+    pub(super) fn pause_if_slow(&mut self, links: &mut Links, slot: u32) {
+        let is_slow = self.connections.slow && self.plan.is_slow(self.share.first + slot);
+        let connection = &mut self.connections.list[slot as usize];
+        if is_slow && connection.live && !connection.paused {
+            connection.paused = true;
+            self.counters.paused.add(1);
+            links.pause(slot);
+        }
+    }
+
+    /// Ends the connections whose users go away for a while.
+    pub(super) fn departures_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        while self.departures.as_mut().and_then(|departures| departures.take_due(now_ns)).is_some() {
+            let slot = self.random.below(u64::from(self.share.count)) as u32;
+            if self.connections.list[slot as usize].live {
+                let away_ms = self.plan.habits.away_ms.draw(&mut self.random);
+                self.connections.hints.insert(slot, Hint::Spread(away_ms));
+                self.counters.left.add(1);
+                links.close(slot);
+            }
         }
     }
 
@@ -187,6 +256,7 @@ impl Worker {
             self.connections.beat_next = (slot + 1) % count as u32;
             let connection = &self.connections.list[slot as usize];
             match connection.state {
+                State::Up if self.plan.echo.is_some() => {}
                 State::Up => self.write(links, slot, request::PING, &Request::Ping(Ping {})),
                 State::Down => {}
                 _ if now_ns - connection.attempt_ns > ATTEMPT_NS_MAX => {
@@ -202,8 +272,14 @@ impl Worker {
     pub(super) fn upgrade(&mut self, links: &mut Links, slot: u32) {
         self.connections.list[slot as usize].state = State::Upgrading;
         let key = self.upgrade_key(slot);
-        let subprotocol = self.plan.encoding.subprotocol();
-        websocket::write_upgrade(links.write(slot), &self.plan.host, &self.plan.path, &key, subprotocol);
+        let subprotocol = self.subprotocol();
+        let out = self.plan.transport.outgoing(links, slot);
+        websocket::write_upgrade(out, &self.plan.host, &self.plan.path, &key, subprotocol);
+    }
+
+    /// What is offered; a plain echo speaks none.
+    pub(super) fn subprotocol(&self) -> Option<&'static str> {
+        self.plan.echo.is_none().then(|| self.plan.encoding.subprotocol())
     }
 
     pub(super) fn upgrade_key(&self, slot: u32) -> String {
@@ -230,16 +306,17 @@ impl Worker {
         self.write(links, slot, request::CONNECT, &Request::Connect(connect));
     }
 
-    fn resume(&self, slot: u32) -> Option<Resume> {
+    fn resume(&mut self, slot: u32) -> Option<Resume> {
         let position = self.connections.list[slot as usize].position.as_ref()?;
-        let sequence = self.checker.contiguous(slot);
-        let group = self.checker.conversation_of(slot);
-        let known = match (self.conversations.get(group as usize), self.connections.epochs.get(&group)) {
-            (Some(&conversation), Some(&epoch)) if sequence > 0 => {
-                vec![Known { conversation, epoch, sequence: Sequence(sequence) }]
+        let mut known = Vec::new();
+        for member in (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot)) {
+            self.checker.resuming(member);
+            let (group, sequence) = (self.layout.conversation_of(member), self.checker.contiguous(member));
+            if let Some(&epoch) = self.connections.epochs.get(&group).filter(|_| sequence > 0) {
+                let conversation = self.conversations[group as usize];
+                known.push(Known { conversation, epoch, sequence: Sequence(sequence) });
             }
-            _ => Vec::new(),
-        };
+        }
         Some(Resume { position: PositionBytes(position.to_vec()), known })
     }
 
@@ -251,20 +328,46 @@ impl Worker {
         self.counters.up.add(1);
         let connection = &mut self.connections.list[slot as usize];
         connection.state = State::Up;
-        connection.attempts = 0;
         if !connection.established {
             connection.established = true;
             self.counters.established.add(1);
-            crate::measure::record(&mut self.latencies.connect, connection.since_ns, now_ns);
+            record(&mut self.latencies.connect, connection.since_ns, now_ns);
         }
     }
 
-    /// The connection is gone: plans the next attempt.
+    /// Everything that the connection missed has come.
+    pub(super) fn now_live(&mut self, links: &mut Links, slot: u32, now_ns: Nanoseconds) {
+        let connection = &mut self.connections.list[slot as usize];
+        if !std::mem::replace(&mut connection.live, true) {
+            connection.attempt_ns = now_ns;
+            self.counters.live.add(1);
+            self.pause_if_slow(links, slot);
+        }
+    }
+
+    /// Whether a connection has stood, and read, since before a time.
+    pub(super) fn stood_since(&self, slot: u32, at_ns: Nanoseconds) -> bool {
+        let connection = &self.connections.list[slot as usize];
+        connection.live && connection.attempt_ns <= at_ns && !self.plan.is_slow(self.share.first + slot)
+    }
+
+    /// The connection is gone: plans the next attempt, as the shipped client does.
     pub(super) fn disconnected(&mut self, slot: u32, now_ns: Nanoseconds) {
         let connection = &mut self.connections.list[slot as usize];
         let state = std::mem::replace(&mut connection.state, State::Down);
         connection.partial = None;
+        let was_live = std::mem::take(&mut connection.live);
+        if was_live {
+            self.counters.live.decrement();
+        }
+        if std::mem::take(&mut connection.paused) {
+            self.counters.paused.decrement();
+        }
         if state == State::Up {
+            let stable_ns = u64::from(self.connections.backoff.stable_after_ms) * MILLISECOND_NS;
+            if was_live && now_ns.saturating_sub(connection.attempt_ns) >= stable_ns {
+                connection.attempts = 0;
+            }
             connection.since_ns = now_ns;
             self.counters.up.decrement();
             self.counters.lost.add(1);
@@ -275,11 +378,16 @@ impl Worker {
         if self.phase == Phase::Stop {
             return;
         }
-        let ceiling_ms = (BACKOFF_BASE_MS << connection.attempts.min(10)).min(BACKOFF_MS_MAX);
-        let wait_ms = match self.connections.hints_ms.remove(&slot) {
-            Some(hint_ms) => u64::from(hint_ms),
-            None => self.random.below(ceiling_ms + 1),
-        };
+        let backoff = &self.connections.backoff;
+        // Nobody stays away by a mix's will once the load is over.
+        let stays_away = self.phase < Phase::Drain || self.departures.is_none();
+        let hint = self.connections.hints.remove(&slot).filter(|_| stays_away).unwrap_or(Hint::None);
+        let wait_ms = Backoff::after(self.random.next_u64(), u32::from(connection.attempts)).next_wait_ms(
+            backoff.backoff_base_ms,
+            backoff.backoff_cap_ms,
+            hint,
+        );
+        connection.attempts = connection.attempts.saturating_add(1);
         self.connections.later.push(Reverse((now_ns + wait_ms * MILLISECOND_NS, slot)));
     }
 }

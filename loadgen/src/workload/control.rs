@@ -3,9 +3,10 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
+use super::plan::PARTS_MAX;
 use crate::clock::Nanoseconds;
 
 /// What client threads are to do.
@@ -22,16 +23,33 @@ pub enum Phase {
     Load,
     /// Send nothing new; wait for what is on its way.
     Drain,
+    /// Read the histories, to compare them with what was acknowledged.
+    Verify,
     /// End.
     Stop,
 }
 
 /// From the run to its threads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     phase: AtomicU8,
     load_start_ns: AtomicU64,
+    /// When each part begins; `u64::MAX`: not yet.
+    part_starts_ns: [AtomicU64; PARTS_MAX],
+    slow: AtomicBool,
     failure: Mutex<Option<String>>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Hold as u8),
+            load_start_ns: AtomicU64::new(0),
+            part_starts_ns: [const { AtomicU64::new(u64::MAX) }; PARTS_MAX],
+            slow: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
 }
 
 impl Control {
@@ -44,6 +62,7 @@ impl Control {
             2 => Phase::Groups,
             3 => Phase::Load,
             4 => Phase::Drain,
+            5 => Phase::Verify,
             _ => Phase::Stop,
         }
     }
@@ -65,6 +84,28 @@ impl Control {
         self.load_start_ns.load(Ordering::Relaxed)
     }
 
+    /// A part of the load begins.
+    pub fn start_part(&self, part: usize, start_ns: Nanoseconds) {
+        self.part_starts_ns[part].store(start_ns, Ordering::Relaxed);
+    }
+
+    /// The part, among the first `count`, that a time belongs to.
+    #[must_use]
+    pub fn part_of(&self, count: usize, at_ns: Nanoseconds) -> Option<usize> {
+        self.part_starts_ns[..count].iter().rposition(|start_ns| start_ns.load(Ordering::Relaxed) <= at_ns)
+    }
+
+    /// Slow connections are to stop reading, or to go on.
+    pub fn set_slow(&self, slow: bool) {
+        self.slow.store(slow, Ordering::Relaxed);
+    }
+
+    /// Whether slow connections read nothing.
+    #[must_use]
+    pub fn slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
     /// Something that makes the run pointless; the first one counts.
     pub fn fail(&self, text: String) {
         self.failure.lock().expect("nobody panics while holding it").get_or_insert(text);
@@ -84,7 +125,8 @@ macro_rules! counters {
         pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
 
         /// Counts of one moment, of one thread or all.
-        #[derive(Debug, Clone, Copy, Default)]
+        #[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
         pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
 
         impl Counters {
@@ -111,6 +153,12 @@ counters! {
     established,
     /// Connections that are welcome now.
     up,
+    /// Of these, connections that have been given everything that they missed.
+    live,
+    /// Connections that read nothing now.
+    paused,
+    /// Connections that the generator ended on purpose.
+    left,
     /// Established connections that ended, for whatever reason.
     lost,
     /// Sessions that came back after a loss.
@@ -121,7 +169,9 @@ counters! {
     resets,
     /// Conversations that the server left to be paged.
     too_far,
-    /// Groups that are ready.
+    /// Conversations that there are to be.
+    conversations,
+    /// Conversations that are ready.
     groups,
     /// Messages whose time has come.
     offered,
@@ -129,6 +179,14 @@ counters! {
     acked,
     /// Acknowledgements that say that it was a retry.
     acked_again,
+    /// Messages that were not sent because too many were on their way.
+    skipped,
+    /// Answers of people of a mix that were not planned because too many were.
+    replies_skipped,
+    /// Conversations whose history was read.
+    verified,
+    /// Messages found there.
+    found,
     /// Messages that the server refused for good.
     rejected,
     /// Sends repeated, or only then possible, after a reconnect or a temporary refusal.

@@ -2,7 +2,7 @@
 
 use antiphon_wire::{
     frame::{Create, CreateGroup, ErrorFrame, Members, MembersAction, Request},
-    ids::{ConversationId, Sequence},
+    ids::{ConversationId, Sequence, UserId},
     limits::MEMBERS_PER_REQUEST_MAX,
 };
 
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clock::{MILLISECOND_NS, Nanoseconds},
     driver::Links,
+    layout::Layout,
 };
 
 /// Groups of a thread that are being made at once.
@@ -39,9 +40,13 @@ impl Groups {
     }
 }
 
-/// The id that a group will have.
-pub(super) fn conversation_id(plan: &Plan, share: Share, group: u32) -> ConversationId {
-    let creator = plan.user(share.first + group * plan.group_size);
+/// The id that a conversation will have.
+pub(super) fn conversation_id(plan: &Plan, share: Share, layout: &Layout, group: u32) -> ConversationId {
+    let creator = plan.user(share.first + layout.creator(group));
+    if layout.is_direct(group) {
+        let other = layout.user(layout.members_of(group).end - 1);
+        return ConversationId::direct(&creator, &plan.user(share.first + other));
+    }
     ConversationId::group(&creator, plan.request_key(RequestKind::Group, share.thread, group))
 }
 
@@ -65,33 +70,32 @@ impl Worker {
 
     /// Creates the group, or adds the next members to it.
     fn ask_for_group(&mut self, links: &mut Links, group: u32, now_ns: Nanoseconds) {
-        let members = self.checker.members_of(group);
-        let creator = members.start;
+        let creator = self.layout.creator(group);
         if self.connections.list[creator as usize].state != State::Up {
             return self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
         }
         let added = self.groups.added[group as usize];
-        let from = self.share.first + creator + 1 + added;
         // A creation names its creator too, and may be counted with it.
-        let to = (from + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(self.share.first + members.end);
-        let users = self.plan.users(from..to);
-        let ask = if added == 0 {
+        let next = self.layout.users_of(group).skip(1 + added as usize).take(MEMBERS_PER_REQUEST_MAX - 1);
+        let mut users: Vec<UserId> = next.map(|user| self.plan.user(self.share.first + user)).collect();
+        let ask = if self.layout.is_direct(group) {
+            Request::Create(Create::Direct(users.remove(0)))
+        } else if added == 0 {
             let key = self.plan.request_key(RequestKind::Group, self.share.thread, group);
             Request::Create(Create::Group(CreateGroup { key, title: format!("load {group}"), members: users }))
         } else {
             let conversation = self.conversations[group as usize];
             Request::Members(Members { conversation, action: MembersAction::Add(users) })
         };
-        self.write(links, creator, request::GROUP, &ask);
+        self.write(links, creator, request::group(group), &ask);
     }
 
     /// The group was created, or members were added.
-    pub(super) fn group_answered(&mut self, links: &mut Links, slot: u32, sequence: Sequence, now_ns: Nanoseconds) {
-        let group = self.checker.conversation_of(slot);
+    pub(super) fn group_answered(&mut self, links: &mut Links, group: u32, sequence: Sequence, now_ns: Nanoseconds) {
         if self.checker.is_started(group) {
             return;
         }
-        let others = self.checker.members_of(group).len() as u32 - 1;
+        let others = self.layout.members_of(group).len() as u32 - 1;
         let added = &mut self.groups.added[group as usize];
         *added = (*added + MEMBERS_PER_REQUEST_MAX as u32 - 1).min(others);
         if *added < others {
@@ -104,25 +108,23 @@ impl Worker {
     }
 
     /// The server refused.
-    pub(super) fn group_failed(&mut self, slot: u32, error: &ErrorFrame, now_ns: Nanoseconds) {
+    pub(super) fn group_failed(&mut self, group: u32, error: &ErrorFrame, now_ns: Nanoseconds) {
         if !error.code.temporary() {
             return self.control.fail(format!("can't create a group: {}: {}", error.code.name(), error.text));
         }
         let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
-        let group = self.checker.conversation_of(slot);
         self.groups.retries.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, group));
     }
 
     /// A creator's connection was lost: its request may have been, too. Asking twice finds the same group.
     pub(super) fn group_connection_lost(&mut self, slot: u32, now_ns: Nanoseconds) {
-        let group = self.checker.conversation_of(slot);
-        if group >= self.groups.count {
-            return;
-        }
-        let is_creator = self.checker.members_of(group).start == slot;
-        let asked = group < self.groups.next && !self.checker.is_started(group);
-        if is_creator && asked && !self.groups.retries.iter().any(|&(_, retry)| retry == group) {
-            self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+        for layer in 0..self.layout.layers() {
+            let group = self.layout.conversation(layer, slot);
+            let asked = group < self.groups.next && !self.checker.is_started(group);
+            let is_creator = self.layout.creator(group) == slot;
+            if asked && is_creator && !self.groups.retries.iter().any(|&(_, retry)| retry == group) {
+                self.groups.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, group));
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ pub const NONE: u32 = u32::MAX;
 pub struct Message {
     /// The connection that sends it.
     pub sender: u32,
+    /// Where to, among the thread's conversations.
+    pub conversation: u32,
     /// Which of the thread's messages.
     pub number: u32,
     /// When it was meant to be sent.
@@ -114,7 +116,7 @@ mod tests {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut pending = Pending::default();
             let (mut head, mut other) = (NONE, NONE);
-            let message = |number| Message { sender: 0, number, intended_ns: 0 };
+            let message = |number| Message { sender: 0, conversation: 0, number, intended_ns: 0 };
             let stays = pending.add(&mut other, message(9));
             let places = [0, 1, 2].map(|number| pending.add(&mut head, message(number)));
             assert_eq!(pending.list(head), places);

@@ -7,11 +7,25 @@ use antiphon_wire::{
     ids::{ClientMessageId, UserId},
 };
 
-use crate::{arrivals::Spread, clock::Nanoseconds, random::mix, token::Tokens};
+use crate::{
+    arrivals::{Segment, Spread},
+    clock::Nanoseconds,
+    law::Sampler,
+    layout::Layer,
+    random::{Random, mix},
+    token::Tokens,
+    transport::Transport,
+};
 
 /// Connections that one thread holds: a ring's table of direct descriptors is capped by RLIMIT_NOFILE, and 20,000 is a usual
 /// hard limit.
 pub const CONNECTIONS_PER_THREAD_MAX: u32 = 18_000;
+
+/// Most named parts of a run: each has histograms of its own on every thread.
+pub const PARTS_MAX: usize = 16;
+
+/// An end that is not planned: the run says when.
+pub const OPEN_END_NS: Nanoseconds = 1 << 60;
 
 /// What all threads know.
 #[derive(Debug)]
@@ -22,6 +36,8 @@ pub struct Plan {
     pub host: String,
     /// The path of the upgrade.
     pub path: String,
+    /// How bytes travel.
+    pub transport: Transport,
     /// How frames are encoded.
     pub encoding: Encoding,
     /// Where the token of a user comes from.
@@ -32,20 +48,89 @@ pub struct Plan {
     pub nonce: u32,
     /// How many connections; one a user.
     pub connections: u32,
-    /// Members of a group; each user is in one. 0: no groups, nothing is sent.
-    pub group_size: u32,
+    /// The number of the first user: several processes share a run.
+    pub first_user: u32,
+    /// Plain echoes instead of sessions.
+    pub echo: Option<Echo>,
+    /// The conversations; none: nothing is sent.
+    pub layers: Vec<Layer>,
+    /// Users who must be on one thread: a whole group, where groups are equal.
+    pub unit: u32,
+    /// Who sends.
+    pub senders: Senders,
     /// Length of a message's text.
-    pub text_bytes: usize,
+    pub text_bytes: Sampler,
     /// Messages a second, over all threads.
     pub rate_per_second: f64,
     /// How arrivals are spread.
     pub spread: Spread,
+    /// At the load's beginning, the rate rises from nothing for so long.
+    pub ramp_ns: Nanoseconds,
     /// The load's beginning that is checked but not measured.
     pub warmup_ns: Nanoseconds,
-    /// The measured part of the load.
+    /// The measured part of the load; [`OPEN_END_NS`] if the run decides.
     pub measured_ns: Nanoseconds,
+    /// Named stretches of the load, measured apart. Those of a mix have rates and follow each other; those of `slow` and `storm`
+    /// begin when the run says.
+    pub parts: Vec<Part>,
     /// New connections a second, over all threads; `None`: as fast as they are answered.
     pub connects_per_second: Option<f64>,
+    /// Attempts under way at once are limited; real clients that lost their node are not.
+    pub limits_attempts: bool,
+    /// Histories are read at the end, and compared with what was acknowledged.
+    pub verifies: bool,
+    /// The share of connections that stop reading when the run says.
+    pub slow_share: f64,
+    /// SO_RCVBUF of these.
+    pub slow_receive_bytes: Option<u32>,
+    /// What the people of a mix do beside sending.
+    pub habits: Habits,
+    /// Length of a row of the timeline.
+    pub row_ns: Nanoseconds,
+}
+
+/// `echo`: no sessions, only WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echo {
+    /// Messages of a connection that are on their way at once, each sent when one came back; `None`: an open loop.
+    pub in_flight: Option<u32>,
+}
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Senders {
+    /// Any active user.
+    Anyone,
+    /// Of each group the first member alone.
+    First,
+}
+
+/// A named stretch of the load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its name in reports.
+    pub name: String,
+    /// How long, if it is planned.
+    pub length_ns: Nanoseconds,
+    /// Messages a second at its beginning and end, over all threads.
+    pub rates: Option<(f64, f64)>,
+}
+
+/// What the people of a mix do beside sending.
+#[derive(Debug, Clone)]
+pub struct Habits {
+    /// The share of users who send at all.
+    pub active_share: f64,
+    /// The share of messages that go to direct conversations, where there are both kinds.
+    pub direct_share: f64,
+    /// The share of messages that somebody answers.
+    pub reply_share: f64,
+    /// How long they think before, in milliseconds.
+    pub think_ms: Sampler,
+    /// Connections that go away a second, over all threads.
+    pub reconnects_per_second: f64,
+    /// How long they stay away, in milliseconds.
+    pub away_ms: Sampler,
 }
 
 /// One thread's part.
@@ -65,7 +150,7 @@ impl Plan {
     /// Splits the connections among `threads`, whole groups each.
     #[must_use]
     pub fn shares(&self, threads: u32) -> Vec<Share> {
-        let unit = self.group_size.max(1);
+        let unit = self.unit.max(1);
         let units = self.connections.div_ceil(unit);
         let bound = |thread: u32| (u64::from(units) * u64::from(thread) / u64::from(threads)) as u32 * unit;
         let share = |thread: u32| {
@@ -76,9 +161,55 @@ impl Plan {
         (0..threads).map(share).filter(|share| share.count > 0).collect()
     }
 
+    /// The rates of a thread with this part of the load, from the start on.
+    #[must_use]
+    pub fn segments(&self, start_ns: Nanoseconds, part: f64) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        let mut from_ns = start_ns;
+        let mut add = |length_ns: Nanoseconds, rate_from: f64, rate_to: f64| {
+            let to_ns = from_ns.saturating_add(length_ns);
+            segments.push(Segment { from_ns, to_ns, rate_from: rate_from * part, rate_to: rate_to * part });
+            from_ns = to_ns;
+        };
+        if self.parts.iter().any(|part| part.rates.is_some()) {
+            for phase in &self.parts {
+                let (rate_from, rate_to) = phase.rates.unwrap_or_default();
+                add(phase.length_ns, rate_from, rate_to);
+            }
+        } else {
+            let whole_ns = self.warmup_ns.saturating_add(self.measured_ns);
+            let ramp_ns = self.ramp_ns.min(whole_ns);
+            if ramp_ns > 0 {
+                add(ramp_ns, 0.0, self.rate_per_second);
+            }
+            add(whole_ns - ramp_ns, self.rate_per_second, self.rate_per_second);
+        }
+        segments
+    }
+
+    /// Whether a connection, counted over all threads, is one that stops reading: every so-manyth.
+    #[must_use]
+    pub fn is_slow(&self, connection: u32) -> bool {
+        is_of_share(connection, self.slow_share)
+    }
+
+    /// Whether a user sends at all.
+    #[must_use]
+    pub fn is_active(&self, connection: u32) -> bool {
+        self.habits.active_share >= 1.0 || is_of_share(connection, self.habits.active_share)
+    }
+
+    /// Length of a message's text: the same in every retry.
+    #[must_use]
+    pub fn text_bytes(&self, thread: u32, number: u32) -> usize {
+        let mut random = Random::new(self.seed ^ u64::from(thread), u64::from(number));
+        self.text_bytes.draw(&mut random).max(1) as usize
+    }
+
     /// The user of a connection, counted over all threads.
     #[must_use]
     pub fn user(&self, connection: u32) -> UserId {
+        let connection = self.first_user + connection;
         UserId::new(&format!("load-{:x}-{connection}", self.seed)).expect("short and of plain characters")
     }
 
@@ -108,6 +239,11 @@ impl Plan {
     }
 }
 
+/// Every so-manyth: any stretch of connections has its share, give or take one.
+fn is_of_share(connection: u32, share: f64) -> bool {
+    (f64::from(connection + 1) * share).floor() > (f64::from(connection) * share).floor()
+}
+
 /// What a request key names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -121,25 +257,74 @@ pub enum RequestKind {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::{clock::SECOND_NS, law::Law};
 
     /// A plan for tests.
     pub(crate) fn plan(connections: u32, group_size: u32) -> Plan {
+        let always = |value| Sampler::new(Law::Fixed(value));
         Plan {
             target: ([127, 0, 0, 1], 1).into(),
             host: "127.0.0.1:1".into(),
             path: "/".into(),
+            transport: Transport::Plain,
             encoding: Encoding::Rkyv,
             tokens: Tokens::Development,
             seed: 7,
             nonce: 1,
             connections,
-            group_size,
-            text_bytes: 100,
+            first_user: 0,
+            echo: None,
+            layers: vec![Layer::Groups(always(group_size))],
+            unit: group_size,
+            senders: Senders::Anyone,
+            text_bytes: always(100),
             rate_per_second: 100.0,
             spread: Spread::Poisson,
+            ramp_ns: 0,
             warmup_ns: 0,
-            measured_ns: 1_000_000_000,
+            measured_ns: SECOND_NS,
+            parts: Vec::new(),
             connects_per_second: None,
+            limits_attempts: true,
+            verifies: false,
+            slow_share: 0.0,
+            slow_receive_bytes: None,
+            habits: Habits {
+                active_share: 1.0,
+                direct_share: 0.0,
+                reply_share: 0.0,
+                think_ms: always(0),
+                reconnects_per_second: 0.0,
+                away_ms: always(0),
+            },
+            row_ns: SECOND_NS,
+        }
+    }
+
+    #[test]
+    fn segments_follow_the_ramp_or_the_phases() {
+        let mut plan = plan(10, 5);
+        (plan.ramp_ns, plan.warmup_ns) = (SECOND_NS / 2, SECOND_NS);
+        let of = |plan: &Plan| -> Vec<_> {
+            let segments = plan.segments(SECOND_NS, 0.5);
+            segments
+                .iter()
+                .map(|segment| (segment.from_ns, segment.to_ns, segment.rate_from, segment.rate_to))
+                .collect()
+        };
+        let (half, second) = (SECOND_NS / 2, SECOND_NS);
+        assert_eq!(of(&plan), [(second, 3 * half, 0.0, 50.0), (3 * half, 3 * second, 50.0, 50.0)]);
+        let part = |name: &str, rates| Part { name: name.into(), length_ns: second, rates: Some(rates) };
+        plan.parts = vec![part("morning", (0.0, 10.0)), part("noon", (10.0, 10.0))];
+        assert_eq!(of(&plan), [(second, 2 * second, 0.0, 5.0), (2 * second, 3 * second, 5.0, 5.0)]);
+    }
+
+    #[test]
+    fn shares_of_connections_are_exact_and_spread() {
+        for share in [0.0, 0.01, 0.1, 0.25, 0.5, 1.0] {
+            let of = |range: Range<u32>| range.filter(|&connection| is_of_share(connection, share)).count() as f64;
+            assert_eq!(of(0..1_000), (1_000.0 * share).round());
+            assert!((of(300..400) - 100.0 * share).abs() <= 1.0, "{share}");
         }
     }
 

@@ -3,11 +3,12 @@
 use antiphon_wire::{
     codec::Encoding,
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ContentView, EntryBytes, ErrorFrame, History, HistoryAnswer, Request,
-        ResumeOutcome, ServerFrame, TooFar, view_content,
+        ArchivedEntry, ArchivedEntryKind, ContentView, Created, EntryBytes, ErrorFrame, History, HistoryAnswer,
+        Request, ResumeOutcome, ServerFrame, TooFar, view_content,
     },
-    ids::{Epoch, RequestId, Sequence},
+    ids::{ConversationId, Epoch, RequestId, Sequence},
     limits::{PAGE_ITEMS_MAX, SERVER_FRAME_BYTES_MAX},
+    session::Hint,
 };
 
 use super::{
@@ -17,11 +18,14 @@ use super::{
 };
 use crate::{
     checker::{Identity, Path, Verdict},
-    clock::Nanoseconds,
+    clock::{MILLISECOND_NS, Nanoseconds},
     driver::{Handler, Links},
     measure::record,
     websocket::{self, Opcode, WebSocketError},
 };
+
+/// Wait before a temporary refusal is tried again, if the server names none.
+const RETRY_MS: u32 = 100;
 
 impl Handler for Worker {
     fn connected(&mut self, links: &mut Links, slot: u32) {
@@ -35,6 +39,7 @@ impl Handler for Worker {
             partial
         });
         let input = joined.as_ref().map_or(bytes, |joined| joined.as_slice());
+        let input = self.plan.transport.incoming(input);
         match self.read(links, slot, input) {
             Ok([]) => {}
             Ok(rest) => {
@@ -55,6 +60,7 @@ impl Handler for Worker {
             self.note_error(std::io::Error::from_raw_os_error(errno).to_string());
         }
         self.group_connection_lost(slot, now_ns);
+        self.verify_connection_lost(slot, now_ns);
         self.disconnected(slot, now_ns);
     }
 }
@@ -64,14 +70,22 @@ impl Worker {
     fn read<'a>(&mut self, links: &mut Links, slot: u32, mut input: &'a [u8]) -> Result<&'a [u8], WebSocketError> {
         if self.connections.list[slot as usize].state == State::Upgrading {
             let key = self.upgrade_key(slot);
-            let Some(taken) = websocket::read_upgrade(input, &key, self.plan.encoding.subprotocol())? else {
+            let Some(taken) = websocket::read_upgrade(input, &key, self.subprotocol())? else {
                 return Ok(input);
             };
             input = &input[taken..];
-            self.greet(links, slot);
+            if self.plan.echo.is_some() {
+                self.echo_open(links, slot);
+            } else {
+                self.greet(links, slot);
+            }
         }
         while let Some(frame) = websocket::read_frame(input, SERVER_FRAME_BYTES_MAX)? {
             input = &input[frame.bytes..];
+            if self.plan.echo.is_some() && frame.opcode == Opcode::Binary {
+                self.echoed(links, slot, frame.payload);
+                continue;
+            }
             match (frame.opcode, self.plan.encoding) {
                 (Opcode::Text, Encoding::Json) | (Opcode::Binary, Encoding::Rkyv) => {
                     self.message(links, slot, frame.payload)?
@@ -79,10 +93,7 @@ impl Worker {
                 (Opcode::Text | Opcode::Binary, _) => {
                     return Err(WebSocketError::Frame("a message of the other encoding"));
                 }
-                (Opcode::Ping, _) => {
-                    let mask = (self.random.next_u64() as u32).to_le_bytes();
-                    websocket::write_frame(links.write(slot), Opcode::Pong, frame.payload, mask);
-                }
+                (Opcode::Ping, _) => self.write_message(links, slot, Opcode::Pong, frame.payload),
                 (Opcode::Pong, _) => {}
                 (Opcode::Close, _) => {
                     self.note_close(frame.payload);
@@ -124,25 +135,21 @@ impl Worker {
                 self.welcomed(slot, welcome.heartbeat_interval_ms, now_ns);
                 self.send_pending(links, slot);
             }
-            (ServerFrame::CaughtUp(caught_up), None) => self.caught_up(slot, caught_up.position.0, now_ns),
-            (ServerFrame::Created(created), Some(request::GROUP)) => {
-                let group = self.checker.conversation_of(slot);
-                if self.conversations.get(group as usize) != Some(&created.conversation) {
-                    self.control.fail("the server gave a group another id than its creator and key make".to_owned());
+            (ServerFrame::CaughtUp(caught_up), None) => self.caught_up(links, slot, caught_up.position.0, now_ns),
+            (ServerFrame::Created(created), Some(id)) => self.created(links, id, &created, now_ns),
+            (ServerFrame::MembersAnswer(answer), Some(id)) => {
+                if let Some(group) = request::group_of(id, self.layout.conversations()) {
+                    self.group_answered(links, group, answer.sequence.unwrap_or_default(), now_ns);
                 }
-                self.connections.epochs.insert(group, created.epoch);
-                self.group_answered(links, slot, created.sequence, now_ns);
-            }
-            (ServerFrame::MembersAnswer(answer), Some(request::GROUP)) => {
-                self.group_answered(links, slot, answer.sequence.unwrap_or_default(), now_ns);
             }
             (ServerFrame::HistoryAnswer(page), Some(request::HISTORY)) => self.page(links, slot, &page, now_ns),
+            (ServerFrame::HistoryAnswer(page), Some(request::VERIFY)) => self.verify_page(links, slot, &page),
             (ServerFrame::TooFar(too_far), None) => self.too_far(links, slot, &too_far),
             (ServerFrame::Error(error), id) => self.error(links, slot, id, &error, now_ns),
             (ServerFrame::Goodbye(goodbye), None) => {
                 self.note_error(format!("goodbye: {} {}", goodbye.code, goodbye.reason));
                 if let Some(hint_ms) = goodbye.reconnect_after_ms {
-                    self.connections.hints_ms.insert(slot, hint_ms);
+                    self.connections.hints.insert(slot, Hint::Spread(hint_ms));
                 }
             }
             (ServerFrame::Receipt(_), None) => {}
@@ -155,19 +162,40 @@ impl Worker {
         Ok(())
     }
 
+    fn created(&mut self, links: &mut Links, id: RequestId, created: &Created, now_ns: Nanoseconds) {
+        let Some(group) = request::group_of(id, self.layout.conversations()) else { return };
+        if self.conversations[group as usize] != created.conversation {
+            self.control.fail("the server gave a conversation another id than its members and key make".to_owned());
+        }
+        self.connections.epochs.insert(group, created.epoch);
+        self.group_answered(links, group, created.sequence, now_ns);
+    }
+
+    /// A position stands for everything before it: while something is still to be paged, the older one is kept.
     fn keep_position(&mut self, slot: u32, position: Option<Vec<u8>>) {
+        let mut members = (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot));
+        if members.any(|member| self.checker.has_holes(member)) {
+            return;
+        }
         if let Some(position) = position {
             self.connections.list[slot as usize].position = Some(position.into());
         }
     }
 
-    fn caught_up(&mut self, slot: u32, position: Vec<u8>, now_ns: Nanoseconds) {
+    fn caught_up(&mut self, links: &mut Links, slot: u32, position: Vec<u8>, now_ns: Nanoseconds) {
         self.keep_position(slot, Some(position));
         let connection = &mut self.connections.list[slot as usize];
         if std::mem::take(&mut connection.resuming) {
             record(&mut self.latencies.resume, connection.since_ns, now_ns);
             self.counters.resumed.add(1);
         }
+        self.now_live(links, slot, now_ns);
+    }
+
+    /// The membership that makes an entry one of the user's.
+    pub(super) fn membership(&self, slot: u32, conversation: ConversationId) -> Option<u32> {
+        let mut members = (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot));
+        members.find(|&member| self.conversations[self.layout.conversation_of(member) as usize] == conversation)
     }
 
     fn entry(&mut self, slot: u32, entry: &EntryBytes, path: Path, now_ns: Nanoseconds) {
@@ -175,32 +203,46 @@ impl Worker {
             self.counters.protocol_errors.add(1);
             return self.note_error("an entry that can't be read".to_owned());
         };
-        let group = self.checker.conversation_of(slot);
-        if self.conversations.get(group as usize).is_none_or(|conversation| conversation.0 != entry.conversation.0) {
+        let Some(member) = self.membership(slot, ConversationId(entry.conversation.0)) else {
             return self.checker.foreign();
-        }
+        };
+        let group = self.layout.conversation_of(member);
         self.connections.epochs.entry(group).or_insert(Epoch(entry.epoch.0.into()));
         let stamp = self.stamp(entry);
         let identity = stamp.map_or(Identity::Other, |stamp| stamp.identity());
-        let verdict = self.checker.received(slot, entry.sequence.0.into(), identity, path);
+        let verdict = self.checker.received(member, entry.sequence.0.into(), identity, path);
         let Some(stamp) = stamp.filter(|_| verdict == Verdict::First) else {
             return;
         };
         if stamp.sender == slot {
             return self.counters.returned.add(1);
         }
+        self.delivered(slot, &stamp, now_ns);
+    }
+
+    fn delivered(&mut self, slot: u32, stamp: &Stamp, now_ns: Nanoseconds) {
+        let Stamp { sender, intended_ns, .. } = *stamp;
         self.counters.delivered.add(1);
         self.second.delivered += 1;
-        record(&mut self.second.send_to_deliver, stamp.intended_ns, now_ns);
-        if self.measured.contains(&stamp.intended_ns) {
-            record(&mut self.latencies.send_to_deliver, stamp.intended_ns, now_ns);
-        }
         if self.measured.contains(&now_ns) {
             self.counters.measured_delivered.add(1);
         }
+        // What a connection gets late because it did not read says nothing about the node.
+        if self.plan.is_slow(self.share.first + slot) {
+            return;
+        }
+        record(&mut self.second.send_to_deliver, intended_ns, now_ns);
+        if self.measured.contains(&intended_ns) {
+            record(&mut self.latencies.send_to_deliver, intended_ns, now_ns);
+        }
+        // Both ends: what a sender could not send while it was away is late for everybody.
+        let both_stood = self.stood_since(slot, intended_ns) && self.stood_since(sender, intended_ns);
+        if let Some(part) = self.part_of(intended_ns).filter(|_| both_stood) {
+            record(&mut self.latencies.parts[part].send_to_deliver, intended_ns, now_ns);
+        }
     }
 
-    fn stamp(&self, entry: &ArchivedEntry) -> Option<Stamp> {
+    pub(super) fn stamp(&self, entry: &ArchivedEntry) -> Option<Stamp> {
         if !matches!(entry.kind, ArchivedEntryKind::Message) {
             return None;
         }
@@ -212,29 +254,48 @@ impl Worker {
 
     fn too_far(&mut self, links: &mut Links, slot: u32, too_far: &TooFar) {
         self.counters.too_far.add(1);
-        let from = Sequence(self.checker.contiguous(slot));
-        self.checker.announced(slot, too_far.last.0);
-        self.ask_history(links, slot, from);
+        let Some(member) = self.membership(slot, too_far.conversation) else {
+            return self.checker.foreign();
+        };
+        self.checker.announced(member, too_far.last.0);
+        self.ask_history(links, slot, member);
     }
 
-    fn ask_history(&mut self, links: &mut Links, slot: u32, after: Sequence) {
-        let Some(&conversation) = self.conversations.get(self.checker.conversation_of(slot) as usize) else {
-            return;
-        };
-        let history =
-            History { conversation, before: None, after: Some(after), around: None, limit: Some(PAGE_ITEMS_MAX) };
+    fn ask_history(&mut self, links: &mut Links, slot: u32, member: u32) {
+        let conversation = self.conversations[self.layout.conversation_of(member) as usize];
+        let after = Some(Sequence(self.checker.contiguous(member)));
+        let history = History { conversation, before: None, after, around: None, limit: Some(PAGE_ITEMS_MAX) };
         self.write(links, slot, request::HISTORY, &Request::History(history));
     }
 
     /// Pages until nothing is missing, or a page brings nothing more.
     fn page(&mut self, links: &mut Links, slot: u32, page: &HistoryAnswer, now_ns: Nanoseconds) {
-        let before = self.checker.contiguous(slot);
+        let Some(member) = self.membership(slot, page.conversation) else {
+            return self.checker.foreign();
+        };
+        let before = self.checker.contiguous(member);
         for entry in &page.entries {
             self.entry(slot, entry, Path::Paged, now_ns);
         }
-        let contiguous = self.checker.contiguous(slot);
+        let contiguous = self.checker.contiguous(member);
         if contiguous > before && contiguous < page.last.0 {
-            self.ask_history(links, slot, Sequence(contiguous));
+            self.ask_history(links, slot, member);
+        }
+    }
+
+    /// Asks again for pages that the server refused for a while.
+    pub(super) fn pages_due(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        if self.pages.is_empty() {
+            return;
+        }
+        let (due, later): (Vec<_>, Vec<_>) = self.pages.drain(..).partition(|&(due_ns, _)| due_ns <= now_ns);
+        self.pages = later;
+        for (_, slot) in due {
+            for member in (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot)).collect::<Vec<_>>() {
+                if self.checker.has_holes(member) && self.connections.list[slot as usize].state == State::Up {
+                    self.ask_history(links, slot, member);
+                }
+            }
         }
     }
 
@@ -246,13 +307,20 @@ impl Worker {
             }
             Some(request::CONNECT) => {
                 if let Some(hint_ms) = error.retry_after_ms {
-                    self.connections.hints_ms.insert(slot, hint_ms);
+                    self.connections.hints.insert(slot, Hint::AtLeast(hint_ms));
                 }
                 links.close(slot);
             }
-            Some(request::GROUP) => self.group_failed(slot, error, now_ns),
+            Some(request::HISTORY) if error.code.temporary() => {
+                let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
+                self.pages.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, slot));
+            }
+            Some(request::VERIFY) => self.verify_failed(slot, error, now_ns),
             Some(request::PING | request::HISTORY) | None => {}
-            Some(id) => self.send_failed(slot, id, error, now_ns),
+            Some(id) => match request::group_of(id, self.layout.conversations()) {
+                Some(group) => self.group_failed(group, error, now_ns),
+                None => self.send_failed(slot, id, error, now_ns),
+            },
         }
     }
 }

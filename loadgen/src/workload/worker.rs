@@ -1,7 +1,8 @@
 //! One client thread: its loop, its phases and its result.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
     sync::{Arc, mpsc::Sender},
     time::Duration,
 };
@@ -15,15 +16,18 @@ use antiphon_wire::{
 use super::{
     connections::Connections,
     control::{Control, Counters, Phase},
+    echo::EchoState,
     groups::Groups,
     pending::Pending,
-    plan::{Plan, Share},
+    plan::{OPEN_END_NS, Plan, Share},
+    verify::Verify,
 };
 use crate::{
     arrivals::Arrivals,
     checker::{Checker, Violations},
-    clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
+    clock::{Clock, MILLISECOND_NS, Nanoseconds},
     driver::{Driver, DriverOptions, Links},
+    layout::Layout,
     measure::{Latencies, Second, record},
     random::Random,
     websocket::{self, Opcode},
@@ -41,8 +45,21 @@ pub(super) mod request {
 
     pub(in super::super) const CONNECT: RequestId = RequestId(u32::MAX);
     pub(in super::super) const PING: RequestId = RequestId(u32::MAX - 1);
-    pub(in super::super) const GROUP: RequestId = RequestId(u32::MAX - 2);
     pub(in super::super) const HISTORY: RequestId = RequestId(u32::MAX - 3);
+    pub(in super::super) const VERIFY: RequestId = RequestId(u32::MAX - 4);
+
+    /// Above any place of a pending message; a thread has far fewer groups than there are numbers above.
+    const GROUP_FIRST: u32 = 1 << 31;
+
+    /// The making of a group.
+    pub(in super::super) fn group(conversation: u32) -> RequestId {
+        RequestId(GROUP_FIRST + conversation)
+    }
+
+    /// Which group's making it is, of `count`.
+    pub(in super::super) fn group_of(id: RequestId, count: u32) -> Option<u32> {
+        id.0.checked_sub(GROUP_FIRST).filter(|&conversation| conversation < count)
+    }
 }
 
 /// A client thread's state.
@@ -55,12 +72,23 @@ pub struct Worker {
     pub(super) random: Random,
     pub(super) phase: Phase,
     pub(super) connections: Connections,
+    pub(super) layout: Arc<Layout>,
     pub(super) groups: Groups,
+    pub(super) verify: Verify,
+    pub(super) echo: Vec<EchoState>,
+    pub(super) echo_filled: bool,
+    /// Where payloads are put together.
+    pub(super) payload: Vec<u8>,
     pub(super) conversations: Vec<ConversationId>,
     pub(super) checker: Checker,
     pub(super) pending: Pending,
     pub(super) resends: Vec<(Nanoseconds, u32, u32)>,
+    /// Answers that people think about: when, who, in which conversation.
+    pub(super) replies: BinaryHeap<Reverse<(Nanoseconds, u32, u32)>>,
+    /// Pages that were refused for a while.
+    pub(super) pages: Vec<(Nanoseconds, u32)>,
     pub(super) arrivals: Option<Arrivals>,
+    pub(super) departures: Option<Arrivals>,
     pub(super) next_number: u32,
     pub(super) measured: std::ops::Range<Nanoseconds>,
     pub(super) latencies: Latencies,
@@ -104,16 +132,23 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
     let mut driver = Driver::new(&DriverOptions {
         target: options.plan.target,
         slots: share.count,
-        first: share.first,
+        first: options.plan.first_user + share.first,
         buffers: options.buffers,
+        small_receive_bytes: options.plan.slow_receive_bytes,
     })?;
     let mut worker = Worker::new(options);
+    worker.counters.conversations.set(worker.layout.conversations().into());
     worker.counters.ready.set(1);
     while worker.phase != Phase::Stop {
         let now_ns = worker.clock.now_ns();
         worker.tick(driver.links(), now_ns);
-        let wait_ns = worker.next_wake_ns(now_ns).saturating_sub(worker.clock.now_ns());
+        let wake_ns = worker.next_wake_ns(now_ns);
+        let wait_ns = wake_ns.saturating_sub(worker.clock.now_ns());
         driver.turn(&mut worker, Duration::from_nanos(wait_ns))?;
+        let back_ns = worker.clock.now_ns();
+        if wait_ns > 0 && back_ns >= wake_ns && worker.phase == Phase::Load {
+            record(&mut worker.latencies.lag, wake_ns, back_ns);
+        }
     }
     Ok(worker.finish())
 }
@@ -121,22 +156,33 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
 impl Worker {
     fn new(options: WorkerOptions) -> Self {
         let WorkerOptions { plan, share, control, counters, clock, seconds, .. } = options;
-        // Without groups the checker only has to know that no entry may come at all.
-        let group_size = if plan.group_size == 0 { share.count } else { plan.group_size };
-        let groups = if plan.group_size == 0 { 0 } else { share.count.div_ceil(group_size) };
+        let mut random = Random::new(plan.seed, u64::from(share.thread));
+        let layout = Arc::new(Layout::new(share.count, &plan.layers, &mut Random::new(random.next_u64(), 1)));
+        let conversations = layout.conversations();
+        let echo = if plan.echo.is_some() { share.count as usize } else { 0 };
         Self {
-            random: Random::new(plan.seed, u64::from(share.thread)),
+            random,
             phase: Phase::Hold,
             connections: Connections::new(&plan, share),
-            groups: Groups::new(groups),
-            conversations: (0..groups).map(|group| super::groups::conversation_id(&plan, share, group)).collect(),
-            checker: Checker::new(share.count, group_size),
+            groups: Groups::new(conversations),
+            verify: Verify::default(),
+            echo: vec![EchoState::default(); echo],
+            echo_filled: false,
+            payload: Vec::new(),
+            conversations: (0..conversations)
+                .map(|group| super::groups::conversation_id(&plan, share, &layout, group))
+                .collect(),
+            checker: Checker::new(layout.clone()),
+            layout,
             pending: Pending::default(),
             resends: Vec::new(),
+            replies: BinaryHeap::new(),
+            pages: Vec::new(),
             arrivals: None,
+            departures: None,
             next_number: 0,
             measured: 0..0,
-            latencies: Latencies::default(),
+            latencies: Latencies::new(plan.parts.len()),
             second: Second::new(0),
             errors: BTreeMap::new(),
             seconds,
@@ -149,51 +195,81 @@ impl Worker {
     }
 
     fn tick(&mut self, links: &mut Links, now_ns: Nanoseconds) {
-        self.follow_phase();
+        self.follow_phase(links, now_ns);
         if self.phase != Phase::Hold {
             self.connect_due(links, now_ns);
         }
         self.heartbeat_due(links, now_ns);
         match self.phase {
             Phase::Groups => self.groups_due(links, now_ns),
-            Phase::Load | Phase::Drain => {
+            Phase::Load if self.plan.echo.is_some() => self.echoes_due(links),
+            Phase::Load => {
+                self.departures_due(links, now_ns);
                 self.sends_due(links);
-                self.resends_due(links, now_ns);
-                self.second_due(now_ns);
             }
-            Phase::Hold | Phase::Connect | Phase::Stop => {}
+            Phase::Verify => self.verify_due(links, now_ns),
+            Phase::Hold | Phase::Connect | Phase::Drain | Phase::Stop => {}
         }
-        self.counters.unacked.set(self.pending.len() as u64);
+        if self.phase >= Phase::Load {
+            self.resends_due(links, now_ns);
+            self.pages_due(links, now_ns);
+            self.second_due(now_ns);
+        }
+        self.counters.unacked.set(self.pending.len() as u64 + self.echoes_under_way());
         self.counters.undelivered.set(self.checker.undelivered());
         self.counters.violations.set(self.checker.violations().total());
     }
 
-    fn follow_phase(&mut self) {
+    fn follow_phase(&mut self, links: &mut Links, now_ns: Nanoseconds) {
+        self.follow_slow(links);
         let phase = self.control.phase();
         if phase == self.phase {
             return;
         }
         self.phase = phase;
-        if phase == Phase::Load && self.plan.group_size > 0 {
-            let start_ns = self.control.load_start_ns();
-            let measured_ns = start_ns + self.plan.warmup_ns;
-            self.measured = measured_ns..measured_ns + self.plan.measured_ns;
-            let rate = self.plan.rate_per_second * self.share.part;
-            let random = Random::new(self.random.next_u64(), u64::from(self.share.thread));
-            self.arrivals = Some(Arrivals::new(self.plan.spread, rate, start_ns, self.measured.end, random));
+        match phase {
+            Phase::Load => self.plan_load(),
+            Phase::Drain if self.departures.is_some() => self.call_back(now_ns),
+            Phase::Verify => self.verify = Verify::all(self.layout.conversations()),
+            _ => {}
         }
     }
 
+    fn plan_load(&mut self) {
+        let start_ns = self.control.load_start_ns();
+        let measured_ns = start_ns + self.plan.warmup_ns;
+        self.measured = measured_ns..measured_ns + self.plan.measured_ns.min(OPEN_END_NS);
+        if self.layout.layers() == 0 && self.plan.echo.is_none() {
+            return;
+        }
+        if self.plan.echo.is_some_and(|echo| echo.in_flight.is_some()) {
+            return;
+        }
+        let mut random = || Random::new(self.random.next_u64(), u64::from(self.share.thread));
+        let segments = self.plan.segments(start_ns, self.share.part);
+        self.arrivals = Some(Arrivals::shaped(self.plan.spread, segments, random()));
+        let departures = self.plan.habits.reconnects_per_second * self.share.part;
+        self.departures = (departures > 0.0)
+            .then(|| Arrivals::new(self.plan.spread, departures, start_ns, self.measured.end, random()));
+    }
+
     fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
-        let arrival_ns = self.arrivals.as_ref().and_then(Arrivals::peek_ns).unwrap_or(Nanoseconds::MAX);
-        let connect_ns =
-            if self.phase == Phase::Hold { Nanoseconds::MAX } else { self.connections.next_wake_ns(now_ns) };
-        (now_ns + SLEEP_NS_MAX).min(arrival_ns).min(connect_ns)
+        let planned_ns =
+            |arrivals: &Option<Arrivals>| arrivals.as_ref().and_then(Arrivals::peek_ns).unwrap_or(Nanoseconds::MAX);
+        let mut wake_ns = now_ns + SLEEP_NS_MAX;
+        if self.phase == Phase::Load {
+            let reply_ns = self.replies.peek().map_or(Nanoseconds::MAX, |Reverse((due_ns, ..))| *due_ns);
+            wake_ns = wake_ns.min(planned_ns(&self.arrivals)).min(planned_ns(&self.departures)).min(reply_ns);
+        }
+        if self.phase != Phase::Hold {
+            wake_ns = wake_ns.min(self.connections.next_wake_ns(now_ns));
+        }
+        wake_ns
     }
 
     /// Sends the samples of a second away when it is over.
     fn second_due(&mut self, now_ns: Nanoseconds) {
-        let index = now_ns.saturating_sub(self.control.load_start_ns()) / SECOND_NS;
+        let index = now_ns.saturating_sub(self.control.load_start_ns()) / self.plan.row_ns;
         if index != self.second.index {
             let finished = std::mem::replace(&mut self.second, Second::new(index));
             if !finished.is_empty() {
@@ -210,8 +286,13 @@ impl Worker {
             Encoding::Json => Opcode::Text,
             Encoding::Rkyv => Opcode::Binary,
         };
+        self.write_message(links, slot, opcode, &bytes);
+    }
+
+    /// Writes one WebSocket message.
+    pub(super) fn write_message(&mut self, links: &mut Links, slot: u32, opcode: Opcode, payload: &[u8]) {
         let mask = (self.random.next_u64() as u32).to_le_bytes();
-        websocket::write_frame(links.write(slot), opcode, &bytes, mask);
+        websocket::write_frame(self.plan.transport.outgoing(links, slot), opcode, payload, mask);
     }
 
     /// Counts something that went wrong, by what it says.
@@ -230,6 +311,8 @@ impl Worker {
             }
         }
         let _ = self.seconds.send(self.second);
-        WorkerResult { latencies: self.latencies, violations: self.checker.finish(), errors: self.errors }
+        let mut violations = self.checker.finish();
+        self.echo.iter().for_each(|echo| violations.add(&echo.finish()));
+        WorkerResult { latencies: self.latencies, violations, errors: self.errors }
     }
 }

@@ -1,11 +1,14 @@
 //! A node small enough to trust: threads and a lock, everything in memory, one connection a thread. It can be told to misbehave,
 //! so that the generator's checks can be seen to fail.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use antiphon_loadgen::websocket::accept_for;
@@ -38,6 +41,14 @@ pub(crate) enum Fault {
     CutAndPage,
     /// As `Cut`, and idempotency is forgotten: a retry is stored again.
     CutAndForget,
+    /// The 100th message is pushed to everybody and acknowledged, and then not in the history.
+    Forget,
+    /// Once 200 messages were stored, every connection is cut.
+    Crash,
+    /// As `Crash`, and the last stored message of every conversation is gone.
+    CrashAndForget,
+    /// As `Crash`, and one connection is never taken again.
+    CrashAndRefuse,
 }
 
 struct Conversation {
@@ -51,6 +62,7 @@ struct State {
     conversations: HashMap<ConversationId, Conversation>,
     sessions: HashMap<UserId, TcpStream>,
     messages: u64,
+    crashed: bool,
     delayed: Option<(ConversationId, UserId, Vec<u8>)>,
 }
 
@@ -116,18 +128,23 @@ impl Session {
             Request::Connect(connect) => return self.connect(&mut state, id, &connect),
             Request::Ping(_) => ServerFrame::Pong(Pong { time_ms: TimestampMs(1), position: Some(position(&state)) }),
             Request::Create(Create::Group(group)) => self.create(&mut state, group),
+            Request::Create(Create::Direct(other)) => self.create_direct(&mut state, other),
             Request::Members(members) => self.add(&mut state, members),
             Request::Send(send) => return self.send(&mut state, id, send),
             Request::History(history) => {
                 let conversation = &state.conversations[&history.conversation];
                 let after = history.after.unwrap_or_default().0 as usize;
-                let page = &conversation.entries[after..(after + 200).min(conversation.entries.len())];
+                let mut page = conversation.entries[after..(after + 200).min(conversation.entries.len())].to_vec();
+                if self.fault == Fault::Forget {
+                    // The order of the node's messages is not that of a conversation: some one of them will do.
+                    page.retain(|entry| u64::from(entry.view().expect("it was made here").sequence.0) != 9);
+                }
                 ServerFrame::HistoryAnswer(HistoryAnswer {
                     conversation: history.conversation,
                     epoch: Epoch(1),
                     first: Sequence(1),
                     last: Sequence(conversation.entries.len() as u64),
-                    entries: page.to_vec(),
+                    entries: page,
                 })
             }
             other => panic!("loadgen does not send {other:?}"),
@@ -137,6 +154,9 @@ impl Session {
 
     fn connect(&mut self, state: &mut State, id: RequestId, connect: &Connect) -> Option<()> {
         let user = UserId::new(connect.token.as_deref()?.strip_prefix("dev:")?).ok()?;
+        if self.fault == Fault::CrashAndRefuse && state.crashed && user.as_str().ends_with("-7") {
+            return None;
+        }
         let outcome = if connect.resume.is_some() { ResumeOutcome::Resuming } else { ResumeOutcome::Fresh };
         let limits = Limits {
             frame_bytes_max: 1 << 17,
@@ -158,8 +178,10 @@ impl Session {
         self.answer(Some(id), &welcome)?;
         for known in connect.resume.iter().flat_map(|resume| &resume.known) {
             let conversation = &state.conversations[&known.conversation];
-            let (missing, last) =
-                (&conversation.entries[known.sequence.0 as usize..], conversation.entries.len() as u64);
+            let (missing, last) = (
+                &conversation.entries[(known.sequence.0 as usize).min(conversation.entries.len())..],
+                conversation.entries.len() as u64,
+            );
             if self.fault == Fault::CutAndPage && !missing.is_empty() {
                 let conversation = known.conversation;
                 let (epoch, first, last) = (Epoch(1), Sequence(1), Sequence(last));
@@ -183,6 +205,15 @@ impl Session {
         ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence: Sequence(1), existing: false })
     }
 
+    fn create_direct(&self, state: &mut State, other: UserId) -> ServerFrame {
+        let creator = self.user.clone().expect("connected first");
+        let id = ConversationId::direct(&creator, &other);
+        let members = vec![creator, other];
+        state.conversations.insert(id, Conversation { members, entries: Vec::new(), sent: HashMap::new() });
+        self.append(state, id, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
+        ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence: Sequence(1), existing: false })
+    }
+
     fn add(&self, state: &mut State, members: Members) -> ServerFrame {
         let MembersAction::Add(users) = members.action else { panic!("loadgen only adds") };
         state.conversations.get_mut(&members.conversation).expect("it was created").members.extend(users);
@@ -198,6 +229,11 @@ impl Session {
             state.messages += 1;
             self.append(state, send.conversation, EntryKind::Message, send.client_message_id, send.content.0)
         });
+        let crashes = matches!(self.fault, Fault::Crash | Fault::CrashAndForget | Fault::CrashAndRefuse);
+        if crashes && !state.crashed && state.messages >= 200 {
+            self.crash(state);
+            return None;
+        }
         let cuts = matches!(self.fault, Fault::Cut | Fault::CutAndPage | Fault::CutAndForget);
         if cuts && known.is_none() && state.messages.is_multiple_of(100) {
             state.sessions.remove(self.user.as_ref()?);
@@ -211,6 +247,21 @@ impl Session {
             duplicate: known.is_some(),
         };
         self.answer(Some(id), &ServerFrame::Ack(ack))
+    }
+
+    /// Everybody is cut off.
+    fn crash(&self, state: &mut State) {
+        state.crashed = true;
+        for (_, stream) in state.sessions.drain() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if self.fault == Fault::CrashAndForget {
+            for conversation in state.conversations.values_mut() {
+                conversation.entries.pop();
+                let left = conversation.entries.len() as u64;
+                conversation.sent.retain(|_, sequence| *sequence <= left);
+            }
+        }
     }
 
     fn append(
@@ -269,9 +320,12 @@ impl Session {
 }
 
 fn push(state: &mut State, member: &UserId, bytes: &[u8]) {
-    let failed = state.sessions.get_mut(member).is_some_and(|stream| stream.write_all(bytes).is_err());
-    if failed {
-        state.sessions.remove(member);
+    // Whoever does not read for a while is cut off: it holds all others up here.
+    let failed = state.sessions.get_mut(member).is_some_and(|stream| {
+        stream.set_write_timeout(Some(Duration::from_millis(100))).is_err() || stream.write_all(bytes).is_err()
+    });
+    if failed && let Some(stream) = state.sessions.remove(member) {
+        let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
@@ -283,9 +337,9 @@ fn frame(encoding: Encoding, payload: &[u8]) -> Vec<u8> {
     let first = if encoding == Encoding::Json { 0x81 } else { 0x82 };
     let mut out = match payload.len() {
         length @ 0..=125 => vec![first, length as u8],
-        length => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
+        length @ 126..=0xFFFF => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
+        length => [&[first, 127][..], &(length as u64).to_be_bytes()].concat(),
     };
-    assert!(payload.len() <= 0xFFFF);
     out.extend(payload);
     out
 }

@@ -9,7 +9,7 @@ const HINT_MS_MAX: u32 = 3_600_000;
 
 /// What a server said about coming back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hint {
+pub enum Hint {
     /// Nothing.
     None,
     /// This client's own time, spread over clients by the server.
@@ -18,24 +18,34 @@ pub(super) enum Hint {
     AtLeast(u32),
 }
 
+/// The waits of one client.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     random: u64,
     attempts: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { random: seed, attempts: 0 }
+    /// No attempt has failed yet.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::after(seed, 0)
+    }
+
+    /// Some attempts have failed since the last stable session. For programs that hold very many clients and keep no more than
+    /// this count for each.
+    #[must_use]
+    pub fn after(seed: u64, attempts: u32) -> Self {
+        Self { random: seed, attempts }
     }
 
     /// A session was stable: the next wait is a first one.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.attempts = 0;
     }
 
     /// How long to wait before the next attempt.
-    pub(super) fn next_wait_ms(&mut self, base_ms: u32, cap_ms: u32, hint: Hint) -> u64 {
+    pub fn next_wait_ms(&mut self, base_ms: u32, cap_ms: u32, hint: Hint) -> u64 {
         // 2^20 times any base is beyond any cap.
         let ceiling = (u64::from(base_ms) << self.attempts.min(20)).min(u64::from(cap_ms));
         self.attempts = self.attempts.saturating_add(1);

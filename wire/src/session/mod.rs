@@ -20,6 +20,7 @@ mod receive;
 mod reorder;
 mod resume;
 
+pub use backoff::{Backoff, Hint};
 pub use machine::Session;
 
 use crate::{

@@ -45,7 +45,7 @@ pub struct Model {
     /// How many lanes there are.
     pub lanes: u8,
     /// Requests made so far: the oracle's time.
-    asked: u64,
+    pub asked: u64,
     /// The first violation.
     pub violation: Option<String>,
 }

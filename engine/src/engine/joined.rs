@@ -33,6 +33,9 @@ use crate::{
     seams::{Clock, Files, Random},
 };
 
+/// Steps of the hand for one user that is forgotten: a bound of the work, and enough to pass by those that are asked for often.
+const HAND_STEPS_MAX: usize = 8;
+
 /// What is known of users.
 pub(super) struct Joined {
     users: HashMap<UserId, Known, IdHash>,
@@ -64,31 +67,29 @@ impl Joined {
         known.count
     }
 
-    /// The user's place; another may be forgotten for it. `durable` is the lane's position.
+    /// The user's place; others may be forgotten for it. `durable` is the lane's position.
     fn known(&mut self, user: &UserId, durable: LanePosition) -> &mut Known {
         if !self.users.contains_key(user) {
-            // Two steps of the hand for each that comes are enough to keep up.
-            for _ in 0..2 {
-                if self.users.len() >= self.max {
-                    self.forget_one(durable);
-                }
-            }
+            while self.users.len() >= self.max && self.forget_one(durable) {}
             self.hand.push_back(user.clone());
         }
-        let known = self.users.entry(user.clone()).or_default();
-        known.used = true;
-        known
+        self.users.entry(user.clone()).or_default()
     }
 
-    fn forget_one(&mut self, durable: LanePosition) {
-        let Some(user) = self.hand.pop_front() else { return };
-        let Some(known) = self.users.get_mut(&user) else { return };
-        if known.used || known.waiting > 0 || known.staged > durable {
+    /// Forgets a user that was not asked for lately, or else any that may go; false if the next few must all stay.
+    fn forget_one(&mut self, durable: LanePosition) -> bool {
+        for step in 1..=HAND_STEPS_MAX {
+            let Some(user) = self.hand.pop_front() else { return false };
+            let known = self.users.get_mut(&user).expect("the hand has exactly those who are known");
+            let must_stay = known.waiting > 0 || known.staged > durable;
+            if !must_stay && (!known.used || step == HAND_STEPS_MAX) {
+                self.users.remove(&user);
+                return true;
+            }
             known.used = false;
             self.hand.push_back(user);
-        } else {
-            self.users.remove(&user);
         }
+        false
     }
 }
 
@@ -251,7 +252,7 @@ mod tests {
         for number in 3..100 {
             joined.known(&user(number), LanePosition(8)).count = Some(1);
         }
-        assert!(joined.users.len() <= 6, "{} users are remembered", joined.users.len());
+        assert!(joined.users.len() <= 4, "{} users are remembered", joined.users.len());
         assert_eq!(joined.users.len(), joined.hand.len());
         assert!(joined.users.contains_key(&user(1)) && joined.users.contains_key(&user(2)));
         joined.known(&user(2), LanePosition(9)).waiting = 0;

@@ -171,6 +171,7 @@ impl Node<'_> {
                 subprotocols: Encoding::ALL.map(|encoding| encoding.subprotocol().to_owned()).to_vec(),
                 subprotocol_default: Some(Encoding::Json.subprotocol().to_owned()),
                 origins: Some(origins),
+                deflate: false,
             },
             websocket: websocket::Limits::default(),
             authenticate: Box::new(Tokens { verifier: self.prepared.verifier.clone(), dev: config.dev }),

@@ -2,6 +2,7 @@
 //! result, and compares within one run.
 
 mod append;
+mod deflate;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,18 @@ enum Bench {
         #[arg(long, default_value_t = 1_000)]
         conversations: usize,
     },
+    /// CPU of permessage-deflate, compressed and inflated, by size and level.
+    Deflate {
+        /// Messages of a round, of 1 KiB; fewer of larger ones.
+        #[arg(long, default_value_t = 40_000)]
+        messages: usize,
+        /// Rounds; their median counts.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Of the texts.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -51,5 +64,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Append { folder, batch, batches, rounds, text_bytes, conversations } => {
             append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
         }
+        Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
     }
 }

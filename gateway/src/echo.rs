@@ -1,7 +1,7 @@
 //! `antiphon echo`: a plain WebSocket echo on the net ring and the codec, to measure and test both without anything else.
 //!
 //! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
-//! code that says so. Does not limit how many connect.
+//! code that says so. With permessage-deflate it compresses whatever gets shorter by it. Does not limit how many connect.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,9 @@ use crate::{
     core::{
         http,
         io::{Command, ConnectionKey, Handler, Turn},
-        websocket::{self, Accepted, CloseCode, Decoder, Event, Limits, Opcode, Role},
+        websocket::{
+            self, Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, Opcode, Role, extension::Agreed,
+        },
     },
     uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, raise_open_files, spawn_shard},
 };
@@ -39,7 +41,7 @@ const WATCH: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The address cannot be bound, or a shard failed.
-pub fn run_echo(listen: SocketAddr, shards: usize) -> anyhow::Result<()> {
+pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
     raise_open_files().context("raise the limit on open files")?;
     let shards = shards.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -50,7 +52,7 @@ pub fn run_echo(listen: SocketAddr, shards: usize) -> anyhow::Result<()> {
         let mut config = ShardConfig::new(format!("echo-{index}"), Some(listener));
         config.core = (shards <= cores).then_some(index);
         let counters = Arc::new(ShardCounters::default());
-        threads.push(spawn_shard(config, Waker::new()?, counters, |_| EchoHandler::new())?);
+        threads.push(spawn_shard(config, Waker::new()?, counters, move |_| EchoHandler::new(deflate))?);
     }
     print!("{}", echo_announcement(address, shards));
     io::stdout().flush()?;
@@ -77,15 +79,24 @@ enum Phase {
 struct Connection {
     key: ConnectionKey,
     phase: Phase,
+    /// What permessage-deflate was agreed on with, if it was.
+    deflate: Option<Agreed>,
     /// To be sent.
     pending: Vec<u8>,
     is_sending: bool,
     is_dirty: bool,
 }
 
+/// What all connections of a shard share.
+struct Shared {
+    rules: http::Rules,
+    deflater: Deflater,
+    inflater: Inflater,
+}
+
 /// Echoes on one shard.
 pub struct EchoHandler {
-    rules: http::Rules,
+    shared: Shared,
     /// By slot.
     connections: Vec<Option<Connection>>,
     /// Connections that the next turn looks at.
@@ -95,16 +106,18 @@ pub struct EchoHandler {
 
 impl Default for EchoHandler {
     fn default() -> Self {
-        Self::new()
+        Self::new(false)
     }
 }
 
 impl EchoHandler {
-    /// A handler without connections.
+    /// A handler without connections; `deflate` if it accepts permessage-deflate.
     #[must_use]
-    pub fn new() -> Self {
-        let rules = http::Rules { paths: vec!["/".into(), "/ws".into()], ..http::Rules::default() };
-        Self { rules, connections: Vec::new(), dirty: Vec::new(), commands: VecDeque::new() }
+    pub fn new(deflate: bool) -> Self {
+        let rules = http::Rules { paths: vec!["/".into(), "/ws".into()], deflate, ..http::Rules::default() };
+        // Short messages too are compressed here, so that a test of conformance has something to test.
+        let shared = Shared { rules, deflater: Deflater::new(0), inflater: Inflater::default() };
+        Self { shared, connections: Vec::new(), dirty: Vec::new(), commands: VecDeque::new() }
     }
 
     fn get(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
@@ -150,11 +163,11 @@ impl EchoHandler {
 }
 
 impl Connection {
-    fn received(&mut self, bytes: &mut [u8], rules: &http::Rules) {
+    fn received(&mut self, bytes: &mut [u8], shared: &mut Shared) {
         match &mut self.phase {
             Phase::Head(head) => {
                 head.extend_from_slice(bytes);
-                match http::upgrade(head, rules) {
+                match http::upgrade(head, &shared.rules) {
                     http::Outcome::NeedMore => {}
                     http::Outcome::Respond { bytes, .. } => {
                         self.pending.extend_from_slice(&bytes);
@@ -164,25 +177,36 @@ impl Connection {
                         self.pending.extend_from_slice(&upgrade.response);
                         let mut rest = head.split_off(upgrade.consumed_bytes);
                         self.phase = Phase::Open(Decoder::new(Role::Server));
-                        self.frames(&mut rest);
+                        self.deflate = upgrade.deflate;
+                        self.frames(&mut rest, shared);
                     }
                 }
             }
-            Phase::Open(_) => self.frames(bytes),
+            Phase::Open(_) => self.frames(bytes, shared),
             Phase::Ending => {}
         }
     }
 
-    fn frames(&mut self, bytes: &mut [u8]) {
+    fn frames(&mut self, bytes: &mut [u8], shared: &mut Shared) {
         let Phase::Open(decoder) = &mut self.phase else {
             return;
         };
         let mut input = bytes;
         let out = &mut self.pending;
         loop {
-            match decoder.poll(&mut input, &LIMITS) {
+            let inflater = self.deflate.map(|_| &mut shared.inflater);
+            match decoder.poll_inflating(&mut input, &LIMITS, inflater) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
+                    if let Some(agreed) = self.deflate
+                        && let Some(compressed) = shared.deflater.payload(agreed, payload)
+                    {
+                        let length = compressed.len() as u64;
+                        let header = websocket::encode_header(kind.opcode(), true, true, length, None);
+                        out.extend_from_slice(header.as_slice());
+                        out.extend_from_slice(compressed);
+                        continue;
+                    }
                     websocket::encode_frame_into(out, kind.opcode(), true, payload, None);
                 }
                 Ok(Some(Event::Ping(payload))) => {
@@ -210,7 +234,8 @@ impl Handler for EchoHandler {
             self.connections.resize_with(slot + 1, || None);
         }
         let phase = Phase::Head(Vec::new());
-        let connection = Connection { key, phase, pending: Vec::new(), is_sending: false, is_dirty: false };
+        let connection =
+            Connection { key, phase, deflate: None, pending: Vec::new(), is_sending: false, is_dirty: false };
         self.connections[slot] = Some(connection);
     }
 
@@ -219,7 +244,7 @@ impl Handler for EchoHandler {
             return;
         };
         if connection.key == key {
-            connection.received(bytes, &self.rules);
+            connection.received(bytes, &mut self.shared);
             self.touch(key);
         }
     }

@@ -46,6 +46,9 @@ enum Command {
         /// Threads.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=SHARDS_MAX))]
         shards: u64,
+        /// Accepts permessage-deflate, and compresses whatever gets shorter by it.
+        #[arg(long)]
+        deflate: bool,
     },
     /// Shows the configuration.
     Config {
@@ -69,6 +72,7 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process makes one of them")]
 enum ConfigCommand {
     /// Prints the effective configuration, each value with its origin.
     Print(ConfigArguments),
@@ -99,6 +103,9 @@ struct ConfigArguments {
     /// Shards that also own a log.
     #[arg(long, value_name = "N")]
     lanes: Option<String>,
+    /// Whether clients may agree on permessage-deflate.
+    #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    deflate: Option<String>,
     /// Level or filter of the log on standard error.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -142,9 +149,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Echo { listen, shards }) => {
+        Some(Command::Echo { listen, shards, deflate }) => {
             start_log("info");
-            node::echo(listen, usize::try_from(shards)?)
+            node::echo(listen, usize::try_from(shards)?, deflate)
         }
         Some(Command::Config { command: ConfigCommand::Print(arguments) }) => {
             let (config, values) = load(arguments)?;
@@ -182,6 +189,7 @@ fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
         ("--console", "node.console", arguments.console),
         ("--shards", "node.shards", arguments.shards),
         ("--lanes", "node.lanes", arguments.lanes),
+        ("--deflate", "websocket.deflate", arguments.deflate),
         ("--log", "log.filter", arguments.log),
     ];
     let named =

@@ -78,7 +78,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let open_files = uring::raise_open_files().context("raise the limit on open files")?;
     tracing::debug!(open_files, "the limit on open files, for each shard's connections");
     if matches!(config.auth, Auth::Tokens(_)) {
-        for line in antiphon_tuning::start::would_stop(config.limits.connections_max.into(), config.node.shards as u64) {
+        for line in antiphon_tuning::start::would_stop(config.limits.connections_max.into(), config.node.shards as u64)
+        {
             tracing::warn!("{line}");
         }
     }
@@ -120,9 +121,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// Runs a plain WebSocket echo on the node's net ring and codec until it is told to end.
-pub fn echo(listen: SocketAddr, shards: usize) -> anyhow::Result<()> {
-    crate::echo::run_echo(listen, shards)
+/// Runs a plain WebSocket echo on the node's net ring and codec until it is told to end; `deflate` if it accepts
+/// permessage-deflate.
+pub fn echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
+    crate::echo::run_echo(listen, shards, deflate)
 }
 
 /// What the node's own thread works with.
@@ -185,6 +187,7 @@ impl Node<'_> {
                 subprotocols: Encoding::ALL.map(|encoding| encoding.subprotocol().to_owned()).to_vec(),
                 subprotocol_default: Some(Encoding::Json.subprotocol().to_owned()),
                 origins: Some(origins),
+                deflate: config.websocket_deflate,
             },
             websocket: websocket::Limits::default(),
             authenticate: Box::new(Tokens { verifier: self.prepared.verifier.clone(), dev: config.dev }),

@@ -462,6 +462,7 @@ fn config(id: ShardId, placement: Placement, plan: &Plan) -> ShardConfig {
             subprotocols: Encoding::ALL.map(|encoding| encoding.subprotocol().to_owned()).to_vec(),
             subprotocol_default: None,
             origins: None,
+            deflate: false,
         },
         websocket: websocket::Limits::default(),
         authenticate: Box::new(Anyone),

@@ -33,6 +33,9 @@ enum Command {
         /// Seeds of the simulator.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
+        /// All of Autobahn's cases with compression, not only those with short messages.
+        #[arg(long)]
+        autobahn_whole: bool,
     },
     /// Formatting, clippy, documentation, dependencies, links.
     Lint,
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
             test::list();
             Ok(())
         }
-        Command::Test { stages, seeds, .. } => test::run(&stages, seeds),
+        Command::Test { stages, seeds, autobahn_whole, .. } => test::run(&stages, seeds, autobahn_whole),
         Command::Lint => lint::run(),
         Command::Sim { arguments } => test::simulate(&arguments),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -26,6 +26,8 @@ pub enum Form {
     Path,
     /// `IP:PORT`; port 0 takes a free one.
     Address,
+    /// `true` or `false`.
+    Boolean,
     /// A list of texts; in the environment and in flags separated by commas.
     List,
 }
@@ -37,6 +39,8 @@ pub enum Default {
     Unset,
     /// A number.
     Integer(u64),
+    /// On or off.
+    Boolean(bool),
     /// A text, path, address or comma-separated list.
     Text(&'static str),
     /// The machine's cores, at most [`SHARDS_MAX`].
@@ -73,6 +77,7 @@ impl Key {
         match self.default {
             Default::Unset => "not set".to_owned(),
             Default::Integer(value) => value.to_string(),
+            Default::Boolean(value) => value.to_string(),
             Default::Text(text) if self.form == Form::List => {
                 format!("[{}]", text.split(',').map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", "))
             }
@@ -132,6 +137,8 @@ keys! {
         "Claim that names the device; a token without it leaves the choice to the client.";
     "browsers.origins_allowed" None, Form::List, Default::Unset,
         "Origins of web pages that may connect, such as https://chat.example.com; others are refused, clients without Origin are not.";
+    "websocket.deflate" Some("--deflate"), Form::Boolean, Default::Boolean(false),
+        "Whether clients may agree on permessage-deflate; docs/benchmarks.md says why it is off: CPU, and what lengths reveal.";
     "limits.connections_max" None, integer(1, 16_000_000), Default::Integer(1_000_000),
         "Most connections of the node; more are told to come back later.";
     "limits.requests_per_second_max" None, integer(1, 1_000_000), Default::Integer(50),

@@ -48,6 +48,8 @@ pub enum Value {
     Unset,
     /// A whole number.
     Integer(u64),
+    /// On or off.
+    Boolean(bool),
     /// Text, secret, path or address.
     Text(String),
     /// A list of texts.
@@ -95,6 +97,10 @@ impl Values {
             Value::Integer(value) => Some(*value),
             _ => None,
         }
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> bool {
+        matches!(self.value(name), Value::Boolean(true))
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
@@ -164,6 +170,7 @@ fn default_value(key: &Key, cores: usize) -> Value {
     match key.default {
         Default::Unset => Value::Unset,
         Default::Integer(value) => Value::Integer(value),
+        Default::Boolean(value) => Value::Boolean(value),
         Default::Text(text) if key.form == Form::List => Value::List(text.split(',').map(str::to_owned).collect()),
         Default::Text(text) => Value::Text(text.to_owned()),
         Default::Cores => Value::Integer((cores as u64).clamp(1, SHARDS_MAX)),
@@ -176,6 +183,10 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
         Form::Integer { min, max } => match text.parse() {
             Ok(number) => check_range(number, min, max),
             Err(_) => Err(format!("{text:?} is not a whole number from {min} to {max}")),
+        },
+        Form::Boolean => match text.parse() {
+            Ok(value) => Ok(Value::Boolean(value)),
+            Err(_) => Err(format!("{text:?} is neither true nor false")),
         },
         Form::List => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -258,6 +269,8 @@ fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>, folder: &std::path::Path) 
         (Form::Integer { min, max }, other) => {
             Err(format!("is a whole number from {min} to {max}, not {}", other.type_str()))
         }
+        (Form::Boolean, DeValue::Boolean(value)) => Ok(Value::Boolean(*value)),
+        (Form::Boolean, other) => Err(format!("is true or false, not {}", other.type_str())),
         (Form::List, DeValue::Array(items)) => {
             let texts = items.iter().map(|item| match item.get_ref() {
                 DeValue::String(text) if !text.is_empty() => Ok(text.clone().into_owned()),

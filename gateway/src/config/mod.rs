@@ -32,6 +32,8 @@ pub struct Config {
     pub auth: Auth,
     /// Origins of web pages that may connect. In development the console's own origins are added when its port is known.
     pub origins_allowed: Vec<String>,
+    /// Whether permessage-deflate is accepted.
+    pub websocket_deflate: bool,
     /// What one client may take.
     pub limits: Limits,
     /// The engine's sizes.
@@ -199,6 +201,7 @@ impl Config {
             node,
             auth: auth?,
             origins_allowed: values.list("browsers.origins_allowed"),
+            websocket_deflate: values.boolean("websocket.deflate"),
             limits,
             store,
             timing,

@@ -22,6 +22,7 @@ impl Values {
             let text = match value {
                 Value::Unset => format!("# {name} is not set"),
                 Value::Integer(number) => format!("{name} = {number}"),
+                Value::Boolean(value) => format!("{name} = {value}"),
                 Value::Text(_) if key.form == Form::Secret => format!("{name} = \"(hidden)\""),
                 Value::Text(text) => format!("{name} = {}", quoted(text)),
                 Value::List(items) => {
@@ -103,6 +104,7 @@ pub fn reference_markdown() -> String {
         }
         let form = match key.form {
             Form::Integer { min, max } => format!("{min} to {max}"),
+            Form::Boolean => "true or false".to_owned(),
             Form::Text => "text".to_owned(),
             Form::Secret => "text, never shown".to_owned(),
             Form::Path => "path".to_owned(),

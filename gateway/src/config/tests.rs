@@ -40,7 +40,7 @@ hs256_secret = \"0123456789abcdef0123456789abcdef\"
 #[test]
 fn development_needs_nothing() {
     let (config, _) = Config::load(&dev()).unwrap();
-    assert!(matches!(config.auth, Auth::Dev));
+    assert!(matches!(config.auth, Auth::Dev) && !config.websocket_deflate);
     assert_eq!((config.node.shards, config.node.lanes), (4, 1));
     assert_eq!(config.node.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.origins("127.0.0.1:9".parse().unwrap())[1], "http://localhost:9");
@@ -51,15 +51,18 @@ fn later_sources_win_and_are_named() {
     let file = format!("[limits]\nconnections_max = 10\nrequests_burst_max = 0x100\n[node]\ndata = \"d\"\n{GOOD}");
     let all = environment(sources(&file), "ANTIPHON_LIMITS_CONNECTIONS_MAX", "20");
     let all = flag(all, "--set", "limits.connections_max", "30");
+    let all = flag(all, "--deflate", "websocket.deflate", "true");
     let (config, values) = Config::load(&all).unwrap();
     assert_eq!(config.limits.connections_max, 30);
     assert_eq!(config.limits.requests_burst_max, 256);
+    assert!(config.websocket_deflate);
     assert_eq!(config.node.data, PathBuf::from("conf/d"));
     let print = values.print();
     for line in [
         "connections_max = 30 # flag --set",
         "requests_burst_max = 256 # conf/antiphon.toml:3",
         "listen = \"127.0.0.1:8080\" # default",
+        "deflate = true # flag --deflate",
         "hs256_secret = \"(hidden)\" # conf/antiphon.toml:9",
         "# issuer is not set",
     ] {
@@ -88,12 +91,15 @@ page_items_max = 1.5
 origins_allowed = []
 [log]
 filter = \"a=loud\"
+[websocket]
+deflate = 1
 [auth]
 audience = \"chat\"
 hs256_secret = \"short\"
 ";
     let all = flag(sources(file), "--shards", "node.shards", "0");
     let all = environment(all, "ANTIPHON_STORE_LOG_FILE_BYTES", "64MiB");
+    let all = environment(all, "ANTIPHON_WEBSOCKET_DEFLATE", "on");
     assert_eq!(
         problems(&all),
         [
@@ -107,8 +113,10 @@ hs256_secret = \"short\"
             "conf/antiphon.toml:10: unknown table broswers; did you mean browsers?",
             "conf/antiphon.toml:13: log.filter: \"a=loud\" is not a filter: error parsing level filter: \
              expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
-            "conf/antiphon.toml:16: auth.hs256_secret: an HS256 secret needs at least 32 bytes, this one has 5",
+            "conf/antiphon.toml:15: websocket.deflate: is true or false, not integer",
+            "conf/antiphon.toml:18: auth.hs256_secret: an HS256 secret needs at least 32 bytes, this one has 5",
             "env ANTIPHON_STORE_LOG_FILE_BYTES: store.log_file_bytes: \"64MiB\" is not a whole number from 1048576 to 4294967296",
+            "env ANTIPHON_WEBSOCKET_DEFLATE: websocket.deflate: \"on\" is neither true nor false",
             "flag --shards: node.shards: 0 is not from 1 to 512",
         ]
     );

@@ -16,7 +16,7 @@ use antiphon_wire::{
 use super::{
     outbound::Outbound,
     session::Session,
-    websocket::{self, Decoder, MessageKind},
+    websocket::{self, Decoder, Deflater, MessageKind, extension::Agreed},
 };
 
 /// How far a connection is.
@@ -49,6 +49,8 @@ pub struct Connection {
     pub dirty: bool,
     /// Whether it stands in the list of those that are closed when their time is up.
     pub has_deadline: bool,
+    /// What permessage-deflate was agreed on with, if it was.
+    pub deflate: Option<Agreed>,
     /// How far it is.
     pub stage: Stage,
     /// What waits to leave.
@@ -66,6 +68,7 @@ impl Connection {
             generation,
             dirty: false,
             has_deadline: false,
+            deflate: None,
             stage,
             outbound: Outbound::default(),
             heard_at_ms: now_ms,
@@ -81,24 +84,29 @@ impl Connection {
     }
 
     /// Queues a frame in the session's encoding.
-    pub fn send_frame(&mut self, id: Option<RequestId>, frame: &ServerFrame) {
+    pub fn send_frame(&mut self, id: Option<RequestId>, frame: &ServerFrame, deflater: &mut Deflater) {
         let Some(encoding) = self.session().map(|session| session.encoding()) else { return };
-        self.outbound.push(websocket_message(encoding, &encoding.encode_server(id, frame)), 0);
+        self.send_message(websocket_message(encoding, &encoding.encode_server(id, frame)), deflater);
     }
 
     /// Queues a frame that is in its binary form, in the session's encoding.
-    pub fn send_binary(&mut self, frame: &[u8]) {
+    pub fn send_binary(&mut self, frame: &[u8], deflater: &mut Deflater) {
         let Some(encoding) = self.session().map(|session| session.encoding()) else { return };
-        self.outbound.push(render(encoding, frame), 0);
+        self.send_message(render(encoding, frame), deflater);
+    }
+
+    fn send_message(&mut self, plain: Rc<[u8]>, deflater: &mut Deflater) {
+        let compressed = self.deflate.and_then(|agreed| deflater.frame(agreed, &plain));
+        self.outbound.push(compressed.unwrap_or(plain), 0);
     }
 
     /// Says goodbye and begins to close; what waits leaves first unless `drop_queue`.
-    pub fn end(&mut self, code: CloseCode, reconnect_after_ms: Option<u32>, drop_queue: bool) {
+    pub fn end(&mut self, code: CloseCode, reconnect_after_ms: Option<u32>, drop_queue: bool, deflater: &mut Deflater) {
         if drop_queue {
             self.outbound.clear();
         }
         let goodbye = Goodbye { code: code.number(), reason: code.name().into(), reconnect_after_ms };
-        self.send_frame(None, &ServerFrame::Goodbye(goodbye));
+        self.send_frame(None, &ServerFrame::Goodbye(goodbye), deflater);
         let number =
             websocket::CloseCode::new(code.number()).expect("the protocol's close codes are in the private range");
         self.close(Some(number), code.name());
@@ -141,5 +149,34 @@ pub fn render(encoding: Encoding, frame: &[u8]) -> Rc<[u8]> {
                 websocket_message(encoding, &encoding.encode_server(id, &frame))
             }
         },
+    }
+}
+
+/// One frame in the forms that its recipients want, each made once: two encodings, each as it is or for a window of
+/// permessage-deflate.
+#[derive(Debug)]
+pub struct Rendered<'f> {
+    frame: &'f [u8],
+    plain: [Option<Rc<[u8]>>; 2],
+    compressed: Vec<(Encoding, Agreed, Rc<[u8]>)>,
+}
+
+impl<'f> Rendered<'f> {
+    /// A frame in its binary form.
+    #[must_use]
+    pub const fn new(frame: &'f [u8]) -> Self {
+        Self { frame, plain: [None, None], compressed: Vec::new() }
+    }
+
+    /// The form that a connection wants.
+    pub fn form(&mut self, encoding: Encoding, deflate: Option<Agreed>, deflater: &mut Deflater) -> Rc<[u8]> {
+        let plain = self.plain[encoding as usize].get_or_insert_with(|| render(encoding, self.frame));
+        let Some(agreed) = deflate else { return Rc::clone(plain) };
+        if let Some((.., made)) = self.compressed.iter().find(|made| (made.0, made.1) == (encoding, agreed)) {
+            return Rc::clone(made);
+        }
+        let made = deflater.frame(agreed, plain).unwrap_or_else(|| Rc::clone(plain));
+        self.compressed.push((encoding, agreed, Rc::clone(&made)));
+        made
     }
 }

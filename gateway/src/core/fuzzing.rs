@@ -4,8 +4,8 @@
 
 use super::http::{self, Outcome, Rules};
 use super::websocket::{
-    Accepted, CloseCode, Decoder, Event, Limits, MessageKind, ProtocolError, Role, encode_close, encode_message,
-    encode_ping, encode_pong,
+    Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, MessageKind, ProtocolError, Role, apply_mask,
+    encode_close, encode_header, encode_message, encode_ping, encode_pong, extension::Agreed,
 };
 
 /// What a decoder may hold beside a message: its own state and a control frame.
@@ -18,11 +18,13 @@ pub fn fuzz_http(data: &[u8]) {
         subprotocols: vec!["antiphon.v1.rkyv".to_owned(), "antiphon.v1.json".to_owned()],
         subprotocol_default: None,
         origins: Some(vec!["https://chat.example".to_owned()]),
+        deflate: false,
     };
     let open = Rules {
         paths: vec!["/".to_owned(), "/ws".to_owned()],
         subprotocol_default: Some("antiphon.v1.json".to_owned()),
         origins: None,
+        deflate: true,
         ..strict.clone()
     };
     let request = http::client::Request {
@@ -50,30 +52,34 @@ pub fn fuzz_http(data: &[u8]) {
     }
 }
 
-/// Any bytes as a stream of frames, to both ends. However it is cut, it gives the same events and error within the same
-/// memory; the events, encoded anew, decode to themselves.
+/// Any bytes as a stream of frames, to both ends, without and with permessage-deflate. However it is cut, it gives the same events
+/// and error within the same memory; the events, encoded anew, decode to themselves.
 pub fn fuzz_websocket(data: &[u8]) {
     let limits = Limits { frame_bytes_max: 2_048, message_bytes_max: 4_096, fragments_max: 8, accepted: Accepted::Any };
-    for role in [Role::Server, Role::Client] {
-        let whole = decode(data, role, &limits, |left| left);
-        assert_eq!(decode(data, role, &limits, |_| 1), whole, "byte by byte, {role:?}");
+    for (role, deflate) in [(Role::Server, false), (Role::Server, true), (Role::Client, false), (Role::Client, true)] {
+        let decode = if deflate { decode_inflating } else { decode };
+        let whole = decode(data, role, &limits, &mut |left| left);
+        assert_eq!(decode(data, role, &limits, &mut |_| 1), whole, "byte by byte, {role:?}");
         let mut random = seed(data);
-        let pieces = |left: usize| {
+        let mut pieces = |left: usize| {
             random = scramble(random);
             // Pieces of up to 23 bytes cut headers, of up to 279 payloads.
             let length = if random & 64 == 0 { random % 23 } else { random % 279 };
             1 + length.min(left as u64 - 1) as usize
         };
-        assert_eq!(decode(data, role, &limits, pieces), whole, "in pieces, {role:?}");
+        assert_eq!(decode(data, role, &limits, &mut pieces), whole, "in pieces, {role:?}");
 
         let mut encoded = Vec::new();
         let mask = (role == Role::Server).then_some([0x37, 0xfa, 0x21, 0x3d]);
+        // The window, too, comes from the input.
+        let agreed = Agreed::new(9 + (random % 7) as u8).filter(|_| deflate);
+        let mut deflater = Deflater::new(0);
         for event in &whole.0 {
-            encoded.extend(event.encode(mask));
+            encoded.extend(event.encode(mask, agreed, &mut deflater));
         }
         // What came in fragments is one frame now.
         let limits = Limits { frame_bytes_max: limits.message_bytes_max, ..limits };
-        assert_eq!(decode(&encoded, role, &limits, |left| left), (whole.0, None), "encoded anew, {role:?}");
+        assert_eq!(decode(&encoded, role, &limits, &mut |left| left), (whole.0, None), "encoded anew, {role:?}");
     }
 }
 
@@ -87,9 +93,13 @@ pub(super) enum OwnedEvent {
 }
 
 impl OwnedEvent {
-    fn encode(&self, mask: Option<[u8; 4]>) -> Vec<u8> {
+    /// A message is compressed if something was agreed on and it gets shorter.
+    fn encode(&self, mask: Option<[u8; 4]>, agreed: Option<Agreed>, deflater: &mut Deflater) -> Vec<u8> {
         match self {
-            Self::Message(kind, payload) => encode_message(*kind, payload, mask),
+            Self::Message(kind, payload) => match agreed.and_then(|agreed| deflater.payload(agreed, payload)) {
+                Some(compressed) => encode_compressed(*kind, compressed, mask),
+                None => encode_message(*kind, payload, mask),
+            },
             Self::Ping(payload) => encode_ping(payload, mask),
             Self::Pong(payload) => encode_pong(payload, mask),
             Self::Close(code, reason) => {
@@ -111,13 +121,42 @@ impl From<Event<'_>> for OwnedEvent {
     }
 }
 
+/// One frame with a compressed message.
+pub(super) fn encode_compressed(kind: MessageKind, compressed: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let mut frame = encode_header(kind.opcode(), true, true, compressed.len() as u64, mask).as_slice().to_vec();
+    let start = frame.len();
+    frame.extend_from_slice(compressed);
+    if let Some(mask) = mask {
+        apply_mask(&mut frame[start..], mask, 0);
+    }
+    frame
+}
+
+/// What a stream decodes to.
+pub(super) type Decoded = (Vec<OwnedEvent>, Option<ProtocolError>);
+
 /// Decodes `data` in pieces whose lengths `piece` chooses, given how much is left, and checks what must hold meanwhile.
-pub(super) fn decode(
+pub(super) fn decode(data: &[u8], role: Role, limits: &Limits, piece: &mut dyn FnMut(usize) -> usize) -> Decoded {
+    decode_with(data, role, limits, piece, None)
+}
+
+/// The same where permessage-deflate was agreed on.
+pub(super) fn decode_inflating(
     data: &[u8],
     role: Role,
     limits: &Limits,
-    mut piece: impl FnMut(usize) -> usize,
-) -> (Vec<OwnedEvent>, Option<ProtocolError>) {
+    piece: &mut dyn FnMut(usize) -> usize,
+) -> Decoded {
+    decode_with(data, role, limits, piece, Some(&mut Inflater::default()))
+}
+
+fn decode_with(
+    data: &[u8],
+    role: Role,
+    limits: &Limits,
+    piece: &mut dyn FnMut(usize) -> usize,
+    mut inflater: Option<&mut Inflater>,
+) -> Decoded {
     let mut bytes = data.to_vec();
     let mut left = bytes.as_mut_slice();
     let mut decoder = Decoder::new(role);
@@ -127,12 +166,14 @@ pub(super) fn decode(
         left = rest;
         let mut front = front;
         loop {
-            match decoder.poll(&mut front, limits) {
+            match decoder.poll_inflating(&mut front, limits, inflater.as_deref_mut()) {
                 Ok(Some(event)) => {
                     let closed = matches!(events.last(), Some(OwnedEvent::Close(..)));
                     assert!(!closed, "an event after the close frame: {event:?}");
-                    if let Event::Message { kind: MessageKind::Text, payload } = event {
-                        assert!(std::str::from_utf8(payload).is_ok(), "text that is not UTF-8");
+                    if let Event::Message { kind, payload } = event {
+                        let valid = kind == MessageKind::Binary || std::str::from_utf8(payload).is_ok();
+                        assert!(valid, "text that is not UTF-8");
+                        assert!(payload.len() <= limits.message_bytes_max, "a message of {} bytes", payload.len());
                     }
                     events.push(OwnedEvent::from(event));
                 }
@@ -142,7 +183,8 @@ pub(super) fn decode(
                     break;
                 }
                 Err(error) => {
-                    assert_eq!(decoder.poll(&mut front, limits), Err(error), "an error is latched");
+                    let again = decoder.poll_inflating(&mut front, limits, inflater.as_deref_mut());
+                    assert_eq!(again, Err(error), "an error is latched");
                     assert_eq!(decoder.heap_bytes(), 0, "a failed decoder owns memory");
                     return (events, Some(error));
                 }

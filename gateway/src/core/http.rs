@@ -18,7 +18,7 @@ use sha1::{Digest as _, Sha1};
 use self::answer::Answer;
 use self::headers::Headers;
 pub use self::headers::Token;
-use super::websocket::extension::{self, ExtensionOffer};
+use super::websocket::extension::{self, Agreed, ExtensionOffer};
 
 /// Longest request head, request line and headers together: the longest that common servers and proxies let through by
 /// default, and it bounds what a connection may hold before it has shown who it is.
@@ -42,6 +42,8 @@ pub struct Rules {
     /// Origins allowed, as browsers send them (`https://chat.example`); `None` allows any. A request without an origin does
     /// not come from a browser and is allowed.
     pub origins: Option<Vec<String>>,
+    /// Whether permessage-deflate is accepted.
+    pub deflate: bool,
 }
 
 /// What the bytes received so far amount to.
@@ -67,6 +69,8 @@ pub struct Upgrade {
     pub response: Vec<u8>,
     /// The subprotocol to speak: chosen, or the default.
     pub subprotocol: Option<String>,
+    /// What permessage-deflate was accepted with, if it was.
+    pub deflate: Option<Agreed>,
     /// Length of the head; the bytes behind it are WebSocket frames already.
     pub consumed_bytes: usize,
     /// What the request said.
@@ -82,7 +86,7 @@ pub struct RequestInfo {
     pub origin: Option<String>,
     /// A token to authenticate with; not verified.
     pub token: Option<Token>,
-    /// Extensions offered; none is accepted yet.
+    /// Extensions offered.
     pub extensions: Vec<ExtensionOffer>,
 }
 
@@ -112,6 +116,7 @@ pub fn upgrade(bytes: &[u8], rules: &Rules) -> Outcome {
         Ok(accepted) => Outcome::Upgrade(Upgrade {
             response: switching_protocols(&accepted),
             subprotocol: accepted.subprotocol.map(str::to_owned),
+            deflate: accepted.deflate.as_ref().map(|(agreed, _)| *agreed),
             consumed_bytes,
             request: accepted.request,
         }),
@@ -143,6 +148,8 @@ struct Accepted<'h> {
     subprotocol: Option<&'h str>,
     /// Whether the client offered it: only then may the answer name it.
     subprotocol_offered: bool,
+    /// What was agreed on, and the answer's header for it.
+    deflate: Option<(Agreed, String)>,
     request: RequestInfo,
 }
 
@@ -194,13 +201,14 @@ fn examine<'h>(request: &'h httparse::Request<'_, '_>, rules: &'h Rules) -> Resu
         extension::parse_offers(line?, &mut extensions)
             .map_err(|_| Answer::bad_request("Sec-WebSocket-Extensions is malformed."))?;
     }
+    let deflate = if rules.deflate { extension::negotiate(&extensions) } else { None };
     let cookie_counts = origin.is_none_or(|origin| rules.origins.is_some() || is_same_host(origin, host));
     let token = match headers.bearer()? {
         None if cookie_counts => headers.cookie(TOKEN_COOKIE)?,
         token => token,
     };
     let request = RequestInfo { path: path.to_owned(), origin: origin.map(str::to_owned), token, extensions };
-    Ok(Accepted { key, subprotocol, subprotocol_offered, request })
+    Ok(Accepted { key, subprotocol, subprotocol_offered, deflate, request })
 }
 
 /// The path of a request target: `/path?query`, or `http://host/path?query`, for "a server MUST accept the absolute-form in
@@ -266,10 +274,9 @@ fn switching_protocols(accepted: &Accepted<'_>) -> Vec<u8> {
         response.push_str("\r\nSec-WebSocket-Protocol: ");
         response.push_str(name);
     }
-    // The answer's header will be written here.
-    match extension::negotiate(&accepted.request.extensions) {
-        None => {}
-        Some(agreed) => match agreed {},
+    if let Some((_, extensions)) = &accepted.deflate {
+        response.push_str("\r\nSec-WebSocket-Extensions: ");
+        response.push_str(extensions);
     }
     response.push_str("\r\n\r\n");
     response.into_bytes()

@@ -16,7 +16,7 @@ use antiphon_wire::{
 };
 
 use super::{
-    connection::{Connection, Stage, render},
+    connection::{Connection, Rendered, Stage},
     http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
@@ -24,7 +24,7 @@ use super::{
     placement::Placement,
     session::{Action, Authenticate, Environment, LaneCaughtUp, Session},
     timers::TimerWheel,
-    websocket::{self, Decoder, Event, Role},
+    websocket::{self, Decoder, Deflater, Event, Inflater, Role},
 };
 
 /// Frames that may wait for another shard's queue. Beyond it this shard takes no more requests, and its sessions hear `overloaded`.
@@ -198,6 +198,8 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     actions: Vec<Action>,
     draining: bool,
     jitter: u64,
+    deflater: Deflater,
+    inflater: Inflater,
     counters: ShardCounters,
 }
 
@@ -229,6 +231,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             due: Vec::new(),
             actions: Vec::new(),
             draining: false,
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             counters: ShardCounters::default(),
         }
     }
@@ -290,7 +294,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Bytes came.
     pub fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
         self.counters.bytes_in += bytes.len() as u64;
-        let Some(connection) = self.connection(key) else { return };
+        let Some(connection) = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        if connection.generation != key.generation {
+            return;
+        }
         match &mut connection.stage {
             Stage::Handshake(_) => self.handshake(key, bytes),
             Stage::Open { .. } => self.frames(key, bytes),
@@ -299,7 +308,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 let mut input = bytes;
                 let Some(decoder) = decoder else { return };
                 loop {
-                    match decoder.poll(&mut input, &limits) {
+                    let inflater = connection.deflate.map(|_| &mut self.inflater);
+                    match decoder.poll_inflating(&mut input, &limits, inflater) {
                         Ok(Some(Event::Close { .. })) | Err(_) => break,
                         Ok(Some(_)) => {}
                         Ok(None) => return,
@@ -414,6 +424,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         (connection.generation == key.generation).then_some(connection)
     }
 
+    /// For whatever queues a message, which may be compressed.
+    fn connection_and_deflater(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &mut Deflater)> {
+        let connection = self.connections.get_mut(key.slot as usize)?.as_deref_mut()?;
+        (connection.generation == key.generation).then_some((connection, &mut self.deflater))
+    }
+
     /// SplitMix64: spreads hints over clients, decides nothing that matters.
     fn random(&mut self) -> u64 {
         self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -442,6 +458,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 let upgrade_token = upgrade.request.token.map(|token| token.expose().into());
                 let session = Session::new(encoding, &self.environment(key));
                 if let Some(connection) = self.connection(key) {
+                    connection.deflate = upgrade.deflate;
                     connection.stage = Stage::Open { decoder: Decoder::new(Role::Server), session, upgrade_token };
                 }
                 if !rest.is_empty() {
@@ -463,7 +480,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 Encoding::Rkyv => websocket::Accepted::Binary,
             };
             let limits = websocket::Limits { accepted, ..self.view.config.websocket };
-            match decoder.poll(&mut input, &limits) {
+            let inflater = connection.deflate.map(|_| &mut self.inflater);
+            match decoder.poll_inflating(&mut input, &limits, inflater) {
                 Ok(None) => break,
                 Ok(Some(Event::Message { payload, .. })) => {
                     self.counters.frames_in += 1;
@@ -531,14 +549,14 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                         }
                     }
                     self.counters.frames_out += 1;
-                    if let Some(connection) = self.connection(key) {
-                        connection.send_frame(id, &frame);
+                    if let Some((connection, deflater)) = self.connection_and_deflater(key) {
+                        connection.send_frame(id, &frame, deflater);
                     }
                 }
                 Action::SendBinary { frame } => {
                     self.counters.frames_out += 1;
-                    if let Some(connection) = self.connection(key) {
-                        connection.send_binary(&frame);
+                    if let Some((connection, deflater)) = self.connection_and_deflater(key) {
+                        connection.send_binary(&frame, deflater);
                     }
                 }
                 Action::ToLane { lane, frame } => {
@@ -564,9 +582,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     fn deliver(&mut self, lane: LaneId, frame: ConnectionFrame) {
         match frame {
             ConnectionFrame::Push { connections, conflation_key, frame } => {
-                let mut rendered: [Option<Rc<[u8]>>; 2] = [None, None];
+                let mut rendered = Rendered::new(&frame);
                 for connection in connections {
-                    self.push(connection.into(), lane, conflation_key, &frame, &mut rendered);
+                    self.push(connection.into(), lane, conflation_key, &mut rendered);
                 }
             }
             ConnectionFrame::Reply { connection, gather, frame } => {
@@ -613,24 +631,17 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.settle(key);
     }
 
-    fn push(
-        &mut self,
-        key: ConnectionKey,
-        lane: LaneId,
-        conflation_key: u64,
-        frame: &[u8],
-        rendered: &mut [Option<Rc<[u8]>>; 2],
-    ) {
+    fn push(&mut self, key: ConnectionKey, lane: LaneId, conflation_key: u64, rendered: &mut Rendered<'_>) {
         let limit = self.view.config.outbound_bytes_max;
-        let Some(connection) = self.connection(key) else { return };
+        let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
         let Some(session) = connection.session().filter(|session| session.is_live(lane)) else { return };
         let encoding = session.encoding();
-        let bytes = rendered[encoding as usize].get_or_insert_with(|| render(encoding, frame));
+        let bytes = rendered.form(encoding, connection.deflate, deflater);
         if connection.outbound.bytes() + bytes.len() > limit {
             self.counters.slow_consumers += 1;
             return self.end(key, CloseCode::SlowConsumer, Some(1_000), true);
         }
-        connection.outbound.push(Rc::clone(bytes), conflation_key);
+        connection.outbound.push(bytes, conflation_key);
         self.counters.frames_out += 1;
         self.counters.deliveries += 1;
         self.mark_dirty(key);
@@ -659,10 +670,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             return;
         }
         self.detach(key);
-        if let Some(connection) = self.connection(key) {
+        if let Some((connection, deflater)) = self.connection_and_deflater(key) {
             match connection.stage {
                 Stage::Handshake(_) => connection.stage = Stage::Closing { decoder: None },
-                Stage::Open { .. } => connection.end(code, reconnect_after_ms, drop_queue),
+                Stage::Open { .. } => connection.end(code, reconnect_after_ms, drop_queue, deflater),
                 Stage::Closing { .. } => {}
             }
         }
@@ -743,7 +754,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let (now_ms, now) = (self.now_ms, self.clock.now());
         let (connect_timeout_ms, silence_ms_max) =
             (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
-        let Some(connection) = self.connection(key) else { return };
+        let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
         connection.outbound.release();
         let heard_at_ms = connection.heard_at_ms;
         let expires = connection.session().and_then(|session| session.expires());
@@ -751,7 +762,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             Some(expires) if expires <= now => {
                 let text = ErrorCode::TokenExpired.text().into();
                 let error = ErrorFrame { code: ErrorCode::TokenExpired, text, retry_after_ms: None };
-                connection.send_frame(None, &ServerFrame::Error(error));
+                connection.send_frame(None, &ServerFrame::Error(error), deflater);
                 return self.end(key, CloseCode::TokenExpired, None, false);
             }
             Some(expires) => (heard_at_ms + silence_ms_max).min(now_ms.saturating_add(expires.0 - now.0)),

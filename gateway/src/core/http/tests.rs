@@ -14,6 +14,7 @@ fn rules() -> Rules {
         subprotocols: vec!["antiphon.v1.rkyv".to_owned(), "antiphon.v1.json".to_owned()],
         subprotocol_default: None,
         origins: Some(vec!["https://chat.example".to_owned()]),
+        deflate: false,
     }
 }
 
@@ -273,13 +274,23 @@ fn tokens() {
 }
 
 #[test]
-fn extensions_are_read_and_declined() {
-    let upgrade = accepted(
-        &good(&format!("{JSON}Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")),
-        &rules(),
-    );
+fn extensions_are_read_and_accepted_if_the_rules_say_so() {
+    let request = good(&format!("{JSON}Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"));
+    let upgrade = accepted(&request, &rules());
     assert!(matches!(upgrade.request.extensions.as_slice(), [ExtensionOffer::PermessageDeflate(_)]));
-    assert!(!String::from_utf8_lossy(&upgrade.response).contains("Extensions"));
+    assert!(!String::from_utf8_lossy(&upgrade.response).contains("Extensions") && upgrade.deflate.is_none());
+    let deflate = Rules { deflate: true, ..rules() };
+    let upgrade = accepted(&request, &deflate);
+    let end = "\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+    assert!(upgrade.response.ends_with(end.as_bytes()), "{}", String::from_utf8_lossy(&upgrade.response));
+    assert_eq!(upgrade.deflate, Agreed::new(15));
+    // Two lines are one list.
+    let two = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7\r\n\
+               sec-websocket-extensions: permessage-deflate; server_max_window_bits=\"10\"\r\n";
+    assert_eq!(accepted(&good(&format!("{JSON}{two}")), &deflate).deflate, Agreed::new(10));
+    let declined = accepted(&good(&format!("{JSON}Sec-WebSocket-Extensions: permessage-deflate; x\r\n")), &deflate);
+    assert!(!String::from_utf8_lossy(&declined.response).contains("Extensions") && declined.deflate.is_none());
+    check(&good(&format!("{JSON}Sec-WebSocket-Extensions: permessage-deflate;;x\r\n")), 400);
     check(&good(&format!("{JSON}Sec-WebSocket-Extensions: a;;b\r\n")), 400);
 }
 

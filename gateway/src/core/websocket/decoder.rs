@@ -4,12 +4,15 @@
 //! - An idle decoder owns no heap memory: [`Partial`] exists only while a frame or a message is incomplete.
 //! - A frame that lies whole in the received bytes, and is a whole message or a control frame, is unmasked in place and
 //!   delivered from there; only what is partial is copied.
+//! - A compressed message is kept compressed until it is whole, then inflated into the shard's shared buffer and delivered from
+//!   there: no connection owns a decompressor, not even one in the middle of a message.
 //! - The same stream gives the same events and the same error, however it is cut into pieces.
 //! - After a close frame or an error nothing is delivered any more.
 
 use simdutf8::basic;
 
 use super::close::parse_close_payload;
+use super::deflate::Inflater;
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode, Role, parse_header};
 use super::mask::apply_mask;
@@ -42,6 +45,17 @@ impl Decoder {
         input: &mut &'b mut [u8],
         limits: &Limits,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
+        self.poll_inflating(input, limits, None)
+    }
+
+    /// As [`Self::poll`], for a connection that may have agreed on permessage-deflate: then, and in each of its calls, with an
+    /// `inflater`, which many connections share. An event may borrow from it.
+    pub fn poll_inflating<'a, 'b: 'a>(
+        &'a mut self,
+        input: &mut &'b mut [u8],
+        limits: &Limits,
+        mut inflater: Option<&'a mut Inflater>,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
         self.release();
         match self.state {
             State::Open => {}
@@ -58,7 +72,7 @@ impl Decoder {
             }
         }
         loop {
-            match self.step(input, limits) {
+            match self.step(input, limits, inflater.as_deref_mut()) {
                 Ok(Step::Again) => {}
                 Ok(Step::NeedMore) => return Ok(None),
                 Ok(Step::Deliver(event)) => {
@@ -68,6 +82,9 @@ impl Decoder {
                     return Ok(Some(event));
                 }
                 Ok(Step::DeliverMessage) => return Ok(self.held_message()),
+                Ok(Step::DeliverInflated(kind)) => {
+                    return Ok(inflater.map(|inflater| Event::Message { kind, payload: inflater.output() }));
+                }
                 Ok(Step::DeliverControl(opcode)) => {
                     if opcode == Opcode::Close {
                         self.state = State::Closed;
@@ -117,16 +134,21 @@ impl Decoder {
         *input = &mut [];
     }
 
-    fn step<'b>(&mut self, input: &mut &'b mut [u8], limits: &Limits) -> Result<Step<'b>, ProtocolError> {
+    fn step<'b>(
+        &mut self,
+        input: &mut &'b mut [u8],
+        limits: &Limits,
+        inflater: Option<&mut Inflater>,
+    ) -> Result<Step<'b>, ProtocolError> {
         if self.partial.as_ref().is_some_and(|partial| partial.frame.is_some()) {
-            return self.continue_frame(input);
+            return self.continue_frame(input, limits, inflater);
         }
-        let Some(header) = self.take_header(input)? else { return Ok(Step::NeedMore) };
-        self.begin_frame(header, input, limits)
+        let Some(header) = self.take_header(input, inflater.is_some())? else { return Ok(Step::NeedMore) };
+        self.begin_frame(header, input, limits, inflater)
     }
 
     /// The next frame's header, once it is whole; until then its bytes are kept.
-    fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+    fn take_header(&mut self, input: &mut &mut [u8], deflate: bool) -> Result<Option<FrameHeader>, ProtocolError> {
         if let Some(partial) = &mut self.partial
             && partial.header_length > 0
         {
@@ -134,14 +156,14 @@ impl Decoder {
                 let length = usize::from(partial.header_length);
                 partial.header[length] = *byte;
                 partial.header_length += 1;
-                if let Some((header, _)) = parse_header(&partial.header[..=length], self.role)? {
+                if let Some((header, _)) = parse_header(&partial.header[..=length], self.role, deflate)? {
                     partial.header_length = 0;
                     return Ok(Some(header));
                 }
             }
             return Ok(None);
         }
-        if let Some((header, header_bytes)) = parse_header(input, self.role)? {
+        if let Some((header, header_bytes)) = parse_header(input, self.role, deflate)? {
             take(input, header_bytes);
             return Ok(Some(header));
         }
@@ -161,6 +183,7 @@ impl Decoder {
         header: FrameHeader,
         input: &mut &'b mut [u8],
         limits: &Limits,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Step<'b>, ProtocolError> {
         let open = self.partial.as_mut().and_then(|partial| partial.message.as_mut());
         let kind = match (header.opcode, &open) {
@@ -187,13 +210,19 @@ impl Decoder {
                 return Err(ProtocolError::MessageTooLong);
             }
             let payload = unmask(take(input, payload_bytes), &header, 0);
+            if header.compressed {
+                return inflate(kind, payload, limits, inflater);
+            }
             if kind == MessageKind::Text && basic::from_utf8(payload).is_err() {
                 return Err(ProtocolError::TextNotUtf8);
             }
             return Ok(Step::Deliver(Event::Message { kind, payload }));
         }
         let partial = self.partial.get_or_insert_default();
-        let message = partial.message.get_or_insert_with(|| Assembly::new(kind.unwrap_or(MessageKind::Binary)));
+        let message = partial.message.get_or_insert_with(|| {
+            let kind = kind.unwrap_or(MessageKind::Binary);
+            if header.compressed { Assembly::compressed(kind) } else { Assembly::new(kind) }
+        });
         message.begin_fragment(payload_bytes, limits)?;
         partial.frame = Some(Frame { header, received_bytes: 0 });
         Ok(Step::Again)
@@ -212,7 +241,12 @@ impl Decoder {
     }
 
     /// More payload of a frame that did not lie whole in one piece, or is a fragment.
-    fn continue_frame<'b>(&mut self, input: &mut &'b mut [u8]) -> Result<Step<'b>, ProtocolError> {
+    fn continue_frame<'b>(
+        &mut self,
+        input: &mut &'b mut [u8],
+        limits: &Limits,
+        inflater: Option<&mut Inflater>,
+    ) -> Result<Step<'b>, ProtocolError> {
         let Some(partial) = &mut self.partial else { return Ok(Step::Again) };
         let Some(frame) = &mut partial.frame else { return Ok(Step::Again) };
         let header = frame.header;
@@ -235,6 +269,9 @@ impl Decoder {
         }
         if !header.fin {
             return Ok(Step::Again);
+        }
+        if let Some(message) = partial.message.take_if(|message| message.is_compressed()) {
+            return inflate(message.kind(), message.payload(), limits, inflater);
         }
         if let Some(message) = &partial.message {
             message.finish()?;
@@ -265,6 +302,8 @@ enum Step<'b> {
     Deliver(Event<'b>),
     /// The assembled message.
     DeliverMessage,
+    /// A compressed message of this kind, which the inflater now has.
+    DeliverInflated(MessageKind),
     /// The control frame that came in pieces; its payload was checked.
     DeliverControl(Opcode),
 }
@@ -324,6 +363,21 @@ fn unmask<'b>(payload: &'b mut [u8], header: &FrameHeader, offset: u64) -> &'b [
         apply_mask(payload, key, offset);
     }
     payload
+}
+
+/// A whole compressed message. Its UTF-8 and its length are judged as if it had come uncompressed.
+fn inflate<'b>(
+    kind: MessageKind,
+    payload: &[u8],
+    limits: &Limits,
+    inflater: Option<&mut Inflater>,
+) -> Result<Step<'b>, ProtocolError> {
+    let inflater = inflater.ok_or(ProtocolError::ReservedBit)?;
+    inflater.inflate(payload, limits.message_bytes_max)?;
+    if kind == MessageKind::Text && basic::from_utf8(inflater.output()).is_err() {
+        return Err(ProtocolError::TextNotUtf8);
+    }
+    Ok(Step::DeliverInflated(kind))
 }
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, ProtocolError> {

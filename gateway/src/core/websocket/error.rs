@@ -8,7 +8,7 @@ use super::close::CloseCode;
 /// nothing more, and close the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ProtocolError {
-    /// A reserved bit is set and no extension gave it a meaning.
+    /// A reserved bit is set and no extension gave it a meaning there.
     #[error("a reserved bit is set without an extension")]
     ReservedBit,
     /// An opcode that RFC 6455 does not define.
@@ -53,6 +53,9 @@ pub enum ProtocolError {
     /// A text message that is not UTF-8.
     #[error("a text message is not UTF-8")]
     TextNotUtf8,
+    /// A compressed message that does not inflate, or ends within a block.
+    #[error("a compressed message does not inflate")]
+    DeflateInvalid,
     /// A close frame with one byte, which is half a code.
     #[error("a close frame has one byte")]
     CloseTruncated,
@@ -71,7 +74,7 @@ impl ProtocolError {
         match self {
             // "1007 indicates that an endpoint is terminating the connection because it has received data within a message
             // that was not consistent with the type of the message (e.g., non-UTF-8 data within a text message)."
-            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 | Self::DeflateInvalid => CloseCode::INVALID_PAYLOAD,
             // "1009 indicates that an endpoint is terminating the connection because it has received a message that is too
             // big for it to process."
             Self::FrameTooLong | Self::MessageTooLong => CloseCode::MESSAGE_TOO_BIG,

@@ -1,7 +1,7 @@
 //! `Sec-WebSocket-Extensions`: what a client offers, as types, and the point where an answer is chosen.
 //!
-//! We accept no extension yet. permessage-deflate (RFC 7692) will be chosen in [`negotiate`], and the frame parser will then
-//! let RSV1 through; nothing else has to move.
+//! The one extension that may be accepted is permessage-deflate (RFC 7692), always without context takeover in both directions:
+//! a connection then owns no compression state, at the price of a worse ratio.
 
 /// One offer out of the list, in the client's order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +39,49 @@ pub enum ClientWindow {
 #[error("Sec-WebSocket-Extensions is malformed")]
 pub struct MalformedExtensions;
 
-/// An accepted offer. Uninhabited until compression comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Agreed {}
+/// Smallest window that we compress with. RFC 7692 goes down to 8, zlib does not for streams without a header.
+pub const WINDOW_BITS_MIN: u8 = 9;
 
-/// Chooses an answer to the offers: none for now. A server is free to decline them all, by not answering (RFC 7692 §5.1).
+/// DEFLATE's largest window, which is used unless a client asks for less.
+pub const WINDOW_BITS_MAX: u8 = 15;
+
+/// permessage-deflate without context takeover, and with the one thing that connections may differ in: our window. A client's
+/// window is of no concern, since we always inflate with the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Agreed {
+    window_bits: u8,
+}
+
+impl Agreed {
+    /// With a window of 2^`bits` bytes, if we can compress with it.
+    #[must_use]
+    pub const fn new(bits: u8) -> Option<Self> {
+        if bits >= WINDOW_BITS_MIN && bits <= WINDOW_BITS_MAX { Some(Self { window_bits: bits }) } else { None }
+    }
+
+    /// Our window is 2^n bytes; from [`WINDOW_BITS_MIN`] to [`WINDOW_BITS_MAX`].
+    #[must_use]
+    pub const fn window_bits(self) -> u8 {
+        self.window_bits
+    }
+}
+
+/// Chooses the first offer that can be met: what was agreed on, and the header's value that says so. `None` if there is none: "a
+/// server declines an extension negotiation offer by not including a corresponding element in the response" (RFC 7692 §5.1).
 #[must_use]
-pub const fn negotiate(_offers: &[ExtensionOffer]) -> Option<Agreed> {
-    None
+pub fn negotiate(offers: &[ExtensionOffer]) -> Option<(Agreed, String)> {
+    offers.iter().find_map(|offer| {
+        let ExtensionOffer::PermessageDeflate(offer) = offer else { return None };
+        let agreed = Agreed::new(offer.server_max_window_bits.unwrap_or(WINDOW_BITS_MAX))?;
+        // Either parameter may be answered "even if the extension negotiation offer [...] doesn't include" it (RFC 7692 §7.1.1).
+        let mut header = "permessage-deflate; server_no_context_takeover; client_no_context_takeover".to_owned();
+        // "A server accepts an extension negotiation offer with this parameter by including the "server_max_window_bits"
+        // extension parameter in the extension negotiation response" (RFC 7692 §7.1.2.1).
+        if offer.server_max_window_bits.is_some() {
+            header.push_str(&format!("; server_max_window_bits={}", agreed.window_bits));
+        }
+        Some((agreed, header))
+    })
 }
 
 /// Appends the offers of one header line to `offers`.
@@ -214,7 +249,30 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_accepted_yet() {
-        assert_eq!(negotiate(&[ExtensionOffer::PermessageDeflate(DeflateOffer::default())]), None);
+    fn the_first_offer_that_can_be_met_is_accepted() {
+        const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        let check = |line: &str, expected: Option<(u8, &str)>| {
+            let mut offers = Vec::new();
+            parse_offers(line, &mut offers).expect("a list of offers");
+            let expected = expected.map(|(bits, more)| (Agreed { window_bits: bits }, format!("{ANSWER}{more}")));
+            assert_eq!(negotiate(&offers), expected, "{line:?}");
+        };
+        check("", None);
+        check("permessage-deflate", Some((15, "")));
+        // As browsers offer it. Their window may be as large as they like.
+        check("permessage-deflate; client_max_window_bits", Some((15, "")));
+        check("permessage-deflate; client_max_window_bits=8", Some((15, "")));
+        check("permessage-deflate; server_no_context_takeover; client_no_context_takeover", Some((15, "")));
+        check("permessage-deflate; server_max_window_bits=15", Some((15, "; server_max_window_bits=15")));
+        check("permessage-deflate; server_max_window_bits=\"9\"", Some((9, "; server_max_window_bits=9")));
+        check("permessage-deflate; server_max_window_bits=8", None);
+        check("permessage-deflate; server_max_window_bits=8, permessage-deflate", Some((15, "")));
+        check("permessage-deflate; unknown, permessage-deflate; server_max_window_bits=10", {
+            Some((10, "; server_max_window_bits=10"))
+        });
+        check("permessage-deflate; server_max_window_bits=10, permessage-deflate", {
+            Some((10, "; server_max_window_bits=10"))
+        });
+        check("x-webkit-deflate-frame, permessage-bzip2", None);
     }
 }

@@ -78,6 +78,8 @@ impl Opcode {
 pub struct FrameHeader {
     /// The last fragment of its message.
     pub fin: bool,
+    /// RSV1: the first frame of a compressed message.
+    pub compressed: bool,
     /// What the frame is.
     pub opcode: Opcode,
     /// The masking key, if masked.
@@ -86,14 +88,16 @@ pub struct FrameHeader {
     pub payload_bytes: u64,
 }
 
-/// Parses the header at the beginning of `bytes` as the end `role` receives it. `Ok(None)`: more bytes are needed. Otherwise
-/// the header and its own length in bytes.
-pub fn parse_header(bytes: &[u8], role: Role) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
+/// Parses the header at the beginning of `bytes` as the end `role` receives it; `deflate` if permessage-deflate was agreed on.
+/// `Ok(None)`: more bytes are needed. Otherwise the header and its own length in bytes.
+pub fn parse_header(bytes: &[u8], role: Role, deflate: bool) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     // RSV1-3 "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values. If a nonzero value is
     // received and none of the negotiated extensions defines the meaning of such a nonzero value, the receiving endpoint
-    // MUST _Fail the WebSocket Connection_" (RFC 6455 §5.2). permessage-deflate will allow RSV1 here.
-    if first & 0x70 != 0 {
+    // MUST _Fail the WebSocket Connection_" (RFC 6455 §5.2). permessage-deflate defines RSV1, and "MUST NOT set the "Per-Message
+    // Compressed" bit of control frames and non-first fragments of a data message" (RFC 7692 §6.1).
+    let compressed = deflate && matches!(first & 0x4f, 0x41 | 0x42);
+    if first & 0x30 != 0 || (first & 0x40 != 0 && !compressed) {
         return Err(ProtocolError::ReservedBit);
     }
     let fin = first & 0x80 != 0;
@@ -124,7 +128,7 @@ pub fn parse_header(bytes: &[u8], role: Role) -> Result<Option<(FrameHeader, usi
             (Some(*mask), rest)
         }
     };
-    let header = FrameHeader { fin, opcode, mask, payload_bytes };
+    let header = FrameHeader { fin, compressed, opcode, mask, payload_bytes };
     Ok(Some((header, bytes.len() - rest.len())))
 }
 
@@ -229,10 +233,12 @@ mod tests {
                     }
                     let encoded = encode_header(opcode, fin, false, payload_bytes, mask);
                     let bytes = encoded.as_slice();
-                    let header = FrameHeader { fin, opcode, mask, payload_bytes };
-                    assert_eq!(parse_header(bytes, role), Ok(Some((header, bytes.len()))));
-                    for shorter in 0..bytes.len() {
-                        assert_eq!(parse_header(&bytes[..shorter], role), Ok(None), "{bytes:02x?}[..{shorter}]");
+                    let header = FrameHeader { fin, compressed: false, opcode, mask, payload_bytes };
+                    for deflate in [false, true] {
+                        assert_eq!(parse_header(bytes, role, deflate), Ok(Some((header, bytes.len()))));
+                        for shorter in 0..bytes.len() {
+                            assert_eq!(parse_header(&bytes[..shorter], role, deflate), Ok(None), "{bytes:02x?}");
+                        }
                     }
                 }
             }
@@ -260,11 +266,30 @@ mod tests {
             (&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0], Role::Client, E::LengthOutOfRange),
         ];
         for (bytes, role, expected) in table {
-            assert_eq!(parse_header(bytes, *role), Err(*expected), "{bytes:02x?}");
+            assert_eq!(parse_header(bytes, *role, false), Err(*expected), "{bytes:02x?}");
             // Not a byte earlier than the one that decides, and whatever follows it.
-            assert_eq!(parse_header(&bytes[..bytes.len() - 1], *role), Ok(None), "{bytes:02x?}");
+            assert_eq!(parse_header(&bytes[..bytes.len() - 1], *role, false), Ok(None), "{bytes:02x?}");
             let longer = [bytes, [0xff; 16].as_slice()].concat();
-            assert_eq!(parse_header(&longer, *role), Err(*expected), "{bytes:02x?}");
+            assert_eq!(parse_header(&longer, *role, false), Err(*expected), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn rsv1_stands_in_the_first_frame_of_a_message_alone_and_only_if_agreed_on() {
+        use Opcode::{Binary, Close, Continuation, Ping, Pong, Text};
+        for opcode in [Continuation, Text, Binary, Close, Ping, Pong] {
+            for fin in [true, false] {
+                let allowed = matches!(opcode, Text | Binary);
+                let first = (u8::from(fin) << 7) | 0x40 | opcode as u8;
+                let parsed = parse_header(&[first, 5], Role::Client, true);
+                let header = FrameHeader { fin, compressed: true, opcode, mask: None, payload_bytes: 5 };
+                let expected = if allowed { Ok(Some((header, 2))) } else { Err(ProtocolError::ReservedBit) };
+                assert_eq!(parsed, expected, "{first:02x}");
+                assert_eq!(parse_header(&[first], Role::Client, false), Err(ProtocolError::ReservedBit));
+                for more in [0x10, 0x20, 0x30] {
+                    assert_eq!(parse_header(&[first | more], Role::Client, true), Err(ProtocolError::ReservedBit));
+                }
+            }
         }
     }
 

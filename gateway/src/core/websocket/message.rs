@@ -2,7 +2,7 @@
 //!
 //! Invariants of an [`Assembly`]: it never holds more than [`Limits::message_bytes_max`] bytes, never allocates ahead of what
 //! has arrived by more than a factor of two (a header alone reserves nothing), and of a text all but the last three bytes are
-//! known to be UTF-8.
+//! known to be UTF-8. A compressed message is held compressed; both its forms are bounded by the limit.
 
 use antiphon_wire::limits::CLIENT_FRAME_BYTES_MAX;
 
@@ -80,7 +80,7 @@ impl Accepted {
 pub struct Limits {
     /// Longest payload of one data frame.
     pub frame_bytes_max: usize,
-    /// Longest message, over all its fragments.
+    /// Longest message, over all its fragments; a compressed one before and after inflating.
     pub message_bytes_max: usize,
     /// Most frames of one message. Without it, empty fragments would keep a message open, and us busy, for ever.
     pub fragments_max: u32,
@@ -104,6 +104,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(super) struct Assembly {
     kind: MessageKind,
+    is_compressed: bool,
     fragments: u32,
     payload: Vec<u8>,
     /// Text: up to where `payload` is known to be UTF-8.
@@ -112,7 +113,13 @@ pub(super) struct Assembly {
 
 impl Assembly {
     pub(super) const fn new(kind: MessageKind) -> Self {
-        Self { kind, fragments: 0, payload: Vec::new(), valid_bytes: 0 }
+        Self { kind, is_compressed: false, fragments: 0, payload: Vec::new(), valid_bytes: 0 }
+    }
+
+    pub(super) const fn compressed(kind: MessageKind) -> Self {
+        let mut assembly = Self::new(kind);
+        assembly.is_compressed = true;
+        assembly
     }
 
     /// Another frame begins, of `frame_bytes`.
@@ -136,7 +143,7 @@ impl Assembly {
             self.payload.reserve_exact(capacity - self.payload.len());
         }
         self.payload.extend_from_slice(bytes);
-        if self.kind == MessageKind::Text {
+        if self.kind == MessageKind::Text && !self.is_compressed {
             self.valid_bytes =
                 utf8::extend_valid(&self.payload, self.valid_bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
         }
@@ -154,6 +161,19 @@ impl Assembly {
 
     pub(super) fn event(&self) -> Event<'_> {
         Event::Message { kind: self.kind, payload: &self.payload }
+    }
+
+    pub(super) const fn kind(&self) -> MessageKind {
+        self.kind
+    }
+
+    pub(super) const fn is_compressed(&self) -> bool {
+        self.is_compressed
+    }
+
+    /// What has arrived.
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// Bytes on the heap.

@@ -7,6 +7,7 @@
 
 mod close;
 mod decoder;
+mod deflate;
 mod encode;
 mod error;
 pub mod extension;
@@ -17,6 +18,7 @@ mod utf8;
 
 pub use close::{CLOSE_REASON_BYTES_MAX, CloseCode, CloseState, CloseStep, close_payload, parse_close_payload};
 pub use decoder::Decoder;
+pub use deflate::{DEFLATE_BYTES_MIN, Deflater, Inflater};
 pub use encode::{encode_close, encode_frame, encode_frame_into, encode_message, encode_ping, encode_pong};
 pub use error::ProtocolError;
 pub use frame::{

@@ -21,12 +21,12 @@ fn binary(payload: &[u8]) -> OwnedEvent {
 /// Decodes whole, byte by byte, and cut once at every place.
 fn check_with(stream: &[u8], role: Role, limits: &Limits, events: &[OwnedEvent], error: Option<E>) {
     let expected = (events.to_vec(), error);
-    assert_eq!(decode(stream, role, limits, |left| left), expected, "whole: {stream:02x?}");
-    assert_eq!(decode(stream, role, limits, |_| 1), expected, "byte by byte: {stream:02x?}");
+    assert_eq!(decode(stream, role, limits, &mut |left| left), expected, "whole: {stream:02x?}");
+    assert_eq!(decode(stream, role, limits, &mut |_| 1), expected, "byte by byte: {stream:02x?}");
     for cut in 1..stream.len() {
         let mut first = true;
-        let pieces = |left| if std::mem::take(&mut first) { cut } else { left };
-        assert_eq!(decode(stream, role, limits, pieces), expected, "cut at {cut}: {stream:02x?}");
+        let mut pieces = |left| if std::mem::take(&mut first) { cut } else { left };
+        assert_eq!(decode(stream, role, limits, &mut pieces), expected, "cut at {cut}: {stream:02x?}");
     }
 }
 
@@ -95,7 +95,7 @@ fn lengths_at_the_borders_of_the_header_forms() {
         let stream = encode_message(MessageKind::Text, &payload, mask);
         let expected = (vec![OwnedEvent::Message(MessageKind::Text, payload)], None);
         for piece in [1, 997, stream.len()] {
-            let decoded = decode(&stream, role, &Limits::default(), |left| piece.min(left));
+            let decoded = decode(&stream, role, &Limits::default(), &mut |left| piece.min(left));
             assert_eq!(decoded, expected, "{length} bytes in pieces of {piece}");
         }
     }
@@ -144,8 +144,8 @@ fn close_frames_of_every_code() {
             Some(_) => (vec![OwnedEvent::Close(Some(code), String::new())], None),
             None => (vec![], Some(E::CloseCodeInvalid(code))),
         };
-        assert_eq!(decode(&stream, Role::Client, &Limits::default(), |left| left), expected);
-        assert_eq!(decode(&stream, Role::Client, &Limits::default(), |_| 1), expected);
+        assert_eq!(decode(&stream, Role::Client, &Limits::default(), &mut |left| left), expected);
+        assert_eq!(decode(&stream, Role::Client, &Limits::default(), &mut |_| 1), expected);
     }
     let longest = "r".repeat(CONTROL_PAYLOAD_BYTES_MAX - 2);
     let stream = encode_close(Some(CloseCode::GOING_AWAY), &longest, KEY);
@@ -379,7 +379,7 @@ proptest! {
                 events.push(OwnedEvent::Close(Some(1000), "done".to_owned()));
             }
             let mut lengths = pieces.iter().cycle();
-            let decoded = decode(&stream, role, &Limits::default(), |left| {
+            let decoded = decode(&stream, role, &Limits::default(), &mut |left| {
                 lengths.next().copied().unwrap_or(1).min(left)
             });
             prop_assert_eq!(decoded, (events, None));

@@ -69,6 +69,7 @@ fn shard() -> Core {
             subprotocols: Encoding::ALL.map(|encoding| encoding.subprotocol().to_owned()).to_vec(),
             subprotocol_default: None,
             origins: None,
+            deflate: false,
         },
         websocket: websocket::Limits::default(),
         authenticate: Box::new(Anyone),

@@ -24,7 +24,7 @@ use crate::{
             self, Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, Opcode, Role, extension::Agreed,
         },
     },
-    uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, raise_open_files, spawn_shard},
+    uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, raise_open_files, refuse_huge_pages, spawn_shard},
 };
 
 /// Above the largest message of Autobahn's cases, 16 MiB.
@@ -42,6 +42,7 @@ const WATCH: Duration = Duration::from_millis(200);
 /// # Errors
 /// The address cannot be bound, or a shard failed.
 pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
+    refuse_huge_pages().context("refuse huge pages")?;
     raise_open_files().context("raise the limit on open files")?;
     let shards = shards.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);

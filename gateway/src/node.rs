@@ -75,6 +75,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
 
 /// Runs a node until it was told to end and has drained.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    uring::refuse_huge_pages().context("refuse huge pages")?;
     let open_files = uring::raise_open_files().context("raise the limit on open files")?;
     tracing::debug!(open_files, "the limit on open files, for each shard's connections");
     if matches!(config.auth, Auth::Tokens(_)) {

@@ -23,7 +23,7 @@ use super::{
     counters::ShardCounters,
     files::NodeFiles,
     lane::Lane,
-    limits,
+    process,
     ring::{REAP_MAX, Ring},
     sleep::{self, Slices},
     sockets::{Admission, Sockets},
@@ -267,7 +267,7 @@ impl Shard {
         let setup = |what| move |source| ShardError::Setup { what, source };
         let ring = Ring::new(config.submission_entries, config.completion_entries, Arc::clone(&counters));
         let ring = Rc::new(RefCell::new(ring.map_err(setup("io_uring_setup"))?));
-        let slots = config.connections_max.min(limits::open_files()).max(1);
+        let slots = config.connections_max.min(process::open_files()).max(1);
         let buffers = (config.receive_buffers, config.receive_buffer_bytes);
         let sockets =
             Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, config.quiet_after, Arc::clone(&counters))

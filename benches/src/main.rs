@@ -58,6 +58,8 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { bench } = Arguments::parse();
+    // As the node does.
+    antiphon_gateway::uring::refuse_huge_pages()?;
     let machine = antiphon_tuning::machine();
     println!("machine   {machine:?}");
     match bench {

@@ -392,11 +392,11 @@ mod tests {
         let prediction = predict(LOAD);
         let connections: f64 =
             prediction.memory.iter().filter(|item| item.count == 500_000.0).map(|item| item.total).sum();
-        assert_eq!(connections as u64, 500_000 * (779 + 4_780), "both measured figures, and nothing twice");
+        assert_eq!(connections as u64, 500_000 * (570 + 4_287), "both measured figures, and nothing twice");
         assert_eq!(prediction.deliveries_per_second as u64, 19_000);
         let heartbeats = prediction.processor.iter().find(|item| item.name == "heartbeat").unwrap();
         assert_eq!(heartbeats.count as u64, 16_666);
-        assert!((0.9..1.1).contains(&(prediction.cores / 0.987)), "{}", prediction.cores);
+        assert!((0.9..1.1).contains(&(prediction.cores / 0.616)), "{}", prediction.cores);
         assert_eq!(prediction.commits_per_second as u64, 1_000);
         assert!(prediction.disk_write_bytes_per_second > 4096.0 * 1_000.0);
         assert!(prediction.assumed.contains(&"segment_write_amplification".to_owned()));
@@ -444,8 +444,8 @@ mod tests {
     fn wrong_coefficients_are_refused_with_file_and_line() {
         let good = include_str!("../data/coefficients.toml");
         let cases = [
-            (good.replace("bytes = 779", "bites = 779"), "own.toml:13: unknown field `bites`"),
-            (good.replace("bytes = 779", "bytes = 0"), "above 0"),
+            (good.replace("bytes = 570", "bites = 779"), "own.toml:13: unknown field `bites`"),
+            (good.replace("bytes = 570", "bytes = 0"), "above 0"),
             (good.replace("coefficients/1", "coefficients/2"), "its format is"),
             (good.replacen("\"measured\"", "\"guessed\"", 1), "own.toml:14: unknown variant `guessed`"),
         ];

@@ -29,7 +29,7 @@ use antiphon_engine::{
     seams::AlignedBuffer,
 };
 use antiphon_gateway::{
-    core::io::{self, ConnectionKey, Handler, Turn},
+    core::io::{self, ConnectionKey, Handler, Origin, Turn},
     uring::{NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, spawn_shard},
 };
 use antiphon_wire::{
@@ -428,7 +428,7 @@ fn submit(engine: &NodeEngine, targets: &[(UserId, ConversationId)], body: &[u8]
 }
 
 impl Handler for Appender {
-    fn accepted(&mut self, _: ConnectionKey) {}
+    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
 
     fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
 

@@ -19,7 +19,7 @@ use crate::{
     announce::echo_announcement,
     core::{
         http,
-        io::{Command, ConnectionKey, Handler, Turn},
+        io::{Command, ConnectionKey, Handler, Origin, Turn},
         websocket::{
             self, Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, Opcode, Role, extension::Agreed,
         },
@@ -229,7 +229,7 @@ impl Connection {
 }
 
 impl Handler for EchoHandler {
-    fn accepted(&mut self, key: ConnectionKey) {
+    fn accepted(&mut self, key: ConnectionKey, _: Origin) {
         let slot = key.slot as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);

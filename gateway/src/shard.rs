@@ -17,7 +17,7 @@ use antiphon_wire::codes::ErrorCode;
 
 use crate::{
     core::{
-        io::{Command, ConnectionKey, Handler, Turn},
+        io::{Command, ConnectionKey, Handler, Origin, Turn},
         lane::Lane,
         mesh::{LaneId, ShardId},
         shard::{ShardConfig, ShardCore},
@@ -345,7 +345,7 @@ impl NodeShard {
 }
 
 impl Handler for NodeShard {
-    fn accepted(&mut self, connection: ConnectionKey) {
+    fn accepted(&mut self, connection: ConnectionKey, _: Origin) {
         self.core.set_now(uring::monotonic_us());
         self.core.accepted(connection);
     }

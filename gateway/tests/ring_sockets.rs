@@ -6,21 +6,22 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, TcpStream, ToSocketAddrs},
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
 };
 
 use antiphon_gateway::{
-    core::io::{Command, ConnectionKey, Handler, Turn},
+    core::io::{Command, ConnectionKey, Handler, Origin, Turn},
     uring::{Admission, ShardContext, bind},
 };
-use ring_common::{RawEcho, Running, eventually, pattern, round_trip};
+use ring_common::{PATIENCE, RawEcho, Running, eventually, pattern, round_trip};
 
 fn echo() -> Running {
     Running::start(|_| {}, |_| RawEcho::default())
@@ -203,7 +204,7 @@ impl Flood {
 }
 
 impl Handler for Flood {
-    fn accepted(&mut self, key: ConnectionKey) {
+    fn accepted(&mut self, key: ConnectionKey, _: Origin) {
         self.send(key);
     }
 
@@ -307,7 +308,7 @@ fn admission_holds_opens_and_closes() {
     /// Sets what the first byte of a message says.
     struct Gate(ShardContext);
     impl Handler for Gate {
-        fn accepted(&mut self, _: ConnectionKey) {}
+        fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
         fn received(&mut self, _: ConnectionKey, bytes: &mut [u8]) {
             self.0.set_admission(match bytes[0] {
                 b'h' => Admission::Hold,
@@ -341,4 +342,37 @@ fn admission_holds_opens_and_closes() {
     gate.write_all(b"o").unwrap();
     eventually("the gate heard it", || received() == 4);
     assert!(TcpStream::connect(shard.address).is_err(), "closed is for good");
+}
+
+#[test]
+fn a_connection_comes_with_its_listener_and_its_peer() {
+    /// Tells every connection's origin to the test.
+    struct Witness(mpsc::Sender<Origin>);
+    impl Handler for Witness {
+        fn accepted(&mut self, _: ConnectionKey, origin: Origin) {
+            self.0.send(origin).unwrap();
+        }
+        fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
+        fn sent(&mut self, _: ConnectionKey) {}
+        fn closed(&mut self, _: ConnectionKey) {}
+        fn turn(&mut self, _: u64) -> Turn {
+            Turn { more: false, wake_at_ms: None }
+        }
+        fn poll_command(&mut self) -> Option<Command> {
+            None
+        }
+    }
+    let (origins, told) = mpsc::channel();
+    let others = ["[::]:0", "[::1]:0"].map(|address| bind(address.parse().unwrap(), 1).unwrap().remove(0));
+    let addresses = others.each_ref().map(|listener| listener.local_addr().unwrap());
+    let shard = Running::start(|config| config.listeners.extend(others), |_| Witness(origins));
+    let any = ("127.0.0.1", addresses[0].port()).to_socket_addrs().unwrap().next().unwrap();
+    for (listener, address) in [(0, shard.address), (1, any), (2, addresses[1])] {
+        for _ in 0..100 {
+            let stream = TcpStream::connect(address).unwrap();
+            let origin = told.recv_timeout(PATIENCE).unwrap();
+            // An IPv4 peer of an IPv6 listener is told as an IPv4 peer.
+            assert_eq!(origin, Origin { listener, peer: stream.local_addr().unwrap() });
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use antiphon_gateway::{
-    core::io::{Command, ConnectionKey, Handler, Turn},
+    core::io::{Command, ConnectionKey, Handler, Origin, Turn},
     uring::{Queue, Spawner},
 };
 use crossbeam::queue::ArrayQueue;
@@ -28,7 +28,7 @@ struct Counting {
 }
 
 impl Handler for Counting {
-    fn accepted(&mut self, _: ConnectionKey) {}
+    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
     fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
     fn sent(&mut self, _: ConnectionKey) {}
     fn closed(&mut self, _: ConnectionKey) {}
@@ -134,7 +134,7 @@ struct Alarm {
 }
 
 impl Handler for Alarm {
-    fn accepted(&mut self, _: ConnectionKey) {}
+    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
     fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
     fn sent(&mut self, _: ConnectionKey) {}
     fn closed(&mut self, _: ConnectionKey) {}

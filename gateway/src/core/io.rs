@@ -3,7 +3,7 @@
 //! The driver has no policy, the handler does no I/O. A driver calls `accepted`, `received`, `sent`, `closed` as completions come,
 //! then `turn` once, then carries out every [`Command`] of `poll_command`; that is one turn of a shard's loop.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 /// A connection of one shard. A slot is used again with another generation, so a stale key never names a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,6 +12,15 @@ pub struct ConnectionKey {
     pub slot: u32,
     /// How often the slot had been taken before.
     pub generation: u32,
+}
+
+/// Where a connection came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Which of the shard's listeners took it, in the order of its configuration.
+    pub listener: u8,
+    /// The other end, as the network shows it.
+    pub peer: SocketAddr,
 }
 
 /// What a handler asks of the driver.
@@ -43,7 +52,7 @@ pub struct Turn {
 /// The logic that a driver drives.
 pub trait Handler {
     /// A connection was accepted.
-    fn accepted(&mut self, connection: ConnectionKey);
+    fn accepted(&mut self, connection: ConnectionKey, origin: Origin);
 
     /// Bytes came. They are the handler's to change (WebSocket masks are taken off in place) until it returns.
     fn received(&mut self, connection: ConnectionKey, bytes: &mut [u8]);

@@ -10,6 +10,7 @@
 //! not, and then rather leaks than is freed too early; every queue and table has a bound; nothing here decides what is sent or
 //! who may connect, that is [`crate::core`]'s.
 
+mod accept;
 mod buffers;
 mod clock;
 mod counters;

@@ -31,7 +31,7 @@ use super::{
     token::{Kind, Token},
     wake::Waker,
 };
-use crate::core::io::{Command, ConnectionKey, Handler, Turn};
+use crate::core::io::{Command, ConnectionKey, Handler, Origin, Turn};
 
 /// Connections that wait to be accepted: a burst of reconnects; the system caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 16_384;
@@ -51,8 +51,8 @@ const DRAIN_STEP: Duration = Duration::from_millis(100);
 pub struct ShardConfig {
     /// Names the thread.
     pub name: String,
-    /// Where connections come from; `None` for a shard without sockets. Made by [`bind`].
-    pub listener: Option<TcpListener>,
+    /// Where connections come from, made by [`bind`]; at most 255, and none for a shard without sockets.
+    pub listeners: Vec<TcpListener>,
     /// The core to run on. `None`: wherever the system likes, as it must be with more shards than cores.
     pub core: Option<usize>,
     /// At most so many connections. The table of direct descriptors is so large, or as large as RLIMIT_NOFILE permits.
@@ -73,12 +73,12 @@ pub struct ShardConfig {
 }
 
 impl ShardConfig {
-    /// A shard with a listener and the usual sizes.
+    /// A shard with its listeners and the usual sizes.
     #[must_use]
-    pub fn new(name: impl Into<String>, listener: Option<TcpListener>) -> Self {
+    pub fn new(name: impl Into<String>, listeners: impl IntoIterator<Item = TcpListener>) -> Self {
         Self {
             name: name.into(),
-            listener,
+            listeners: listeners.into_iter().collect(),
             core: None,
             connections_max: 1 << 20,
             receive_buffers: 256,
@@ -117,7 +117,7 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks.
 const ADDRESS_LOOK: Duration = Duration::from_millis(20);
 
-/// Listeners for so many [`ShardConfig::listener`]s. Every shard has one of its own on the same address (`SO_REUSEPORT`); with port 0
+/// Listeners for so many [`ShardConfig::listeners`]. Every shard has one of its own on the same address (`SO_REUSEPORT`); with port 0
 /// the first one chooses for all. Accepted connections inherit `TCP_NODELAY`. Waits up to [`ADDRESS_WAIT`] for an address that is taken.
 ///
 /// # Errors
@@ -270,7 +270,7 @@ impl Shard {
         let slots = config.connections_max.min(process::open_files()).max(1);
         let buffers = (config.receive_buffers, config.receive_buffer_bytes);
         let sockets =
-            Sockets::new(Rc::clone(&ring), slots, buffers, config.listener, config.quiet_after, Arc::clone(&counters))
+            Sockets::new(Rc::clone(&ring), slots, buffers, config.listeners, config.quiet_after, Arc::clone(&counters))
                 .map_err(setup("descriptor table and buffers"))?;
         let lane = Lane::new(Rc::clone(&ring), Arc::clone(&counters));
         let spawner = Spawner::new(waker.clone(), Arc::clone(&counters));
@@ -391,7 +391,7 @@ impl Shard {
 struct Nobody;
 
 impl Handler for Nobody {
-    fn accepted(&mut self, _: ConnectionKey) {}
+    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
     fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
     fn sent(&mut self, _: ConnectionKey) {}
     fn closed(&mut self, _: ConnectionKey) {}

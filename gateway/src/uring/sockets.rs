@@ -4,7 +4,7 @@
 //!
 //! - A slot is closed only after its receive, its poll and its send have completed, so no completion of an old connection can meet a new
 //!   one in the same slot, and no buffer is freed under the kernel.
-//! - At most one receive, one send and one accept are in flight a connection, a connection, a shard. [`quiet`](super::quiet) says what
+//! - At most one receive and one send are in flight a connection; [`accept`](super::accept) bounds accepts. [`quiet`](super::quiet) says what
 //!   waits for bytes: a receive, or a poll that costs less.
 //! - The ring is not borrowed while the handler runs, so that the handler may use the shard's files.
 
@@ -13,7 +13,6 @@ use std::{
     collections::VecDeque,
     io,
     net::TcpListener,
-    os::fd::AsRawFd,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +21,7 @@ use std::{
 use io_uring::{opcode, squeue, types};
 
 use super::{
+    accept::{self, Door},
     buffers::{self, BufferRing},
     counters::ShardCounters,
     descriptors::{NO_SEND, Table},
@@ -30,15 +30,7 @@ use super::{
     sends::Sends,
     token::{Kind, Token},
 };
-use crate::core::io::{Command, Handler};
-
-/// With fewer free slots than this, connections are accepted one by one: a multishot accept that finds the table full has already
-/// taken a connection off the backlog, and drops it.
-const FREE_FOR_MULTISHOT: u32 = 64;
-
-/// How long accepting rests after an error of the system (no descriptors, no memory): long enough not to spin, short enough not to
-/// be noticed by a client that connects.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use crate::core::io::{Command, Handler, Origin};
 
 /// Whether connections are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,31 +43,16 @@ pub enum Admission {
     Closed,
 }
 
-/// What the accept is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    /// In the kernel.
-    Armed,
-    /// In the kernel, and being taken back.
-    Cancelled,
-    /// Not armed; to be armed as soon as admission and table allow.
-    Idle,
-    /// Not armed until then: the system is short of something.
-    Paused(Instant),
-}
-
 /// All connections of a shard.
 pub(super) struct Sockets {
     ring: Rc<RefCell<Ring>>,
     pub(super) table: Table,
     sends: Sends,
     pub(super) buffers: BufferRing,
-    listener: Option<TcpListener>,
-    accepting: Accepting,
+    doors: Vec<Door>,
     /// Connections whose receive found no free buffer. Bounded by the table: a slot waits at most
     /// once; a place that a closed connection left behind goes when its turn comes.
     starved: VecDeque<u32>,
-    was_full: bool,
     pub(super) sweep: Sweep,
     pub(super) counters: Arc<ShardCounters>,
 }
@@ -87,7 +64,7 @@ impl Sockets {
         ring: Rc<RefCell<Ring>>,
         slots: u32,
         (buffer_count, buffer_bytes): (u16, u32),
-        listener: Option<TcpListener>,
+        listeners: Vec<TcpListener>,
         quiet_after: Duration,
         counters: Arc<ShardCounters>,
     ) -> io::Result<Self> {
@@ -99,10 +76,8 @@ impl Sockets {
             table: Table::new(slots),
             sends: Sends::default(),
             buffers,
-            listener,
-            accepting: Accepting::Idle,
+            doors: listeners.into_iter().map(Door::new).collect(),
             starved: VecDeque::new(),
-            was_full: false,
             sweep: Sweep::new(quiet_after, Instant::now()),
             counters,
         })
@@ -172,11 +147,7 @@ impl Sockets {
 
     /// When accepting goes on after a pause, or connections are to be looked at.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let paused = match self.accepting {
-            Accepting::Paused(until) => Some(until),
-            _ => None,
-        };
-        [paused, self.sweep_at()].into_iter().flatten().min()
+        self.doors.iter().filter_map(Door::paused_until).chain(self.sweep_at()).min()
     }
 
     /// Closes everything; the handler is not told. Completions go on to be needed until [`Sockets::is_drained`].
@@ -189,9 +160,7 @@ impl Sockets {
 
     /// Whether the kernel holds nothing of ours.
     pub(super) fn is_drained(&self) -> bool {
-        self.table.taken() == 0
-            && self.sends.len() == 0
-            && matches!(self.accepting, Accepting::Idle | Accepting::Paused(_))
+        self.table.taken() == 0 && self.sends.len() == 0 && self.doors.iter().all(Door::is_at_rest)
     }
 
     /// Gives the buffers' memory back. Call when drained; else it stays with the kernel for ever.
@@ -199,81 +168,48 @@ impl Sockets {
         if self.is_drained() {
             self.buffers.unregister(&self.ring.borrow());
         } else {
-            // The kernel may still read what these point to.
+            // The kernel may still read, or write, what these point to.
             std::mem::forget(std::mem::take(&mut self.sends));
+            std::mem::forget(std::mem::take(&mut self.doors));
         }
     }
 
     fn admit(&mut self, admission: Admission) {
-        if let Accepting::Paused(until) = self.accepting
-            && until <= Instant::now()
-        {
-            self.accepting = Accepting::Idle;
-        }
-        match (admission, self.accepting) {
-            (Admission::Open, Accepting::Idle) => self.arm_accept(),
-            (Admission::Hold | Admission::Closed, Accepting::Armed) => {
-                let accept = Token::new(Kind::Accept, 0, 0).pack();
-                let cancel = Token::new(Kind::CancelOther, 0, 0);
-                self.push(opcode::AsyncCancel::new(accept).build(), cancel);
-                self.accepting = Accepting::Cancelled;
-            }
-            (Admission::Closed, Accepting::Idle | Accepting::Paused(_)) => self.listener = None,
-            _ => {}
-        }
-    }
-
-    fn arm_accept(&mut self) {
-        let Some(listener) = &self.listener else {
-            return;
-        };
-        let descriptor = types::Fd(listener.as_raw_fd());
-        let free = self.table.free();
-        if free == 0 {
-            if !self.was_full {
+        let now = Instant::now();
+        let mut free = self.table.free() - self.doors.iter().map(Door::armed).sum::<u32>();
+        for (index, door) in (0_u8..).zip(&mut self.doors) {
+            let mut push = |entry: squeue::Entry, token: Token| {
+                // SAFETY: an accept names the address box of its door, and the listener; both stay until the door is at rest. A
+                // cancellation names none.
+                unsafe { self.ring.borrow_mut().push(entry.user_data(token.pack())) };
+            };
+            free -= door.admit(index, admission, free, now, &mut push);
+            if free == 0 && door.wants_more() {
                 self.counters.table_full.add(1);
             }
-            self.was_full = true;
-            return;
         }
-        self.was_full = false;
-        let entry = if free > FREE_FOR_MULTISHOT {
-            opcode::AcceptMulti::new(descriptor).allocate_file_index(true).build()
-        } else {
-            opcode::Accept::new(descriptor, std::ptr::null_mut(), std::ptr::null_mut())
-                .file_index(Some(types::DestinationSlot::auto_target()))
-                .build()
-        };
-        self.push(entry, Token::new(Kind::Accept, 0, 0));
-        self.accepting = Accepting::Armed;
     }
 
     fn accepted(&mut self, completion: Completion, handler: &mut impl Handler) {
-        if !completion.more() {
-            self.accepting = Accepting::Idle;
-        }
+        let (listener, accept) = accept::place(completion.token.index);
+        let door = &mut self.doors[usize::from(listener)];
+        let peer = door.completed(accept);
         match completion.result {
             index @ 0.. => {
                 self.counters.accepts.add(1);
                 let key = self.table.take(index as u32);
                 self.arm_receive(key.slot);
-                handler.accepted(key);
+                handler.accepted(key, Origin { listener, peer });
             }
-            error => self.accept_failed(-error),
-        }
-    }
-
-    fn accept_failed(&mut self, error: i32) {
-        if error == libc::ECANCELED {
-            return;
-        }
-        self.counters.accept_errors.add(1);
-        // A full table arms itself again when a slot is freed; a peer that gave up before it was accepted is nothing; for
-        // anything else the system needs a moment.
-        let full = error == libc::ENFILE && self.table.free() == 0;
-        if !full && error != libc::ECONNABORTED && self.accepting == Accepting::Idle {
-            tracing::debug!(error = %io::Error::from_raw_os_error(error), "cannot accept; pausing");
-            self.accepting = Accepting::Paused(Instant::now() + ACCEPT_PAUSE);
+            error if error == -libc::ECANCELED => {}
+            error => {
+                self.counters.accept_errors.add(1);
+                // A peer that gave up before it was accepted is nothing; for anything else the system needs a moment.
+                if error != -libc::ECONNABORTED {
+                    tracing::debug!(error = %io::Error::from_raw_os_error(-error), "cannot accept; pausing");
+                    door.pause(Instant::now());
+                }
+            }
         }
     }
 

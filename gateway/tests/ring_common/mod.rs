@@ -12,7 +12,7 @@ use std::{
 };
 
 use antiphon_gateway::{
-    core::io::{Command, ConnectionKey, Handler, Turn},
+    core::io::{Command, ConnectionKey, Handler, Origin, Turn},
     uring::{ShardConfig, ShardContext, ShardCounters, ShardError, Waker, bind, spawn_shard},
 };
 
@@ -116,7 +116,7 @@ impl RawEcho {
 }
 
 impl Handler for RawEcho {
-    fn accepted(&mut self, key: ConnectionKey) {
+    fn accepted(&mut self, key: ConnectionKey, _: Origin) {
         let slot = key.slot as usize;
         self.connections.resize_with(self.connections.len().max(slot + 1), || None);
         assert!(self.connections[slot].is_none(), "a slot is free before it is used again");

@@ -24,6 +24,7 @@ use crate::{
     },
     mesh::MeshEnd,
     metrics::Metrics,
+    tls::TlsCounters,
     uring::{self, Admission, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
 };
 
@@ -148,6 +149,7 @@ pub struct NodeShard {
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
+    tls: Rc<TlsCounters>,
     control: Arc<Control>,
     context: ShardContext,
     phase: Phase,
@@ -157,9 +159,9 @@ pub struct NodeShard {
 }
 
 impl NodeShard {
-    /// Puts a shard together and begins to open its lanes.
+    /// Puts a shard together, behind whatever counts its TLS in `tls`, and begins to open its lanes.
     #[must_use]
-    pub fn start(start: ShardStart, context: &ShardContext) -> Self {
+    pub fn start(start: ShardStart, tls: Rc<TlsCounters>, context: &ShardContext) -> Self {
         // Until all lanes are open, clients wait in the listener's backlog.
         context.set_admission(Admission::Hold);
         let placement = start.config.placement;
@@ -187,6 +189,7 @@ impl NodeShard {
             opened,
             metrics: start.metrics,
             ring: start.ring,
+            tls,
             control: start.control,
             context: context.clone(),
             phase: Phase::Opening,
@@ -285,6 +288,12 @@ impl NodeShard {
         shard.ring_buffers_exhausted.set(self.ring.buffers_exhausted.get());
         shard.ring_buffers_free.set(self.ring.buffers_free_min.get());
         shard.quiet_connections.set(self.ring.quiet.get());
+        shard.tls_handshakes_full.set(self.tls.full.get());
+        shard.tls_handshakes_resumed.set(self.tls.resumed.get());
+        shard.tls_handshakes_failed.set(self.tls.failed.get());
+        shard.tls_handshakes_abandoned.set(self.tls.abandoned.get());
+        shard.tls_sessions_broken.set(self.tls.broken.get());
+        shard.tls_handshakes_waiting.set(self.tls.waiting.get());
         self.publish_lanes();
     }
 

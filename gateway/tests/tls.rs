@@ -240,6 +240,38 @@ fn both_versions_carry_data_and_come_back_by_a_ticket() {
 }
 
 #[test]
+fn every_suite_is_spoken() {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    assert!(provider.cipher_suites.len() >= 9);
+    for suite in provider.cipher_suites {
+        let (settings, root) = settings(&["localhost"]);
+        let mut store = RootCertStore::empty();
+        store.add(root).unwrap();
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: vec![suite],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+        let builder = builder.with_protocol_versions(&[suite.version()]).unwrap();
+        let config = Arc::new(builder.with_root_certificates(store).with_no_client_auth());
+        let mut pair = Pair::new(&settings, echoing());
+        let mut client = connect(&config, "localhost");
+        let outcome = pair.run(&mut client, 4096);
+        if format!("{:?}", suite.suite()).contains("ECDHE_RSA") {
+            // The certificate's key is of another kind.
+            assert!(outcome.is_err(), "{suite:?}");
+            continue;
+        }
+        outcome.unwrap();
+        for _ in 0..3 {
+            client.writer().write_all(b"hello").unwrap();
+            pair.run(&mut client, 7).unwrap();
+            assert_eq!(read_all(&mut client), b"hello", "{suite:?}");
+        }
+    }
+}
+
+#[test]
 fn the_certificate_follows_the_name() {
     let (first, first_root) = chain(&["one.example"]);
     let (second, second_root) = chain(&["two.example", "*.two.example"]);

@@ -13,6 +13,7 @@
 //! Here and not in `core`, since rustls takes time and randomness by itself.
 
 mod certificate;
+mod raw_keys;
 mod session;
 mod settings;
 

@@ -21,6 +21,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
+use super::raw_keys;
+
 /// Tickets that a TLS 1.3 client is given: each lets it come back once without the server's signature.
 const TICKETS_PER_SESSION: usize = 1;
 
@@ -131,7 +133,7 @@ impl Settings {
     /// # Errors
     /// The system has no randomness.
     pub fn new(chains: Vec<Chain>, oldest: OldestVersion) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(raw_keys::provider());
         let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
         let config = make(chains, oldest, &provider, &tickets)?;
         Ok(Self { oldest, provider, tickets, current: Mutex::new(config), generation: AtomicU64::new(0) })

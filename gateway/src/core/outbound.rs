@@ -1,6 +1,7 @@
 //! What waits to leave on one connection: bounded in bytes, at most one vectored send in flight, receipts conflated.
 //!
-//! An idle connection holds one empty pointer here. Bytes count until their send has completed, so that a reader that stalls is seen.
+//! An idle connection holds one empty pointer here: a queue that has run empty is given back at once, since a heartbeat's answer would
+//! else keep 160 bytes for as long as the session lasts. Bytes count until their send has completed, so that a reader that stalls is seen.
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -56,6 +57,9 @@ impl Outbound {
         if let Some(queue) = &mut self.queue {
             queue.bytes -= queue.in_flight_bytes;
             queue.in_flight_bytes = 0;
+            if queue.bytes == 0 {
+                self.queue = None;
+            }
         }
     }
 
@@ -76,13 +80,6 @@ impl Outbound {
         if let Some(queue) = &mut self.queue {
             queue.items.clear();
             queue.bytes = queue.in_flight_bytes;
-        }
-    }
-
-    /// Gives back the memory of a queue that is empty.
-    pub fn release(&mut self) {
-        if self.is_empty() {
-            self.queue = None;
         }
     }
 }
@@ -108,7 +105,10 @@ mod tests {
         outbound.sent();
         assert_eq!(outbound.bytes(), 5);
         outbound.clear();
-        outbound.release();
+        assert!(outbound.is_empty());
+        outbound.push(bytes("four"), 0);
+        assert_eq!(outbound.take(), Some(vec![bytes("four")]));
+        outbound.sent();
         assert!(outbound.is_empty() && outbound.queue.is_none());
     }
 

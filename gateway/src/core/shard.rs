@@ -755,7 +755,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let (connect_timeout_ms, silence_ms_max) =
             (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
         let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        connection.outbound.release();
         let heard_at_ms = connection.heard_at_ms;
         let expires = connection.session().and_then(|session| session.expires());
         let deadline_ms = match expires {

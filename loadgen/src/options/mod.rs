@@ -381,9 +381,12 @@ pub struct ReportOptions {
 /// `loadgen agent`.
 #[derive(Debug, Clone, Args)]
 pub struct AgentOptions {
-    /// Where to wait. Whoever reaches this address can make this machine load any target: keep it to a network of your own
+    /// Where to wait. Other addresses than loopback need --secret-file: an agent loads whatever target it is told to
     #[arg(long)]
     pub listen: SocketAddr,
+    /// A file with what runs must know, 16 bytes at least (`openssl rand -hex 32 >FILE`); the same for all agents of a run
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// End after so many runs (without it: never)
     #[arg(long)]
     pub runs: Option<u32>,
@@ -395,6 +398,9 @@ pub struct RunOptions {
     /// Their addresses, with commas between
     #[arg(long, required = true, value_delimiter = ',')]
     pub agents: Vec<String>,
+    /// The file with the secret that the agents were started with
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// The load, as on a command line of its own: `-- chat --connections 2000 …`
     #[arg(last = true, required = true)]
     pub load: Vec<String>,

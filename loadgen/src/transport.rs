@@ -14,7 +14,7 @@ use std::{
 use crate::{
     clock::Nanoseconds,
     tls::{
-        ThreadConfigs, TlsClient, TlsError,
+        TlsClient, TlsError, TlsThread,
         session::{Agreed, Session},
     },
 };
@@ -61,8 +61,6 @@ struct Secured {
     since_ns: Nanoseconds,
     /// Since when the next step waits, if it does.
     waits_since_ns: Option<Nanoseconds>,
-    /// Its client has been there before.
-    comes_back: bool,
     /// The end is ours.
     is_left: bool,
 }
@@ -112,7 +110,7 @@ fn count_text(texts: &mut BTreeMap<String, u64>, text: String, count: u64) {
 #[derive(Debug)]
 pub struct Secure {
     client: Arc<TlsClient>,
-    configs: ThreadConfigs,
+    thread: TlsThread,
     slots: Vec<Option<Box<Secured>>>,
     /// Slots whose handshake can go on. One that was closed and opened again may stand here twice.
     waiting: VecDeque<u32>,
@@ -126,7 +124,7 @@ impl Secure {
     #[must_use]
     pub fn new(client: Arc<TlsClient>, slots: u32) -> Self {
         Self {
-            configs: client.thread_configs(slots),
+            thread: client.thread(slots),
             client,
             slots: std::iter::repeat_with(|| None).take(slots as usize).collect(),
             waiting: VecDeque::new(),
@@ -154,9 +152,9 @@ impl Secure {
     }
 
     /// TCP stands: the handshake is to begin.
-    pub fn connected(&mut self, slot: u32, comes_back: bool, now_ns: Nanoseconds) {
+    pub fn connected(&mut self, slot: u32, now_ns: Nanoseconds) {
         let waits_since_ns = Some(now_ns);
-        let secured = Secured { session: None, since_ns: now_ns, waits_since_ns, comes_back, is_left: false };
+        let secured = Secured { session: None, since_ns: now_ns, waits_since_ns, is_left: false };
         self.slots[slot as usize] = Some(Box::new(secured));
         self.waiting.push_back(slot);
     }
@@ -175,8 +173,9 @@ impl Secure {
     /// Makes the next step of a slot's handshake. Plaintext that came with its end is appended to `plain`.
     pub fn step(&mut self, slot: u32, plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Step, TlsError> {
         let Some(secured) = self.slots[slot as usize].as_mut() else { return Ok(Step::Waits) };
+        let config = self.thread.turn_to(slot);
         let Some(session) = secured.session.as_mut() else {
-            secured.session = Some(begin(&self.client, &self.configs, secured.comes_back, out)?);
+            secured.session = Some(Session::begin(config.clone(), self.client.name().clone(), out)?);
             return Ok(Step::Waits);
         };
         session.receive(&[], &mut self.scratch, plain, out)?;
@@ -204,9 +203,10 @@ impl Secure {
         out: &mut Vec<u8>,
     ) -> Result<(), TlsError> {
         let Some(secured) = self.slots[slot as usize].as_mut() else { return Ok(()) };
+        let config = self.thread.turn_to(slot);
         // A server that speaks before it was spoken to speaks something else: the first step finds out what.
         if secured.session.is_none() {
-            let mut session = begin(&self.client, &self.configs, secured.comes_back, out)?;
+            let mut session = Session::begin(config.clone(), self.client.name().clone(), out)?;
             session.keep(bytes)?;
             secured.session = Some(session);
             return Ok(());
@@ -260,6 +260,7 @@ impl Secure {
         let Some(session) = secured.session.as_mut() else { return End::InHandshake(TlsError::EndedInHandshake) };
         if session.is_handshaking() {
             // The reason may lie in what waits to be looked at.
+            self.thread.turn_to(slot);
             let looked = session.receive(&[], &mut self.scratch, &mut Vec::new(), &mut Vec::new());
             return End::InHandshake(looked.err().unwrap_or(TlsError::EndedInHandshake));
         }
@@ -270,16 +271,6 @@ impl Secure {
     pub fn failed(&mut self, error: &TlsError) {
         count_text(&mut self.outcome.failures, error.to_string(), 1);
     }
-}
-
-fn begin(
-    client: &TlsClient,
-    configs: &ThreadConfigs,
-    comes_back: bool,
-    out: &mut Vec<u8>,
-) -> Result<Session, TlsError> {
-    let config = if comes_back { &configs.again } else { &configs.first };
-    Session::begin(config.clone(), client.name().clone(), out)
 }
 
 /// How a connection with TLS ended.
@@ -307,10 +298,10 @@ mod tests {
     fn steps_wait_in_order_and_a_slot_that_came_back_has_one_turn() {
         let mut secure = secure(3);
         let (mut plain, mut out) = (Vec::new(), Vec::new());
-        (0..3).for_each(|slot| secure.connected(slot, false, u64::from(slot)));
+        (0..3).for_each(|slot| secure.connected(slot, u64::from(slot)));
         secure.close(1, &mut out);
         assert_eq!((secure.closed(1), out.is_empty()), (End::Known, true));
-        secure.connected(1, true, 7);
+        secure.connected(1, 7);
         let order: Vec<_> = std::iter::from_fn(|| secure.next_waiting()).collect();
         assert_eq!(order, [(0, 0), (1, 7), (2, 2)]);
         assert_eq!(secure.step(0, &mut plain, &mut out), Ok(Step::Waits));
@@ -325,9 +316,9 @@ mod tests {
     fn the_reason_of_an_end_is_found_in_what_was_not_looked_at_yet() {
         let mut secure = secure(2);
         let (mut plain, mut out) = (Vec::new(), Vec::new());
-        secure.connected(0, false, 0);
+        secure.connected(0, 0);
         assert_eq!(secure.closed(0), End::InHandshake(TlsError::EndedInHandshake));
-        secure.connected(1, false, 0);
+        secure.connected(1, 0);
         secure.step(1, &mut plain, &mut out).unwrap();
         secure.received(1, &[21, 3, 3, 0, 2, 2, 40], 1, &mut plain, &mut out).unwrap();
         let alert = TlsError::Alert(rustls::AlertDescription::HandshakeFailure);
@@ -338,7 +329,7 @@ mod tests {
     fn what_is_written_after_our_end_is_thrown_away() {
         let mut secure = secure(1);
         let mut out = Vec::new();
-        secure.connected(0, false, 0);
+        secure.connected(0, 0);
         secure.close(0, &mut out);
         assert_eq!(secure.write(0, &mut out, |out| out.push(1)), Ok(()));
         secure.closed(0);

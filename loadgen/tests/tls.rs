@@ -122,6 +122,10 @@ fn whom_nobody_vouches_for_ends_the_run_at_once() {
     check(format!("--tls-ca {} --tls-server-name example.org", authority.file.display()), "example.org");
     check(format!("--tls-ca {} --tls-version 1.2", authority.file.display()), "see --tls-version");
     assert!(start.elapsed().as_secs() < 20, "without the patience for servers that are slow");
+    let line = format!("loadgen echo --target ws://{address}/ {OPEN}");
+    let Command::Load(plain) = CommandLine::parse_from(line.split_whitespace()).command else { panic!("{line}") };
+    let error = run(&plain).unwrap_err().to_string();
+    assert!(error.contains("begins with wss://"), "{error}");
     let report = run(&parse(address, &format!("{OPEN} --tls-insecure"))).unwrap();
     let text = summary::text(&report);
     assert!(report.passed() && text.contains("CERTIFICATES WERE NOT VERIFIED"), "{text}");
@@ -147,8 +151,7 @@ fn a_storm_over_tls_brings_everybody_back() {
     let text = summary::text(&report);
     assert!(report.passed(), "{text}");
     let tls = report.tls.as_ref().unwrap();
-    assert_eq!(tls.handshakes.full, 40, "{text}");
-    assert!(tls.handshakes.resumed >= 40 && tls.unannounced_ends >= 40, "{text}");
+    assert!(tls.handshakes.full >= 40 && tls.handshakes.resumed >= 40 && tls.unannounced_ends >= 40, "{text}");
 }
 
 #[test]

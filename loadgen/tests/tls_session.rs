@@ -65,7 +65,7 @@ impl Pair {
 
 fn pair(authority: &Authority, version: TlsVersion) -> Pair {
     let client = TlsClient::new(Trust::Roots(&authority.file), "localhost", version, false).unwrap();
-    Pair::new(&client, client.thread_configs(1).first, authority.server(&[&TLS12, &TLS13]))
+    Pair::new(&client, client.thread(1).turn_to(0).clone(), authority.server(&[&TLS12, &TLS13]))
 }
 
 /// Handshake, messages of all sizes both ways, new keys, the end.
@@ -129,16 +129,15 @@ fn tickets_resume_and_without_them_each_handshake_is_full() {
     let authority = Authority::new();
     for (version, resumes) in [(TlsVersion::V12, true), (TlsVersion::V13, true), (TlsVersion::V13, false)] {
         let client = TlsClient::new(Trust::Roots(&authority.file), "localhost", version, resumes).unwrap();
-        let (configs, server) = (client.thread_configs(3), authority.server(&[&TLS12, &TLS13]));
-        let clients = [&configs.first, &configs.first, &configs.again, &configs.again];
-        let resumed: Vec<bool> = clients
-            .map(|config| {
-                let mut pair = Pair::new(&client, config.clone(), server.clone());
+        let (thread, server) = (client.thread(2), authority.server(&[&TLS12, &TLS13]));
+        let resumed: Vec<bool> = [0, 0, 1, 0, 1]
+            .map(|number| {
+                let mut pair = Pair::new(&client, thread.turn_to(number).clone(), server.clone());
                 pair.pump(&[100]).unwrap();
                 pair.client.agreed().resumed
             })
             .into();
-        assert_eq!(resumed, [false, false, resumes, resumes], "{version:?}");
+        assert_eq!(resumed, [false, resumes, false, resumes, resumes], "{version:?}");
     }
 }
 
@@ -148,7 +147,7 @@ fn a_server_that_wants_another_key_share_gets_it() {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::SECP384R1];
     let client = TlsClient::new(Trust::Roots(&authority.file), "localhost", TlsVersion::V13, false).unwrap();
-    let mut pair = Pair::new(&client, client.thread_configs(1).first, authority.server_by(provider, &[&TLS13]));
+    let mut pair = Pair::new(&client, client.thread(1).turn_to(0).clone(), authority.server_by(provider, &[&TLS13]));
     pair.pump(&[50]).unwrap();
     let agreed = pair.client.agreed();
     assert!(agreed.retried && !agreed.resumed && agreed.text.ends_with("secp384r1"), "{agreed:?}");
@@ -159,7 +158,7 @@ fn strangers_and_wrong_names_are_refused_and_the_server_is_told() {
     let (authority, other) = (Authority::new(), Authority::new());
     let refuse = |file, name, expect: &str| {
         let client = TlsClient::new(Trust::Roots(file), name, TlsVersion::Any, false).unwrap();
-        let mut pair = Pair::new(&client, client.thread_configs(1).first, authority.server(&[&TLS13]));
+        let mut pair = Pair::new(&client, client.thread(1).turn_to(0).clone(), authority.server(&[&TLS13]));
         let error = pair.pump(&[64]).unwrap_err();
         assert!(matches!(error, TlsError::Certificate(_)) && error.is_lasting(), "{error}");
         assert!(error.to_string().contains(expect), "{error}");
@@ -174,7 +173,7 @@ fn strangers_and_wrong_names_are_refused_and_the_server_is_told() {
     refuse(&other.file, "localhost", "issuer is none of the given roots");
     refuse(&authority.file, "example.org", "example.org");
     let client = TlsClient::new(Trust::Anybody, "example.org", TlsVersion::Any, false).unwrap();
-    let mut pair = Pair::new(&client, client.thread_configs(1).first, authority.server(&[&TLS13]));
+    let mut pair = Pair::new(&client, client.thread(1).turn_to(0).clone(), authority.server(&[&TLS13]));
     pair.pump(&[64]).unwrap();
     assert!(pair.client.is_open() && !client.verifies());
 }
@@ -183,7 +182,7 @@ fn strangers_and_wrong_names_are_refused_and_the_server_is_told() {
 fn versions_that_do_not_meet_are_told_apart() {
     let authority = Authority::new();
     let client = TlsClient::new(Trust::Roots(&authority.file), "localhost", TlsVersion::V13, false).unwrap();
-    let mut pair = Pair::new(&client, client.thread_configs(1).first, authority.server(&[&TLS12]));
+    let mut pair = Pair::new(&client, client.thread(1).turn_to(0).clone(), authority.server(&[&TLS12]));
     let error = pair.pump(&[64]).unwrap_err();
     assert!(matches!(error, TlsError::Alert(_)) && error.is_lasting(), "{error}");
 }

@@ -21,7 +21,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use tickets::{FirstTime, Tickets};
+use tickets::Tickets;
 
 /// What is spoken inside (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
@@ -150,13 +150,22 @@ pub enum Trust<'a> {
     Anybody,
 }
 
-/// The configurations of a thread's sessions.
+/// What a thread's sessions have in common.
 #[derive(Debug, Clone)]
-pub struct ThreadConfigs {
-    /// Of a client that has never been there: its handshake is a full one.
-    pub first: Arc<ClientConfig>,
-    /// Of a client that comes back: with a ticket, if tickets are used.
-    pub again: Arc<ClientConfig>,
+pub struct TlsThread {
+    config: Arc<ClientConfig>,
+    tickets: Option<Arc<Tickets>>,
+}
+
+impl TlsThread {
+    /// The configuration for what a client's session does next: to be asked for before each of its calls, as the ticket that a
+    /// session takes or leaves is this client's.
+    pub fn turn_to(&self, client: u32) -> &Arc<ClientConfig> {
+        if let Some(tickets) = &self.tickets {
+            tickets.turn_to(client);
+        }
+        &self.config
+    }
 }
 
 /// What all connections of a run have in common.
@@ -187,22 +196,15 @@ impl TlsClient {
         Ok(Self { config, name: server_name, resumes, verifies: matches!(trust, Trust::Roots(_)) })
     }
 
-    /// The configurations of a thread with so many connections; its tickets are its own, so that threads never wait for each
-    /// other.
+    /// What a thread with so many connections needs; its tickets are its own, so that threads never wait for each other.
     #[must_use]
-    pub fn thread_configs(&self, connections: u32) -> ThreadConfigs {
-        if !self.resumes {
-            let config = Arc::new(self.config.clone());
-            return ThreadConfigs { first: config.clone(), again: config };
+    pub fn thread(&self, connections: u32) -> TlsThread {
+        let mut config = self.config.clone();
+        let tickets = self.resumes.then(|| Arc::new(Tickets::new(connections)));
+        if let Some(tickets) = &tickets {
+            config.resumption = Resumption::store(tickets.clone());
         }
-        let tickets = Arc::new(Tickets::new(connections));
-        let with = |resumption| {
-            let mut config = self.config.clone();
-            config.resumption = resumption;
-            Arc::new(config)
-        };
-        let first = with(Resumption::store(Arc::new(FirstTime(tickets.clone()))));
-        ThreadConfigs { first, again: with(Resumption::store(tickets)) }
+        TlsThread { config: Arc::new(config), tickets }
     }
 
     /// What the certificate must be valid for.

@@ -1,12 +1,9 @@
-//! The session tickets of one thread. Its clients all speak to one server, so the name that rustls asks with is not looked at.
+//! The session tickets of one thread: each of its clients keeps the newest that it was given, as a real one does.
 //!
-//! A real client keeps its own ticket; here any of the thread's clients that comes back takes the newest one, which costs the server
-//! the same. A TLS 1.3 ticket is used once (RFC 8446 §C.4), a TLS 1.2 session as often as the server takes it.
+//! rustls asks a store for a server's tickets, not for a client's: so whoever lets a session work says first whose turn it is
+//! ([`Tickets::turn_to`]). Sessions of a thread work one after the other. A TLS 1.3 ticket is used once (RFC 8446 §C.4).
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::sync::{Mutex, MutexGuard};
 
 use rustls::{
     NamedGroup,
@@ -14,27 +11,44 @@ use rustls::{
     pki_types::ServerName,
 };
 
-/// A bounded store: one TLS 1.3 ticket for each connection, as all may come back at once; a new one takes the place of the oldest.
+/// One ticket for each client, so the store is as large as the thread has connections.
 #[derive(Debug)]
 pub(super) struct Tickets {
     kept: Mutex<Kept>,
-    tickets_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
+    turn: usize,
+    clients: Vec<Option<Box<Ticket>>>,
     group: Option<NamedGroup>,
-    tls12: Option<Tls12ClientSessionValue>,
-    tls13: VecDeque<Tls13ClientSessionValue>,
+}
+
+#[derive(Debug)]
+enum Ticket {
+    Tls12(Tls12ClientSessionValue),
+    Tls13(Tls13ClientSessionValue),
 }
 
 impl Tickets {
-    pub(super) fn new(connections: u32) -> Self {
-        Self { kept: Mutex::default(), tickets_max: connections.max(1) as usize }
+    pub(super) fn new(clients: u32) -> Self {
+        let clients = std::iter::repeat_with(|| None).take(clients as usize).collect();
+        Self { kept: Mutex::new(Kept { turn: 0, clients, group: None }) }
+    }
+
+    /// Whose session works next.
+    pub(super) fn turn_to(&self, client: u32) {
+        self.kept().turn = client as usize;
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("nobody panics while holding it")
+    }
+
+    fn keep(&self, ticket: Option<Ticket>) {
+        let mut kept = self.kept();
+        let turn = kept.turn;
+        kept.clients[turn] = ticket.map(Box::new);
     }
 }
 
@@ -48,58 +62,31 @@ impl ClientSessionStore for Tickets {
     }
 
     fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept().tls12 = Some(value);
+        self.keep(Some(Ticket::Tls12(value)));
     }
 
     fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.kept().tls12.clone()
+        let kept = self.kept();
+        match kept.clients[kept.turn].as_deref() {
+            Some(Ticket::Tls12(value)) => Some(value.clone()),
+            _ => None,
+        }
     }
 
     fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.kept().tls12 = None;
+        self.keep(None);
     }
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.keep(Some(Ticket::Tls13(value)));
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let mut kept = self.kept();
-        if kept.tls13.len() >= self.tickets_max {
-            kept.tls13.pop_front();
+        let turn = kept.turn;
+        match *kept.clients[turn].take_if(|ticket| matches!(**ticket, Ticket::Tls13(_)))? {
+            Ticket::Tls13(value) => Some(value),
+            Ticket::Tls12(_) => None,
         }
-        kept.tls13.push_back(value);
-    }
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.kept().tls13.pop_back()
-    }
-}
-
-/// What a client sees that has never been there: it leaves tickets and takes none.
-#[derive(Debug)]
-pub(super) struct FirstTime(pub(super) Arc<Tickets>);
-
-impl ClientSessionStore for FirstTime {
-    fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(name, group);
-    }
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        None
-    }
-
-    fn set_tls12_session(&self, name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(name, value);
-    }
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        None
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-
-    fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(name, value);
-    }
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        None
     }
 }

@@ -64,6 +64,9 @@ impl Worker {
                 self.connections.list[slot as usize].partial = Some(rest);
             }
             Err(error) => {
+                if error == WebSocketError::Tls && self.secure.is_none() {
+                    self.control.fail(error.to_string());
+                }
                 self.counters.protocol_errors.add(1);
                 self.note_error(error.to_string());
                 self.end(links, slot);

@@ -18,10 +18,7 @@ impl Worker {
     pub(super) fn tcp_connected(&mut self, links: &mut Links, slot: u32) {
         match &mut self.secure {
             None => self.upgrade(links, slot),
-            Some(secure) => {
-                let comes_back = self.connections.list[slot as usize].established;
-                secure.connected(slot, comes_back, self.clock.now_ns());
-            }
+            Some(secure) => secure.connected(slot, self.clock.now_ns()),
         }
     }
 

@@ -3,7 +3,8 @@
 //! Read top-down: [`run`] takes the options through the phases of a run; client threads ([`workload`]) each drive their
 //! connections over a ring ([`driver`]), plan their sends ([`arrivals`]), check what arrives ([`checker`]) and measure it
 //! ([`measure`]); [`report`] tells the outcome. [`trials`] repeats a run, [`soak`] looks for drifts in it, [`agent`] makes it on
-//! several machines. Only [`driver`] holds `unsafe` code.
+//! several machines. [`transport`] is where
+//! [`tls`] goes in between, if the target is `wss://`. Only [`driver`] holds `unsafe` code.
 
 pub mod agent;
 pub mod arrivals;
@@ -22,6 +23,7 @@ pub mod random;
 pub mod report;
 pub mod run;
 pub mod soak;
+pub mod tls;
 pub mod token;
 pub mod transport;
 pub mod trend;

@@ -31,6 +31,12 @@ pub struct Latencies {
     /// How much later than it wanted a client thread was back at work.
     #[serde(with = "crate::histogram_text")]
     pub lag: Histogram<u64>,
+    /// From TCP to TLS, for connections with it.
+    #[serde(with = "crate::histogram_text")]
+    pub handshake: Histogram<u64>,
+    /// How long a step of a handshake waited for the generator itself.
+    #[serde(with = "crate::histogram_text")]
+    pub handshake_wait: Histogram<u64>,
     /// Of each named part of the load: of connections that stood, and read, all the while.
     pub parts: Vec<PartLatencies>,
 }
@@ -66,6 +72,8 @@ impl Latencies {
             resume: histogram(),
             late: histogram(),
             lag: histogram(),
+            handshake: histogram(),
+            handshake_wait: histogram(),
             parts: std::iter::repeat_with(PartLatencies::new).take(parts).collect(),
         }
     }
@@ -79,6 +87,8 @@ impl Latencies {
             (&mut self.resume, &other.resume),
             (&mut self.late, &other.late),
             (&mut self.lag, &other.lag),
+            (&mut self.handshake, &other.handshake),
+            (&mut self.handshake_wait, &other.handshake_wait),
         ] {
             mine.add(theirs).expect("all have the same bounds");
         }

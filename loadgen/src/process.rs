@@ -1,7 +1,13 @@
 //! What the kernel tells about processes and memory, read from /proc: the generator's own cost, and the node's when it runs on
 //! the same machine.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 /// `USER_HZ`, the unit of times in /proc/PID/stat: 100 on every Linux architecture in use.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -41,8 +47,8 @@ impl Process {
         }
         let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
             .iter()
-            .filter_map(|file| fs::read_to_string(file).ok())
-            .flat_map(|table| listening_inodes(&table, address.port()))
+            .filter_map(|file| fs::File::open(file).ok())
+            .flat_map(|table| listening_inodes(BufReader::new(table), address.port()))
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -81,15 +87,16 @@ fn is_local(address: SocketAddr) -> bool {
     std::net::UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
-fn listening_inodes(table: &str, port: u16) -> Vec<String> {
-    let inode = |line: &str| {
+/// Line by line: the table has one for each connection of the machine, and this process's memory is about to be measured.
+fn listening_inodes(table: impl BufRead, port: u16) -> Vec<String> {
+    let inode = |line: String| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
         let (_, local_port) = local.rsplit_once(':')?;
         let matches = *state == LISTEN && u16::from_str_radix(local_port, 16).ok()? == port;
         matches.then(|| (*inode).to_owned())
     };
-    table.lines().skip(1).filter_map(inode).collect()
+    table.lines().skip(1).map_while(Result::ok).filter_map(inode).collect()
 }
 
 fn holds_any(pid: u32, sockets: &[String]) -> bool {

@@ -17,6 +17,9 @@ const CONTROL_BYTES_MAX: u64 = 125;
 /// Why the server's bytes are not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebSocketError {
+    /// The answer to the upgrade is a TLS record.
+    #[error("the server answered by TLS: a target with TLS begins with wss://")]
+    Tls,
     /// The answer to the upgrade is not HTTP or too long.
     #[error("the answer to the upgrade can't be read")]
     Answer,
@@ -82,6 +85,10 @@ pub fn write_upgrade(out: &mut Vec<u8>, host: &str, path: &str, key: &str, subpr
 /// Reads the answer to the upgrade. `None`: more bytes are needed. `Some(n)`: the connection is a WebSocket and its first frame
 /// begins at byte `n`.
 pub fn read_upgrade(input: &[u8], key: &str, subprotocol: Option<&str>) -> Result<Option<usize>, WebSocketError> {
+    // RFC 8446 §5.1: the types of records and the version that all of them have.
+    if let [20..=23, 3, ..] = input {
+        return Err(WebSocketError::Tls);
+    }
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if input.len() > ANSWER_BYTES_MAX { Err(WebSocketError::Answer) } else { Ok(None) };
     };
@@ -242,6 +249,7 @@ mod tests {
         check(&ANSWER.replace("chat", "other"), WebSocketError::Subprotocol);
         check("HTTP/1.1 503 Full\r\n\r\n", WebSocketError::Refused("HTTP/1.1 503 Full".into()));
         check("SSH-2.0\r\n\r\n", WebSocketError::Answer);
+        check("\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{46}", WebSocketError::Tls);
         check(&"x".repeat(ANSWER_BYTES_MAX + 1), WebSocketError::Answer);
     }
 

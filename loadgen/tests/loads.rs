@@ -3,7 +3,7 @@
 mod node;
 
 use antiphon_loadgen::{
-    agent,
+    agent::{self, Agent, peer::Peer, secret::Secret},
     options::{Command, CommandLine, Load},
     report::{Report, html, summary},
     run::run,
@@ -140,20 +140,26 @@ fn a_mix_has_all_kinds_of_conversations_and_people_who_come_and_go() {
 #[test]
 fn agents_make_one_run_together_and_their_outcomes_add_up() {
     let address = node::start(Encoding::Rkyv, Fault::None);
+    let file = std::env::temp_dir().join(format!("loadgen-secret-{}", std::process::id()));
+    std::fs::write(&file, "correct horse battery staple\n").unwrap();
     let mut agents = Vec::new();
     let mut threads = Vec::new();
     for _ in 0..2 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         agents.push(listener.local_addr().unwrap().to_string());
-        threads.push(std::thread::spawn(move || agent::serve_on(&listener, Some(1))));
+        let secret = Some(Secret::from_file(&file).unwrap());
+        let agent = Agent { secret, runs: Some(1), hello_wait: Peer::HELLO_WAIT };
+        threads.push(std::thread::spawn(move || agent.serve_on(&listener)));
     }
     let line = format!(
-        "loadgen run --agents {} -- chat --connections 50 --rate 200 --seconds 1 --warmup-seconds 0 --group-size 10 --target ws://{address}",
-        agents.join(",")
+        "loadgen run --agents {} --secret-file {} -- chat --connections 50 --rate 200 --seconds 1 --warmup-seconds 0 --group-size 10 --target ws://{address}",
+        agents.join(","),
+        file.display()
     );
     let Command::Run(options) = CommandLine::parse_from(line.split(' ')).command else { panic!("{line}") };
     let (_, report) = agent::lead(&options).unwrap();
     threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    std::fs::remove_file(&file).unwrap();
     let text = summary::text(&report);
     assert!(report.passed(), "{text}");
     assert_eq!((report.connections.established, report.options.processes, report.options.connections), (50, 2, 50));

@@ -97,38 +97,47 @@ impl Session {
 
     /// Appends `plain`, encrypted, to `out`; `received` is what was not consumed yet. Only when open. An error means that the keys are
     /// used up, or that the session is over.
-    pub(super) fn encrypt(&mut self, received: &mut [u8], plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn encrypt(&mut self, received: &mut Vec<u8>, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let records = plain.len() / RECORD_BYTES_MAX + 1;
         let room_bytes = plain.len() + records * RECORD_OVERHEAD_BYTES;
         self.write(received, out, room_bytes, |traffic, room| traffic.encrypt(plain, room))
     }
 
     /// Appends the notice that nothing more will be sent.
-    pub(super) fn close_notify(&mut self, received: &mut [u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn close_notify(&mut self, received: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
         self.write(received, out, RECORD_OVERHEAD_BYTES, |traffic, room| traffic.queue_close_notify(room))
     }
 
     fn write(
         &mut self,
-        received: &mut [u8],
+        received: &mut Vec<u8>,
         out: &mut Vec<u8>,
         room_bytes: usize,
         mut write: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), Error> {
         loop {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(received);
-            assert!(discard == 0, "whole records do not stay");
-            match state? {
+            let is_done = match state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
-                    let written = append(out, room_bytes, |room| write(&mut traffic, room));
-                    return if written { Ok(()) } else { Err(Error::EncryptError) };
+                    if !append(out, room_bytes, |room| write(&mut traffic, room)) {
+                        return Err(Error::EncryptError);
+                    }
+                    true
                 }
                 ConnectionState::EncodeTlsData(mut encode) => {
                     append(out, RECORD_OVERHEAD_BYTES, |room| encode.encode(room));
+                    false
                 }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                ConnectionState::PeerClosed => {}
+                ConnectionState::TransmitTlsData(transmit) => {
+                    transmit.done();
+                    false
+                }
+                ConnectionState::PeerClosed => false,
                 _ => return Err(Error::HandshakeNotComplete),
+            };
+            received.drain(..discard);
+            if is_done {
+                return Ok(());
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use antiphon_wire::codec::Encoding;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{arrivals::Spread, law::Law};
+use crate::{arrivals::Spread, law::Law, tls::TlsVersion};
 
 pub use mix::Mix;
 pub use planning::Slice;
@@ -64,7 +64,7 @@ pub enum Load {
 /// Options of all loads.
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
-    /// The node, as ws://HOST:PORT[/PATH]
+    /// The node, as ws://HOST:PORT[/PATH] or, with TLS, wss://HOST:PORT[/PATH]
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub target: String,
     /// New connections a second (without it: as fast as the node answers)
@@ -88,6 +88,9 @@ pub struct CommonOptions {
     /// The audience of these tokens
     #[arg(long, default_value = "antiphon")]
     pub token_audience: String,
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// The node's process, for its memory and CPU (without it: whoever listens on the target's port here)
     #[arg(long)]
     pub server_pid: Option<u32>,
@@ -97,6 +100,29 @@ pub struct CommonOptions {
     /// Write the outcome as a page with plots
     #[arg(long)]
     pub html: Option<PathBuf>,
+}
+
+/// Of what only `wss://` has.
+const TLS_HEADING: &str = "TLS (wss://)";
+
+/// TLS, for a target that begins with wss://.
+#[derive(Debug, Clone, Args)]
+pub struct TlsOptions {
+    /// Trust certificates by the roots in this PEM file
+    #[arg(help_heading = TLS_HEADING, long, value_name = "FILE", conflicts_with = "tls_insecure")]
+    pub tls_ca: Option<PathBuf>,
+    /// Trust any certificate; the report says so
+    #[arg(help_heading = TLS_HEADING, long)]
+    pub tls_insecure: bool,
+    /// The name that is asked for (SNI) and that the certificate must have (without it: the target's host)
+    #[arg(help_heading = TLS_HEADING, long, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+    /// Which versions are offered
+    #[arg(help_heading = TLS_HEADING, long, value_enum, value_name = "VERSION", default_value_t = TlsVersion::Any)]
+    pub tls_version: TlsVersion,
+    /// Use session tickets: connections that come back resume their TLS (without it: each handshake is a full one)
+    #[arg(help_heading = TLS_HEADING, long)]
+    pub tls_resume: bool,
 }
 
 /// How many connections.
@@ -355,9 +381,12 @@ pub struct ReportOptions {
 /// `loadgen agent`.
 #[derive(Debug, Clone, Args)]
 pub struct AgentOptions {
-    /// Where to wait. Whoever reaches this address can make this machine load any target: keep it to a network of your own
+    /// Where to wait. Other addresses than loopback need --secret-file: an agent loads whatever target it is told to
     #[arg(long)]
     pub listen: SocketAddr,
+    /// A file with what runs must know, 16 bytes at least (`openssl rand -hex 32 >FILE`); the same for all agents of a run
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// End after so many runs (without it: never)
     #[arg(long)]
     pub runs: Option<u32>,
@@ -369,6 +398,9 @@ pub struct RunOptions {
     /// Their addresses, with commas between
     #[arg(long, required = true, value_delimiter = ',')]
     pub agents: Vec<String>,
+    /// The file with the secret that the agents were started with
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// The load, as on a command line of its own: `-- chat --connections 2000 …`
     #[arg(last = true, required = true)]
     pub load: Vec<String>,

@@ -4,14 +4,15 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{CommonOptions, Load, Mix, SizeOptions, TrafficOptions};
+use super::{CommonOptions, Load, Mix, SizeOptions, TlsOptions, TrafficOptions};
 use crate::{
     arrivals::Spread,
     clock::{Nanoseconds, SECOND_NS},
     law::{Law, Sampler},
     layout::Layer,
+    tls::{TlsClient, TlsVersion, Trust},
     token::Tokens,
-    transport::Transport,
+    transport::{Scheme, Transport},
     workload::{
         echo::ECHO_BYTES_MIN,
         plan::{CONNECTIONS_PER_THREAD_MAX, Echo, Habits, OPEN_END_NS, Part, Plan, Senders},
@@ -186,7 +187,8 @@ fn mix_plan(common: &CommonOptions, mix: &Mix) -> anyhow::Result<Plan> {
 /// A plan without any traffic.
 fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
     common.connect_rate.map_or(Ok(0), |rate| positive(rate, "--connect-rate"))?;
-    let (transport, host, target, path) = parse_target(&common.target)?;
+    let (scheme, host, target, path) = parse_target(&common.target)?;
+    let transport = transport(&common.tls, scheme, &host)?;
     let tokens = match &common.token_key {
         Some(file) => Tokens::from_key_file(file, &common.token_audience)?,
         None => Tokens::Development,
@@ -307,15 +309,44 @@ fn positive(value: f64, name: &str) -> anyhow::Result<Nanoseconds> {
     Ok(nanoseconds(value))
 }
 
-fn parse_target(target: &str) -> anyhow::Result<(Transport, String, SocketAddr, String)> {
-    let Some((transport, rest)) = Transport::of(target) else {
-        bail!("--target must begin with ws:// (TLS is not spoken yet): {target}");
+/// TLS, if the scheme says so; its options without it are a mistake.
+fn transport(options: &TlsOptions, scheme: Scheme, host: &str) -> anyhow::Result<Transport> {
+    let TlsOptions { tls_ca, tls_insecure, tls_server_name, tls_version, tls_resume } = options;
+    if scheme == Scheme::Plain {
+        let is_given = tls_ca.is_some() || *tls_insecure || tls_server_name.is_some() || *tls_resume;
+        ensure!(
+            !is_given && *tls_version == TlsVersion::Any,
+            "--tls-… options need a --target that begins with wss://"
+        );
+        return Ok(Transport::Plain);
+    }
+    let trust = match (tls_ca, tls_insecure) {
+        (Some(file), _) => Trust::Roots(file),
+        (None, true) => Trust::Anybody,
+        (None, false) => bail!(
+            "wss:// needs to know whom to trust: --tls-ca FILE with the PEM certificate of the authority that signed the \
+             node's, or --tls-insecure to trust any"
+        ),
+    };
+    let name = tls_server_name.as_deref().unwrap_or_else(|| without_port(host));
+    Ok(Transport::Tls(TlsClient::new(trust, name, *tls_version, *tls_resume)?.into()))
+}
+
+/// The host of HOST:PORT; an IPv6 address loses its brackets.
+fn without_port(host: &str) -> &str {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
+}
+
+fn parse_target(target: &str) -> anyhow::Result<(Scheme, String, SocketAddr, String)> {
+    let Some((scheme, rest)) = Scheme::of(target) else {
+        bail!("--target must begin with ws:// or wss://: {target}");
     };
     let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let path = if matches!(path, "" | "/") { PATH_DEFAULT } else { path };
     let mut addresses = host.to_socket_addrs().with_context(|| format!("--target names no HOST:PORT: {target}"))?;
     let address = addresses.next().with_context(|| format!("{host} has no address"))?;
-    Ok((transport, host.to_owned(), address, path.to_owned()))
+    Ok((scheme, host.to_owned(), address, path.to_owned()))
 }
 
 /// A number from the operating system's randomness, by way of the standard library's hash keys.

@@ -41,6 +41,7 @@ const FIGURES: &[(&str, &str, Unit)] = &[
     ("send → deliver p99.9", "/latency_us/send_to_deliver/p999", Unit::Microseconds),
     ("send → deliver max", "/latency_us/send_to_deliver/max", Unit::Microseconds),
     ("connect p99", "/latency_us/connect/p99", Unit::Microseconds),
+    ("TLS handshake p99", "/tls/handshake_us/p99", Unit::Microseconds),
     ("resume p99", "/latency_us/resume/p99", Unit::Microseconds),
     ("half resumed after", "/storm/resumed_50_seconds", Unit::Seconds),
     ("all resumed after", "/storm/resumed_100_seconds", Unit::Seconds),

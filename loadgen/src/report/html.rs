@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Quantiles, Report, Row,
+    Handshakes, Quantiles, Report, Row,
     plots::{self, Colour, Line},
     special,
     summary::{duration, mebibytes},
@@ -104,7 +104,7 @@ fn tiles(out: &mut String, report: &Report) -> anyhow::Result<()> {
 
 fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
     let latency = &report.latency_us;
-    let rows = [
+    let mut rows = vec![
         (if report.command == "echo" { "round trip" } else { "send → ack" }, &latency.send_to_ack),
         ("send → deliver", &latency.send_to_deliver),
         ("connect → welcome", &latency.connect),
@@ -112,6 +112,9 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
         ("lateness of the generator", &report.generator.late_us),
         ("lag of its threads", &report.generator.lag_us),
     ];
+    if let Some(tls) = &report.tls {
+        rows.extend([("TCP → TLS", &tls.handshake_us), ("its waits for the generator", &tls.handshake_wait_us)]);
+    }
     writeln!(out, "<section><h2>Latency</h2>")?;
     let curves = &report.percentiles;
     let line = |name, colour, points: &[(f64, u64)]| Line {
@@ -284,6 +287,17 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
     writeln!(out, "<section><h2>The run</h2><dl>")?;
     for (name, value) in rows {
         writeln!(out, "<dt>{name}<dd>{}", escape(&value))?;
+    }
+    if let Some(tls) = &report.tls {
+        let Handshakes { full, resumed, failed, .. } = tls.handshakes;
+        let trust = if tls.verified { "" } else { "; certificates were not verified" };
+        writeln!(out, "<dt>TLS<dd>{full} full handshakes, {resumed} resumed, {failed} failed{trust}")?;
+        for (agreed, count) in &tls.agreed {
+            writeln!(out, "<dt>TLS × {count}<dd>{}", escape(agreed))?;
+        }
+        for (failure, count) in &tls.failures {
+            writeln!(out, "<dt>TLS failed × {count}<dd>{}", escape(failure))?;
+        }
     }
     for (error, count) in &report.errors {
         writeln!(out, "<dt>error × {count}<dd>{}", escape(error))?;

@@ -8,6 +8,7 @@ pub mod parts;
 mod plots;
 mod special;
 pub mod summary;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::{
     soak::SoakFigures, trials::Trials,
 };
 use parts::{PartFigures, SlowFigures, StormFigures, VerifiedFigures};
+pub use tls::{Handshakes, TlsFigures};
 
 /// The form of the JSON report.
 pub const SCHEMA: &str = "antiphon-loadgen/1";
@@ -61,6 +63,8 @@ pub struct Report {
     pub throughput: Throughput,
     /// Latencies, in microseconds.
     pub latency_us: Latency,
+    /// With `wss://`: what the handshakes came to.
+    pub tls: Option<TlsFigures>,
     /// What the node used, if it was found on this machine.
     pub server: Option<ServerFigures>,
     /// Kernel memory of the connections, both ends.
@@ -448,6 +452,7 @@ pub(crate) mod tests {
                 connect: Quantiles::of(&latencies.connect),
                 resume: Quantiles::default(),
             },
+            tls: None,
             server: Some(ServerFigures {
                 pid: 1,
                 rss_bytes: 60_000_000,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Quantiles, Report, parts::StormFigures};
+use super::{Quantiles, Report, TlsFigures, parts::StormFigures};
 use crate::{soak::SoakFigures, trend::Trend, trials::Trials};
 
 /// The summary.
@@ -33,6 +33,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     write_special(out, report)?;
     writeln!(out, "connect       {}", quantiles(&report.latency_us.connect))?;
+    report.tls.as_ref().map_or(Ok(()), |tls| write_tls(out, tls))?;
     if report.latency_us.resume.count > 0 {
         writeln!(out, "resume        {}", quantiles(&report.latency_us.resume))?;
     }
@@ -84,6 +85,28 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         violations.missing,
     )?;
     writeln!(out, "{}", if report.passed() { "passed" } else { "FAILED" })
+}
+
+fn write_tls(out: &mut String, tls: &TlsFigures) -> std::fmt::Result {
+    let handshakes = &tls.handshakes;
+    let trust = if tls.verified { "" } else { "; CERTIFICATES WERE NOT VERIFIED" };
+    writeln!(
+        out,
+        "TLS           {} full handshakes, {} resumed, {} failed{trust}",
+        handshakes.full, handshakes.resumed, handshakes.failed
+    )?;
+    for (agreed, count) in &tls.agreed {
+        writeln!(out, "              {count} × {agreed}")?;
+    }
+    writeln!(out, "handshake     {}", quantiles(&tls.handshake_us))?;
+    writeln!(out, "  its waits   {}  for this generator's processor", quantiles(&tls.handshake_wait_us))?;
+    if tls.unannounced_ends > 0 {
+        writeln!(out, "              {} connections ended without close_notify", tls.unannounced_ends)?;
+    }
+    for (failure, count) in &tls.failures {
+        writeln!(out, "TLS failed    {count} × {failure}")?;
+    }
+    Ok(())
 }
 
 fn write_chat(out: &mut String, report: &Report) -> std::fmt::Result {

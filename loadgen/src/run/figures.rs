@@ -15,10 +15,11 @@ use crate::{
     process::Process,
     report::{
         ConnectionFigures, GeneratorFigures, KernelFigures, LATE_US_MAX, Latency, MessageFigures, Percentiles,
-        Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, curve,
+        Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, TlsFigures, curve,
         parts::{PartFigures, SlowFigures, StormFigures, VerifiedFigures},
     },
     soak,
+    transport::{SLOT_BYTES, Transport},
     workload::{
         connections::CONNECTION_BYTES,
         control::Counts,
@@ -65,8 +66,12 @@ pub fn report(load: &Load, started: SystemTime, outcome: Outcome) -> anyhow::Res
         server: outcome
             .server_pid
             .and_then(|pid| server_figures(Process { pid }, &milestones, counts.established, measured_seconds)),
+        tls: match &plan.transport {
+            Transport::Plain => None,
+            Transport::Tls(client) => Some(TlsFigures::of(client, &counts, latencies, &outcome.tls)),
+        },
         kernel: kernel_figures(&milestones, counts.established),
-        generator: generator_figures(&outcome, measured_seconds),
+        generator: generator_figures(&outcome, matches!(plan.transport, Transport::Tls(_)), measured_seconds),
         errors: outcome.errors.clone(),
         timeline,
         percentiles: Percentiles {
@@ -269,11 +274,12 @@ fn server_figures(
     })
 }
 
-fn generator_figures(outcome: &Outcome, measured_seconds: f64) -> GeneratorFigures {
+fn generator_figures(outcome: &Outcome, with_tls: bool, measured_seconds: f64) -> GeneratorFigures {
     let milestones = &outcome.milestones;
     let cpu_seconds = milestones.measured_to.own.cpu_seconds - milestones.measured_from.own.cpu_seconds;
     let (before, after) = (milestones.before.own, milestones.established.own);
-    let structure_bytes = CONNECTION_BYTES + LINK_BYTES + outcome.layers * MEMBER_BYTES;
+    let tls_bytes = if with_tls { SLOT_BYTES } else { 0 };
+    let structure_bytes = CONNECTION_BYTES + LINK_BYTES + tls_bytes + outcome.layers * MEMBER_BYTES;
     let grown = per_connection(before.rss_bytes, after.rss_bytes, outcome.counts.established);
     GeneratorFigures {
         threads: outcome.threads,

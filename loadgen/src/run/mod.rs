@@ -23,6 +23,7 @@ use crate::{
     process::{Process, settle, slab_bytes},
     progress::Progress,
     report::Report,
+    transport::TlsOutcome,
     workload::{
         control::{Control, Counters, Counts, Phase},
         plan::{OPEN_END_NS, Plan},
@@ -468,10 +469,12 @@ impl<'a> Run<'a> {
     fn outcome(self, milestones: Milestones, results: Vec<WorkerResult>) -> Outcome {
         let mut latencies = Latencies::new(self.plan.parts.len());
         let (mut violations, mut errors) = (Violations::default(), BTreeMap::new());
+        let mut tls = TlsOutcome::default();
         let threads = results.len() as u32;
         for result in results {
             latencies.add(&result.latencies);
             violations.add(&result.violations);
+            tls.add(result.tls);
             for (error, count) in result.errors {
                 *errors.entry(error).or_insert(0) += count;
             }
@@ -484,6 +487,7 @@ impl<'a> Run<'a> {
             latencies,
             violations,
             errors,
+            tls,
             rows: self.rows,
             samples: self.samples,
             milestones,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::script::{SHARES_PERCENT, StormOutcome};
-use crate::{checker::Violations, clock::Nanoseconds, measure::Latencies, process::Usage, workload::control::Counts};
+use crate::{
+    checker::Violations, clock::Nanoseconds, measure::Latencies, process::Usage, transport::TlsOutcome,
+    workload::control::Counts,
+};
 
 /// What was used at one moment.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -86,6 +89,9 @@ pub struct Outcome {
     pub violations: Violations,
     /// Errors, with how often they came.
     pub errors: BTreeMap<String, u64>,
+    /// What TLS handshakes came to.
+    #[serde(default)]
+    pub tls: TlsOutcome,
     /// The timeline: each row's samples as JSON.
     pub rows: Vec<String>,
     /// What was used meanwhile.
@@ -121,6 +127,7 @@ impl Outcome {
         for (error, count) in other.errors {
             *self.errors.entry(error).or_insert(0) += count;
         }
+        self.tls.add(other.tls);
         self.rows.extend(other.rows);
         self.add_samples(&other.samples);
         self.milestones.add(&other.milestones);

@@ -40,7 +40,7 @@ const HEARTBEAT_PART: f64 = 0.8;
 pub(super) enum State {
     /// Not under way.
     Down,
-    /// TCP.
+    /// TCP, and TLS if there is any.
     Connecting,
     /// The upgrade is asked for.
     Upgrading,
@@ -167,7 +167,8 @@ impl Worker {
             self.connections.connecting_max = u32::MAX;
         }
         while let Some(&Reverse((due_ns, slot))) = self.connections.later.peek() {
-            if due_ns > now_ns {
+            // What is not begun in time counts as late: with too little processor for handshakes, a run is not valid.
+            if due_ns > now_ns || self.has_too_many_handshakes() {
                 break;
             }
             self.connections.later.pop();
@@ -176,7 +177,9 @@ impl Worker {
             }
             self.connections.queue.push_back(slot);
         }
-        while let Some(slot) = self.connections.next_to_start(now_ns) {
+        while !self.has_too_many_handshakes()
+            && let Some(slot) = self.connections.next_to_start(now_ns)
+        {
             let connection = &mut self.connections.list[slot as usize];
             connection.state = State::Connecting;
             connection.attempt_ns = now_ns;
@@ -236,7 +239,7 @@ impl Worker {
                 let away_ms = self.plan.habits.away_ms.draw(&mut self.random);
                 self.connections.hints.insert(slot, Hint::Spread(away_ms));
                 self.counters.left.add(1);
-                links.close(slot);
+                self.end(links, slot);
             }
         }
     }
@@ -259,22 +262,23 @@ impl Worker {
                 State::Up if self.plan.echo.is_some() => {}
                 State::Up => self.write(links, slot, request::PING, &Request::Ping(Ping {})),
                 State::Down => {}
-                _ if now_ns - connection.attempt_ns > ATTEMPT_NS_MAX => {
+                // A handshake's first step may have begun the attempt anew, just now.
+                _ if now_ns.saturating_sub(connection.attempt_ns) > ATTEMPT_NS_MAX => {
                     self.note_error("no welcome in time".to_owned());
-                    links.close(slot);
+                    self.end(links, slot);
                 }
                 _ => {}
             }
         }
     }
 
-    /// The TCP connection stands: asks for the upgrade.
+    /// The TCP connection stands, and TLS if there is any: asks for the upgrade.
     pub(super) fn upgrade(&mut self, links: &mut Links, slot: u32) {
         self.connections.list[slot as usize].state = State::Upgrading;
         let key = self.upgrade_key(slot);
         let subprotocol = self.subprotocol();
-        let out = self.plan.transport.outgoing(links, slot);
-        websocket::write_upgrade(out, &self.plan.host, &self.plan.path, &key, subprotocol);
+        let plan = self.plan.clone();
+        self.append(links, slot, |out| websocket::write_upgrade(out, &plan.host, &plan.path, &key, subprotocol));
     }
 
     /// What is offered; a plain echo speaks none.

@@ -165,6 +165,16 @@ counters! {
     resumed,
     /// Attempts that did not lead to a welcome.
     failed_attempts,
+    /// TLS handshakes that were made in full.
+    tls_full,
+    /// TLS handshakes that used a ticket.
+    tls_resumed,
+    /// Of the full ones, those in which the server asked for another key share first.
+    tls_retried,
+    /// TLS handshakes that failed.
+    tls_failed,
+    /// Connections that the server ended without ending TLS first.
+    tls_unannounced,
     /// Resumes that the server answered by `reset`.
     resets,
     /// Conversations that the server left to be paged.

@@ -1,5 +1,5 @@
 //! What client threads do: [`worker`] is one of them, in parts: [`connections`] come and come back, [`groups`] are made,
-//! [`sending`] follows the plan of arrivals, [`receiving`] looks at every frame, [`verify`] reads histories at the end; [`echo`]
+//! [`security`] is TLS, [`sending`] follows the plan of arrivals, [`receiving`] looks at every frame, [`verify`] reads histories at the end; [`echo`]
 //! takes the place of the last four where there are no sessions.
 //!
 //! A thread owns whole groups, so that whatever is to be compared (a send, its acknowledgement, its deliveries) is seen by one
@@ -15,6 +15,7 @@ pub mod groups;
 pub mod pending;
 pub mod plan;
 pub mod receiving;
+pub mod security;
 pub mod sending;
 pub mod verify;
 pub mod worker;

@@ -29,29 +29,11 @@ const RETRY_MS: u32 = 100;
 
 impl Handler for Worker {
     fn connected(&mut self, links: &mut Links, slot: u32) {
-        self.upgrade(links, slot);
+        self.tcp_connected(links, slot);
     }
 
     fn received(&mut self, links: &mut Links, slot: u32, bytes: &[u8]) {
-        let partial = self.connections.list[slot as usize].partial.take();
-        let joined = partial.map(|mut partial| {
-            partial.extend(bytes);
-            partial
-        });
-        let input = joined.as_ref().map_or(bytes, |joined| joined.as_slice());
-        let input = self.plan.transport.incoming(input);
-        match self.read(links, slot, input) {
-            Ok([]) => {}
-            Ok(rest) => {
-                let rest = Box::new(rest.to_vec());
-                self.connections.list[slot as usize].partial = Some(rest);
-            }
-            Err(error) => {
-                self.counters.protocol_errors.add(1);
-                self.note_error(error.to_string());
-                links.close(slot);
-            }
-        }
+        self.bytes_received(links, slot, bytes);
     }
 
     fn closed(&mut self, _links: &mut Links, slot: u32, errno: i32) {
@@ -59,6 +41,7 @@ impl Handler for Worker {
         if errno != 0 {
             self.note_error(std::io::Error::from_raw_os_error(errno).to_string());
         }
+        self.tls_closed(slot);
         self.group_connection_lost(slot, now_ns);
         self.verify_connection_lost(slot, now_ns);
         self.disconnected(slot, now_ns);
@@ -66,6 +49,31 @@ impl Handler for Worker {
 }
 
 impl Worker {
+    /// WebSocket bytes of the server.
+    pub(super) fn take_bytes(&mut self, links: &mut Links, slot: u32, bytes: &[u8]) {
+        let partial = self.connections.list[slot as usize].partial.take();
+        let joined = partial.map(|mut partial| {
+            partial.extend(bytes);
+            partial
+        });
+        let input = joined.as_ref().map_or(bytes, |joined| joined.as_slice());
+        match self.read(links, slot, input) {
+            Ok([]) => {}
+            Ok(rest) => {
+                let rest = Box::new(rest.to_vec());
+                self.connections.list[slot as usize].partial = Some(rest);
+            }
+            Err(error) => {
+                if error == WebSocketError::Tls && self.secure.is_none() {
+                    self.control.fail(error.to_string());
+                }
+                self.counters.protocol_errors.add(1);
+                self.note_error(error.to_string());
+                self.end(links, slot);
+            }
+        }
+    }
+
     /// Takes all that is whole; the rest is returned.
     fn read<'a>(&mut self, links: &mut Links, slot: u32, mut input: &'a [u8]) -> Result<&'a [u8], WebSocketError> {
         if self.connections.list[slot as usize].state == State::Upgrading {
@@ -97,7 +105,7 @@ impl Worker {
                 (Opcode::Pong, _) => {}
                 (Opcode::Close, _) => {
                     self.note_close(frame.payload);
-                    links.close(slot);
+                    self.end(links, slot);
                     return Ok(&[]);
                 }
             }
@@ -309,7 +317,7 @@ impl Worker {
                 if let Some(hint_ms) = error.retry_after_ms {
                     self.connections.hints.insert(slot, Hint::AtLeast(hint_ms));
                 }
-                links.close(slot);
+                self.end(links, slot);
             }
             Some(request::HISTORY) if error.code.temporary() => {
                 let wait_ms = error.retry_after_ms.unwrap_or(RETRY_MS);

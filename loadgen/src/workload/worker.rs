@@ -30,6 +30,7 @@ use crate::{
     layout::Layout,
     measure::{Latencies, Second, record},
     random::Random,
+    transport::{Secure, TlsOutcome, Transport},
     websocket::{self, Opcode},
 };
 
@@ -75,6 +76,10 @@ pub struct Worker {
     pub(super) layout: Arc<Layout>,
     pub(super) groups: Groups,
     pub(super) verify: Verify,
+    /// The TLS sessions, with `wss://`.
+    pub(super) secure: Option<Secure>,
+    /// Where what they decrypt is put together.
+    pub(super) plain: Vec<u8>,
     pub(super) echo: Vec<EchoState>,
     pub(super) echo_filled: bool,
     /// Where payloads are put together.
@@ -106,6 +111,8 @@ pub struct WorkerResult {
     pub violations: Violations,
     /// Errors of the server and of the protocol, with how often they came.
     pub errors: BTreeMap<String, u64>,
+    /// What its handshakes came to.
+    pub tls: TlsOutcome,
 }
 
 /// What a thread is given.
@@ -167,6 +174,11 @@ impl Worker {
             groups: Groups::new(conversations),
             verify: Verify::default(),
             echo: vec![EchoState::default(); echo],
+            secure: match &plan.transport {
+                Transport::Plain => None,
+                Transport::Tls(client) => Some(Secure::new(client.clone(), share.count)),
+            },
+            plain: Vec::new(),
             echo_filled: false,
             payload: Vec::new(),
             conversations: (0..conversations)
@@ -199,6 +211,7 @@ impl Worker {
         if self.phase != Phase::Hold {
             self.connect_due(links, now_ns);
         }
+        self.handshakes_due(links);
         self.heartbeat_due(links, now_ns);
         match self.phase {
             Phase::Groups => self.groups_due(links, now_ns),
@@ -256,7 +269,7 @@ impl Worker {
     fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
         let planned_ns =
             |arrivals: &Option<Arrivals>| arrivals.as_ref().and_then(Arrivals::peek_ns).unwrap_or(Nanoseconds::MAX);
-        let mut wake_ns = now_ns + SLEEP_NS_MAX;
+        let mut wake_ns = (now_ns + SLEEP_NS_MAX).min(self.handshakes_wake_ns(now_ns));
         if self.phase == Phase::Load {
             let reply_ns = self.replies.peek().map_or(Nanoseconds::MAX, |Reverse((due_ns, ..))| *due_ns);
             wake_ns = wake_ns.min(planned_ns(&self.arrivals)).min(planned_ns(&self.departures)).min(reply_ns);
@@ -292,7 +305,7 @@ impl Worker {
     /// Writes one WebSocket message.
     pub(super) fn write_message(&mut self, links: &mut Links, slot: u32, opcode: Opcode, payload: &[u8]) {
         let mask = (self.random.next_u64() as u32).to_le_bytes();
-        websocket::write_frame(self.plan.transport.outgoing(links, slot), opcode, payload, mask);
+        self.append(links, slot, |out| websocket::write_frame(out, opcode, payload, mask));
     }
 
     /// Counts something that went wrong, by what it says.
@@ -313,6 +326,7 @@ impl Worker {
         let _ = self.seconds.send(self.second);
         let mut violations = self.checker.finish();
         self.echo.iter().for_each(|echo| violations.add(&echo.finish()));
-        WorkerResult { latencies: self.latencies, violations, errors: self.errors }
+        let tls = self.secure.as_mut().map(Secure::take_outcome).unwrap_or_default();
+        WorkerResult { latencies: self.latencies, violations, errors: self.errors, tls }
     }
 }

@@ -20,6 +20,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::core::pressure::Pressure;
+
 /// A number that only rises. One writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -121,10 +123,40 @@ shard_metrics! {
     counters {
         /// Connections accepted
         connections_accepted,
-        /// Connections refused for want of room, rate or origin
+        /// Connections refused, for whatever reason
         connections_refused,
+        /// Connections refused because the shard holds as many as it may
+        refused_full,
+        /// Connections refused because the node is going away
+        refused_draining,
+        /// Connections refused because the node is near its memory limit
+        refused_memory,
+        /// Connections refused by the node's rate
+        refused_node_rate,
+        /// Connections refused by their address's rate
+        refused_address_rate,
+        /// Connections refused because their address holds as many as it may
+        refused_address_connections,
+        /// Refused connections that were closed without an answer, because too many were being answered
+        refused_unanswered,
+        /// Connections of addresses that shared a bucket, for want of a place
+        addresses_untracked,
+        /// Words of trusted proxies on their clients that made no sense
+        forwarded_malformed,
+        /// Headers of the PROXY protocol that were taken
+        proxy_headers,
+        /// Connections closed for what came in place of a header of the PROXY protocol
+        proxy_headers_refused,
+        /// Connections closed because no header of the PROXY protocol came in time
+        proxy_headers_timed_out,
         /// HTTP requests that were not a good upgrade
         upgrades_refused,
+        /// Connections closed because their request's head was not whole in time
+        heads_timed_out,
+        /// Connections closed because connect did not succeed in time
+        connects_timed_out,
+        /// Connections closed for more frames a second than they may send
+        frames_limited,
         /// WebSocket protocol violations
         protocol_errors,
         /// Sessions that ended because nothing was heard of them
@@ -254,6 +286,9 @@ pub struct Metrics {
     shards: Box<[ShardMetrics]>,
     lanes: Box<[LaneStatus]>,
     phase: AtomicU8,
+    memory_used_bytes: Gauge,
+    memory_limit_bytes: Gauge,
+    memory_pressure: Gauge,
 }
 
 impl Metrics {
@@ -264,6 +299,9 @@ impl Metrics {
             shards: (0..shards).map(|_| ShardMetrics::default()).collect(),
             lanes: (0..lanes).map(|_| LaneStatus::default()).collect(),
             phase: AtomicU8::new(Phase::Starting as u8),
+            memory_used_bytes: Gauge::default(),
+            memory_limit_bytes: Gauge::default(),
+            memory_pressure: Gauge::default(),
         })
     }
 
@@ -288,6 +326,13 @@ impl Metrics {
     /// Moves the node on in its life.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// What was measured of the node's memory. The outside thread writes it.
+    pub fn set_memory(&self, used_bytes: u64, limit_bytes: u64, pressure: Pressure) {
+        self.memory_used_bytes.set(used_bytes);
+        self.memory_limit_bytes.set(limit_bytes);
+        self.memory_pressure.set(pressure as u64);
     }
 
     /// Where the node is in its life.
@@ -385,6 +430,18 @@ impl Collector for Report {
                 let value = u64::from(pick(lane).load(Relaxed));
                 metric.encode_family(&[("lane", index.to_string())])?.encode_gauge(&value)?;
             }
+        }
+        let gauges = [
+            (
+                "memory_used_bytes",
+                "Memory that the node takes, its sockets' in the kernel included",
+                &self.0.memory_used_bytes,
+            ),
+            ("memory_limit_bytes", "Memory that the node may take", &self.0.memory_limit_bytes),
+            ("memory_pressure", "Newcomers: 0 taken, 1 refused, 2 left waiting", &self.0.memory_pressure),
+        ];
+        for (name, help, gauge) in gauges {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&gauge.get())?;
         }
         let ready =
             prometheus_client::metrics::gauge::ConstGauge::new(u64::from(self.0.not_ready_reasons().is_empty()));

@@ -354,6 +354,9 @@ impl Metrics {
             Phase::Draining => reasons.push("draining".to_owned()),
             Phase::Serving => {}
         }
+        if self.memory_pressure.get() != Pressure::None as u64 {
+            reasons.push("memory: near its limit; newcomers are turned away".to_owned());
+        }
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.fenced.load(Relaxed) {
                 reasons.push(format!("lane {index}: its log failed; restart the node"));
@@ -462,6 +465,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_figures_that_documents_name_are_there() {
+        let text = Metrics::new(1, 1).render();
+        let document = include_str!("../../docs/admission.md");
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let names = document.split('`').filter(|name| name.starts_with("antiphon_") && name.chars().all(is_name));
+        let mut count = 0;
+        for name in names {
+            let line = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            assert!(text.lines().any(line), "{name}");
+            count += 1;
+        }
+        assert!(count > 20, "{count}");
+    }
+
+    #[test]
     fn figures_are_rendered_per_shard() {
         let metrics = Metrics::new(2, 1);
         metrics.shard(0).frames_in.add(3);
@@ -517,6 +535,9 @@ mod tests {
         assert_eq!(metrics.not_ready_reasons(), ["lane 1: recovering"]);
         metrics.lane(1).recovered.store(true, Relaxed);
         assert!(metrics.not_ready_reasons().is_empty());
+        metrics.set_memory(95, 100, Pressure::Refuse);
+        assert_eq!(metrics.not_ready_reasons(), ["memory: near its limit; newcomers are turned away"]);
+        metrics.set_memory(80, 100, Pressure::None);
         metrics.lane(1).storage_full.store(true, Relaxed);
         assert_eq!(metrics.not_ready_reasons(), ["lane 1: the disk is full"]);
         metrics.lane(1).fenced.store(true, Relaxed);

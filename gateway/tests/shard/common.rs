@@ -146,7 +146,8 @@ impl Shard {
 
     pub(crate) fn accept_from(&mut self, slot: u32, peer: &str) {
         let peer: SocketAddr = peer.parse().expect("an address");
-        (self.closed.remove(&slot), self.sent.remove(&slot));
+        self.closed.remove(&slot);
+        self.sent.remove(&slot);
         self.core.accepted(key(slot), Origin { listener: 0, peer });
         self.turn();
     }

@@ -23,7 +23,7 @@ pub fn websocket_url(config: &Config, listen: SocketAddr) -> String {
 #[must_use]
 pub fn announcement(
     config: &Config,
-    listen: SocketAddr,
+    (listen, tls_listen): (SocketAddr, Option<SocketAddr>),
     console: SocketAddr,
     dev_key: Option<&[u8]>,
     program: &str,
@@ -43,9 +43,13 @@ pub fn announcement(
             websocket_url(config, listen),
         );
     }
+    if let (Some(tls), Some(_)) = (tls_listen, dev_key) {
+        let _ = writeln!(text, "  TLS        wss://{}/\n", reachable(tls));
+    }
+    let tls = tls_listen.map(|tls| format!(" tls={tls}")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "ready listen={listen} console={console} shards={} lanes={} data={}",
+        "ready listen={listen}{tls} console={console} shards={} lanes={} data={}",
         config.node.shards,
         config.node.lanes,
         config.node.data.display()
@@ -79,7 +83,7 @@ mod tests {
         let sources = Sources { dev: true, cores: 2, ..Sources::default() };
         let (config, _) = Config::load(&sources).unwrap();
         let (listen, console) = ("127.0.0.1:18080".parse().unwrap(), "127.0.0.1:18081".parse().unwrap());
-        let text = announcement(&config, listen, console, Some(&[7; 32]), "target/release/antiphon");
+        let text = announcement(&config, (listen, None), console, Some(&[7; 32]), "target/release/antiphon");
         let ready = "ready listen=127.0.0.1:18080 console=127.0.0.1:18081 shards=2 lanes=1 data=./antiphon-data";
         assert!(text.lines().any(|line| line == ready), "{text}");
         for part in ["http://127.0.0.1:18081/", "ws://127.0.0.1:18080/", "ey", "Data: ./antiphon-data"] {
@@ -88,10 +92,10 @@ mod tests {
         assert!(text.contains("more by: target/release/antiphon token --user NAME\n"), "{text}");
         let named = [("--data".to_owned(), "node.data".to_owned(), "/srv/a".to_owned())];
         let (config, _) = Config::load(&Sources { flags: named.into(), ..sources }).unwrap();
-        let text = announcement(&config, listen, console, Some(&[7; 32]), "antiphon");
+        let text = announcement(&config, (listen, None), console, Some(&[7; 32]), "antiphon");
         assert!(text.contains("more by: antiphon token --user NAME --data /srv/a\n"), "{text}");
-        let bare = announcement(&config, "0.0.0.0:80".parse().unwrap(), console, None, "antiphon");
-        assert!(bare.starts_with("ready listen=0.0.0.0:80 "), "{bare}");
+        let bare = announcement(&config, ("0.0.0.0:80".parse().unwrap(), Some(listen)), console, None, "antiphon");
+        assert!(bare.starts_with("ready listen=0.0.0.0:80 tls=127.0.0.1:18080 console="), "{bare}");
         assert_eq!(websocket_url(&config, "0.0.0.0:80".parse().unwrap()), "ws://127.0.0.1:80/");
         assert_eq!(websocket_url(&config, "[::]:80".parse().unwrap()), "ws://[::1]:80/");
     }

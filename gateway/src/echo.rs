@@ -24,7 +24,11 @@ use crate::{
             self, Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, Opcode, Role, extension::Agreed,
         },
     },
-    uring::{ShardConfig, ShardCounters, ShardError, Waker, bind, raise_open_files, refuse_huge_pages, spawn_shard},
+    tls::{Settings, Tls},
+    uring::{
+        ShardConfig, ShardContext, ShardCounters, ShardError, Waker, bind, raise_open_files, refuse_huge_pages,
+        spawn_shard,
+    },
 };
 
 /// Above the largest message of Autobahn's cases, 16 MiB.
@@ -41,7 +45,7 @@ const WATCH: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The address cannot be bound, or a shard failed.
-pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
+pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool, tls: Option<Arc<Settings>>) -> anyhow::Result<()> {
     refuse_huge_pages().context("refuse huge pages")?;
     raise_open_files().context("raise the limit on open files")?;
     let shards = shards.max(1);
@@ -53,7 +57,9 @@ pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Res
         let mut config = ShardConfig::new(format!("echo-{index}"), Some(listener));
         config.core = (shards <= cores).then_some(index);
         let counters = Arc::new(ShardCounters::default());
-        threads.push(spawn_shard(config, Waker::new()?, counters, move |_| EchoHandler::new(deflate))?);
+        let tls = tls.clone();
+        let make = move |_: &ShardContext| Tls::new(EchoHandler::new(deflate), tls, 0, Rc::default());
+        threads.push(spawn_shard(config, Waker::new()?, counters, make)?);
     }
     print!("{}", echo_announcement(address, shards));
     io::stdout().flush()?;

@@ -13,4 +13,5 @@ pub mod node;
 pub mod outside;
 pub mod shard;
 pub mod store_folder;
+pub mod tls;
 pub mod uring;

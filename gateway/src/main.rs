@@ -12,11 +12,12 @@ use std::{
 };
 
 use antiphon_gateway::{
-    config::{self, Config, SHARDS_MAX, Sources, Values},
+    config::{self, CertificateFiles, Config, SHARDS_MAX, Sources, Values},
     core::token::sign_dev_token,
     node,
     outside::dev_token_expiry,
     store_folder::dev_key,
+    tls::make_certificate,
 };
 use antiphon_wire::ids::{DeviceId, UserId};
 use anyhow::Context;
@@ -49,6 +50,21 @@ enum Command {
         /// Accepts permessage-deflate, and compresses whatever gets shorter by it.
         #[arg(long)]
         deflate: bool,
+        /// Speaks TLS with this PEM chain of certificates.
+        #[arg(long, value_name = "FILE", requires = "tls_key")]
+        tls_certificate: Option<PathBuf>,
+        /// The certificate's PEM key.
+        #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+        tls_key: Option<PathBuf>,
+    },
+    /// Makes a certificate for development, signed by itself, and its key.
+    Certificate {
+        /// Where to write certificate.pem and key.pem.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Names and addresses that it is for.
+        #[arg(default_values = ["localhost", "127.0.0.1", "::1"])]
+        names: Vec<String>,
     },
     /// Shows the configuration.
     Config {
@@ -97,6 +113,9 @@ struct ConfigArguments {
     /// Address for operators and the page.
     #[arg(long, value_name = "IP:PORT")]
     console: Option<String>,
+    /// Address for clients over TLS; with --dev the node makes a certificate for it.
+    #[arg(long, value_name = "IP:PORT")]
+    tls_listen: Option<String>,
     /// Threads that hold connections.
     #[arg(long, value_name = "N")]
     shards: Option<String>,
@@ -152,9 +171,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Echo { listen, shards, deflate }) => {
+        Some(Command::Echo { listen, shards, deflate, tls_certificate, tls_key }) => {
             start_log("info");
-            node::echo(listen, usize::try_from(shards)?, deflate)
+            let files = CertificateFiles { pairs: tls_certificate.into_iter().zip(tls_key).collect() };
+            node::echo(listen, usize::try_from(shards)?, deflate, &files)
+        }
+        Some(Command::Certificate { out, names }) => {
+            if ["certificate.pem", "key.pem"].iter().any(|name| out.join(name).exists()) {
+                anyhow::bail!("{} has a certificate or a key already; choose another folder", out.display());
+            }
+            let files = make_certificate(&out, "", names)?;
+            let (certificate, key) = files.pairs.first().context("a certificate was made")?;
+            print(&format!("{}\n{}\n", certificate.display(), key.display()))
         }
         Some(Command::Config { command: ConfigCommand::Print(arguments) }) => {
             let (config, values) = load(arguments)?;
@@ -190,6 +218,7 @@ fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
         ("--data", "node.data", arguments.data),
         ("--listen", "node.listen", arguments.listen),
         ("--console", "node.console", arguments.console),
+        ("--tls-listen", "tls.listen", arguments.tls_listen),
         ("--shards", "node.shards", arguments.shards),
         ("--lanes", "node.lanes", arguments.lanes),
         ("--memory-limit", "limits.memory_bytes_max", arguments.memory_limit),

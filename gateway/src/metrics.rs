@@ -159,6 +159,16 @@ shard_metrics! {
         frames_limited,
         /// WebSocket protocol violations
         protocol_errors,
+        /// TLS handshakes with a signature
+        tls_handshakes_full,
+        /// TLS handshakes by a ticket
+        tls_handshakes_resumed,
+        /// TLS handshakes that failed: garbage, no common version or cipher suite, an alert of the client
+        tls_handshakes_failed,
+        /// TLS handshakes cut off: refused by admission, out of time, or the client went away
+        tls_handshakes_abandoned,
+        /// Open TLS sessions that broke: a record that cannot be decrypted, a violation of the protocol
+        tls_sessions_broken,
         /// Sessions that ended because nothing was heard of them
         sessions_silent,
         /// Sessions replaced by a second connection of the same device
@@ -211,6 +221,8 @@ shard_metrics! {
     gauges {
         /// Open connections
         connections,
+        /// TLS handshakes that wait for their turn
+        tls_handshakes_waiting,
         /// Sessions that have connected
         sessions,
         /// Frames waiting in the mesh queues to this shard

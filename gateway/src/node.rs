@@ -4,7 +4,7 @@
 //! goodbye to all, close the engines, stop the shards.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{Arc, mpsc},
     thread,
@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     announce::{announcement, websocket_url},
-    config::{Auth, Config},
+    config::{Auth, CertificateFiles, Config},
     core::{
         http,
         mesh::{LaneId, ShardId},
@@ -34,6 +34,7 @@ use crate::{
     outside::{MemoryWatch, Outside, OutsideConfig},
     shard::{Control, Event, NodeShard, ShardStart},
     store_folder::{StoreFolder, dev_key},
+    tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, Waker},
 };
 
@@ -52,6 +53,9 @@ fn receive_buffers(shards: u16) -> u16 {
     (1_024 / shards.max(1)).next_power_of_two().clamp(64, 256)
 }
 
+/// The listener of a shard that speaks TLS; the one before it does not.
+const TLS_LISTENER: u8 = 1;
+
 /// What a node has before its first shard starts.
 #[derive(Debug)]
 pub struct Prepared {
@@ -61,6 +65,8 @@ pub struct Prepared {
     pub verifier: TokenVerifier,
     /// Signs development tokens; in development only.
     pub dev_key: Option<Vec<u8>>,
+    /// TLS for clients, and the files that a reload reads.
+    pub tls: Option<(Arc<Settings>, CertificateFiles)>,
 }
 
 /// Takes the data folder and makes the token verifier.
@@ -73,7 +79,18 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         }
         Auth::Tokens(verifier) => (verifier.clone(), None),
     };
-    Ok(Prepared { folder, verifier, dev_key })
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let files = match tls.files.pairs.as_slice() {
+                [] => make_certificate(folder.path(), "dev-", ["localhost", "127.0.0.1", "::1"].map(str::to_owned))?,
+                _ => tls.files.clone(),
+            };
+            let chains = files.read().map_err(anyhow::Error::msg)?;
+            Some((Arc::new(Settings::new(chains, tls.oldest)?), files))
+        }
+    };
+    Ok(Prepared { folder, verifier, dev_key, tls })
 }
 
 /// Runs a node until it was told to end and has drained.
@@ -97,6 +114,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let listeners =
         uring::bind(listen, usize::from(placement.shards)).with_context(|| format!("listen on {listen}"))?;
     let address = listeners.first().context("a node has a shard")?.local_addr()?;
+    let tls_listeners = match &config.tls {
+        None => Vec::new(),
+        Some(tls) => uring::bind(tls.listen, usize::from(placement.shards))
+            .with_context(|| format!("listen on {}", tls.listen))?,
+    };
+    let tls_address = tls_listeners.first().map(TcpListener::local_addr).transpose()?;
     let outside_config = OutsideConfig {
         console: config.node.console,
         websocket_url: websocket_url(&config, address),
@@ -117,12 +140,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     let memory = MemoryWatch::new(Directory::this_machine(), config.limits.memory_bytes_max, press);
-    let outside = Outside::start_watching(outside_config, Arc::clone(&metrics), Some(memory), terminate)
+    let reload = {
+        let tls = prepared.tls.clone();
+        move || reload_certificates(tls.as_ref())
+    };
+    let outside = Outside::start_watching(outside_config, Arc::clone(&metrics), Some(memory), terminate, reload)
         .with_context(|| format!("listen on {}", config.node.console))?;
     let node =
         Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
-    let shards = node.start_shards(listeners, outside.address())?;
-    let result = node.live(&events, address, outside.address());
+    let mut tls_listeners = tls_listeners.into_iter();
+    let listeners = listeners.into_iter().map(|plain| std::iter::once(plain).chain(tls_listeners.next()).collect());
+    let shards = node.start_shards(listeners.collect(), outside.address())?;
+    let result = node.live(&events, (address, tls_address), outside.address());
     control.drain(0);
     wakers.iter().for_each(Waker::stop);
     for shard in shards {
@@ -133,10 +162,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
+/// Reads the certificates again. If one cannot be used, all stay as they were.
+fn reload_certificates(tls: Option<&(Arc<Settings>, CertificateFiles)>) {
+    let Some((settings, files)) = tls else {
+        return tracing::info!("told to read the certificates again, but no TLS is spoken");
+    };
+    let replaced = files.read().and_then(|chains| settings.replace(chains).map_err(|error| error.to_string()));
+    match replaced {
+        Ok(()) => tracing::info!("new TLS sessions are shown the certificates as they are now"),
+        Err(error) => tracing::error!("the certificates stay as they were: {error}"),
+    }
+}
+
 /// Runs a plain WebSocket echo on the node's net ring and codec until it is told to end; `deflate` if it accepts
-/// permessage-deflate.
-pub fn echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
-    crate::echo::run_echo(listen, shards, deflate)
+/// permessage-deflate; over TLS if there are certificates.
+pub fn echo(listen: SocketAddr, shards: usize, deflate: bool, files: &CertificateFiles) -> anyhow::Result<()> {
+    let chains = files.read().map_err(anyhow::Error::msg)?;
+    let tls = if chains.is_empty() { None } else { Some(Arc::new(Settings::new(chains, OldestVersion::default())?)) };
+    crate::echo::run_echo(listen, shards, deflate, tls)
 }
 
 /// What the node's own thread works with.
@@ -152,7 +195,7 @@ struct Node<'a> {
 impl Node<'_> {
     fn start_shards(
         &self,
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<Vec<TcpListener>>,
         console: SocketAddr,
     ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
         let mesh = Mesh::new(self.placement);
@@ -160,13 +203,13 @@ impl Node<'_> {
         let connections_max = self.config.limits.connections_max.div_ceil(u32::from(self.placement.shards));
         let admission_seed = uring::OsRandom.next();
         let mut threads = Vec::new();
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listeners) in listeners.into_iter().enumerate() {
             let id = ShardId(index as u16);
             let driver = uring::ShardConfig {
                 core: (usize::from(self.placement.shards) <= cores).then_some(index),
                 connections_max: connections_max.saturating_mul(2),
                 receive_buffers: receive_buffers(self.placement.shards),
-                ..uring::ShardConfig::new(format!("shard-{index}"), Some(listener))
+                ..uring::ShardConfig::new(format!("shard-{index}"), listeners)
             };
             let ring = Arc::new(uring::ShardCounters::default());
             let start = ShardStart {
@@ -180,12 +223,15 @@ impl Node<'_> {
             };
             let (waker, control) = (self.wakers[index].clone(), Arc::clone(self.control));
             let proxy_rules = self.config.admission.proxy_rules(self.config.timing.head_timeout_ms);
+            let settings = self.prepared.tls.as_ref().map(|(settings, _)| Arc::clone(settings));
             let run = move || {
-                let proxied = |context: &uring::ShardContext| {
-                    let counters = Rc::new(ProxyCounters::default());
-                    Proxy::new(NodeShard::start(start, Rc::clone(&counters), context), proxy_rules, counters)
+                let make = |context: &uring::ShardContext| {
+                    let (tls, proxy) = (Rc::new(TlsCounters::default()), Rc::new(ProxyCounters::default()));
+                    let shard = NodeShard::start(start, Rc::clone(&tls), Rc::clone(&proxy), context);
+                    // The header of a proxy stands before the TLS handshake that it passes on.
+                    Proxy::new(Tls::new(shard, settings, TLS_LISTENER, tls), proxy_rules, proxy)
                 };
-                if let Err(error) = uring::run_shard(driver, waker, ring, proxied) {
+                if let Err(error) = uring::run_shard(driver, waker, ring, make) {
                     control.tell(Event::ShardFailed(id, error.to_string()));
                 }
             };
@@ -240,7 +286,12 @@ impl Node<'_> {
     }
 
     /// From the start of the shards to the last flush.
-    fn live(&self, events: &mpsc::Receiver<Event>, listen: SocketAddr, console: SocketAddr) -> anyhow::Result<()> {
+    fn live(
+        &self,
+        events: &mpsc::Receiver<Event>,
+        listen: (SocketAddr, Option<SocketAddr>),
+        console: SocketAddr,
+    ) -> anyhow::Result<()> {
         let lanes = usize::from(self.placement.lanes);
         self.expect(events, lanes, None, |event| matches!(event, Event::LaneOpen(..)))?;
         self.control.serve();

@@ -27,6 +27,7 @@ use crate::{
     },
     mesh::MeshEnd,
     metrics::Metrics,
+    tls::TlsCounters,
     uring::{self, Admission, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
 };
 
@@ -163,10 +164,11 @@ pub struct NodeShard {
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
+    /// Of the adapters before this one.
+    tls: Rc<TlsCounters>,
+    proxy: Rc<ProxyCounters>,
     control: Arc<Control>,
     context: ShardContext,
-    /// Of the adapter before this one.
-    proxy: Rc<ProxyCounters>,
     phase: Phase,
     closing: bool,
     publish_at_ms: u64,
@@ -174,9 +176,9 @@ pub struct NodeShard {
 }
 
 impl NodeShard {
-    /// Puts a shard together and begins to open its lanes.
+    /// Puts a shard together, behind the adapters that count in `tls` and `proxy`, and begins to open its lanes.
     #[must_use]
-    pub fn start(start: ShardStart, proxy: Rc<ProxyCounters>, context: &ShardContext) -> Self {
+    pub fn start(start: ShardStart, tls: Rc<TlsCounters>, proxy: Rc<ProxyCounters>, context: &ShardContext) -> Self {
         // Until all lanes are open, clients wait in the listener's backlog.
         context.set_admission(Admission::Hold);
         let placement = start.config.placement;
@@ -204,6 +206,7 @@ impl NodeShard {
             opened,
             metrics: start.metrics,
             ring: start.ring,
+            tls,
             control: start.control,
             context: context.clone(),
             proxy,
@@ -308,6 +311,12 @@ impl NodeShard {
         shard.ring_buffers_exhausted.set(self.ring.buffers_exhausted.get());
         shard.ring_buffers_free.set(self.ring.buffers_free_min.get());
         shard.quiet_connections.set(self.ring.quiet.get());
+        shard.tls_handshakes_full.set(self.tls.full.get());
+        shard.tls_handshakes_resumed.set(self.tls.resumed.get());
+        shard.tls_handshakes_failed.set(self.tls.failed.get());
+        shard.tls_handshakes_abandoned.set(self.tls.abandoned.get());
+        shard.tls_sessions_broken.set(self.tls.broken.get());
+        shard.tls_handshakes_waiting.set(self.tls.waiting.get());
         self.publish_lanes();
     }
 

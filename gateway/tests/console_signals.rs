@@ -15,7 +15,7 @@ fn sigterm_begins_to_drain_and_the_console_stays() {
         dev_key: None,
     };
     let (told, is_told) = mpsc::channel();
-    let outside = Outside::start(config, Metrics::new(1, 1), move || told.send(()).unwrap()).unwrap();
+    let outside = Outside::start(config, Metrics::new(1, 1), move || told.send(()).unwrap(), || ()).unwrap();
     let own = std::process::id().to_string();
     assert!(Command::new("kill").args(["-TERM", &own]).status().unwrap().success());
     is_told.recv_timeout(Duration::from_secs(10)).unwrap();

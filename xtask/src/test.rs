@@ -22,8 +22,8 @@ const STAGES: &[(&str, &str)] = &[
     ("workspace", "unit, model and scenario tests of every crate"),
     ("simulator", "whole nodes under faults, many seeds"),
     ("process", "the real binary, killed under load"),
-    ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo"),
-    ("clients", "the README's Python and JavaScript clients against a node"),
+    ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo, plain and over TLS"),
+    ("clients", "the README's Python and JavaScript clients against a node, plain and over TLS"),
     ("browser", "two people in Chromium"),
     ("corpora", "every fuzz target on its committed corpus"),
 ];
@@ -139,23 +139,45 @@ const AUTOBAHN_CASES_MIN: usize = 240;
 
 fn autobahn(whole: bool) -> anyhow::Result<()> {
     let antiphon = antiphon()?;
-    let address = format!("127.0.0.1:{}", free_port()?);
-    let _server = Server::start(program(antiphon).args(["echo", "--deflate", "--listen", &address]))?;
-    let mut cases: Vec<String> = AUTOBAHN_SECTIONS.iter().map(|section| (*section).to_owned()).collect();
+    let address = || -> anyhow::Result<String> { Ok(format!("127.0.0.1:{}", free_port()?)) };
+    let mut sections: Vec<String> = AUTOBAHN_SECTIONS.iter().map(|section| (*section).to_owned()).collect();
+    if whole {
+        sections.push("9.*".to_owned());
+    }
+    let mut cases = sections.clone();
     for (section, groups) in AUTOBAHN_DEFLATE {
         for group in 1..=*groups {
             let sizes = (1..=18).filter(|size| whole || AUTOBAHN_DEFLATE_SIZES.contains(size));
             cases.extend(sizes.map(|size| format!("{section}.{group}.{size}")));
         }
     }
-    let report = empty_folder("autobahn")?;
-    let mut suite = program_within(if whole { 7_200 } else { 1_200 }, python_program("python"));
-    suite.args(["xtask/autobahn.py", "-m", "fuzzingclient", "-p", "4"]);
-    for case in &cases {
-        suite.args(["-i", case]);
+    let cases_min = AUTOBAHN_CASES_MIN + cases.len() - sections.len();
+    let suite = |address: &str| -> anyhow::Result<()> {
+        let report = empty_folder("autobahn")?;
+        let mut suite = program_within(if whole { 7_200 } else { 1_200 }, python_program("python"));
+        suite.args(["xtask/autobahn.py", "-m", "fuzzingclient", "-p", "4"]);
+        for case in &cases {
+            suite.args(["-i", case]);
+        }
+        run_program(suite.arg("-o").arg(&report).arg(address))?;
+        judge_autobahn(&report, cases_min)
+    };
+    let plain = address()?;
+    {
+        let _server = Server::start(program(&antiphon).args(["echo", "--deflate", "--listen", &plain]))?;
+        suite(&plain)?;
     }
-    run_program(suite.arg("-o").arg(&report).arg(&address))?;
-    judge_autobahn(&report, AUTOBAHN_CASES_MIN + cases.len() - AUTOBAHN_SECTIONS.len())
+    // The suite speaks no TLS; a relay of another make does it for it.
+    let (tls, folder) = (address()?, empty_folder("certificate")?);
+    run_program(program(&antiphon).args(["certificate", "--out"]).arg(&folder))?;
+    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    let mut echo = program(&antiphon);
+    echo.args(["echo", "--deflate", "--listen", &tls, "--tls-certificate"]).arg(&certificate);
+    let _server = Server::start(echo.arg("--tls-key").arg(&key))?;
+    let port = free_port()?.to_string();
+    let mut relay = program(python_program("python"));
+    let _relay = Server::start(relay.args(["xtask/tls_relay.py", &port, &tls]).arg(&certificate))?;
+    suite(&format!("127.0.0.1:{port}"))
 }
 
 /// Reads `index.json`: agent → case → `behavior` and `behaviorClose`.
@@ -184,32 +206,34 @@ fn judge_autobahn(report: &Path, cases_min: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the clients that the README shows, each beside a user who answers it.
+/// Runs the clients that the README shows, each beside a user who answers it, with and without TLS.
 fn clients() -> anyhow::Result<()> {
     let antiphon = antiphon()?;
     let data = empty_folder("clients")?;
-    let (listen, console) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+    let addresses: Vec<String> =
+        (0..3).map(|_| Ok(format!("127.0.0.1:{}", free_port()?))).collect::<anyhow::Result<_>>()?;
+    let [listen, console, tls] = addresses.as_slice() else { bail!("three addresses") };
     let mut serve = program(&antiphon);
-    serve.args(["serve", "--dev", "--listen", &listen, "--console", &console, "--data"]).arg(&data);
+    serve.args(["serve", "--dev", "--listen", listen, "--console", console, "--tls-listen", tls, "--data"]).arg(&data);
     let _server = Server::start(&mut serve)?;
-    let token = |user: &str| -> anyhow::Result<String> {
-        let text = output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?;
-        Ok(text.trim().to_owned())
-    };
-    let url = format!("ws://{listen}/");
-    let mut python = program_within(60, python_program("python"));
-    python.args(["clients/examples/quickstart.py", &url, &token("alice")?, "bob"]);
-    let mut node = program_within(60, "node");
-    node.args(["clients/examples/quickstart.mjs", &url, &token("carol")?, "bob"]);
-    for (name, mut client) in [("quickstart.py", python), ("quickstart.mjs", node)] {
-        // The token stays out of the log, as it should anywhere.
-        println!("$ {name} …");
-        let said = output(&mut client)?;
-        print!("{said}");
-        // Each prints what it received, and asks for the history last: its own message is to be there.
-        let last = said.lines().last().unwrap_or_default();
-        if !(last.contains("history") && last.contains("hello from ")) {
-            bail!("{name} didn't read its message back");
+    let authority = data.join("dev-certificate.pem");
+    for url in [format!("ws://{listen}/"), format!("wss://{tls}/")] {
+        for (name, interpreter, variable) in [
+            ("quickstart.py", python_program("python"), "SSL_CERT_FILE"),
+            ("quickstart.mjs", PathBuf::from("node"), "NODE_EXTRA_CA_CERTS"),
+        ] {
+            let token = output(program(&antiphon).args(["token", "--user", "alice", "--data"]).arg(&data))?;
+            let mut client = program_within(60, interpreter);
+            client.env(variable, &authority).arg(format!("clients/examples/{name}")).args([&url, token.trim(), "bob"]);
+            // The token stays out of the log, as it should anywhere.
+            println!("$ {name} {url} …");
+            let said = output(&mut client)?;
+            print!("{said}");
+            // Each prints what it received, and asks for the history last: its own message is to be there.
+            let last = said.lines().last().unwrap_or_default();
+            if !(last.contains("history") && last.contains("hello from ")) {
+                bail!("{name} didn't read its message back");
+            }
         }
     }
     Ok(())

@@ -37,6 +37,8 @@ pub enum Form {
     Boolean,
     /// A list of texts; in the environment and in flags separated by commas.
     List,
+    /// A list of paths, each as [`Form::Path`].
+    Paths,
 }
 
 /// Where a key stands without anybody's word.
@@ -124,6 +126,14 @@ keys! {
         "Address for operators: health, metrics and the page; keep it from the internet.";
     "node.websocket_url" None, Form::Text, Default::Unset,
         "URL at which browsers reach node.listen, if a proxy stands before it; starts with ws:// or wss://.";
+    "tls.listen" Some("--tls-listen"), Form::Address, Default::Unset,
+        "Address for clients over TLS (wss://), beside node.listen.";
+    "tls.certificate_files" None, Form::Paths, Default::Unset,
+        "PEM files with a certificate chain each; a client is shown the one for the name that it asks for, else the first. SIGHUP reads them again.";
+    "tls.key_files" None, Form::Paths, Default::Unset,
+        "PEM files with the private keys of tls.certificate_files, in the same order.";
+    "tls.oldest_version" None, Form::Text, Default::Text("1.2"),
+        "Oldest version of TLS spoken, 1.2 or 1.3.";
     "auth.algorithms" None, Form::List, Default::Text("EdDSA,ES256,HS256"),
         "Signature algorithms that tokens may use, of EdDSA, ES256 and HS256.";
     "auth.hs256_secret" None, Form::Secret, Default::Unset,

@@ -192,7 +192,7 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             Ok(value) => Ok(Value::Boolean(value)),
             Err(_) => Err(format!("{text:?} is neither true nor false")),
         },
-        Form::List => {
+        Form::List | Form::Paths => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::List(items.map(str::to_owned).collect()))
         }
@@ -298,14 +298,17 @@ fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>, folder: &std::path::Path) 
         }
         (Form::Boolean, DeValue::Boolean(value)) => Ok(Value::Boolean(*value)),
         (Form::Boolean, other) => Err(format!("is true or false, not {}", other.type_str())),
-        (Form::List, DeValue::Array(items)) => {
+        (Form::List | Form::Paths, DeValue::Array(items)) => {
             let texts = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) if !text.is_empty() && key.form == Form::Paths => {
+                    Ok(folder.join(text.as_ref()).to_string_lossy().into_owned())
+                }
                 DeValue::String(text) if !text.is_empty() => Ok(text.clone().into_owned()),
                 _ => Err("is a list of texts".to_owned()),
             });
             texts.collect::<Result<_, _>>().map(Value::List)
         }
-        (Form::List, other) => Err(format!("is a list of texts, not {}", other.type_str())),
+        (Form::List | Form::Paths, other) => Err(format!("is a list of texts, not {}", other.type_str())),
         (Form::Path, DeValue::String(text)) if !text.is_empty() => {
             Ok(Value::Text(folder.join(text.as_ref()).to_string_lossy().into_owned()))
         }

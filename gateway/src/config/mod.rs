@@ -8,6 +8,7 @@ mod auth;
 mod keys;
 mod layers;
 mod report;
+mod tls;
 
 use std::{
     fmt,
@@ -20,6 +21,7 @@ pub use self::{
     keys::{Default, Form, KEYS, Key, SHARDS_MAX},
     layers::{Origin, Sources, Value, Values},
     report::{help_text, reference_markdown},
+    tls::{CertificateFiles, Tls},
 };
 use crate::core::token::TokenVerifier;
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub dev: bool,
     /// Where it stores and listens.
     pub node: Node,
+    /// TLS for clients, if it is spoken.
+    pub tls: Option<Tls>,
     /// Who may connect.
     pub auth: Auth,
     /// Origins of web pages that may connect. In development the console's own origins are added when its port is known.
@@ -212,11 +216,13 @@ impl Config {
             drain_ms: integer("timing.drain_ms"),
         };
         let admission = admission::load(values, problems);
-        check_together(sources, values, &node, problems);
+        let tls = tls::load(sources.dev, values, problems);
+        check_together(sources, values, &node, tls.as_ref(), problems);
         let auth = if sources.dev { Some(Auth::Dev) } else { auth::load(values, problems).map(Auth::Tokens) };
         Some(Self {
             dev: sources.dev,
             node,
+            tls,
             auth: auth?,
             origins_allowed: values.list("browsers.origins_allowed"),
             websocket_deflate: values.boolean("websocket.deflate"),
@@ -242,7 +248,7 @@ impl Config {
 }
 
 /// What can only be judged over several keys.
-fn check_together(sources: &Sources, values: &Values, node: &Node, problems: &mut Vec<Problem>) {
+fn check_together(sources: &Sources, values: &Values, node: &Node, tls: Option<&Tls>, problems: &mut Vec<Problem>) {
     let mut problem = |name: &str, text: String| {
         problems.push(Problem { origin: values.origin(name), text: format!("{name}: {text}") });
     };
@@ -253,7 +259,8 @@ fn check_together(sources: &Sources, values: &Values, node: &Node, problems: &mu
         problem("node.lanes", format!("{} lanes are more than the {} cores", node.lanes, sources.cores));
     }
     if sources.dev {
-        for (name, address) in [("node.listen", node.listen), ("node.console", node.console)] {
+        let tls = tls.map(|tls| ("tls.listen", tls.listen));
+        for (name, address) in [("node.listen", node.listen), ("node.console", node.console)].into_iter().chain(tls) {
             if !is_loopback(address.ip()) {
                 problem(
                     name,
@@ -264,6 +271,11 @@ fn check_together(sources: &Sources, values: &Values, node: &Node, problems: &mu
     }
     if node.listen == node.console && node.listen.port() != 0 {
         problem("node.console", format!("is the same address as node.listen, {}", node.listen));
+    }
+    if let Some(tls) = tls.filter(|tls| tls.listen.port() != 0)
+        && (tls.listen == node.listen || tls.listen == node.console)
+    {
+        problem("tls.listen", format!("{} is taken by node.listen or node.console", tls.listen));
     }
     if let Some(url) = &node.websocket_url
         && !url_is_plain(url, &["ws://", "wss://"])

@@ -112,6 +112,7 @@ pub fn reference_markdown() -> String {
             Form::Path => "path".to_owned(),
             Form::Address => "IP:PORT".to_owned(),
             Form::List => "list".to_owned(),
+            Form::Paths => "list of paths".to_owned(),
         };
         let flag = key.flag.map_or_else(String::new, |flag| format!(" Flag: `{flag}`."));
         let _ = writeln!(text, "| `{name}` | {form} | {} | {}{flag} |", key.default_text(), key.help);

@@ -59,13 +59,14 @@ pub struct Outside {
 
 impl Outside {
     /// Listens and starts the thread. `terminate` is called there, at most once, on the first SIGTERM or SIGINT; it should begin to
-    /// drain. A second signal ends the process at once, with the status that shells give to a killed one.
+    /// drain. `reload` is called there on every SIGHUP. A second signal to end ends the process at once, with the status that shells give to a killed one.
     pub fn start(
         config: OutsideConfig,
         metrics: Arc<Metrics>,
         terminate: impl FnOnce() + Send + 'static,
+        reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_watching(config, metrics, None, terminate)
+        Self::start_watching(config, metrics, None, terminate, reload)
     }
 
     /// The same, with a watch over the node's memory on the same thread.
@@ -74,6 +75,7 @@ impl Outside {
         metrics: Arc<Metrics>,
         memory: Option<MemoryWatch>,
         terminate: impl FnOnce() + Send + 'static,
+        reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.console)?;
         listener.set_nonblocking(true)?;
@@ -91,6 +93,7 @@ impl Outside {
                     let signals = Signals {
                         terminate: signal(SignalKind::terminate())?,
                         interrupt: signal(SignalKind::interrupt())?,
+                        hangup: signal(SignalKind::hangup())?,
                     };
                     Ok((listener, signals))
                 });
@@ -112,7 +115,7 @@ impl Outside {
                 let serve = axum::serve(listener::Bounded::new(listener), router);
                 tokio::select! {
                     result = serve => if let Err(error) = result { tracing::error!(%error, "the console ended") },
-                    () = watch(signals, terminate) => {}
+                    () = watch(signals, terminate, reload) => {}
                     () = watch_memory => {}
                     () = stopped.notified() => {}
                 }
@@ -144,22 +147,27 @@ impl Drop for Outside {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// The next signal to end; each signal to read files again is answered meanwhile.
+    async fn next(&mut self, reload: &impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reload(),
+            }
         }
     }
 }
 
-async fn watch(mut signals: Signals, terminate: impl FnOnce()) {
-    signals.next().await;
+async fn watch(mut signals: Signals, terminate: impl FnOnce(), reload: impl Fn()) {
+    signals.next(&reload).await;
     tracing::info!("told to end");
     terminate();
-    signals.next().await;
+    signals.next(&reload).await;
     tracing::warn!("told to end again: ending at once");
     std::process::exit(130);
 }

@@ -22,7 +22,7 @@ fn start(dev: bool) -> (Outside, Arc<Metrics>) {
         dev_key: dev.then(|| KEY.to_vec()),
     };
     let metrics = Metrics::new(1, 1);
-    (Outside::start(config, Arc::clone(&metrics), || ()).unwrap(), metrics)
+    (Outside::start(config, Arc::clone(&metrics), || (), || ()).unwrap(), metrics)
 }
 
 fn ask(outside: &Outside, request: &str) -> String {
@@ -150,7 +150,7 @@ fn a_development_token_is_for_our_page_and_scripts_only() {
 fn a_taken_address_is_an_error_at_the_start() {
     let (outside, metrics) = start(false);
     let config = OutsideConfig { console: outside.address(), websocket_url: "ws://x".to_owned(), dev_key: None };
-    assert_eq!(Outside::start(config, metrics, || ()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(Outside::start(config, metrics, || (), || ()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }
 
 #[test]

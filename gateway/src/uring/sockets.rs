@@ -4,7 +4,7 @@
 //!
 //! - A slot is closed only after its receive, its poll and its send have completed, so no completion of an old connection can meet a new
 //!   one in the same slot, and no buffer is freed under the kernel.
-//! - At most one receive and one send are in flight a connection; [`accept`](super::accept) bounds accepts. [`quiet`](super::quiet) says what
+//! - At most one receive and one send are in flight a connection; [`accept`] bounds accepts. [`quiet`](super::quiet) says what
 //!   waits for bytes: a receive, or a poll that costs less.
 //! - The ring is not borrowed while the handler runs, so that the handler may use the shard's files.
 

@@ -6,6 +6,7 @@ pub type Target = fn(&[u8]);
 /// Name and function of every target. The name is also that of its corpus and of its file in `fuzz_targets`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("http", antiphon_gateway::core::fuzzing::fuzz_http),
+    ("proxy", antiphon_gateway::core::fuzzing::fuzz_proxy),
     ("websocket", antiphon_gateway::core::fuzzing::fuzz_websocket),
     ("json_request", antiphon_wire::fuzzing::fuzz_json_request),
     ("json_server", antiphon_wire::fuzzing::fuzz_json_server),

@@ -122,6 +122,9 @@ struct ConfigArguments {
     /// Shards that also own a log.
     #[arg(long, value_name = "N")]
     lanes: Option<String>,
+    /// Memory that the node may take, such as 8GiB.
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
     /// Whether clients may agree on permessage-deflate.
     #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     deflate: Option<String>,
@@ -218,6 +221,7 @@ fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
         ("--tls-listen", "tls.listen", arguments.tls_listen),
         ("--shards", "node.shards", arguments.shards),
         ("--lanes", "node.lanes", arguments.lanes),
+        ("--memory-limit", "limits.memory_bytes_max", arguments.memory_limit),
         ("--deflate", "websocket.deflate", arguments.deflate),
         ("--log", "log.filter", arguments.log),
     ];

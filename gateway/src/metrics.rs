@@ -20,6 +20,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::core::pressure::Pressure;
+
 /// A number that only rises. One writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -121,10 +123,40 @@ shard_metrics! {
     counters {
         /// Connections accepted
         connections_accepted,
-        /// Connections refused for want of room, rate or origin
+        /// Connections refused, for whatever reason
         connections_refused,
+        /// Connections refused because the shard holds as many as it may
+        refused_full,
+        /// Connections refused because the node is going away
+        refused_draining,
+        /// Connections refused because the node is near its memory limit
+        refused_memory,
+        /// Connections refused by the node's rate
+        refused_node_rate,
+        /// Connections refused by their address's rate
+        refused_address_rate,
+        /// Connections refused because their address holds as many as it may
+        refused_address_connections,
+        /// Refused connections that were closed without an answer, because too many were being answered
+        refused_unanswered,
+        /// Connections of addresses that shared a bucket, for want of a place
+        addresses_untracked,
+        /// Words of trusted proxies on their clients that made no sense
+        forwarded_malformed,
+        /// Headers of the PROXY protocol that were taken
+        proxy_headers,
+        /// Connections closed for what came in place of a header of the PROXY protocol
+        proxy_headers_refused,
+        /// Connections closed because no header of the PROXY protocol came in time
+        proxy_headers_timed_out,
         /// HTTP requests that were not a good upgrade
         upgrades_refused,
+        /// Connections closed because their request's head was not whole in time
+        heads_timed_out,
+        /// Connections closed because connect did not succeed in time
+        connects_timed_out,
+        /// Connections closed for more frames a second than they may send
+        frames_limited,
         /// WebSocket protocol violations
         protocol_errors,
         /// TLS handshakes with a signature
@@ -266,6 +298,9 @@ pub struct Metrics {
     shards: Box<[ShardMetrics]>,
     lanes: Box<[LaneStatus]>,
     phase: AtomicU8,
+    memory_used_bytes: Gauge,
+    memory_limit_bytes: Gauge,
+    memory_pressure: Gauge,
 }
 
 impl Metrics {
@@ -276,6 +311,9 @@ impl Metrics {
             shards: (0..shards).map(|_| ShardMetrics::default()).collect(),
             lanes: (0..lanes).map(|_| LaneStatus::default()).collect(),
             phase: AtomicU8::new(Phase::Starting as u8),
+            memory_used_bytes: Gauge::default(),
+            memory_limit_bytes: Gauge::default(),
+            memory_pressure: Gauge::default(),
         })
     }
 
@@ -302,6 +340,13 @@ impl Metrics {
         self.phase.store(phase as u8, Relaxed);
     }
 
+    /// What was measured of the node's memory. The outside thread writes it.
+    pub fn set_memory(&self, used_bytes: u64, limit_bytes: u64, pressure: Pressure) {
+        self.memory_used_bytes.set(used_bytes);
+        self.memory_limit_bytes.set(limit_bytes);
+        self.memory_pressure.set(pressure as u64);
+    }
+
     /// Where the node is in its life.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -320,6 +365,9 @@ impl Metrics {
             Phase::Starting => reasons.push("starting".to_owned()),
             Phase::Draining => reasons.push("draining".to_owned()),
             Phase::Serving => {}
+        }
+        if self.memory_pressure.get() != Pressure::None as u64 {
+            reasons.push("memory: near its limit; newcomers are turned away".to_owned());
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.fenced.load(Relaxed) {
@@ -398,6 +446,18 @@ impl Collector for Report {
                 metric.encode_family(&[("lane", index.to_string())])?.encode_gauge(&value)?;
             }
         }
+        let gauges = [
+            (
+                "memory_used_bytes",
+                "Memory that the node takes, its sockets' in the kernel included",
+                &self.0.memory_used_bytes,
+            ),
+            ("memory_limit_bytes", "Memory that the node may take", &self.0.memory_limit_bytes),
+            ("memory_pressure", "Newcomers: 0 taken, 1 refused, 2 left waiting", &self.0.memory_pressure),
+        ];
+        for (name, help, gauge) in gauges {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&gauge.get())?;
+        }
         let ready =
             prometheus_client::metrics::gauge::ConstGauge::new(u64::from(self.0.not_ready_reasons().is_empty()));
         ready.encode(encoder.encode_descriptor("ready", "The node takes new clients", None, MetricType::Gauge)?)
@@ -415,6 +475,21 @@ fn encode_histogram(histogram: &LatencyHistogram, encoder: &mut MetricEncoder<'_
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_figures_that_documents_name_are_there() {
+        let text = Metrics::new(1, 1).render();
+        let document = include_str!("../../docs/admission.md");
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let names = document.split('`').filter(|name| name.starts_with("antiphon_") && name.chars().all(is_name));
+        let mut count = 0;
+        for name in names {
+            let line = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            assert!(text.lines().any(line), "{name}");
+            count += 1;
+        }
+        assert!(count > 20, "{count}");
+    }
 
     #[test]
     fn figures_are_rendered_per_shard() {
@@ -472,6 +547,9 @@ mod tests {
         assert_eq!(metrics.not_ready_reasons(), ["lane 1: recovering"]);
         metrics.lane(1).recovered.store(true, Relaxed);
         assert!(metrics.not_ready_reasons().is_empty());
+        metrics.set_memory(95, 100, Pressure::Refuse);
+        assert_eq!(metrics.not_ready_reasons(), ["memory: near its limit; newcomers are turned away"]);
+        metrics.set_memory(80, 100, Pressure::None);
         metrics.lane(1).storage_full.store(true, Relaxed);
         assert_eq!(metrics.not_ready_reasons(), ["lane 1: the disk is full"]);
         metrics.lane(1).fenced.store(true, Relaxed);

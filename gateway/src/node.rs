@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_engine::EngineOptions;
+use antiphon_engine::{EngineOptions, seams::Random};
+use antiphon_tuning::system::Directory;
 use antiphon_wire::{codec::Encoding, codes::ErrorCode, ids::TimestampMs};
 use anyhow::{Context, bail};
 
@@ -22,6 +23,7 @@ use crate::{
         http,
         mesh::{LaneId, ShardId},
         placement::Placement,
+        proxy::{Proxy, ProxyCounters},
         session::{Authenticate, Identity},
         shard::ShardConfig,
         token::TokenVerifier,
@@ -29,7 +31,7 @@ use crate::{
     },
     mesh::Mesh,
     metrics::{Metrics, Phase},
-    outside::{Outside, OutsideConfig},
+    outside::{MemoryWatch, Outside, OutsideConfig},
     shard::{Control, Event, NodeShard, ShardStart},
     store_folder::{StoreFolder, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
@@ -130,11 +132,19 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             wakers.iter().for_each(Waker::wake);
         }
     };
+    let press = {
+        let (control, wakers) = (Arc::clone(&control), Arc::clone(&wakers));
+        move |pressure| {
+            control.set_pressure(pressure);
+            wakers.iter().for_each(Waker::wake);
+        }
+    };
+    let memory = MemoryWatch::new(Directory::this_machine(), config.limits.memory_bytes_max, press);
     let reload = {
         let tls = prepared.tls.clone();
         move || reload_certificates(tls.as_ref())
     };
-    let outside = Outside::start(outside_config, Arc::clone(&metrics), terminate, reload)
+    let outside = Outside::start_watching(outside_config, Arc::clone(&metrics), Some(memory), terminate, reload)
         .with_context(|| format!("listen on {}", config.node.console))?;
     let node =
         Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
@@ -191,6 +201,7 @@ impl Node<'_> {
         let mesh = Mesh::new(self.placement);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let connections_max = self.config.limits.connections_max.div_ceil(u32::from(self.placement.shards));
+        let admission_seed = uring::OsRandom.next();
         let mut threads = Vec::new();
         for (index, listeners) in listeners.into_iter().enumerate() {
             let id = ShardId(index as u16);
@@ -202,7 +213,7 @@ impl Node<'_> {
             };
             let ring = Arc::new(uring::ShardCounters::default());
             let start = ShardStart {
-                config: self.shard_config(id, connections_max, console),
+                config: self.shard_config(id, connections_max, console, admission_seed),
                 lanes: self.lanes_of(id)?,
                 mesh: mesh.end(id),
                 wakers: Arc::clone(self.wakers),
@@ -211,12 +222,14 @@ impl Node<'_> {
                 control: Arc::clone(self.control),
             };
             let (waker, control) = (self.wakers[index].clone(), Arc::clone(self.control));
+            let proxy_rules = self.config.admission.proxy_rules(self.config.timing.head_timeout_ms);
             let settings = self.prepared.tls.as_ref().map(|(settings, _)| Arc::clone(settings));
             let run = move || {
                 let make = |context: &uring::ShardContext| {
-                    let counters = Rc::new(TlsCounters::default());
-                    let shard = NodeShard::start(start, Rc::clone(&counters), context);
-                    Tls::new(shard, settings, TLS_LISTENER, counters)
+                    let (tls, proxy) = (Rc::new(TlsCounters::default()), Rc::new(ProxyCounters::default()));
+                    let shard = NodeShard::start(start, Rc::clone(&tls), Rc::clone(&proxy), context);
+                    // The header of a proxy stands before the TLS handshake that it passes on.
+                    Proxy::new(Tls::new(shard, settings, TLS_LISTENER, tls), proxy_rules, proxy)
                 };
                 if let Err(error) = uring::run_shard(driver, waker, ring, make) {
                     control.tell(Event::ShardFailed(id, error.to_string()));
@@ -227,7 +240,7 @@ impl Node<'_> {
         Ok(threads)
     }
 
-    fn shard_config(&self, id: ShardId, connections_max: u32, console: SocketAddr) -> ShardConfig {
+    fn shard_config(&self, id: ShardId, connections_max: u32, console: SocketAddr, admission_seed: u64) -> ShardConfig {
         let config = self.config;
         let origins = config.origins(console);
         ShardConfig {
@@ -244,6 +257,10 @@ impl Node<'_> {
             authenticate: Box::new(Tokens { verifier: self.prepared.verifier.clone(), dev: config.dev }),
             requests_per_second_max: config.limits.requests_per_second_max,
             requests_burst_max: config.limits.requests_burst_max,
+            admission: config.admission.share(self.placement.shards, admission_seed),
+            frames_per_second_max: config.limits.frames_per_second_max,
+            frames_burst_max: config.limits.frames_burst_max,
+            head_timeout_ms: config.timing.head_timeout_ms,
             connect_timeout_ms: config.timing.connect_timeout_ms,
             silence_ms_max: config.timing.silence_ms,
             outbound_bytes_max: config.limits.outbound_bytes_max,

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
 };
@@ -17,9 +17,12 @@ use antiphon_wire::codes::ErrorCode;
 
 use crate::{
     core::{
+        admission::Refusal,
         io::{Command, ConnectionKey, Handler, Origin, Turn},
         lane::Lane,
         mesh::{LaneId, ShardId},
+        pressure::Pressure,
+        proxy::ProxyCounters,
         shard::{ShardConfig, ShardCore},
     },
     mesh::MeshEnd,
@@ -55,6 +58,8 @@ pub struct Control {
     drain_window_ms_plus_one: AtomicU64,
     /// Flush and close the engines.
     closing: AtomicBool,
+    /// How near the node is to its memory limit.
+    pressure: AtomicU8,
     events: mpsc::Sender<Event>,
 }
 
@@ -86,6 +91,7 @@ impl Control {
             serving: AtomicBool::new(false),
             drain_window_ms_plus_one: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            pressure: AtomicU8::new(0),
             events,
         };
         (Arc::new(control), receiver)
@@ -104,6 +110,15 @@ impl Control {
     /// Shards close their engines. To be followed by a wake of each.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    /// How shards are to receive newcomers. To be followed by a wake of each.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        self.pressure.store(pressure as u8, Ordering::Release);
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure::from_number(self.pressure.load(Ordering::Acquire))
     }
 
     /// Tells the node something.
@@ -149,7 +164,9 @@ pub struct NodeShard {
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
+    /// Of the adapters before this one.
     tls: Rc<TlsCounters>,
+    proxy: Rc<ProxyCounters>,
     control: Arc<Control>,
     context: ShardContext,
     phase: Phase,
@@ -159,9 +176,9 @@ pub struct NodeShard {
 }
 
 impl NodeShard {
-    /// Puts a shard together, behind whatever counts its TLS in `tls`, and begins to open its lanes.
+    /// Puts a shard together, behind the adapters that count in `tls` and `proxy`, and begins to open its lanes.
     #[must_use]
-    pub fn start(start: ShardStart, tls: Rc<TlsCounters>, context: &ShardContext) -> Self {
+    pub fn start(start: ShardStart, tls: Rc<TlsCounters>, proxy: Rc<ProxyCounters>, context: &ShardContext) -> Self {
         // Until all lanes are open, clients wait in the listener's backlog.
         context.set_admission(Admission::Hold);
         let placement = start.config.placement;
@@ -192,6 +209,7 @@ impl NodeShard {
             tls,
             control: start.control,
             context: context.clone(),
+            proxy,
             phase: Phase::Opening,
             closing: false,
             publish_at_ms: 0,
@@ -232,6 +250,10 @@ impl NodeShard {
                 self.core.drain((drain - 1).min(u64::from(u32::MAX)) as u32);
                 self.phase = Phase::Draining;
             }
+            Phase::Serving => {
+                let hold = self.control.pressure() == Pressure::Hold;
+                self.context.set_admission(if hold { Admission::Hold } else { Admission::Open });
+            }
             Phase::Draining if self.core.is_drained() => {
                 self.phase = Phase::Drained;
                 self.control.tell(Event::Drained(self.id));
@@ -267,6 +289,7 @@ impl NodeShard {
         let shard = metrics.shard(usize::from(self.id.0));
         shard.connections_accepted.set(counters.accepted);
         shard.upgrades_refused.set(counters.http_refused);
+        self.publish_admission();
         shard.slow_consumers.set(counters.slow_consumers);
         shard.frames_in.set(counters.frames_in);
         shard.frames_out.set(counters.frames_out);
@@ -295,6 +318,33 @@ impl NodeShard {
         shard.tls_sessions_broken.set(self.tls.broken.get());
         shard.tls_handshakes_waiting.set(self.tls.waiting.get());
         self.publish_lanes();
+    }
+
+    fn publish_admission(&self) {
+        let counters = self.core.counters();
+        let shard = self.metrics.shard(usize::from(self.id.0));
+        shard.connections_refused.set(counters.refused.iter().sum());
+        for why in Refusal::ALL {
+            let counter = match why {
+                Refusal::Full => &shard.refused_full,
+                Refusal::Draining => &shard.refused_draining,
+                Refusal::Memory => &shard.refused_memory,
+                Refusal::NodeRate => &shard.refused_node_rate,
+                Refusal::AddressRate => &shard.refused_address_rate,
+                Refusal::AddressConnections => &shard.refused_address_connections,
+            };
+            counter.set(counters.refused[why.index()]);
+        }
+        shard.refused_unanswered.set(counters.refused_unanswered);
+        shard.addresses_untracked.set(counters.addresses_untracked);
+        shard.forwarded_malformed.set(counters.forwarded_malformed);
+        shard.proxy_headers.set(self.proxy.taken.get());
+        shard.proxy_headers_refused.set(self.proxy.refused.get());
+        shard.proxy_headers_timed_out.set(self.proxy.timed_out.get());
+        shard.heads_timed_out.set(counters.heads_timed_out);
+        shard.connects_timed_out.set(counters.connects_timed_out);
+        shard.tokens_refused.set(counters.tokens_refused);
+        shard.frames_limited.set(counters.frames_limited);
     }
 
     fn publish_lanes(&mut self) {
@@ -354,9 +404,10 @@ impl NodeShard {
 }
 
 impl Handler for NodeShard {
-    fn accepted(&mut self, connection: ConnectionKey, _: Origin) {
+    fn accepted(&mut self, connection: ConnectionKey, origin: Origin) {
         self.core.set_now(uring::monotonic_us());
-        self.core.accepted(connection);
+        self.core.set_pressure(self.control.pressure());
+        self.core.accepted(connection, origin);
     }
 
     fn received(&mut self, connection: ConnectionKey, bytes: &mut [u8]) {

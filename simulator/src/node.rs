@@ -1,15 +1,20 @@
 //! A simulated node: shards with their lanes, the mesh between them, and its life from opening to its end. It glues as the real driver
 //! in `gateway::shard` does, with the world's time and order.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+};
 
 use antiphon_engine::{
     Engine, EngineError, EngineOptions, OpenReport,
     memory_files::{MemoryClock, MemoryRandom},
 };
 use antiphon_gateway::core::{
-    http,
-    io::{Command, ConnectionKey},
+    admission, http,
+    io::{Command, ConnectionKey, Origin},
     lane::Lane,
     mesh::{LaneId, MeshMessage, ShardId},
     placement::Placement,
@@ -40,6 +45,12 @@ const TICK_INTERVAL_MS: u64 = 1_000;
 
 /// How soon frames that found a full queue are offered again.
 const MESH_RETRY_US: u64 = 1_000;
+
+/// Where all clients come from: admission by address is off in the simulator, and tested by itself.
+const ORIGIN: Origin = Origin { listener: 0, peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1) };
+
+/// Frames a second, beyond anything that a simulated client sends.
+const FRAMES_PER_SECOND_MAX: u32 = 1_000_000;
 
 type SimEngine = Engine<SimFiles, MemoryClock, MemoryRandom>;
 
@@ -173,7 +184,7 @@ impl Node {
         shard.slots[index].link = Some(link);
         let key = ConnectionKey { slot: index as u32, generation: shard.slots[index].generation };
         shard.core.set_now(now_us);
-        shard.core.accepted(key);
+        shard.core.accepted(key, ORIGIN);
         Some(key)
     }
 
@@ -468,6 +479,10 @@ fn config(id: ShardId, placement: Placement, plan: &Plan) -> ShardConfig {
         authenticate: Box::new(Anyone),
         requests_per_second_max: plan.requests_per_second_max,
         requests_burst_max: plan.requests_burst_max,
+        admission: admission::Rules::default(),
+        frames_per_second_max: FRAMES_PER_SECOND_MAX,
+        frames_burst_max: FRAMES_PER_SECOND_MAX,
+        head_timeout_ms: 5_000,
         connect_timeout_ms: 10_000,
         silence_ms_max: 60_000,
         outbound_bytes_max: plan.outbound_bytes_max,

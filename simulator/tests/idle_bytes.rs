@@ -14,11 +14,13 @@ use antiphon_engine::{
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
 };
 use antiphon_gateway::core::{
+    admission,
     http::{self, client},
-    io::{Command, ConnectionKey},
+    io::{Command, ConnectionKey, Origin},
     lane::Lane,
     mesh::{LaneId, ShardId},
     placement::Placement,
+    rate::Rate,
     session::{Authenticate, Identity},
     shard::{ShardConfig, ShardCore},
     websocket::{self, MessageKind},
@@ -75,6 +77,14 @@ fn shard() -> Core {
         authenticate: Box::new(Anyone),
         requests_per_second_max: 100,
         requests_burst_max: 100,
+        admission: admission::Rules {
+            address: Rate::share(1_000_000, 1_000_000, 1),
+            connections_per_address_max: 1_000_000,
+            ..admission::Rules::default()
+        },
+        frames_per_second_max: 400,
+        frames_burst_max: 400,
+        head_timeout_ms: 5_000,
         connect_timeout_ms: 10_000,
         silence_ms_max: 60_000,
         outbound_bytes_max: 1 << 20,
@@ -113,7 +123,7 @@ fn masked(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
 
 fn connect(core: &mut Core, slot: u32) {
     let key = ConnectionKey { slot, generation: 1 };
-    core.accepted(key);
+    core.accepted(key, Origin { listener: 0, peer: "192.0.2.1:7".parse().expect("an address") });
     let subprotocols = [Encoding::Json.subprotocol()];
     let request = client::Request { host: "node", path: "/", subprotocols: &subprotocols, token: None, nonce: [7; 16] };
     core.received(key, &mut client::encode_request(&request));

@@ -136,6 +136,8 @@ close_codes! {
     Overloaded = 4003 "overloaded";
     /// No `connect` came in time.
     ConnectTimeout = 4004 "connect_timeout";
+    /// The client sent more frames a second than a connection may.
+    RateLimited = 4005 "rate_limited";
     /// The token is not accepted.
     Unauthenticated = 4500 "unauthenticated";
     /// The token has expired; come back with a new one.

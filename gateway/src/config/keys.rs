@@ -18,6 +18,13 @@ pub enum Form {
         /// Largest.
         max: u64,
     },
+    /// A number of bytes in a range: a whole number, or one with a unit, such as 512MiB or 8GB.
+    Size {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
     /// Any text but the empty one.
     Text,
     /// Text that is never shown.
@@ -146,15 +153,51 @@ keys! {
     "auth.device_claim" None, Form::Text, Default::Text("device"),
         "Claim that names the device; a token without it leaves the choice to the client.";
     "browsers.origins_allowed" None, Form::List, Default::Unset,
-        "Origins of web pages that may connect, such as https://chat.example.com; others are refused, clients without Origin are not.";
+        "Origins of web pages that may connect, such as https://chat.example.com; others are refused, clients without \
+         Origin are not.";
     "websocket.deflate" Some("--deflate"), Form::Boolean, Default::Boolean(false),
-        "Whether clients may agree on permessage-deflate; docs/benchmarks.md says why it is off: CPU, and what lengths reveal.";
+        "Whether clients may agree on permessage-deflate; docs/benchmarks.md says why it is off: CPU, and what \
+         lengths reveal.";
+    "admission.address_per_second_max" None, integer(0, 1_000_000), Default::Integer(1_000),
+        "New connections per second from one address (of IPv6: one /64) for long; 0: any number. More get 429. A \
+         thousand TLS handshakes are about a tenth of a core.";
+    "admission.address_burst_max" None, integer(1, 1_000_000), Default::Integer(30_000),
+        "New connections from one address at once after a pause: more than the 28232 that one machine can hold by \
+         default, so that it may come back with all of them.";
+    "admission.node_per_second_max" None, integer(0, 10_000_000), Default::Integer(0),
+        "New connections per second from everybody for long; 0: any number, as fast as the processors take them. More \
+         get 503.";
+    "admission.node_burst_max" None, integer(1, 10_000_000), Default::Integer(10_000),
+        "New connections from everybody at once after a pause, where there is a rate.";
+    "admission.connections_per_address_max" None, integer(0, 1_000_000), Default::Integer(0),
+        "Connections that one address may hold; 0: any number, since a provider's address may stand for thousands of \
+         people. Counted in shared counters, so keep it above 100.";
+    "admission.exempt" None, Form::List, Default::Unset,
+        "Blocks of addresses, such as 10.0.0.0/8, that no limit by address holds for.";
+    "admission.proxy_protocol_from" None, Form::List, Default::Unset,
+        "Blocks of addresses of load balancers whose connections begin with a header of the PROXY protocol, version \
+         2; without one they are closed.";
+    "admission.forwarded_from" None, Form::List, Default::Unset,
+        "Blocks of addresses of HTTP proxies that tell their client's address in a header; limits by address hold for \
+         that one.";
+    "admission.forwarded_header" None, Form::Text, Default::Text("X-Forwarded-For"),
+        "The header that those proxies write: X-Forwarded-For or Forwarded. The other is not believed: a proxy passes \
+         it on from its client.";
     "limits.connections_max" None, integer(1, 16_000_000), Default::Integer(1_000_000),
         "Most connections of the node; more are told to come back later.";
+    "limits.memory_bytes_max" Some("--memory-limit"), Form::Size { min: 64 * MIB, max: 1 << 50 }, Default::Unset,
+        "Memory that the node may take, its sockets' in the kernel included: from 90 % on newcomers are told to come \
+         back, from 95 % on they wait. If not set: 80 % of the machine's memory, or of the cgroup's limit if that is \
+         less.";
     "limits.requests_per_second_max" None, integer(1, 1_000_000), Default::Integer(50),
         "Sustained requests per second of a connection.";
     "limits.requests_burst_max" None, integer(1, 1_000_000), Default::Integer(200),
         "Requests that a connection may make at once after a pause.";
+    "limits.frames_per_second_max" None, integer(1, 4_000_000), Default::Unset,
+        "Sustained WebSocket frames per second of a connection, of any kind and fragments too; beyond it is closed. \
+         If not set: four times limits.requests_per_second_max.";
+    "limits.frames_burst_max" None, integer(1, 4_000_000), Default::Unset,
+        "Frames that a connection may send at once after a pause. If not set: four times limits.requests_burst_max.";
     "limits.outbound_bytes_max" None, integer(1_280 * KIB, GIB), Default::Integer(2 * MIB),
         "Bytes that may wait for one slow client before it is closed; at least one full page of history.";
     "limits.page_items_max" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_MAX as u64),
@@ -169,6 +212,8 @@ keys! {
         "Recent entries that a lane holds in memory before it writes a segment.";
     "store.cache_bytes" None, integer(0, 1_024 * GIB), Default::Integer(256 * MIB),
         "Blocks that a lane keeps in memory.";
+    "timing.head_timeout_ms" None, integer(100, 600_000), Default::Integer(5_000),
+        "From a connection's start to the end of its HTTP request, and to the end of a header of the PROXY protocol.";
     "timing.connect_timeout_ms" None, integer(100, 600_000), Default::Integer(10_000),
         "From a connection's start to its connect frame.";
     "timing.silence_ms" None, integer(HEARTBEAT_INTERVAL_MS as u64 + 1_000, 3_600_000),

@@ -184,6 +184,10 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             Ok(number) => check_range(number, min, max),
             Err(_) => Err(format!("{text:?} is not a whole number from {min} to {max}")),
         },
+        Form::Size { min, max } => match bytes_of(text) {
+            Some(bytes) => check_range(bytes, min, max),
+            None => Err(format!("{text:?} is not a size such as 1073741824, 512MiB or 8GB")),
+        },
         Form::Boolean => match text.parse() {
             Ok(value) => Ok(Value::Boolean(value)),
             Err(_) => Err(format!("{text:?} is neither true nor false")),
@@ -194,6 +198,25 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
         }
         Form::Text | Form::Secret | Form::Path | Form::Address => check_text(key, text),
     }
+}
+
+/// A whole number, perhaps with a unit of 1024s or of 1000s.
+fn bytes_of(text: &str) -> Option<u64> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn check_range(number: u64, min: u64, max: u64) -> Result<Value, String> {
@@ -260,7 +283,7 @@ fn read_file(path: &std::path::Path, text: &str, values: &mut Values, problems: 
 
 fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>, folder: &std::path::Path) -> Result<Value, String> {
     match (key.form, value.get_ref()) {
-        (Form::Integer { min, max }, DeValue::Integer(integer)) => {
+        (Form::Integer { min, max } | Form::Size { min, max }, DeValue::Integer(integer)) => {
             match u64::from_str_radix(integer.as_str(), integer.radix()) {
                 Ok(number) => check_range(number, min, max),
                 Err(_) => Err(format!("{integer} is not from {min} to {max}")),
@@ -268,6 +291,10 @@ fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>, folder: &std::path::Path) 
         }
         (Form::Integer { min, max }, other) => {
             Err(format!("is a whole number from {min} to {max}, not {}", other.type_str()))
+        }
+        (Form::Size { .. }, DeValue::String(text)) => from_text(key, text),
+        (Form::Size { .. }, other) => {
+            Err(format!("is a size such as 1073741824 or \"512MiB\", not {}", other.type_str()))
         }
         (Form::Boolean, DeValue::Boolean(value)) => Ok(Value::Boolean(*value)),
         (Form::Boolean, other) => Err(format!("is true or false, not {}", other.type_str())),

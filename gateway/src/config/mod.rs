@@ -3,6 +3,7 @@
 //! Invariants: every value has an [`Origin`]; unknown keys are refused with the nearest known name; all problems are listed at once,
 //! each with the place to mend it; a [`Config`] that was built is consistent. Must not do: fall back silently, or show a secret.
 
+mod admission;
 mod auth;
 mod keys;
 mod layers;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use self::{
+    admission::Admission,
     keys::{Default, Form, KEYS, Key, SHARDS_MAX},
     layers::{Origin, Sources, Value, Values},
     report::{help_text, reference_markdown},
@@ -38,6 +40,8 @@ pub struct Config {
     pub origins_allowed: Vec<String>,
     /// Whether permessage-deflate is accepted.
     pub websocket_deflate: bool,
+    /// Who is taken, and how fast.
+    pub admission: Admission,
     /// What one client may take.
     pub limits: Limits,
     /// The engine's sizes.
@@ -81,6 +85,12 @@ pub enum Auth {
 pub struct Limits {
     /// Connections of the node.
     pub connections_max: u32,
+    /// Memory of the node; `None`: a part of what there is.
+    pub memory_bytes_max: Option<u64>,
+    /// WebSocket frames per second of a connection.
+    pub frames_per_second_max: u32,
+    /// Frames at once after a pause.
+    pub frames_burst_max: u32,
     /// Requests per second of a connection.
     pub requests_per_second_max: u32,
     /// Requests at once after a pause.
@@ -109,6 +119,8 @@ pub struct Store {
 /// How long things may take, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
+    /// Until the end of the request's head.
+    pub head_timeout_ms: u64,
     /// Until `connect`.
     pub connect_timeout_ms: u64,
     /// Without a frame.
@@ -171,6 +183,7 @@ impl Config {
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let integer = |name: &str| values.integer(name).unwrap_or_default();
+        let four_times = |name: &str, other: &str| values.integer(name).unwrap_or_else(|| 4 * integer(other)) as u32;
         let node = Node {
             data: values.path("node.data").unwrap_or_default(),
             shards: integer("node.shards") as usize,
@@ -181,6 +194,9 @@ impl Config {
         };
         let limits = Limits {
             connections_max: integer("limits.connections_max") as u32,
+            memory_bytes_max: values.integer("limits.memory_bytes_max"),
+            frames_per_second_max: four_times("limits.frames_per_second_max", "limits.requests_per_second_max"),
+            frames_burst_max: four_times("limits.frames_burst_max", "limits.requests_burst_max"),
             requests_per_second_max: integer("limits.requests_per_second_max") as u32,
             requests_burst_max: integer("limits.requests_burst_max") as u32,
             outbound_bytes_max: integer("limits.outbound_bytes_max") as usize,
@@ -194,10 +210,12 @@ impl Config {
             cache_bytes: integer("store.cache_bytes") as usize,
         };
         let timing = Timing {
+            head_timeout_ms: integer("timing.head_timeout_ms"),
             connect_timeout_ms: integer("timing.connect_timeout_ms"),
             silence_ms: integer("timing.silence_ms"),
             drain_ms: integer("timing.drain_ms"),
         };
+        let admission = admission::load(values, problems);
         let tls = tls::load(sources.dev, values, problems);
         check_together(sources, values, &node, tls.as_ref(), problems);
         let auth = if sources.dev { Some(Auth::Dev) } else { auth::load(values, problems).map(Auth::Tokens) };
@@ -208,6 +226,7 @@ impl Config {
             auth: auth?,
             origins_allowed: values.list("browsers.origins_allowed"),
             websocket_deflate: values.boolean("websocket.deflate"),
+            admission,
             limits,
             store,
             timing,
@@ -279,6 +298,17 @@ fn check_together(sources: &Sources, values: &Values, node: &Node, tls: Option<&
     }
     if values.integer("limits.requests_burst_max") < values.integer("limits.requests_per_second_max") {
         problem("limits.requests_burst_max", "is below limits.requests_per_second_max".to_owned());
+    }
+    if values.integer("timing.head_timeout_ms") > values.integer("timing.connect_timeout_ms") {
+        problem("timing.head_timeout_ms", "is above timing.connect_timeout_ms".to_owned());
+    }
+    for (name, other) in [
+        ("limits.frames_per_second_max", "limits.requests_per_second_max"),
+        ("limits.frames_burst_max", "limits.requests_burst_max"),
+    ] {
+        if values.integer(name).is_some_and(|frames| Some(frames) < values.integer(other)) {
+            problem(name, format!("is below {other}: every request is a frame"));
+        }
     }
     if values.integer("store.log_file_bytes").is_some_and(|bytes| bytes % 4096 != 0) {
         problem("store.log_file_bytes", "is not a multiple of 4096, the unit of direct writes".to_owned());

@@ -69,7 +69,8 @@ are listed at once, with file and line. `antiphon config print` takes the same f
 
 - A key `table.name` is `name` under `[table]` in the file, `ANTIPHON_TABLE_NAME` in the environment, and
   `--set table.name=value` as a flag; some have a flag of their own.
-- Sizes are whole numbers of bytes, times whole milliseconds; the unit ends the name.
+- Sizes are whole numbers of bytes, times whole milliseconds; the unit ends the name. Where it says `size`, a unit may stand behind
+  the number: `KiB`, `MiB`, `GiB`, `TiB`, `KB`, `MB`, `GB`, `TB`.
 - Lists are `[\"a\", \"b\"]` in the file, `a,b` elsewhere.
 - A path in the file is relative to the file's folder, elsewhere to the working directory.
 - An unknown key is refused. An unknown `ANTIPHON_…` variable is only warned of, since orchestrators make such names themselves.
@@ -104,6 +105,7 @@ pub fn reference_markdown() -> String {
         }
         let form = match key.form {
             Form::Integer { min, max } => format!("{min} to {max}"),
+            Form::Size { .. } => "size".to_owned(),
             Form::Boolean => "true or false".to_owned(),
             Form::Text => "text".to_owned(),
             Form::Secret => "text, never shown".to_owned(),

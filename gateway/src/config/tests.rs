@@ -1,6 +1,7 @@
 //! Tables of configurations and what becomes of them.
 
 use super::*;
+use crate::core::{admission::ForwardedHeader, rate::Rate};
 
 fn sources(file: &str) -> Sources {
     let mut sources = Sources { cores: 4, ..Sources::default() };
@@ -146,7 +147,57 @@ fn values_must_fit_together() {
     check(&with("[limits]\npage_items_max = 10"), "page_items_default: is above");
     check(&with("[limits]\nrequests_per_second_max = 1000"), "requests_burst_max: is below");
     check(&with("[store]\nlog_file_bytes = 1048577"), "multiple of 4096");
+    check(&with("[timing]\nhead_timeout_ms = 20000"), "head_timeout_ms: is above");
+    check(&with("[limits]\nframes_per_second_max = 49"), "frames_per_second_max: is below");
+    check(&with("[limits]\nframes_burst_max = 199"), "frames_burst_max: is below");
+    check(
+        &with("[admission]\nexempt = [\"10.0.0.1/8\"]"),
+        "\"10.0.0.1/8\" has bits behind its prefix; the block is 10.0.0.0/8",
+    );
+    check(&with("[admission]\nproxy_protocol_from = [\"balancer\"]"), "is not a block of addresses");
+    check(&with("[admission]\nforwarded_header = \"X-Real-IP\""), "neither X-Forwarded-For nor Forwarded");
     assert!(problems(&sources(""))[0].contains("auth.audience: is required"));
+}
+
+#[test]
+fn admission_is_read_and_shared_among_shards() {
+    let file = format!(
+        "[admission]\nexempt = [\"10.0.0.0/8\", \"::1\"]\nforwarded_header = \"forwarded\"\nconnections_per_address_max = 100\n{GOOD}"
+    );
+    let admission = Config::load(&sources(&file)).unwrap().0.admission;
+    assert!(admission.exempt.contain("10.1.1.1".parse().unwrap()) && admission.proxy_protocol_from.is_empty());
+    let rules = admission.share(4, 9);
+    assert_eq!((rules.forwarded_header, rules.seed), (ForwardedHeader::Forwarded, 9));
+    assert_eq!((rules.connections_per_address_max, rules.node.is_limited()), (45, false));
+    assert_eq!(rules.address, Rate::share(1_000, 30_000, 4));
+}
+
+#[test]
+fn sizes_may_have_units() {
+    let size = |text: &str| {
+        let all = flag(dev(), "--memory-limit", "limits.memory_bytes_max", text);
+        Config::load(&all).map(|(config, _)| config.limits.memory_bytes_max)
+    };
+    for (text, bytes) in [("134217728", 128 << 20), ("512MiB", 512 << 20), ("8 GB", 8_000_000_000), ("1TiB", 1 << 40)] {
+        assert_eq!(size(text), Ok(Some(bytes)), "{text}");
+    }
+    for (text, expected) in [
+        ("8g", "\"8g\" is not a size such as"),
+        ("-1", "is not a size"),
+        ("MiB", "is not a size"),
+        ("18446744073709551615TB", "is not a size"),
+        ("1MiB", "1048576 is not from 67108864 to"),
+    ] {
+        let error = size(text).unwrap_err();
+        assert!(error.0[0].text.contains(expected), "{error}");
+    }
+    let file = |line: &str| format!("[limits]\nmemory_bytes_max = {line}\n{GOOD}");
+    let read = |line: &str| Config::load(&sources(&file(line))).map(|(config, _)| config.limits.memory_bytes_max);
+    assert_eq!((read("\"1GiB\""), read("1073741824")), (Ok(Some(1 << 30)), Ok(Some(1 << 30))));
+    assert!(read("true").unwrap_err().0[0].text.contains("is a size such as"));
+    let (config, _) = Config::load(&dev()).unwrap();
+    assert_eq!(config.limits.memory_bytes_max, None);
+    assert_eq!((config.limits.frames_per_second_max, config.limits.frames_burst_max), (200, 800));
 }
 
 #[test]

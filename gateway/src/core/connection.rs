@@ -14,6 +14,7 @@ use antiphon_wire::{
 };
 
 use super::{
+    admission::{Payer, Place},
     outbound::Outbound,
     session::Session,
     websocket::{self, Decoder, Deflater, MessageKind, extension::Agreed},
@@ -22,16 +23,21 @@ use super::{
 /// How far a connection is.
 #[derive(Debug)]
 pub enum Stage {
-    /// The upgrade request is incomplete: what there is of it.
-    Handshake(Vec<u8>),
+    /// The upgrade request is incomplete.
+    Handshake {
+        /// What there is of it.
+        head: Vec<u8>,
+        /// Who answers for it.
+        payer: Payer,
+    },
     /// A WebSocket with a session.
     Open {
         /// What takes its bytes apart.
         decoder: Decoder,
         /// Its session.
         session: Session,
-        /// What the upgrade carried as a token, until `connect`.
-        upgrade_token: Option<Box<str>>,
+        /// What is needed until `connect` only.
+        opening: Option<Box<Opening>>,
     },
     /// A close frame or a last HTTP answer was queued: the transport closes once it has left and the peer has answered.
     Closing {
@@ -40,11 +46,24 @@ pub enum Stage {
     },
 }
 
-/// One connection of a shard.
+/// What a connection keeps from its upgrade to its `connect`.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the upgrade carried as a token.
+    pub token: Option<Box<str>>,
+    /// Who answers for it, should it come to nothing.
+    pub payer: Payer,
+}
+
+/// One connection of a shard. At most 128 bytes, a size of the allocator's: every idle client has one.
 #[derive(Debug)]
 pub struct Connection {
     /// Which use of its slot it is.
     pub generation: u32,
+    /// When its bucket of frames is full again, in the units of its rate.
+    pub frames_full_at: u32,
+    /// Where it is counted among its address's connections.
+    pub place: Option<Place>,
     /// Whether it stands in the list of those that have something to send.
     pub dirty: bool,
     /// Whether it stands in the list of those that are closed when their time is up.
@@ -59,13 +78,17 @@ pub struct Connection {
     pub heard_at_ms: u64,
 }
 
+const _: () = assert!(size_of::<Connection>() <= 128);
+
 impl Connection {
     /// A connection just accepted.
     #[must_use]
-    pub fn new(generation: u32, now_ms: u64) -> Self {
-        let stage = Stage::Handshake(Vec::new());
+    pub fn new(generation: u32, now_ms: u64, payer: Payer, place: Option<Place>, frames_full_at: u32) -> Self {
+        let stage = Stage::Handshake { head: Vec::new(), payer };
         Self {
             generation,
+            frames_full_at,
+            place,
             dirty: false,
             has_deadline: false,
             deflate: None,
@@ -79,7 +102,7 @@ impl Connection {
     pub fn session(&mut self) -> Option<&mut Session> {
         match &mut self.stage {
             Stage::Open { session, .. } => Some(session),
-            Stage::Handshake(_) | Stage::Closing { .. } => None,
+            Stage::Handshake { .. } | Stage::Closing { .. } => None,
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! Not part of the API. Each is deterministic in its input, so a failing input is its own reproduction.
 
-use super::http::{self, Outcome, Rules};
+use super::address::Blocks;
+use super::admission::ForwardedHeader;
+use super::http::{self, Outcome, Rules, forwarded::forwarded};
+use super::proxy::{self, HEADER_BYTES_MAX, Parsed};
 use super::websocket::{
     Accepted, CloseCode, Decoder, Deflater, Event, Inflater, Limits, MessageKind, ProtocolError, Role, apply_mask,
     encode_close, encode_header, encode_message, encode_ping, encode_pong, extension::Agreed,
@@ -45,10 +48,38 @@ pub fn fuzz_http(data: &[u8]) {
             );
         }
     }
+    for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
+        let _ = forwarded(data, header, &Blocks::default());
+    }
     let whole = http::client::parse_response(data, &request);
     for length in prefixes(data) {
         let outcome = http::client::parse_response(&data[..length], &request);
         assert!(outcome == http::client::Outcome::NeedMore || outcome == whole, "{outcome:?}, in the end {whole:?}");
+    }
+}
+
+/// Any bytes as a header of the PROXY protocol. What is judged stays so however many bytes follow, and nothing is waited for beyond the
+/// longest header.
+pub fn fuzz_proxy(data: &[u8]) {
+    let whole = proxy::parse(data);
+    match whole {
+        Ok(Parsed::NeedMore) => assert!(data.len() < HEADER_BYTES_MAX, "more is wanted of a header that is too long"),
+        Ok(Parsed::Header { bytes, client }) => {
+            assert!(bytes <= data.len().min(HEADER_BYTES_MAX), "more is taken than there is");
+            assert_eq!(proxy::parse(&data[..bytes]), Ok(Parsed::Header { bytes, client }));
+            assert!(
+                client.is_none_or(|client| client.ip() == client.ip().to_canonical()),
+                "two spellings of one client"
+            );
+        }
+        Err(_) => {}
+    }
+    for length in prefixes(data) {
+        let outcome = proxy::parse(&data[..length]);
+        assert!(
+            outcome == Ok(Parsed::NeedMore) || outcome == whole,
+            "after {length} bytes {outcome:?}, in the end {whole:?}"
+        );
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod answer;
 pub mod client;
+pub mod forwarded;
 mod headers;
 
 use base64::Engine as _;
@@ -125,11 +126,11 @@ pub fn upgrade(bytes: &[u8], rules: &Rules) -> Outcome {
     }
 }
 
-/// The answer of a node that takes no more connections for now: a `503` that says when to come back. The caller spreads
-/// `retry_after_seconds`, so that not all come back at once.
+/// The answer to a connection that is not taken now: a `503`, or a `429` if it is about the client's address, that says when to come
+/// back. The caller spreads `retry_after_seconds`, so that not all come back at once.
 #[must_use]
-pub fn service_unavailable(retry_after_seconds: u32) -> Vec<u8> {
-    Answer::service_unavailable(retry_after_seconds).into_bytes()
+pub fn come_back_later(status: u16, retry_after_seconds: u32) -> Vec<u8> {
+    Answer::come_back_later(status, retry_after_seconds).into_bytes()
 }
 
 /// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`: the key and a constant string put together, hashed with SHA-1, in

@@ -2,6 +2,8 @@
 //!
 //! Start at [`shard`]: bytes come in there, and everything else is called from there.
 
+pub mod address;
+pub mod admission;
 pub mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -13,6 +15,9 @@ pub mod outbound;
 pub mod placement;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod pressure;
+pub mod proxy;
+pub mod rate;
 pub mod registry;
 pub mod session;
 pub mod shard;

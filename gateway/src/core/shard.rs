@@ -5,33 +5,51 @@
 //! requests towards a lane by [`MESH_BACKLOG_MAX`] (beyond, clients hear `overloaded`), deliveries because a shard stops taking
 //! requests, and outputs of its engines, while too many deliveries wait ([`ShardCore::may_take_requests`]).
 
+mod counters;
+mod deadlines;
+mod opening;
+mod outgoing;
+mod turned_away;
+
 use std::{collections::VecDeque, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
     codec::Encoding,
-    codes::{CloseCode, ErrorCode},
-    frame::{ErrorFrame, ServerFrame},
+    codes::CloseCode,
+    frame::ServerFrame,
     ids::{LanePosition, TimestampMs},
 };
 
+pub use self::{counters::ShardCounters, outgoing::MeshOut};
+use self::{
+    outgoing::{MESH_BACKLOG_MAX, Outgoing},
+    turned_away::TurnedAway,
+};
 use super::{
+    admission::{self, Admission},
     connection::{Connection, Rendered, Stage},
     http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshMessage, ShardId},
     placement::Placement,
+    pressure::Pressure,
+    rate::SmallRate,
     session::{Action, Authenticate, Environment, LaneCaughtUp, Session},
     timers::TimerWheel,
-    websocket::{self, Decoder, Deflater, Event, Inflater, Role},
+    websocket::{self, Deflater, Event, Inflater},
 };
-
-/// Frames that may wait for another shard's queue. Beyond it this shard takes no more requests, and its sessions hear `overloaded`.
-const MESH_BACKLOG_MAX: usize = 16_384;
 
 /// Engine outputs handled in one turn: a turn stays within about a millisecond.
 const OUTPUTS_PER_TURN_MAX: usize = 1_024;
+
+/// Answers may wait to so many times what pushes may: a client that asks for many pages at once gets them, though they come in one burst.
+/// Beyond half the bound for pushes further requests are answered with `overloaded`; ended is only who does not read at all.
+const ANSWERS_FACTOR: usize = 4;
+
+/// When a client may come back that was closed for its own excess.
+const EXCESS_RECONNECT_MS: u32 = 1_000;
 
 /// How long a peer may take to answer a close frame, or to take what is left for it.
 const CLOSE_TIMEOUT_MS: u64 = 5_000;
@@ -52,7 +70,15 @@ pub struct ShardConfig {
     pub requests_per_second_max: u32,
     /// Requests that it may make at once.
     pub requests_burst_max: u32,
-    /// How long a connection may take until `connect` succeeded.
+    /// Whom it takes.
+    pub admission: admission::Rules,
+    /// WebSocket frames of any kind a second that a connection may send for long.
+    pub frames_per_second_max: u32,
+    /// Frames that it may send at once.
+    pub frames_burst_max: u32,
+    /// How long a connection may take until its request's head is whole.
+    pub head_timeout_ms: u64,
+    /// How long it may take until `connect` succeeded, from the same start.
     pub connect_timeout_ms: u64,
     /// Silence that ends a session.
     pub silence_ms_max: u64,
@@ -60,90 +86,6 @@ pub struct ShardConfig {
     pub outbound_bytes_max: usize,
     /// Connections that this shard may hold.
     pub connections_max: usize,
-}
-
-/// What a shard has done, for metrics. Only ever added to, but for the gauges at the end.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ShardCounters {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Upgrades and connections refused by HTTP answers.
-    pub http_refused: u64,
-    /// Sessions that connected.
-    pub sessions_started: u64,
-    /// Frames from clients.
-    pub frames_in: u64,
-    /// Bytes from clients.
-    pub bytes_in: u64,
-    /// Frames queued for clients.
-    pub frames_out: u64,
-    /// Bytes handed to the driver.
-    pub bytes_out: u64,
-    /// Messages and other pushes queued for clients.
-    pub deliveries: u64,
-    /// WebSocket protocol violations.
-    pub protocol_errors: u64,
-    /// Sessions closed as slow consumers.
-    pub slow_consumers: u64,
-    /// Sessions that ended by silence.
-    pub silent: u64,
-    /// Sessions replaced by the same device.
-    pub replaced: u64,
-    /// Errors sent, by code.
-    pub errors: [u64; 32],
-    /// Now: open connections.
-    pub connections: u64,
-    /// Now: connected sessions.
-    pub sessions: u64,
-    /// Now: frames that wait for other shards.
-    pub mesh_backlog: u64,
-}
-
-/// A frame for another shard, and which of its queues it goes to.
-#[derive(Debug)]
-pub enum MeshOut {
-    /// Towards a lane.
-    Request(ShardId, MeshMessage),
-    /// Towards connections.
-    Delivery(ShardId, MeshMessage),
-}
-
-/// Frames of this shard for shards, itself among them.
-struct Outgoing {
-    id: ShardId,
-    remote: VecDeque<MeshOut>,
-    requests: VecDeque<(LaneId, LaneFrame)>,
-    deliveries: VecDeque<(LaneId, ConnectionFrame)>,
-    /// Frames that were taken from here and wait at a full queue.
-    kept: usize,
-}
-
-impl Outgoing {
-    fn request(&mut self, to: ShardId, lane: LaneId, frame: LaneFrame) {
-        if to == self.id {
-            self.requests.push_back((lane, frame));
-        } else {
-            let message = MeshMessage { lane, from: self.id, bytes: frame.to_bytes() };
-            self.remote.push_back(MeshOut::Request(to, message));
-        }
-    }
-
-    fn delivery(&mut self, to: ShardId, lane: LaneId, frame: ConnectionFrame) {
-        if to == self.id {
-            self.deliveries.push_back((lane, frame));
-        } else {
-            let message = MeshMessage { lane, from: self.id, bytes: frame.to_bytes() };
-            self.remote.push_back(MeshOut::Delivery(to, message));
-        }
-    }
-
-    fn backlog(&self) -> usize {
-        self.remote.len() + self.deliveries.len() + self.kept
-    }
-
-    fn lanes_are_busy(&self) -> bool {
-        self.remote.len() + self.requests.len() + self.kept >= MESH_BACKLOG_MAX
-    }
 }
 
 /// What sessions see of their shard.
@@ -191,6 +133,10 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     commands: VecDeque<Command>,
     lanes: Vec<Lane<F, C, R>>,
     outgoing: Outgoing,
+    admission: Admission,
+    pressure: Pressure,
+    frame_rate: SmallRate,
+    turned_away: TurnedAway,
     timers: TimerWheel,
     /// Connections that are closing, in the order of their deadlines.
     closing: VecDeque<(u64, ConnectionKey)>,
@@ -208,16 +154,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     pub fn new(config: ShardConfig, clock: C, now_us: u64) -> Self {
         let now_ms = now_us / 1_000;
         let lanes = usize::from(config.placement.lanes);
-        let outgoing = Outgoing {
-            id: config.id,
-            remote: VecDeque::new(),
-            requests: VecDeque::new(),
-            deliveries: VecDeque::new(),
-            kept: 0,
-        };
         Self {
             jitter: now_us ^ u64::from(config.id.0),
-            outgoing,
+            outgoing: Outgoing::new(config.id),
+            admission: Admission::new(config.admission.clone()),
+            pressure: Pressure::None,
+            frame_rate: SmallRate::new(config.frames_per_second_max, config.frames_burst_max),
+            turned_away: TurnedAway::default(),
             view: View { config, store: 0, positions: vec![LanePosition(0); lanes], sessions_numbered: 0 },
             clock,
             now_us,
@@ -235,6 +178,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             inflater: Inflater::default(),
             counters: ShardCounters::default(),
         }
+    }
+
+    /// How near the node is to its memory limit; newcomers are judged by the last word.
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
     }
 
     /// A lane of this shard is open.
@@ -256,7 +204,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// What it has done.
     #[must_use]
     pub fn counters(&self) -> ShardCounters {
-        ShardCounters { mesh_backlog: self.outgoing.backlog() as u64, ..self.counters }
+        ShardCounters {
+            mesh_backlog: self.outgoing.backlog() as u64,
+            addresses_untracked: self.admission.untracked(),
+            ..self.counters
+        }
     }
 
     /// The store's identity, for clients' positions: to be told before the first connection is accepted.
@@ -271,37 +223,17 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.now_ms = self.now_us / 1_000;
     }
 
-    /// A connection was accepted.
-    pub fn accepted(&mut self, key: ConnectionKey) {
-        let slot = key.slot as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        assert!(self.connections[slot].is_none(), "a slot is taken once");
-        let mut connection = Box::new(Connection::new(key.generation, self.now_ms));
-        self.counters.accepted += 1;
-        self.counters.connections += 1;
-        if self.counters.connections as usize > self.view.config.connections_max || self.draining {
-            self.counters.http_refused += 1;
-            connection.outbound.push(Rc::from(http::service_unavailable(1 + (self.random() % 8) as u32)), 0);
-            connection.stage = Stage::Closing { decoder: None };
-        }
-        self.connections[slot] = Some(connection);
-        self.timers.set(key, self.now_ms + self.view.config.connect_timeout_ms);
-        self.settle(key);
-    }
-
     /// Bytes came.
     pub fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
         self.counters.bytes_in += bytes.len() as u64;
         let Some(connection) = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut) else {
-            return;
+            return self.heard_turned_away(key);
         };
         if connection.generation != key.generation {
             return;
         }
         match &mut connection.stage {
-            Stage::Handshake(_) => self.handshake(key, bytes),
+            Stage::Handshake { .. } => self.handshake(key, bytes),
             Stage::Open { .. } => self.frames(key, bytes),
             Stage::Closing { decoder } => {
                 let limits = websocket::Limits::default();
@@ -326,6 +258,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         if let Some(connection) = self.connection(key) {
             connection.outbound.sent();
             self.settle(key);
+        } else {
+            self.answered_turned_away(key);
         }
     }
 
@@ -333,6 +267,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     pub fn closed(&mut self, key: ConnectionKey) {
         if self.connection(key).is_some() {
             self.forget(key);
+        } else {
+            self.turned_away.forget(key);
         }
     }
 
@@ -439,33 +375,28 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         value ^ (value >> 31)
     }
 
-    fn handshake(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
-        let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { return };
-        let Stage::Handshake(head) = &mut connection.stage else { return };
-        head.extend_from_slice(bytes);
-        match http::upgrade(head, &self.view.config.http) {
-            http::Outcome::NeedMore => {}
-            http::Outcome::Respond { bytes, .. } => {
-                self.counters.http_refused += 1;
-                connection.outbound.push(Rc::from(bytes), 0);
-                connection.stage = Stage::Closing { decoder: None };
-            }
-            http::Outcome::Upgrade(upgrade) => {
-                let encoding =
-                    upgrade.subprotocol.as_deref().and_then(Encoding::from_subprotocol).unwrap_or(Encoding::Json);
-                let mut rest = head.split_off(upgrade.consumed_bytes);
-                connection.outbound.push(Rc::from(upgrade.response), 0);
-                let upgrade_token = upgrade.request.token.map(|token| token.expose().into());
-                let session = Session::new(encoding, &self.environment(key));
-                if let Some(connection) = self.connection(key) {
-                    connection.deflate = upgrade.deflate;
-                    connection.stage = Stage::Open { decoder: Decoder::new(Role::Server), session, upgrade_token };
-                }
-                if !rest.is_empty() {
-                    self.frames(key, &mut rest);
-                }
-            }
+    /// Whether a connection sends, or lets wait, so much more than it may that it is closed, and with which code.
+    fn excess(&mut self, key: ConnectionKey) -> Option<CloseCode> {
+        let (frame_rate, now_us) = (self.frame_rate, self.now_us);
+        let connection = self.connection(key)?;
+        let Stage::Open { decoder, .. } = &mut connection.stage else { return None };
+        let frames = decoder.take_frames();
+        if frames > 0 && !frame_rate.spend(&mut connection.frames_full_at, now_us, u32::from(frames)) {
+            self.counters.frames_limited += 1;
+            self.failed(key);
+            return Some(CloseCode::RateLimited);
         }
+        if self.waits_too_much(key) {
+            self.counters.slow_consumers += 1;
+            return Some(CloseCode::SlowConsumer);
+        }
+        None
+    }
+
+    /// Whether more waits for a connection than even answers may: it asks and does not read.
+    fn waits_too_much(&mut self, key: ConnectionKey) -> bool {
+        let limit = self.view.config.outbound_bytes_max.saturating_mul(ANSWERS_FACTOR);
+        self.connection(key).is_some_and(|connection| connection.outbound.bytes() > limit)
     }
 
     fn frames(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
@@ -473,8 +404,14 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             let (now, now_ms) = (self.clock.now(), self.now_ms);
+            if let Some(code) = self.excess(key) {
+                // What is left of the bytes is not looked at: it is not a client that plays by the rules.
+                self.end(key, code, Some(EXCESS_RECONNECT_MS), code == CloseCode::SlowConsumer);
+                break;
+            }
             let Some(connection) = self.connections[key.slot as usize].as_deref_mut() else { break };
-            let Stage::Open { decoder, session, upgrade_token } = &mut connection.stage else { break };
+            let waits_much = connection.outbound.bytes() > self.view.config.outbound_bytes_max / 2;
+            let Stage::Open { decoder, session, opening } = &mut connection.stage else { break };
             let accepted = match session.encoding() {
                 Encoding::Json => websocket::Accepted::Text,
                 Encoding::Rkyv => websocket::Accepted::Binary,
@@ -488,8 +425,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     if session.user().is_some() {
                         connection.heard_at_ms = now_ms;
                     }
-                    let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
-                    session.receive(payload, upgrade_token.as_deref(), &environment, &mut actions);
+                    let is_busy = self.outgoing.lanes_are_busy() || waits_much;
+                    let environment = self.view.environment(key, now, now_ms, is_busy);
+                    let token = opening.as_ref().and_then(|opening| opening.token.as_deref());
+                    session.receive(payload, token, &environment, &mut actions);
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     let pong = websocket::encode_pong(payload, None);
@@ -513,6 +452,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 }
                 Err(error) => {
                     self.counters.protocol_errors += 1;
+                    self.failed(key);
                     self.detach(key);
                     let reason = error.to_string();
                     if let Some(connection) = self.connection(key) {
@@ -543,8 +483,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                         let now_ms = self.now_ms;
                         if let Some(connection) = self.connection(key) {
                             connection.heard_at_ms = now_ms;
-                            if let Stage::Open { upgrade_token, .. } = &mut connection.stage {
-                                *upgrade_token = None;
+                            if let Stage::Open { opening, .. } = &mut connection.stage {
+                                *opening = None;
                             }
                         }
                     }
@@ -563,7 +503,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     let to = self.view.config.placement.shard_of(lane);
                     self.outgoing.request(to, lane, frame);
                 }
-                Action::End { code } => self.end(key, code, None, false),
+                Action::End { code } => {
+                    if matches!(code, CloseCode::Unauthenticated | CloseCode::TokenExpired) {
+                        self.counters.tokens_refused += 1;
+                        self.failed(key);
+                    }
+                    self.end(key, code, None, false);
+                }
             }
         }
         self.mark_dirty(key);
@@ -588,7 +534,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 }
             }
             ConnectionFrame::Reply { connection, gather, frame } => {
-                self.with_session(connection.into(), |session, _, actions| session.reply(gather, frame, actions));
+                let key = connection.into();
+                self.with_session(key, |session, _, actions| session.reply(gather, frame, actions));
+                if self.waits_too_much(key) {
+                    self.counters.slow_consumers += 1;
+                    self.end(key, CloseCode::SlowConsumer, Some(EXCESS_RECONNECT_MS), true);
+                }
             }
             ConnectionFrame::CaughtUp { connection, position, reset, entries, too_far, left } => {
                 self.advance(lane, position);
@@ -672,7 +623,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.detach(key);
         if let Some((connection, deflater)) = self.connection_and_deflater(key) {
             match connection.stage {
-                Stage::Handshake(_) => connection.stage = Stage::Closing { decoder: None },
+                Stage::Handshake { .. } => connection.stage = Stage::Closing { decoder: None },
                 Stage::Open { .. } => connection.end(code, reconnect_after_ms, drop_queue, deflater),
                 Stage::Closing { .. } => {}
             }
@@ -682,8 +633,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
     fn forget(&mut self, key: ConnectionKey) {
         self.detach(key);
-        self.connections[key.slot as usize] = None;
-        self.counters.connections -= 1;
+        if let Some(connection) = self.connections[key.slot as usize].take() {
+            self.admission.left(connection.place);
+            self.counters.connections -= 1;
+        }
     }
 
     fn mark_dirty(&mut self, key: ConnectionKey) {
@@ -724,59 +677,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         }
         self.dirty = dirty;
         self.dirty.clear();
-    }
-
-    fn wake_at_ms(&self) -> Option<u64> {
-        let closing = self.closing.front().map(|(deadline, _)| *deadline);
-        // A lane tells its position once a second while there is anything to tell: the same beat serves.
-        let lane = (!self.lanes.is_empty() && self.counters.connections > 0).then(|| self.now_ms + 1_000);
-        [closing, self.timers.next_ms(), lane].into_iter().flatten().min()
-    }
-
-    fn run_timers(&mut self) {
-        while self.closing.front().is_some_and(|(deadline, _)| *deadline <= self.now_ms) {
-            let Some((_, key)) = self.closing.pop_front() else { break };
-            if self.connection(key).is_some() {
-                self.commands.push_back(Command::Close { connection: key });
-                self.forget(key);
-            }
-        }
-        let mut due = std::mem::take(&mut self.due);
-        self.timers.expire(self.now_ms, &mut due);
-        for key in due.drain(..) {
-            self.look(key);
-        }
-        self.due = due;
-    }
-
-    /// A connection's time has come, or only seems so: whatever came meanwhile has moved its deadline on.
-    fn look(&mut self, key: ConnectionKey) {
-        let (now_ms, now) = (self.now_ms, self.clock.now());
-        let (connect_timeout_ms, silence_ms_max) =
-            (self.view.config.connect_timeout_ms, self.view.config.silence_ms_max);
-        let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        let heard_at_ms = connection.heard_at_ms;
-        let expires = connection.session().and_then(|session| session.expires());
-        let deadline_ms = match expires {
-            Some(expires) if expires <= now => {
-                let text = ErrorCode::TokenExpired.text().into();
-                let error = ErrorFrame { code: ErrorCode::TokenExpired, text, retry_after_ms: None };
-                connection.send_frame(None, &ServerFrame::Error(error), deflater);
-                return self.end(key, CloseCode::TokenExpired, None, false);
-            }
-            Some(expires) => (heard_at_ms + silence_ms_max).min(now_ms.saturating_add(expires.0 - now.0)),
-            None => heard_at_ms + connect_timeout_ms,
-        };
-        if now_ms < heard_at_ms + if expires.is_some() { silence_ms_max } else { connect_timeout_ms } {
-            return self.timers.set(key, deadline_ms);
-        }
-        if expires.is_some() {
-            self.counters.silent += 1;
-            return self.end(key, CloseCode::Silent, None, false);
-        }
-        self.end(key, CloseCode::ConnectTimeout, None, false);
-        // A handshake that never came to an end has no closing handshake either.
-        self.settle(key);
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod api;
 mod listener;
+mod memory;
 mod page;
 mod security;
 
@@ -31,7 +32,10 @@ use tokio::{
     sync::Notify,
 };
 
-pub use self::api::{DEV_TOKEN_LIFE_MS, dev_token_expiry};
+pub use self::{
+    api::{DEV_TOKEN_LIFE_MS, dev_token_expiry},
+    memory::{KERNEL_BYTES_PER_CONNECTION, MemoryWatch},
+};
 use crate::metrics::Metrics;
 
 /// What the outside thread needs to know.
@@ -62,6 +66,17 @@ impl Outside {
         terminate: impl FnOnce() + Send + 'static,
         reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_watching(config, metrics, None, terminate, reload)
+    }
+
+    /// The same, with a watch over the node's memory on the same thread.
+    pub fn start_watching(
+        config: OutsideConfig,
+        metrics: Arc<Metrics>,
+        memory: Option<MemoryWatch>,
+        terminate: impl FnOnce() + Send + 'static,
+        reload: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.console)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -89,11 +104,19 @@ impl Outside {
                 if started.send(Ok(())).is_err() {
                     return;
                 }
+                let measured = Arc::clone(&metrics);
+                let watch_memory = async move {
+                    match memory {
+                        Some(memory) => memory.run(measured).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 let router = api::router(&config, metrics);
                 let serve = axum::serve(listener::Bounded::new(listener), router);
                 tokio::select! {
                     result = serve => if let Err(error) = result { tracing::error!(%error, "the console ended") },
                     () = watch(signals, terminate, reload) => {}
+                    () = watch_memory => {}
                     () = stopped.notified() => {}
                 }
             });

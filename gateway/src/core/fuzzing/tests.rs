@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{fuzz_http, fuzz_websocket, scramble, seed};
+use super::{fuzz_http, fuzz_proxy, fuzz_websocket, scramble, seed};
 
 /// Runs `target` over every file of a corpus, and over copies with one byte changed or the end cut off.
 fn run(name: &str, target: fn(&[u8])) {
@@ -31,6 +31,11 @@ fn run(name: &str, target: fn(&[u8])) {
 #[test]
 fn http_holds_over_its_corpus() {
     run("http", fuzz_http);
+}
+
+#[test]
+fn proxy_holds_over_its_corpus() {
+    run("proxy", fuzz_proxy);
 }
 
 #[test]

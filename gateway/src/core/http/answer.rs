@@ -64,9 +64,13 @@ impl Answer {
         Self::new(431, "Request Header Fields Too Large", "The request's headers are too large.\n".to_owned())
     }
 
-    pub(super) fn service_unavailable(retry_after_seconds: u32) -> Self {
-        Self::new(503, "Service Unavailable", "No more connections for now. Come back later.\n".to_owned())
-            .with_header("Retry-After", &retry_after_seconds.to_string())
+    /// 429 (RFC 6585 §4) or 503 (RFC 9110 §15.6.4).
+    pub(super) fn come_back_later(status: u16, retry_after_seconds: u32) -> Self {
+        let answer = match status {
+            429 => Self::new(429, "Too Many Requests", "Too many connections from your address.\n".to_owned()),
+            _ => Self::new(503, "Service Unavailable", "No more connections for now. Come back later.\n".to_owned()),
+        };
+        answer.with_header("Retry-After", &retry_after_seconds.to_string())
     }
 
     pub(super) fn version_not_supported() -> Self {

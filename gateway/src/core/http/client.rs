@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn refusals_and_nonsense() {
-        let retry = server::service_unavailable(7);
+        let retry = server::come_back_later(503, 7);
         assert_eq!(parse_response(&retry, &REQUEST), Outcome::Refused { status: 503, retry_after_seconds: Some(7) });
         let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n";
         let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";

@@ -310,7 +310,9 @@ fn heads_are_bounded() {
 
 #[test]
 fn a_busy_node_says_when_to_come_back() {
-    let text = String::from_utf8(service_unavailable(17)).expect("text");
+    let text = String::from_utf8(come_back_later(503, 17)).expect("text");
     assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 17\r\n"), "{text}");
     assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+    let text = String::from_utf8(come_back_later(429, 3)).expect("text");
+    assert!(text.starts_with("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\n"), "{text}");
 }

@@ -27,13 +27,15 @@ pub struct Decoder {
     partial: Option<Box<Partial>>,
     state: State,
     role: Role,
+    /// Frames begun since they were last asked for.
+    frames: u16,
 }
 
 impl Decoder {
     /// A decoder for the end `role` of a fresh connection. It allocates nothing.
     #[must_use]
     pub const fn new(role: Role) -> Self {
-        Self { partial: None, state: State::Open, role }
+        Self { partial: None, state: State::Open, role, frames: 0 }
     }
 
     /// The next event in `input`, which advances past what was used; a frame in it may be unmasked in place.
@@ -100,6 +102,11 @@ impl Decoder {
         }
     }
 
+    /// How many frames of any kind, fragments among them, have begun since the last call: for whoever limits them.
+    pub const fn take_frames(&mut self) -> u16 {
+        std::mem::replace(&mut self.frames, 0)
+    }
+
     /// Nothing is partial: the connection is between two messages.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
@@ -144,6 +151,7 @@ impl Decoder {
             return self.continue_frame(input, limits, inflater);
         }
         let Some(header) = self.take_header(input, inflater.is_some())? else { return Ok(Step::NeedMore) };
+        self.frames = self.frames.saturating_add(1);
         self.begin_frame(header, input, limits, inflater)
     }
 

@@ -1,0 +1,9 @@
+//! A shard's logic without a driver: who is taken, who is refused, and what holds those who flood, dawdle or never read. Each test names
+//! the limit that holds and checks the counter that shows it.
+
+mod common;
+
+mod admission;
+mod floods;
+mod slow;
+mod tokens;

@@ -1,13 +1,13 @@
 //! Runs a node, from its data folder's lock to its last flush: the command line's one door to it.
 //!
-//! Order: lock the folder, listen, start the shards, open the lanes, then accept, then say `ready`. At the end: refuse new clients, say
-//! goodbye to all, close the engines, stop the shards.
+//! Order: lock the folder, or ask its owner to hand over; listen, start the shards; then, with the lock, open the lanes, accept, say `ready`.
+//! What comes after is [`crate::life`]'s. The lock is held until the shards have ended, unless it was handed over.
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, mpsc},
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use antiphon_engine::EngineOptions;
@@ -26,19 +26,18 @@ use crate::{
         token::TokenVerifier,
         websocket,
     },
+    handover::{Door, Offer, Predecessor},
+    life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
     mesh::Mesh,
-    metrics::{Metrics, Phase},
+    metrics::Metrics,
     outside::{Outside, OutsideConfig},
     shard::{Control, Event, NodeShard, ShardStart},
-    store_folder::{StoreFolder, dev_key},
+    store_folder::{StoreFolder, StoreFolderError, dev_key},
     uring::{self, Waker},
 };
 
 /// Where clients upgrade; the root too, so that an address alone is enough.
 const PATHS: [&str; 2] = ["/", "/ws"];
-
-/// How long the engines may take to flush and close at the end. The log is replayed at the next start otherwise; nothing is lost.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In development, a token of this form names a user without a signature, for scripts and load generators on the same machine.
 const DEV_TOKEN_PREFIX: &str = "dev:";
@@ -49,31 +48,45 @@ fn receive_buffers(shards: u16) -> u16 {
     (1_024 / shards.max(1)).next_power_of_two().clamp(64, 256)
 }
 
-/// What a node has before its first shard starts.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The data folder, locked.
-    pub folder: StoreFolder,
-    /// Checks tokens; each shard gets a clone.
-    pub verifier: TokenVerifier,
+/// What tokens are checked with.
+struct Keys {
+    /// Each shard gets a clone.
+    verifier: TokenVerifier,
     /// Signs development tokens; in development only.
-    pub dev_key: Option<Vec<u8>>,
+    dev_key: Option<Vec<u8>>,
 }
 
-/// Takes the data folder and makes the token verifier.
-pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
-    let folder = StoreFolder::open(&config.node.data)?;
-    let (verifier, dev_key) = match &config.auth {
+fn keys(config: &Config) -> anyhow::Result<Keys> {
+    Ok(match &config.auth {
         Auth::Dev => {
-            let key = dev_key(folder.path())?;
-            (TokenVerifier::for_dev(&key)?, Some(key))
+            let key = dev_key(&config.node.data)?;
+            Keys { verifier: TokenVerifier::for_dev(&key)?, dev_key: Some(key) }
         }
-        Auth::Tokens(verifier) => (verifier.clone(), None),
-    };
-    Ok(Prepared { folder, verifier, dev_key })
+        Auth::Tokens(verifier) => Keys { verifier: verifier.clone(), dev_key: None },
+    })
 }
 
-/// Runs a node until it was told to end and has drained.
+/// The data folder, or who has it and is ready to hand over.
+enum Claim {
+    Folder(StoreFolder),
+    After(Predecessor),
+}
+
+fn claim(config: &Config) -> anyhow::Result<Claim> {
+    match StoreFolder::open(&config.node.data) {
+        Err(StoreFolderError::InUse { .. }) if config.node.takeover => {
+            StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
+            let asked = Predecessor::ask(&config.node.data, Offer { listen: config.node.listen });
+            Ok(Claim::After(asked.context("take over")?))
+        }
+        folder => {
+            StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
+            Ok(Claim::Folder(folder?))
+        }
+    }
+}
+
+/// Runs a node until it was told to end and has drained, or has handed over.
 pub fn run(config: Config) -> anyhow::Result<()> {
     uring::refuse_huge_pages().context("refuse huge pages")?;
     let open_files = uring::raise_open_files().context("raise the limit on open files")?;
@@ -84,35 +97,29 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             tracing::warn!("{line}");
         }
     }
-    let prepared = prepare(&config)?;
     let placement = Placement { shards: u16::try_from(config.node.shards)?, lanes: u8::try_from(config.node.lanes)? };
-    prepared.folder.check_lanes(config.node.lanes)?;
-    let metrics = Metrics::new(config.node.shards, config.node.lanes);
+    let keys = keys(&config)?;
+    let claim = claim(&config)?;
     let (control, events) = Control::new();
     let wakers: Arc<[Waker]> = (0..placement.shards).map(|_| Waker::new()).collect::<Result<_, _>>()?;
-    let listen = config.node.listen;
-    let listeners =
-        uring::bind(listen, usize::from(placement.shards)).with_context(|| format!("listen on {listen}"))?;
-    let address = listeners.first().context("a node has a shard")?.local_addr()?;
-    let outside_config = OutsideConfig {
-        console: config.node.console,
-        websocket_url: websocket_url(&config, address),
-        dev_key: prepared.dev_key.clone(),
+    let metrics = Metrics::new(config.node.shards, config.node.lanes);
+    let node = Node { config: &config, keys: &keys, placement, metrics: &metrics, control: &control, wakers: &wakers };
+    let listeners = node.listen(&claim)?;
+    // Second handles: at a handover the listeners are closed in an order that shards among themselves can't keep.
+    let handles = listeners.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+    let life = Life {
+        placement,
+        window_ms: config.timing.drain_ms,
+        metrics: &metrics,
+        control: &control,
+        wakers: &wakers,
+        events,
+        tally: Tally::default(),
     };
-    let terminate = {
-        let (control, wakers, window_ms) = (Arc::clone(&control), Arc::clone(&wakers), config.timing.drain_ms);
-        move || {
-            control.drain(window_ms);
-            wakers.iter().for_each(Waker::wake);
-        }
-    };
-    let outside = Outside::start(outside_config, Arc::clone(&metrics), terminate)
-        .with_context(|| format!("listen on {}", config.node.console))?;
-    let node =
-        Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
-    let shards = node.start_shards(listeners, outside.address())?;
-    let result = node.live(&events, address, outside.address());
-    control.drain(0);
+    let mut shards = Vec::new();
+    // Whatever happens, the folder is ours until the shards have ended, unless another has taken over.
+    let mut folder = None;
+    let result = node.live(claim, listeners, handles, life, &mut folder, &mut shards);
     wakers.iter().for_each(Waker::stop);
     for shard in shards {
         if shard.join().is_err() {
@@ -131,7 +138,7 @@ pub fn echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<
 /// What the node's own thread works with.
 struct Node<'a> {
     config: &'a Config,
-    prepared: &'a Prepared,
+    keys: &'a Keys,
     placement: Placement,
     metrics: &'a Arc<Metrics>,
     control: &'a Arc<Control>,
@@ -139,15 +146,89 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    fn listen(&self, claim: &Claim) -> anyhow::Result<Vec<TcpListener>> {
+        let (address, count) = (self.config.node.listen, usize::from(self.placement.shards));
+        let bound = match claim {
+            Claim::Folder(_) => uring::bind(address, count),
+            Claim::After(_) => uring::bind_beside(address, count),
+        };
+        bound.with_context(|| format!("listen on {address}"))
+    }
+
+    fn start_outside(&self, listen: SocketAddr) -> anyhow::Result<Outside> {
+        let config = OutsideConfig {
+            console: self.config.node.console,
+            websocket_url: websocket_url(self.config, listen),
+            dev_key: self.keys.dev_key.clone(),
+        };
+        let control = Arc::clone(self.control);
+        let outside = Outside::start(config, Arc::clone(self.metrics), move || control.tell(Event::Signal));
+        outside.with_context(|| format!("listen on {}", self.config.node.console))
+    }
+
+    fn live(
+        &self,
+        claim: Claim,
+        listeners: Vec<TcpListener>,
+        handles: Vec<TcpListener>,
+        mut life: Life<'_>,
+        folder: &mut Option<StoreFolder>,
+        shards: &mut Vec<thread::JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
+        let listen = handles.first().context("a node has a shard")?.local_addr()?;
+        let console = self.config.node.console;
+        // A console at the same address can be opened only when the one before has closed it.
+        let waits = matches!(&claim, Claim::After(before) if before.console() == Some(console));
+        let early = (!waits).then(|| self.start_outside(listen)).transpose()?;
+        self.start_shards(listeners, early.as_ref().map_or(console, Outside::address), shards)?;
+        life.shards_ready()?;
+        let (owned, took_over) = match claim {
+            Claim::Folder(owned) => (owned, None),
+            Claim::After(before) => (self.take_over(before, handles.len())?, Some(Instant::now())),
+        };
+        *folder = Some(owned);
+        let outside = early.map_or_else(|| self.start_outside(listen), Ok)?;
+        life.begin()?;
+        if let Some(since) = took_over {
+            uring::steer_no_more(&handles[0]).context("take clients on all listeners")?;
+            tracing::info!(after_lock_ms = since.elapsed().as_millis() as u64, "took over");
+        }
+        let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
+        let text = announcement(self.config, listen, outside.address(), self.keys.dev_key.as_deref(), &program);
+        // Whoever started the node may have stopped listening to it.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+        let keeper = DoorKeeper {
+            listen,
+            listener: handles[0].try_clone()?,
+            listeners: handles.len() as u32,
+            control: Arc::clone(self.control),
+            longest: longest_handover(self.config.timing.drain_ms),
+        };
+        let door = Door::open(&self.config.node.data, outside.address(), keeper)
+            .context("listen for requests to hand over")?;
+        life.serve(Possessions { door, outside, listeners: handles }, folder)
+    }
+
+    /// Has the owner of the folder end, and waits for its lock.
+    fn take_over(&self, before: Predecessor, listeners: usize) -> anyhow::Result<StoreFolder> {
+        let process = before.process();
+        let since = Instant::now();
+        let longest = before.begin(listeners).context("take over")?;
+        tracing::info!(process, ?longest, "the running node hands over");
+        let folder = StoreFolder::wait(&self.config.node.data, longest).context("wait for the running node's data")?;
+        tracing::info!(process, after_ms = since.elapsed().as_millis() as u64, "the data folder is ours");
+        Ok(folder)
+    }
+
     fn start_shards(
         &self,
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<TcpListener>,
         console: SocketAddr,
-    ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
+        threads: &mut Vec<thread::JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
         let mesh = Mesh::new(self.placement);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let connections_max = self.config.limits.connections_max.div_ceil(u32::from(self.placement.shards));
-        let mut threads = Vec::new();
         for (index, listener) in listeners.into_iter().enumerate() {
             let id = ShardId(index as u16);
             let driver = uring::ShardConfig {
@@ -174,7 +255,7 @@ impl Node<'_> {
             };
             threads.push(thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
         }
-        Ok(threads)
+        Ok(())
     }
 
     fn shard_config(&self, id: ShardId, connections_max: u32, console: SocketAddr) -> ShardConfig {
@@ -191,7 +272,7 @@ impl Node<'_> {
                 deflate: config.websocket_deflate,
             },
             websocket: websocket::Limits::default(),
-            authenticate: Box::new(Tokens { verifier: self.prepared.verifier.clone(), dev: config.dev }),
+            authenticate: Box::new(Tokens { verifier: self.keys.verifier.clone(), dev: config.dev }),
             requests_per_second_max: config.limits.requests_per_second_max,
             requests_burst_max: config.limits.requests_burst_max,
             connect_timeout_ms: config.timing.connect_timeout_ms,
@@ -213,99 +294,9 @@ impl Node<'_> {
                 cache_bytes: store.cache_bytes,
                 ..defaults
             };
-            Ok((lane, self.prepared.folder.lane_folder(usize::from(lane.0))?, options))
+            Ok((lane, StoreFolder::lane_folder(&self.config.node.data, usize::from(lane.0))?, options))
         })
         .collect()
-    }
-
-    /// From the start of the shards to the last flush.
-    fn live(&self, events: &mpsc::Receiver<Event>, listen: SocketAddr, console: SocketAddr) -> anyhow::Result<()> {
-        let lanes = usize::from(self.placement.lanes);
-        self.expect(events, lanes, None, |event| matches!(event, Event::LaneOpen(..)))?;
-        self.control.serve();
-        self.wake_all();
-        let shards = usize::from(self.placement.shards);
-        self.expect(events, shards, None, |event| matches!(event, Event::Accepting(_)))?;
-        self.metrics.set_phase(Phase::Serving);
-        let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
-        let text = announcement(self.config, listen, console, self.prepared.dev_key.as_deref(), &program);
-        // Whoever started the node may have stopped listening to it.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-        let drained = |event: &Event| matches!(event, Event::Drained(_));
-        // Until the first of them there is no end in sight; from then on there is a deadline.
-        self.expect(events, 1, None, drained)?;
-        self.metrics.set_phase(Phase::Draining);
-        let window = Duration::from_millis(self.config.timing.drain_ms);
-        if self.expect(events, shards - 1, Some(window), drained)? < shards - 1 {
-            tracing::warn!("some clients did not take their goodbye in {window:?}");
-        }
-        self.control.close();
-        self.wake_all();
-        let closed = self.expect(events, lanes, Some(CLOSE_TIMEOUT), |event| matches!(event, Event::LaneClosed(..)))?;
-        if closed < lanes {
-            tracing::warn!("a lane did not close in {CLOSE_TIMEOUT:?}; its log is replayed at the next start");
-        }
-        Ok(())
-    }
-
-    fn wake_all(&self) {
-        self.wakers.iter().for_each(Waker::wake);
-    }
-
-    /// Waits for `count` events that `is_it` knows, at most for `timeout`; says how many came. A failure ends the wait.
-    fn expect(
-        &self,
-        events: &mpsc::Receiver<Event>,
-        count: usize,
-        timeout: Option<Duration>,
-        is_it: impl Fn(&Event) -> bool,
-    ) -> anyhow::Result<usize> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut seen = 0;
-        while seen < count {
-            let event = match deadline {
-                None => events.recv()?,
-                Some(deadline) => match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(event) => event,
-                    Err(_) => break,
-                },
-            };
-            seen += usize::from(is_it(&event));
-            match event {
-                Event::LaneFailed(lane, text) => bail!("lane {}: {text}", lane.0),
-                Event::ShardFailed(shard, text) => bail!("shard {}: {text}", shard.0),
-                Event::LaneClosed(lane, Err(text)) => tracing::error!(lane = lane.0, "not closed in order: {text}"),
-                Event::LaneOpen(lane, report) => {
-                    tracing::info!(
-                        lane = lane.0,
-                        created = report.created,
-                        position = report.position.0,
-                        records = report.records,
-                        log_bytes = report.log_bytes_read,
-                        "lane open"
-                    );
-                    if let Some(torn) = report.torn_tail {
-                        tracing::info!(
-                            lane = lane.0,
-                            file = torn.file,
-                            offset = torn.offset,
-                            "cut off an unfinished write"
-                        );
-                    }
-                    for damage in report.damage {
-                        tracing::error!(lane = lane.0, ?damage, "the log is damaged");
-                    }
-                    for damage in report.segments_damaged {
-                        tracing::error!(lane = lane.0, %damage, "a segment can't be read; restore it from a backup");
-                    }
-                    for file in report.leftovers_removed {
-                        tracing::info!(lane = lane.0, file, "removed what an interrupted flush had left");
-                    }
-                }
-                Event::Accepting(_) | Event::Drained(_) | Event::LaneClosed(..) => {}
-            }
-        }
-        Ok(seen)
     }
 }
 

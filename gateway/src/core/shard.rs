@@ -5,6 +5,8 @@
 //! requests towards a lane by [`MESH_BACKLOG_MAX`] (beyond, clients hear `overloaded`), deliveries because a shard stops taking
 //! requests, and outputs of its engines, while too many deliveries wait ([`ShardCore::may_take_requests`]).
 
+mod drain;
+
 use std::{collections::VecDeque, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
@@ -141,8 +143,13 @@ impl Outgoing {
         self.remote.len() + self.deliveries.len() + self.kept
     }
 
+    /// Frames on their way to lanes, with all others for other shards.
+    fn requests_waiting(&self) -> usize {
+        self.remote.len() + self.requests.len() + self.kept
+    }
+
     fn lanes_are_busy(&self) -> bool {
-        self.remote.len() + self.requests.len() + self.kept >= MESH_BACKLOG_MAX
+        self.requests_waiting() >= MESH_BACKLOG_MAX
     }
 }
 
@@ -196,7 +203,7 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     closing: VecDeque<(u64, ConnectionKey)>,
     due: Vec<ConnectionKey>,
     actions: Vec<Action>,
-    draining: bool,
+    draining: Option<drain::Drain>,
     jitter: u64,
     deflater: Deflater,
     inflater: Inflater,
@@ -230,7 +237,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             closing: VecDeque::new(),
             due: Vec::new(),
             actions: Vec::new(),
-            draining: false,
+            draining: None,
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             counters: ShardCounters::default(),
@@ -240,6 +247,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A lane of this shard is open.
     pub fn add_lane(&mut self, lane: Lane<F, C, R>) {
         self.lanes.push(lane);
+    }
+
+    /// The node's layout.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.view.config.placement
     }
 
     /// The lanes that live here.
@@ -281,7 +294,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut connection = Box::new(Connection::new(key.generation, self.now_ms));
         self.counters.accepted += 1;
         self.counters.connections += 1;
-        if self.counters.connections as usize > self.view.config.connections_max || self.draining {
+        if self.counters.connections as usize > self.view.config.connections_max || self.is_past_draining() {
             self.counters.http_refused += 1;
             connection.outbound.push(Rc::from(http::service_unavailable(1 + (self.random() % 8) as u32)), 0);
             connection.stage = Stage::Closing { decoder: None };
@@ -382,6 +395,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             self.deliver(lane, frame);
         }
         more |= !self.outgoing.requests.is_empty() && self.may_take_requests();
+        more |= self.say_goodbyes();
         self.flush();
         Turn { more, wake_at_ms: self.wake_at_ms() }
     }
@@ -399,24 +413,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// So many frames that [`Self::poll_mesh`] gave could not be handed over yet.
     pub fn set_mesh_kept(&mut self, frames: usize) {
         self.outgoing.kept = frames;
-    }
-
-    /// Says goodbye to everybody, spread over a window, and accepts nobody any more.
-    pub fn drain(&mut self, reconnect_window_ms: u32) {
-        self.draining = true;
-        for slot in 0..self.connections.len() {
-            let Some(connection) = &self.connections[slot] else { continue };
-            let key = ConnectionKey { slot: slot as u32, generation: connection.generation };
-            let after = (self.random() % u64::from(reconnect_window_ms.max(1))) as u32;
-            self.end(key, CloseCode::Restarting, Some(after), false);
-        }
-        self.flush();
-    }
-
-    /// Whether the last connection is gone.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.draining && self.counters.connections == 0
     }
 
     fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
@@ -449,6 +445,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 self.counters.http_refused += 1;
                 connection.outbound.push(Rc::from(bytes), 0);
                 connection.stage = Stage::Closing { decoder: None };
+            }
+            http::Outcome::Upgrade(_) if self.draining.is_some() => {
+                let retry_after_seconds = 1 + (self.random() % 8) as u32;
+                self.refuse_upgrade(key, retry_after_seconds);
             }
             http::Outcome::Upgrade(upgrade) => {
                 let encoding =
@@ -589,6 +589,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             }
             ConnectionFrame::Reply { connection, gather, frame } => {
                 self.with_session(connection.into(), |session, _, actions| session.reply(gather, frame, actions));
+                if self.draining.is_some() {
+                    self.answered_while_draining(connection.into());
+                }
             }
             ConnectionFrame::CaughtUp { connection, position, reset, entries, too_far, left } => {
                 self.advance(lane, position);
@@ -730,7 +733,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let closing = self.closing.front().map(|(deadline, _)| *deadline);
         // A lane tells its position once a second while there is anything to tell: the same beat serves.
         let lane = (!self.lanes.is_empty() && self.counters.connections > 0).then(|| self.now_ms + 1_000);
-        [closing, self.timers.next_ms(), lane].into_iter().flatten().min()
+        [closing, self.timers.next_ms(), lane, self.drain_wakes_at_ms()].into_iter().flatten().min()
     }
 
     fn run_timers(&mut self) {

@@ -34,6 +34,9 @@ use tokio::{
 pub use self::api::{DEV_TOKEN_LIFE_MS, dev_token_expiry};
 use crate::metrics::Metrics;
 
+/// Exit status of a node that a third signal ended, as a shell has it for an interrupted process. Nothing acknowledged is lost.
+pub const KILLED: i32 = 130;
+
 /// What the outside thread needs to know.
 #[derive(Debug, Clone)]
 pub struct OutsideConfig {
@@ -54,12 +57,12 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Listens and starts the thread. `terminate` is called there, at most once, on the first SIGTERM or SIGINT; it should begin to
-    /// drain. A second signal ends the process at once, with the status that shells give to a killed one.
+    /// Listens and starts the thread. `terminate` is called there on the first SIGTERM or SIGINT, when it should begin to drain, and on the
+    /// second, when it should hurry. A third ends the process at once, with [`KILLED`].
     pub fn start(
         config: OutsideConfig,
         metrics: Arc<Metrics>,
-        terminate: impl FnOnce() + Send + 'static,
+        terminate: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.console)?;
         listener.set_nonblocking(true)?;
@@ -133,13 +136,16 @@ impl Signals {
     }
 }
 
-async fn watch(mut signals: Signals, terminate: impl FnOnce()) {
+async fn watch(mut signals: Signals, mut terminate: impl FnMut()) {
     signals.next().await;
-    tracing::info!("told to end");
+    tracing::info!("told to end: sending clients away; a second signal hurries, a third ends at once");
     terminate();
     signals.next().await;
-    tracing::warn!("told to end again: ending at once");
-    std::process::exit(130);
+    tracing::warn!("told to end again: hurrying");
+    terminate();
+    signals.next().await;
+    tracing::warn!("told to end a third time: ending at once; the log is replayed at the next start");
+    std::process::exit(KILLED);
 }
 
 #[cfg(test)]

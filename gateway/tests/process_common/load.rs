@@ -121,7 +121,7 @@ pub(crate) fn read(address: SocketAddr, user: &str, choir: &str, until: &dyn Fn(
     let end = Instant::now() + 4 * DEADLINE;
     // What was there before is not pushed, and what is pushed before the answer is in it.
     let mut last = client.must("history", json!({"conversation": choir}))["last"].as_u64().unwrap();
-    client.pushes.clear();
+    client.pushes.retain(|push| push["message"]["sequence"].as_u64().is_none_or(|sequence| sequence > last));
     while until().is_none_or(|until| last < until) {
         assert!(Instant::now() < end, "{user} has seen {last} and waits for {:?}", until());
         let pumped = client.pump(Duration::from_millis(20));

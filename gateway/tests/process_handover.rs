@@ -88,10 +88,11 @@ impl Seen {
         let all = || self.writers.iter().chain(&self.readers);
         let sent: u128 = self.sent.iter().sum();
         let gaps: Vec<_> = self.writers.iter().map(|fared| fared.gap_ms_max).collect();
+        let stalls: Vec<_> = self.writers.iter().map(|fared| fared.stall_ms_max).collect();
         let unanswered: usize = self.writers.iter().map(|fared| fared.unanswered).sum();
         let failed: usize = all().map(|fared| fared.failed_attempts).sum();
         report(&format!(
-            "{what}: {sent} messages, longest silence of each writer {gaps:?} ms, {failed} failed attempts, {unanswered} requests \
+            "{what}: {sent} messages, longest silence of each writer {gaps:?} ms with a return and {stalls:?} ms without, {failed} failed attempts, {unanswered} requests \
              without an answer"
         ));
         assert!(sent > 100, "{sent} messages are too few to tell");

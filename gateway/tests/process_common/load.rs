@@ -31,8 +31,10 @@ pub(crate) struct Fared {
     pub(crate) failed_attempts: usize,
     /// Ends of sessions without a goodbye.
     pub(crate) without_goodbye: usize,
-    /// Longest time between two answers, without what the node asked to wait.
+    /// Longest time between two answers that a return lies between, with what the node asked to wait.
     pub(crate) gap_ms_max: u128,
+    /// The same without a return.
+    pub(crate) stall_ms_max: u128,
     /// Requests that a session's end left without any answer.
     pub(crate) unanswered: usize,
 }
@@ -74,7 +76,7 @@ pub(crate) fn write(address: SocketAddr, writer: u128, choir: &str, stop: &Atomi
     let (mut client, mut fared, mut sent) = (login().unwrap().0, Fared::default(), 0);
     // By number: the request that carries it, if one does.
     let mut open: BTreeMap<u128, Option<u64>> = BTreeMap::new();
-    let mut answered_at = Instant::now();
+    let (mut answered_at, mut is_back) = (Instant::now(), false);
     let post = |client: &mut Client, number| {
         let send =
             json!({"conversation": choir, "client_message_id": message_id(writer, number), "text": number.to_string()});
@@ -95,7 +97,10 @@ pub(crate) fn write(address: SocketAddr, writer: u128, choir: &str, stop: &Atomi
             };
             if answer.get("send").is_some() {
                 open.remove(&number);
-                fared.gap_ms_max = fared.gap_ms_max.max(answered_at.elapsed().as_millis());
+                let silence_ms = answered_at.elapsed().as_millis();
+                let longest =
+                    if std::mem::take(&mut is_back) { &mut fared.gap_ms_max } else { &mut fared.stall_ms_max };
+                *longest = silence_ms.max(*longest);
                 answered_at = Instant::now();
             } else {
                 assert_eq!(answer["error"]["code"], "shutting_down", "{answer}");
@@ -105,6 +110,7 @@ pub(crate) fn write(address: SocketAddr, writer: u128, choir: &str, stop: &Atomi
         if pumped.is_err() {
             fared.unanswered += open.values().flatten().count();
             fared.come_back(&mut client, login);
+            is_back = true;
             for (number, request) in &mut open {
                 *request = post(&mut client, *number).ok();
             }

@@ -320,10 +320,15 @@ pub(crate) struct DoorKeeper {
     pub(crate) listeners: u32,
     pub(crate) control: Arc<Control>,
     pub(crate) longest: Duration,
+    /// A newcomer was told that it begins: no other may be, nor may clients come back to these listeners.
+    pub(crate) has_begun: bool,
 }
 
 impl crate::handover::Owner for DoorKeeper {
     fn asked(&mut self, offer: &crate::handover::Offer) -> Result<(), String> {
+        if self.has_begun {
+            return Err("it hands over to another already".to_owned());
+        }
         if offer.listen != self.listen {
             return Err(format!("it listens on {}, not on {}", self.listen, offer.listen));
         }
@@ -338,6 +343,7 @@ impl crate::handover::Owner for DoorKeeper {
     }
 
     fn begin(&mut self, listeners: u32) -> Duration {
+        self.has_begun = true;
         tracing::info!("another process takes over");
         if let Err(error) = uring::steer(&self.listener, self.listeners..self.listeners.saturating_add(listeners)) {
             tracing::warn!(%error, "new clients can't be steered to the next process; some may be reset");

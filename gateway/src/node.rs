@@ -203,6 +203,7 @@ impl Node<'_> {
             listeners: handles.len() as u32,
             control: Arc::clone(self.control),
             longest: longest_handover(self.config.timing.drain_ms),
+            has_begun: false,
         };
         let door = Door::open(&self.config.node.data, outside.address(), keeper)
             .context("listen for requests to hand over")?;

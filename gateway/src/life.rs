@@ -142,7 +142,7 @@ impl Life<'_> {
         if !is_drained {
             tracing::warn!(clients = self.connections(), "some clients did not take their goodbye");
         }
-        tracing::info!(after_ms = started.elapsed().as_millis() as u64, "drained");
+        tracing::info!(after_ms = started.elapsed().as_millis() as u64, "ending");
         Ok(())
     }
 

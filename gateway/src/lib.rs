@@ -7,6 +7,8 @@ pub mod announce;
 pub mod config;
 pub mod core;
 pub mod echo;
+pub mod handover;
+mod life;
 pub mod mesh;
 pub mod metrics;
 pub mod node;

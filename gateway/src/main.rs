@@ -1,6 +1,6 @@
 //! The `antiphon` command line: reads arguments, environment and file into a configuration and hands it to the node.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong.
+//! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong, 130 ended by a third signal before it was done.
 
 use std::{
     fs,
@@ -125,6 +125,9 @@ struct ConfigArguments {
     /// Memory that the node may take, such as 8GiB.
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
+    /// Takes over from the node that runs on the same data, without refusing a connection.
+    #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    takeover: Option<String>,
     /// Whether clients may agree on permessage-deflate.
     #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     deflate: Option<String>,
@@ -222,6 +225,7 @@ fn load(arguments: ConfigArguments) -> anyhow::Result<(Config, Values)> {
         ("--shards", "node.shards", arguments.shards),
         ("--lanes", "node.lanes", arguments.lanes),
         ("--memory-limit", "limits.memory_bytes_max", arguments.memory_limit),
+        ("--takeover", "node.takeover", arguments.takeover),
         ("--deflate", "websocket.deflate", arguments.deflate),
         ("--log", "log.filter", arguments.log),
     ];

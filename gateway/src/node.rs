@@ -1,14 +1,14 @@
 //! Runs a node, from its data folder's lock to its last flush: the command line's one door to it.
 //!
-//! Order: lock the folder, listen, start the shards, open the lanes, then accept, then say `ready`. At the end: refuse new clients, say
-//! goodbye to all, close the engines, stop the shards.
+//! Order: lock the folder, or ask its owner to hand over; listen, start the shards; then, with the lock, open the lanes, accept, say `ready`.
+//! What comes after is [`crate::life`]'s. The lock is held until the shards have ended, unless it was handed over.
 
 use std::{
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use antiphon_engine::{EngineOptions, seams::Random};
@@ -29,20 +29,19 @@ use crate::{
         token::TokenVerifier,
         websocket,
     },
+    handover::{Door, Offer, Predecessor},
+    life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
     mesh::Mesh,
-    metrics::{Metrics, Phase},
+    metrics::Metrics,
     outside::{MemoryWatch, Outside, OutsideConfig},
     shard::{Control, Event, NodeShard, ShardStart},
-    store_folder::{StoreFolder, dev_key},
+    store_folder::{StoreFolder, StoreFolderError, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, Waker},
 };
 
 /// Where clients upgrade; the root too, so that an address alone is enough.
 const PATHS: [&str; 2] = ["/", "/ws"];
-
-/// How long the engines may take to flush and close at the end. The log is replayed at the next start otherwise; nothing is lost.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In development, a token of this form names a user without a signature, for scripts and load generators on the same machine.
 const DEV_TOKEN_PREFIX: &str = "dev:";
@@ -56,25 +55,20 @@ fn receive_buffers(shards: u16) -> u16 {
 /// The listener of a shard that speaks TLS; the one before it does not.
 const TLS_LISTENER: u8 = 1;
 
-/// What a node has before its first shard starts.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The data folder, locked.
-    pub folder: StoreFolder,
-    /// Checks tokens; each shard gets a clone.
-    pub verifier: TokenVerifier,
+/// What tokens are checked with, and what clients are shown.
+struct Keys {
+    /// Each shard gets a clone.
+    verifier: TokenVerifier,
     /// Signs development tokens; in development only.
-    pub dev_key: Option<Vec<u8>>,
+    dev_key: Option<Vec<u8>>,
     /// TLS for clients, and the files that a reload reads.
-    pub tls: Option<(Arc<Settings>, CertificateFiles)>,
+    tls: Option<(Arc<Settings>, CertificateFiles)>,
 }
 
-/// Takes the data folder and makes the token verifier.
-pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
-    let folder = StoreFolder::open(&config.node.data)?;
+fn keys(config: &Config) -> anyhow::Result<Keys> {
     let (verifier, dev_key) = match &config.auth {
         Auth::Dev => {
-            let key = dev_key(folder.path())?;
+            let key = dev_key(&config.node.data)?;
             (TokenVerifier::for_dev(&key)?, Some(key))
         }
         Auth::Tokens(verifier) => (verifier.clone(), None),
@@ -82,18 +76,43 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let tls = match &config.tls {
         None => None,
         Some(tls) => {
+            let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
             let files = match tls.files.pairs.as_slice() {
-                [] => make_certificate(folder.path(), "dev-", ["localhost", "127.0.0.1", "::1"].map(str::to_owned))?,
+                [] => make_certificate(&config.node.data, "dev-", names)?,
                 _ => tls.files.clone(),
             };
             let chains = files.read().map_err(anyhow::Error::msg)?;
             Some((Arc::new(Settings::new(chains, tls.oldest)?), files))
         }
     };
-    Ok(Prepared { folder, verifier, dev_key, tls })
+    Ok(Keys { verifier, dev_key, tls })
 }
 
-/// Runs a node until it was told to end and has drained.
+/// The data folder, or who has it and is ready to hand over.
+enum Claim {
+    Folder(StoreFolder),
+    After(Predecessor),
+}
+
+fn claim(config: &Config) -> anyhow::Result<Claim> {
+    match StoreFolder::open(&config.node.data) {
+        Err(StoreFolderError::InUse { .. }) if config.node.takeover => {
+            StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
+            let asked = Predecessor::ask(&config.node.data, offer(config));
+            Ok(Claim::After(asked.context("take over")?))
+        }
+        folder => {
+            StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
+            Ok(Claim::Folder(folder?))
+        }
+    }
+}
+
+fn offer(config: &Config) -> Offer {
+    Offer { listen: config.node.listen, tls: config.tls.as_ref().map(|tls| tls.listen) }
+}
+
+/// Runs a node until it was told to end and has drained, or has handed over.
 pub fn run(config: Config) -> anyhow::Result<()> {
     uring::refuse_huge_pages().context("refuse huge pages")?;
     let open_files = uring::raise_open_files().context("raise the limit on open files")?;
@@ -104,55 +123,32 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             tracing::warn!("{line}");
         }
     }
-    let prepared = prepare(&config)?;
     let placement = Placement { shards: u16::try_from(config.node.shards)?, lanes: u8::try_from(config.node.lanes)? };
-    prepared.folder.check_lanes(config.node.lanes)?;
-    let metrics = Metrics::new(config.node.shards, config.node.lanes);
+    let keys = keys(&config)?;
+    let claim = claim(&config)?;
     let (control, events) = Control::new();
     let wakers: Arc<[Waker]> = (0..placement.shards).map(|_| Waker::new()).collect::<Result<_, _>>()?;
-    let listen = config.node.listen;
-    let listeners =
-        uring::bind(listen, usize::from(placement.shards)).with_context(|| format!("listen on {listen}"))?;
-    let address = listeners.first().context("a node has a shard")?.local_addr()?;
-    let tls_listeners = match &config.tls {
-        None => Vec::new(),
-        Some(tls) => uring::bind(tls.listen, usize::from(placement.shards))
-            .with_context(|| format!("listen on {}", tls.listen))?,
+    let metrics = Metrics::new(config.node.shards, config.node.lanes);
+    let node = Node { config: &config, keys: &keys, placement, metrics: &metrics, control: &control, wakers: &wakers };
+    let listeners = node.listen(&claim)?;
+    // Second handles: at a handover the listeners are closed in an order that shards among themselves can't keep.
+    let handles = listeners
+        .iter()
+        .map(|listeners| listeners.iter().map(TcpListener::try_clone).collect())
+        .collect::<Result<Vec<Vec<_>>, _>>()?;
+    let life = Life {
+        placement,
+        window_ms: config.timing.drain_ms,
+        metrics: &metrics,
+        control: &control,
+        wakers: &wakers,
+        events,
+        tally: Tally::default(),
     };
-    let tls_address = tls_listeners.first().map(TcpListener::local_addr).transpose()?;
-    let outside_config = OutsideConfig {
-        console: config.node.console,
-        websocket_url: websocket_url(&config, address),
-        dev_key: prepared.dev_key.clone(),
-    };
-    let terminate = {
-        let (control, wakers, window_ms) = (Arc::clone(&control), Arc::clone(&wakers), config.timing.drain_ms);
-        move || {
-            control.drain(window_ms);
-            wakers.iter().for_each(Waker::wake);
-        }
-    };
-    let press = {
-        let (control, wakers) = (Arc::clone(&control), Arc::clone(&wakers));
-        move |pressure| {
-            control.set_pressure(pressure);
-            wakers.iter().for_each(Waker::wake);
-        }
-    };
-    let memory = MemoryWatch::new(Directory::this_machine(), config.limits.memory_bytes_max, press);
-    let reload = {
-        let tls = prepared.tls.clone();
-        move || reload_certificates(tls.as_ref())
-    };
-    let outside = Outside::start_watching(outside_config, Arc::clone(&metrics), Some(memory), terminate, reload)
-        .with_context(|| format!("listen on {}", config.node.console))?;
-    let node =
-        Node { config: &config, prepared: &prepared, placement, metrics: &metrics, control: &control, wakers: &wakers };
-    let mut tls_listeners = tls_listeners.into_iter();
-    let listeners = listeners.into_iter().map(|plain| std::iter::once(plain).chain(tls_listeners.next()).collect());
-    let shards = node.start_shards(listeners.collect(), outside.address())?;
-    let result = node.live(&events, (address, tls_address), outside.address());
-    control.drain(0);
+    let mut shards = Vec::new();
+    // Whatever happens, the folder is ours until the shards have ended, unless another has taken over.
+    let mut folder = None;
+    let result = node.live(claim, listeners, handles, life, &mut folder, &mut shards);
     wakers.iter().for_each(Waker::stop);
     for shard in shards {
         if shard.join().is_err() {
@@ -185,7 +181,7 @@ pub fn echo(listen: SocketAddr, shards: usize, deflate: bool, files: &Certificat
 /// What the node's own thread works with.
 struct Node<'a> {
     config: &'a Config,
-    prepared: &'a Prepared,
+    keys: &'a Keys,
     placement: Placement,
     metrics: &'a Arc<Metrics>,
     control: &'a Arc<Control>,
@@ -193,18 +189,115 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// The listeners of each address, one for each shard; the address that speaks TLS is the second.
+    fn listen(&self, claim: &Claim) -> anyhow::Result<Vec<Vec<TcpListener>>> {
+        let count = usize::from(self.placement.shards);
+        let tls = self.config.tls.as_ref().map(|tls| tls.listen);
+        std::iter::once(self.config.node.listen)
+            .chain(tls)
+            .map(|address| {
+                let bound = match claim {
+                    Claim::Folder(_) => uring::bind(address, count),
+                    Claim::After(_) => uring::bind_beside(address, count),
+                };
+                bound.with_context(|| format!("listen on {address}"))
+            })
+            .collect()
+    }
+
+    fn start_outside(&self, listen: SocketAddr) -> anyhow::Result<Outside> {
+        let config = OutsideConfig {
+            console: self.config.node.console,
+            websocket_url: websocket_url(self.config, listen),
+            dev_key: self.keys.dev_key.clone(),
+        };
+        let (control, wakers) = (Arc::clone(self.control), Arc::clone(self.wakers));
+        let press = move |pressure| {
+            control.set_pressure(pressure);
+            wakers.iter().for_each(Waker::wake);
+        };
+        let memory = MemoryWatch::new(Directory::this_machine(), self.config.limits.memory_bytes_max, press);
+        let (control, tls) = (Arc::clone(self.control), self.keys.tls.clone());
+        let (signal, reload) = (move || control.tell(Event::Signal), move || reload_certificates(tls.as_ref()));
+        let outside = Outside::start_watching(config, Arc::clone(self.metrics), Some(memory), signal, reload);
+        outside.with_context(|| format!("listen on {}", self.config.node.console))
+    }
+
+    fn live(
+        &self,
+        claim: Claim,
+        listeners: Vec<Vec<TcpListener>>,
+        handles: Vec<Vec<TcpListener>>,
+        mut life: Life<'_>,
+        folder: &mut Option<StoreFolder>,
+        shards: &mut Vec<thread::JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
+        let addresses: Vec<&TcpListener> = handles.iter().filter_map(|handles| handles.first()).collect();
+        let listen = addresses.first().context("a node has a shard")?.local_addr()?;
+        let tls_listen = addresses.get(usize::from(TLS_LISTENER)).map(|tls| tls.local_addr()).transpose()?;
+        let console = self.config.node.console;
+        // A console at the same address can be opened only when the one before has closed it.
+        let waits = matches!(&claim, Claim::After(before) if before.console() == Some(console));
+        let early = (!waits).then(|| self.start_outside(listen)).transpose()?;
+        self.start_shards(listeners, early.as_ref().map_or(console, Outside::address), shards)?;
+        life.shards_ready()?;
+        let (owned, took_over) = match claim {
+            Claim::Folder(owned) => (owned, None),
+            Claim::After(before) => (self.take_over(before, usize::from(self.placement.shards))?, Some(Instant::now())),
+        };
+        *folder = Some(owned);
+        let outside = early.map_or_else(|| self.start_outside(listen), Ok)?;
+        life.begin()?;
+        if let Some(since) = took_over {
+            addresses
+                .iter()
+                .try_for_each(|address| uring::steer_no_more(address))
+                .context("take clients on all listeners")?;
+            tracing::info!(after_lock_ms = since.elapsed().as_millis() as u64, "took over");
+        }
+        let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
+        let text =
+            announcement(self.config, (listen, tls_listen), outside.address(), self.keys.dev_key.as_deref(), &program);
+        // Whoever started the node may have stopped listening to it.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+        let keeper = DoorKeeper {
+            offer: Offer { listen, tls: tls_listen },
+            addresses: addresses.iter().map(|address| address.try_clone()).collect::<Result<_, _>>()?,
+            listeners: u32::from(self.placement.shards),
+            control: Arc::clone(self.control),
+            longest: longest_handover(self.config.timing.drain_ms),
+            has_begun: false,
+        };
+        let door = Door::open(&self.config.node.data, outside.address(), keeper)
+            .context("listen for requests to hand over")?;
+        life.serve(Possessions { door, outside, listeners: handles }, folder)
+    }
+
+    /// Has the owner of the folder end, and waits for its lock.
+    fn take_over(&self, before: Predecessor, listeners: usize) -> anyhow::Result<StoreFolder> {
+        let process = before.process();
+        let since = Instant::now();
+        let longest = before.begin(listeners).context("take over")?;
+        tracing::info!(process, ?longest, "the running node hands over");
+        let folder = StoreFolder::wait(&self.config.node.data, longest).context("wait for the running node's data")?;
+        tracing::info!(process, after_ms = since.elapsed().as_millis() as u64, "the data folder is ours");
+        Ok(folder)
+    }
+
     fn start_shards(
         &self,
         listeners: Vec<Vec<TcpListener>>,
         console: SocketAddr,
-    ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
+        threads: &mut Vec<thread::JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
         let mesh = Mesh::new(self.placement);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let connections_max = self.config.limits.connections_max.div_ceil(u32::from(self.placement.shards));
         let admission_seed = uring::OsRandom.next();
-        let mut threads = Vec::new();
-        for (index, listeners) in listeners.into_iter().enumerate() {
+        let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
+        for index in 0..usize::from(self.placement.shards) {
             let id = ShardId(index as u16);
+            let listeners = listeners.iter_mut().filter_map(Iterator::next);
             let driver = uring::ShardConfig {
                 core: (usize::from(self.placement.shards) <= cores).then_some(index),
                 connections_max: connections_max.saturating_mul(2),
@@ -223,7 +316,7 @@ impl Node<'_> {
             };
             let (waker, control) = (self.wakers[index].clone(), Arc::clone(self.control));
             let proxy_rules = self.config.admission.proxy_rules(self.config.timing.head_timeout_ms);
-            let settings = self.prepared.tls.as_ref().map(|(settings, _)| Arc::clone(settings));
+            let settings = self.keys.tls.as_ref().map(|(settings, _)| Arc::clone(settings));
             let run = move || {
                 let make = |context: &uring::ShardContext| {
                     let (tls, proxy) = (Rc::new(TlsCounters::default()), Rc::new(ProxyCounters::default()));
@@ -237,7 +330,7 @@ impl Node<'_> {
             };
             threads.push(thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
         }
-        Ok(threads)
+        Ok(())
     }
 
     fn shard_config(&self, id: ShardId, connections_max: u32, console: SocketAddr, admission_seed: u64) -> ShardConfig {
@@ -254,7 +347,7 @@ impl Node<'_> {
                 deflate: config.websocket_deflate,
             },
             websocket: websocket::Limits::default(),
-            authenticate: Box::new(Tokens { verifier: self.prepared.verifier.clone(), dev: config.dev }),
+            authenticate: Box::new(Tokens { verifier: self.keys.verifier.clone(), dev: config.dev }),
             requests_per_second_max: config.limits.requests_per_second_max,
             requests_burst_max: config.limits.requests_burst_max,
             admission: config.admission.share(self.placement.shards, admission_seed),
@@ -280,104 +373,9 @@ impl Node<'_> {
                 cache_bytes: store.cache_bytes,
                 ..defaults
             };
-            Ok((lane, self.prepared.folder.lane_folder(usize::from(lane.0))?, options))
+            Ok((lane, StoreFolder::lane_folder(&self.config.node.data, usize::from(lane.0))?, options))
         })
         .collect()
-    }
-
-    /// From the start of the shards to the last flush.
-    fn live(
-        &self,
-        events: &mpsc::Receiver<Event>,
-        listen: (SocketAddr, Option<SocketAddr>),
-        console: SocketAddr,
-    ) -> anyhow::Result<()> {
-        let lanes = usize::from(self.placement.lanes);
-        self.expect(events, lanes, None, |event| matches!(event, Event::LaneOpen(..)))?;
-        self.control.serve();
-        self.wake_all();
-        let shards = usize::from(self.placement.shards);
-        self.expect(events, shards, None, |event| matches!(event, Event::Accepting(_)))?;
-        self.metrics.set_phase(Phase::Serving);
-        let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
-        let text = announcement(self.config, listen, console, self.prepared.dev_key.as_deref(), &program);
-        // Whoever started the node may have stopped listening to it.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-        let drained = |event: &Event| matches!(event, Event::Drained(_));
-        // Until the first of them there is no end in sight; from then on there is a deadline.
-        self.expect(events, 1, None, drained)?;
-        self.metrics.set_phase(Phase::Draining);
-        let window = Duration::from_millis(self.config.timing.drain_ms);
-        if self.expect(events, shards - 1, Some(window), drained)? < shards - 1 {
-            tracing::warn!("some clients did not take their goodbye in {window:?}");
-        }
-        self.control.close();
-        self.wake_all();
-        let closed = self.expect(events, lanes, Some(CLOSE_TIMEOUT), |event| matches!(event, Event::LaneClosed(..)))?;
-        if closed < lanes {
-            tracing::warn!("a lane did not close in {CLOSE_TIMEOUT:?}; its log is replayed at the next start");
-        }
-        Ok(())
-    }
-
-    fn wake_all(&self) {
-        self.wakers.iter().for_each(Waker::wake);
-    }
-
-    /// Waits for `count` events that `is_it` knows, at most for `timeout`; says how many came. A failure ends the wait.
-    fn expect(
-        &self,
-        events: &mpsc::Receiver<Event>,
-        count: usize,
-        timeout: Option<Duration>,
-        is_it: impl Fn(&Event) -> bool,
-    ) -> anyhow::Result<usize> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut seen = 0;
-        while seen < count {
-            let event = match deadline {
-                None => events.recv()?,
-                Some(deadline) => match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(event) => event,
-                    Err(_) => break,
-                },
-            };
-            seen += usize::from(is_it(&event));
-            match event {
-                Event::LaneFailed(lane, text) => bail!("lane {}: {text}", lane.0),
-                Event::ShardFailed(shard, text) => bail!("shard {}: {text}", shard.0),
-                Event::LaneClosed(lane, Err(text)) => tracing::error!(lane = lane.0, "not closed in order: {text}"),
-                Event::LaneOpen(lane, report) => {
-                    tracing::info!(
-                        lane = lane.0,
-                        created = report.created,
-                        position = report.position.0,
-                        records = report.records,
-                        log_bytes = report.log_bytes_read,
-                        "lane open"
-                    );
-                    if let Some(torn) = report.torn_tail {
-                        tracing::info!(
-                            lane = lane.0,
-                            file = torn.file,
-                            offset = torn.offset,
-                            "cut off an unfinished write"
-                        );
-                    }
-                    for damage in report.damage {
-                        tracing::error!(lane = lane.0, ?damage, "the log is damaged");
-                    }
-                    for damage in report.segments_damaged {
-                        tracing::error!(lane = lane.0, %damage, "a segment can't be read; restore it from a backup");
-                    }
-                    for file in report.leftovers_removed {
-                        tracing::info!(lane = lane.0, file, "removed what an interrupted flush had left");
-                    }
-                }
-                Event::Accepting(_) | Event::Drained(_) | Event::LaneClosed(..) => {}
-            }
-        }
-        Ok(seen)
     }
 }
 

@@ -2,11 +2,12 @@
 //! and its metrics. The only place that knows them all; it decides nothing.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    ops::Range,
     path::PathBuf,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
@@ -52,10 +53,16 @@ pub struct Control {
     lanes_open: AtomicUsize,
     /// All lanes' stores in one number, complete when all are open.
     store: AtomicU64,
+    /// The data folder is ours: open the lanes.
+    opening: AtomicBool,
     /// Everything is open: accept.
     serving: AtomicBool,
-    /// Say goodbye to everybody, over so many milliseconds, plus one; 0 while serving.
-    drain_window_ms_plus_one: AtomicU64,
+    /// Accept what has come by now, and nobody any more.
+    refusing: AtomicBool,
+    /// Say goodbye to everybody, with times to come back in this range of milliseconds.
+    draining: OnceLock<Range<u32>>,
+    /// Wait for no answers.
+    hurrying: AtomicBool,
     /// Flush and close the engines.
     closing: AtomicBool,
     /// How near the node is to its memory limit.
@@ -63,21 +70,31 @@ pub struct Control {
     events: mpsc::Sender<Event>,
 }
 
-/// What a shard tells the node.
+/// What the node's own thread is told, mostly by its shards.
 #[derive(Debug)]
 pub enum Event {
+    /// A shard has its ring and could begin.
+    Ready(ShardId),
     /// A lane's engine is open; what it found, for the log.
     LaneOpen(LaneId, antiphon_engine::OpenReport),
     /// A shard accepts connections.
     Accepting(ShardId),
     /// A lane can't be opened.
     LaneFailed(LaneId, String),
+    /// All sessions of a shard have been sent away.
+    Told(ShardId),
     /// A shard's last connection is gone.
     Drained(ShardId),
     /// A lane's engine is closed: everything is on disk, or this is what failed.
     LaneClosed(LaneId, Result<(), String>),
+    /// A lane's engine touches its folder no more.
+    LaneEnded(LaneId),
     /// A shard's thread has ended with an error.
     ShardFailed(ShardId, String),
+    /// The system says to end, or says so again.
+    Signal,
+    /// Another process wants to take over, with so many listeners on the address.
+    HandOver(u32),
 }
 
 impl Control {
@@ -88,8 +105,11 @@ impl Control {
         let control = Self {
             lanes_open: AtomicUsize::new(0),
             store: AtomicU64::new(0),
+            opening: AtomicBool::new(false),
             serving: AtomicBool::new(false),
-            drain_window_ms_plus_one: AtomicU64::new(0),
+            refusing: AtomicBool::new(false),
+            draining: OnceLock::new(),
+            hurrying: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             pressure: AtomicU8::new(0),
             events,
@@ -97,17 +117,33 @@ impl Control {
         (Arc::new(control), receiver)
     }
 
-    /// Shards may accept. To be followed by a wake of each.
+    /// Shards may open their lanes. To be followed by a wake of each, as all of these.
+    pub fn open(&self) {
+        self.opening.store(true, Ordering::Release);
+    }
+
+    /// Shards may accept.
     pub fn serve(&self) {
         self.serving.store(true, Ordering::Release);
     }
 
-    /// Shards send their clients away over a window. To be followed by a wake of each.
-    pub fn drain(&self, window_ms: u64) {
-        self.drain_window_ms_plus_one.store(window_ms + 1, Ordering::Release);
+    /// Shards accept what has come by now, and close their listeners.
+    pub fn refuse(&self) {
+        self.refusing.store(true, Ordering::Release);
     }
 
-    /// Shards close their engines. To be followed by a wake of each.
+    /// Shards send their clients away, with times to come back in this range of milliseconds. Once.
+    pub fn drain(&self, reconnect_after_ms: Range<u32>) {
+        let first = self.draining.set(reconnect_after_ms).is_ok();
+        assert!(first, "a node drains once");
+    }
+
+    /// Shards wait for no answers any more while they send clients away.
+    pub fn hurry(&self) {
+        self.hurrying.store(true, Ordering::Release);
+    }
+
+    /// Shards close their engines.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -149,9 +185,11 @@ pub struct ShardStart {
 /// How far a shard is in the node's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Waiting,
     Opening,
     Serving,
     Draining,
+    Told,
     Drained,
 }
 
@@ -161,6 +199,8 @@ pub struct NodeShard {
     id: ShardId,
     mesh: MeshEnd,
     wakers: Arc<[Waker]>,
+    /// Lanes that are not open yet: number, folder and options.
+    lanes: Vec<(LaneId, PathBuf, EngineOptions)>,
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
@@ -170,23 +210,47 @@ pub struct NodeShard {
     control: Arc<Control>,
     context: ShardContext,
     phase: Phase,
+    hurried: bool,
     closing: bool,
     publish_at_ms: u64,
     tick_at_ms: u64,
 }
 
 impl NodeShard {
-    /// Puts a shard together, behind the adapters that count in `tls` and `proxy`, and begins to open its lanes.
+    /// Puts a shard together, behind the adapters that count in `tls` and `proxy`.
     #[must_use]
     pub fn start(start: ShardStart, tls: Rc<TlsCounters>, proxy: Rc<ProxyCounters>, context: &ShardContext) -> Self {
         // Until all lanes are open, clients wait in the listener's backlog.
         context.set_admission(Admission::Hold);
-        let placement = start.config.placement;
-        let opened = Rc::new(RefCell::new(Vec::new()));
-        for (id, folder, options) in start.lanes {
-            let (of_task, opened, control) = (context.clone(), Rc::clone(&opened), Arc::clone(&start.control));
-            context.spawner().spawn(Queue::Latency, async move {
-                match open_lane(&of_task, &folder, options).await {
+        let id = start.config.id;
+        start.control.tell(Event::Ready(id));
+        Self {
+            core: ShardCore::new(start.config, SystemClock, uring::monotonic_us()),
+            id,
+            mesh: start.mesh,
+            wakers: start.wakers,
+            lanes: start.lanes,
+            opened: Rc::default(),
+            metrics: start.metrics,
+            ring: start.ring,
+            tls,
+            proxy,
+            control: start.control,
+            context: context.clone(),
+            phase: Phase::Waiting,
+            hurried: false,
+            closing: false,
+            publish_at_ms: 0,
+            tick_at_ms: 0,
+        }
+    }
+
+    fn open_lanes(&mut self) {
+        let placement = self.core.placement();
+        for (id, folder, options) in self.lanes.drain(..) {
+            let (of_task, opened, control) = (self.context.clone(), Rc::clone(&self.opened), Arc::clone(&self.control));
+            self.context.spawner().spawn(Queue::Latency, async move {
+                match open_lane(&of_task, &folder, id, options, &control).await {
                     Ok((engine, report)) => {
                         control.store.fetch_xor(engine.store_id().rotate_left(u32::from(id.0)), Ordering::AcqRel);
                         control.lanes_open.fetch_add(1, Ordering::AcqRel);
@@ -197,37 +261,39 @@ impl NodeShard {
                 }
             });
         }
-        let id = start.config.id;
-        Self {
-            core: ShardCore::new(start.config, SystemClock, uring::monotonic_us()),
-            id,
-            mesh: start.mesh,
-            wakers: start.wakers,
-            opened,
-            metrics: start.metrics,
-            ring: start.ring,
-            tls,
-            control: start.control,
-            context: context.clone(),
-            proxy,
-            phase: Phase::Opening,
-            closing: false,
-            publish_at_ms: 0,
-            tick_at_ms: 0,
-        }
     }
 }
 
 async fn open_lane(
     context: &ShardContext,
     folder: &std::path::Path,
+    id: LaneId,
     options: EngineOptions,
+    control: &Arc<Control>,
 ) -> anyhow::Result<(Engine<NodeFiles, SystemClock, OsRandom>, antiphon_engine::OpenReport)> {
     let files = context.files(folder)?;
     let (engine, report) = Engine::open(files, SystemClock, OsRandom, options).await?;
     let (commits, maintenance) = (engine.clone(), engine.clone());
-    context.spawner().spawn(Queue::Latency, async move { commits.run_commits().await });
-    context.spawner().spawn(Queue::Background, async move { maintenance.run_maintenance().await });
+    // The folder is the next owner's only when both have ended: a merge may go on for a while after the log was closed.
+    let running = Rc::new(Cell::new(2));
+    let ended = |running: Rc<Cell<u32>>, control: Arc<Control>| {
+        move || {
+            running.set(running.get() - 1);
+            if running.get() == 0 {
+                control.tell(Event::LaneEnded(id));
+            }
+        }
+    };
+    let (commits_end, maintenance_end) =
+        (ended(Rc::clone(&running), Arc::clone(control)), ended(running, Arc::clone(control)));
+    context.spawner().spawn(Queue::Latency, async move {
+        commits.run_commits().await;
+        commits_end();
+    });
+    context.spawner().spawn(Queue::Background, async move {
+        maintenance.run_maintenance().await;
+        maintenance_end();
+    });
     Ok((engine, report))
 }
 
@@ -237,28 +303,44 @@ impl NodeShard {
         for lane in self.opened.borrow_mut().drain(..) {
             self.core.add_lane(lane);
         }
-        let drain = self.control.drain_window_ms_plus_one.load(Ordering::Acquire);
+        let hold = self.control.pressure() == Pressure::Hold;
+        if self.control.refusing.load(Ordering::Acquire) {
+            self.context.set_admission(Admission::Last);
+        } else if self.phase == Phase::Serving {
+            self.context.set_admission(if hold { Admission::Hold } else { Admission::Open });
+        }
         match self.phase {
+            Phase::Waiting if self.control.opening.load(Ordering::Acquire) => {
+                self.open_lanes();
+                self.phase = Phase::Opening;
+            }
             Phase::Opening if self.control.serving.load(Ordering::Acquire) => {
                 self.core.set_store(self.control.store.load(Ordering::Acquire));
                 self.context.set_admission(Admission::Open);
                 self.phase = Phase::Serving;
                 self.control.tell(Event::Accepting(self.id));
             }
-            Phase::Serving if drain > 0 => {
-                self.context.set_admission(Admission::Closed);
-                self.core.drain((drain - 1).min(u64::from(u32::MAX)) as u32);
-                self.phase = Phase::Draining;
-            }
             Phase::Serving => {
-                let hold = self.control.pressure() == Pressure::Hold;
-                self.context.set_admission(if hold { Admission::Hold } else { Admission::Open });
+                if let Some(reconnect_after_ms) = self.control.draining.get() {
+                    self.core.drain(reconnect_after_ms.clone());
+                    self.phase = Phase::Draining;
+                }
             }
-            Phase::Draining if self.core.is_drained() => {
+            Phase::Draining if self.core.is_told() => {
+                self.phase = Phase::Told;
+                self.control.tell(Event::Told(self.id));
+            }
+            Phase::Told if self.core.is_drained() => {
                 self.phase = Phase::Drained;
                 self.control.tell(Event::Drained(self.id));
             }
             _ => {}
+        }
+        if self.phase == Phase::Draining
+            && self.control.hurrying.load(Ordering::Acquire)
+            && !std::mem::replace(&mut self.hurried, true)
+        {
+            self.core.hurry();
         }
         if self.control.closing.load(Ordering::Acquire) && !std::mem::replace(&mut self.closing, true) {
             for lane in self.core.lanes() {
@@ -438,6 +520,12 @@ impl Handler for NodeShard {
         }
         let mut turn = self.core.turn();
         turn.more |= taken == REQUESTS_PER_TURN_MAX;
+        // The next step of an orderly end is taken in a turn of its own, though nothing may happen until then.
+        turn.more |= match self.phase {
+            Phase::Draining => self.core.is_told(),
+            Phase::Told => self.core.is_drained(),
+            _ => false,
+        };
         let (core, wakers) = (&mut self.core, &self.wakers);
         let kept = self.mesh.send(|| core.poll_mesh(), |shard| wakers[usize::from(shard.0)].wake());
         self.core.set_mesh_kept(self.mesh.kept());

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA/LOCK          exclusive lock of the running node; its text is the owner's process id
+//! DATA/handover.sock where the owner is asked to hand over (see `handover`); only the owner of the lock makes or removes it
 //! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
 //! ```
@@ -14,16 +15,22 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::core::token::SECRET_BYTES_MIN;
+
+/// How often a lock that is waited for is tried: clients wait as long.
+const LOCK_LOOK: Duration = Duration::from_millis(2);
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreFolderError {
     /// Stop the other node, or give this one another folder.
     #[error(
-        "the data folder {folder} is in use by another node (process {owner}); stop it or choose another with --data"
+        "the data folder {folder} is in use by another node (process {owner}); stop it, take over from it with --takeover, or \
+         choose another with --data"
     )]
     InUse {
         /// Which folder.
@@ -90,6 +97,17 @@ impl StoreFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// Takes the lock as soon as its owner gives it up, at most so long.
+    pub fn wait(path: &Path, timeout: Duration) -> Result<Self, StoreFolderError> {
+        let end = Instant::now() + timeout;
+        loop {
+            match Self::open(path) {
+                Err(StoreFolderError::InUse { .. }) if Instant::now() < end => thread::sleep(LOCK_LOOK),
+                result => return result,
+            }
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -98,27 +116,27 @@ impl StoreFolder {
 
     /// Checks that the folder has the given number of lanes, or none yet. A conversation's lane follows from their number, so with
     /// another one it would not be found.
-    pub fn check_lanes(&self, wanted: usize) -> Result<(), StoreFolderError> {
-        let at = |source| StoreFolderError::Io { path: self.path.clone(), source };
+    pub fn check_lanes(folder: &Path, wanted: usize) -> Result<(), StoreFolderError> {
+        let at = |source| StoreFolderError::Io { path: folder.to_owned(), source };
         let mut found = 0;
-        for entry in fs::read_dir(&self.path).map_err(at)? {
+        for entry in fs::read_dir(folder).map_err(at)? {
             let name = entry.map_err(at)?.file_name();
             found += usize::from(name.to_str().is_some_and(|name| name.starts_with("lane-")));
         }
         if found == 0 || found == wanted {
             return Ok(());
         }
-        Err(StoreFolderError::Lanes { folder: self.path.clone(), found, wanted })
+        Err(StoreFolderError::Lanes { folder: folder.to_owned(), found, wanted })
     }
 
-    /// The folder of a log lane, made if it isn't there.
-    pub fn lane_folder(&self, lane: usize) -> Result<PathBuf, StoreFolderError> {
-        let path = self.path.join(format!("lane-{lane:02}"));
+    /// The folder of a log lane, made if it isn't there. Needs no lock: only what is inside is the owner's alone.
+    pub fn lane_folder(folder: &Path, lane: usize) -> Result<PathBuf, StoreFolderError> {
+        let path = folder.join(format!("lane-{lane:02}"));
         make_folder(&path)?;
         // The engine makes durable what is inside; that the folders themselves survive a power cut is up to us. Above our own we
         // may not be allowed to look.
-        sync_folder(&self.path)?;
-        let above = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(folder)?;
+        let above = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         let _ = sync_folder(above.unwrap_or(Path::new(".")));
         Ok(path)
     }
@@ -208,7 +226,7 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("LOCK")).unwrap(), format!("{}\n", std::process::id()));
         fs::write(path.join("LOCK"), "nonsense").unwrap();
         assert!(StoreFolder::open(&path).unwrap_err().to_string().contains("process unknown"));
-        assert_eq!(second.lane_folder(3).unwrap(), path.join("lane-03"));
+        assert_eq!(StoreFolder::lane_folder(second.path(), 3).unwrap(), path.join("lane-03"));
         assert!(path.join("lane-03").is_dir());
         fs::remove_dir_all(&path).unwrap();
     }

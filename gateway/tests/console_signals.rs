@@ -21,4 +21,8 @@ fn sigterm_begins_to_drain_and_the_console_stays() {
     is_told.recv_timeout(Duration::from_secs(10)).unwrap();
     // Operators watch the drain.
     std::net::TcpStream::connect(outside.address()).unwrap();
+    // A second signal is told, too: it hurries.
+    assert!(Command::new("kill").args(["-TERM", &own]).status().unwrap().success());
+    is_told.recv_timeout(Duration::from_secs(10)).unwrap();
+    std::net::TcpStream::connect(outside.address()).unwrap();
 }

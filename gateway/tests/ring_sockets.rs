@@ -303,28 +303,30 @@ fn a_peer_that_ends_its_direction_is_gone() {
     eventually("its slot is free", || shard.counters.connections.get() == 0);
 }
 
+/// Sets what the first byte of a message says.
+struct Gate(ShardContext);
+impl Handler for Gate {
+    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
+    fn received(&mut self, _: ConnectionKey, bytes: &mut [u8]) {
+        self.0.set_admission(match bytes[0] {
+            b'h' => Admission::Hold,
+            b'o' => Admission::Open,
+            b'l' => Admission::Last,
+            _ => Admission::Closed,
+        });
+    }
+    fn sent(&mut self, _: ConnectionKey) {}
+    fn closed(&mut self, _: ConnectionKey) {}
+    fn turn(&mut self, _: u64) -> Turn {
+        Turn { more: false, wake_at_ms: None }
+    }
+    fn poll_command(&mut self) -> Option<Command> {
+        None
+    }
+}
+
 #[test]
 fn admission_holds_opens_and_closes() {
-    /// Sets what the first byte of a message says.
-    struct Gate(ShardContext);
-    impl Handler for Gate {
-        fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
-        fn received(&mut self, _: ConnectionKey, bytes: &mut [u8]) {
-            self.0.set_admission(match bytes[0] {
-                b'h' => Admission::Hold,
-                b'o' => Admission::Open,
-                _ => Admission::Closed,
-            });
-        }
-        fn sent(&mut self, _: ConnectionKey) {}
-        fn closed(&mut self, _: ConnectionKey) {}
-        fn turn(&mut self, _: u64) -> Turn {
-            Turn { more: false, wake_at_ms: None }
-        }
-        fn poll_command(&mut self) -> Option<Command> {
-            None
-        }
-    }
     let shard = Running::start(|_| {}, |context| Gate(context.clone()));
     let accepts = || shard.counters.accepts.get();
     let received = || shard.counters.bytes_in.get();
@@ -375,4 +377,25 @@ fn a_connection_comes_with_its_listener_and_its_peer() {
             assert_eq!(origin, Origin { listener, peer: stream.local_addr().unwrap() });
         }
     }
+}
+
+#[test]
+fn the_last_are_those_in_the_backlog() {
+    // More than one round of accepts takes.
+    const WAITING: u64 = 200;
+    let shard = Running::start(|_| {}, |context| Gate(context.clone()));
+    let accepts = || shard.counters.accepts.get();
+    let mut gate = shard.connect();
+    gate.write_all(b"h").unwrap();
+    eventually("the gate is shut", || shard.counters.bytes_in.get() == 1);
+    // Accepts that were with the kernel are taken back in that turn; one that was quicker is let in all the same.
+    let waiting: Vec<_> = (0..WAITING).map(|_| shard.connect()).collect();
+    assert!(accepts() < WAITING / 2, "they wait in the backlog");
+    gate.write_all(b"l").unwrap();
+    eventually("connections are refused", || TcpStream::connect(shard.address).is_err());
+    assert!(accepts() > WAITING, "{} of {WAITING} that waited were let in", accepts());
+    gate.write_all(b"o").unwrap();
+    eventually("the gate heard it", || shard.counters.bytes_in.get() == 3);
+    assert!(TcpStream::connect(shard.address).is_err(), "the last are the last");
+    drop(waiting);
 }

@@ -223,7 +223,7 @@ impl Node {
     pub fn drain(&mut self, window_ms: u32, deadline_us: u64) {
         if self.phase == Phase::Serving {
             self.phase = Phase::Draining(deadline_us);
-            self.shards.iter_mut().for_each(|shard| shard.core.drain(window_ms));
+            self.shards.iter_mut().for_each(|shard| shard.core.drain(0..window_ms));
         }
     }
 

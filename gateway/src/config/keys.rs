@@ -126,6 +126,8 @@ keys! {
         "Address for operators: health, metrics and the page; keep it from the internet.";
     "node.websocket_url" None, Form::Text, Default::Unset,
         "URL at which browsers reach node.listen, if a proxy stands before it; starts with ws:// or wss://.";
+    "node.takeover" Some("--takeover"), Form::Boolean, Default::Boolean(false),
+        "Whether to take over from a node that runs on the same data; without one, it starts as usual.";
     "tls.listen" Some("--tls-listen"), Form::Address, Default::Unset,
         "Address for clients over TLS (wss://), beside node.listen.";
     "tls.certificate_files" None, Form::Paths, Default::Unset,
@@ -220,7 +222,7 @@ keys! {
         Default::Integer(SESSION_SILENCE_MS_MAX as u64),
         "Silence that ends a session; longer than the heartbeat interval of 30000.";
     "timing.drain_ms" None, integer(0, 600_000), Default::Integer(10_000),
-        "From SIGTERM to the end: clients are sent away evenly over this time.";
+        "When a node ends: the time over which clients come back, and the longest wait for them to go.";
     "log.filter" Some("--log"), Form::Text, Default::Text("info"),
         "What is logged: a level or a tracing filter such as info,antiphon_gateway::core=debug.";
 }

@@ -69,6 +69,8 @@ pub struct Node {
     pub console: SocketAddr,
     /// URL that the page is given, if it isn't derived from `listen`.
     pub websocket_url: Option<String>,
+    /// Whether to take over from a node that runs on the same data.
+    pub takeover: bool,
 }
 
 /// Who may connect.
@@ -125,7 +127,7 @@ pub struct Timing {
     pub connect_timeout_ms: u64,
     /// Without a frame.
     pub silence_ms: u64,
-    /// From SIGTERM to the end.
+    /// Over which clients come back after an end in order, and the longest wait for them to go.
     pub drain_ms: u64,
 }
 
@@ -191,6 +193,7 @@ impl Config {
             listen: values.address("node.listen")?,
             console: values.address("node.console")?,
             websocket_url: values.text("node.websocket_url"),
+            takeover: values.boolean("node.takeover"),
         };
         let limits = Limits {
             connections_max: integer("limits.connections_max") as u32,

@@ -158,6 +158,8 @@ pub struct Session {
     allowance_at_ms: u32,
     gathers: BTreeMap<u32, Gather>,
     next_gather: u32,
+    /// The node ends: what is under way is answered, and nothing more is taken.
+    stopping: bool,
 }
 
 impl Session {
@@ -173,7 +175,25 @@ impl Session {
             allowance_at_ms: environment.monotonic_ms as u32,
             gathers: BTreeMap::new(),
             next_gather: 1,
+            stopping: false,
         }
+    }
+
+    /// Takes no more requests for lanes.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether it takes no more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether no request waits for a lane's answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.outstanding == 0
     }
 
     /// How its frames are encoded.
@@ -235,6 +255,9 @@ impl Session {
                 let position = self.all_live(environment).then(|| position_bytes(environment));
                 let pong = Pong { time_ms: environment.now, position };
                 answer(actions, id, ServerFrame::Pong(pong));
+            }
+            (_, Some(_)) if self.stopping => {
+                refuse(actions, id, ErrorCode::ShuttingDown, ErrorCode::ShuttingDown.text());
             }
             (Request::Conversations(list), Some(_)) if environment.placement.lanes > 1 => {
                 self.gather(id, list, environment, actions);

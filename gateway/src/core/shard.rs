@@ -7,6 +7,7 @@
 
 mod counters;
 mod deadlines;
+mod drain;
 mod opening;
 mod outgoing;
 mod turned_away;
@@ -142,7 +143,7 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     closing: VecDeque<(u64, ConnectionKey)>,
     due: Vec<ConnectionKey>,
     actions: Vec<Action>,
-    draining: bool,
+    draining: Option<drain::Drain>,
     jitter: u64,
     deflater: Deflater,
     inflater: Inflater,
@@ -173,7 +174,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             closing: VecDeque::new(),
             due: Vec::new(),
             actions: Vec::new(),
-            draining: false,
+            draining: None,
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             counters: ShardCounters::default(),
@@ -188,6 +189,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A lane of this shard is open.
     pub fn add_lane(&mut self, lane: Lane<F, C, R>) {
         self.lanes.push(lane);
+    }
+
+    /// The node's layout.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.view.config.placement
     }
 
     /// The lanes that live here.
@@ -318,6 +325,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             self.deliver(lane, frame);
         }
         more |= !self.outgoing.requests.is_empty() && self.may_take_requests();
+        more |= self.say_goodbyes();
         self.flush();
         Turn { more, wake_at_ms: self.wake_at_ms() }
     }
@@ -335,24 +343,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// So many frames that [`Self::poll_mesh`] gave could not be handed over yet.
     pub fn set_mesh_kept(&mut self, frames: usize) {
         self.outgoing.kept = frames;
-    }
-
-    /// Says goodbye to everybody, spread over a window, and accepts nobody any more.
-    pub fn drain(&mut self, reconnect_window_ms: u32) {
-        self.draining = true;
-        for slot in 0..self.connections.len() {
-            let Some(connection) = &self.connections[slot] else { continue };
-            let key = ConnectionKey { slot: slot as u32, generation: connection.generation };
-            let after = (self.random() % u64::from(reconnect_window_ms.max(1))) as u32;
-            self.end(key, CloseCode::Restarting, Some(after), false);
-        }
-        self.flush();
-    }
-
-    /// Whether the last connection is gone.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.draining && self.counters.connections == 0
     }
 
     fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
@@ -539,6 +529,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 if self.waits_too_much(key) {
                     self.counters.slow_consumers += 1;
                     self.end(key, CloseCode::SlowConsumer, Some(EXCESS_RECONNECT_MS), true);
+                } else if self.draining.is_some() {
+                    self.answered_while_draining(key);
                 }
             }
             ConnectionFrame::CaughtUp { connection, position, reset, entries, too_far, left } => {

@@ -38,6 +38,9 @@ pub use self::{
 };
 use crate::metrics::Metrics;
 
+/// Exit status of a node that a third signal ended, as a shell has it for an interrupted process. Nothing acknowledged is lost.
+pub const KILLED: i32 = 130;
+
 /// What the outside thread needs to know.
 #[derive(Debug, Clone)]
 pub struct OutsideConfig {
@@ -58,12 +61,12 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Listens and starts the thread. `terminate` is called there, at most once, on the first SIGTERM or SIGINT; it should begin to
-    /// drain. `reload` is called there on every SIGHUP. A second signal to end ends the process at once, with the status that shells give to a killed one.
+    /// Listens and starts the thread. `terminate` is called there on the first SIGTERM or SIGINT, when it should begin to drain, and on the
+    /// second, when it should hurry; a third ends the process at once, with [`KILLED`]. `reload` is called there on every SIGHUP.
     pub fn start(
         config: OutsideConfig,
         metrics: Arc<Metrics>,
-        terminate: impl FnOnce() + Send + 'static,
+        terminate: impl FnMut() + Send + 'static,
         reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         Self::start_watching(config, metrics, None, terminate, reload)
@@ -74,7 +77,7 @@ impl Outside {
         config: OutsideConfig,
         metrics: Arc<Metrics>,
         memory: Option<MemoryWatch>,
-        terminate: impl FnOnce() + Send + 'static,
+        terminate: impl FnMut() + Send + 'static,
         reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.console)?;
@@ -163,13 +166,16 @@ impl Signals {
     }
 }
 
-async fn watch(mut signals: Signals, terminate: impl FnOnce(), reload: impl Fn()) {
+async fn watch(mut signals: Signals, mut terminate: impl FnMut(), reload: impl Fn()) {
     signals.next(&reload).await;
-    tracing::info!("told to end");
+    tracing::info!("told to end: sending clients away; a second signal hurries, a third ends at once");
     terminate();
     signals.next(&reload).await;
-    tracing::warn!("told to end again: ending at once");
-    std::process::exit(130);
+    tracing::warn!("told to end again: hurrying");
+    terminate();
+    signals.next(&reload).await;
+    tracing::warn!("told to end a third time: ending at once; the log is replayed at the next start");
+    std::process::exit(KILLED);
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ const ACCEPTS_MAX: usize = 64;
 /// be noticed by a client that connects.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Rounds of accepts before a listener closes: a whole backlog of 16,384, after which those who still come are turned away.
+const LAST_ROUNDS_MAX: u16 = 256;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
@@ -54,6 +57,10 @@ pub(super) struct Door {
     paused_until: Option<Instant>,
     /// The last [`Door::admit`] found no free slot.
     was_full: bool,
+    /// Something was accepted since the last [`Door::admit`].
+    was_used: bool,
+    /// Rounds left before it closes; `None` until that is wanted.
+    rounds_left: Option<u16>,
 }
 
 /// Door and accept that an accept's token names.
@@ -67,7 +74,29 @@ const fn token(kind: Kind, door: u8, accept: usize) -> Token {
 
 impl Door {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener: Some(listener), accepts: Vec::new(), paused_until: None, was_full: false }
+        Self {
+            listener: Some(listener),
+            accepts: Vec::new(),
+            paused_until: None,
+            was_full: false,
+            was_used: false,
+            rounds_left: None,
+        }
+    }
+
+    /// Whether it closes when its backlog is empty, and another round of accepts is to tell.
+    pub(super) fn looks_again(&self) -> bool {
+        self.listener.is_some() && self.rounds_left.is_some_and(|rounds| rounds > 0)
+    }
+
+    /// The accepts that were with the kernel all the while found nothing, so the backlog was empty. Where nothing can be accepted,
+    /// nothing more is waited for.
+    fn last_look(&mut self, free: u32) -> Admission {
+        let rounds = self.rounds_left.unwrap_or(LAST_ROUNDS_MAX);
+        let is_empty = !self.was_used && self.armed() > 0;
+        let is_over = rounds == 0 || is_empty || self.paused_until.is_some() || (free == 0 && self.armed() == 0);
+        self.rounds_left = Some(if is_over { 0 } else { rounds - 1 });
+        if is_over { Admission::Closed } else { Admission::Open }
     }
 
     /// Accepts with the kernel.
@@ -106,6 +135,8 @@ impl Door {
         push: &mut impl FnMut(squeue::Entry, Token),
     ) -> u32 {
         self.paused_until = self.paused_until.filter(|until| *until > now);
+        let admission = if admission == Admission::Last { self.last_look(free) } else { admission };
+        self.was_used = false;
         if admission != Admission::Open {
             for (index, accept) in self.accepts.iter_mut().enumerate().filter(|(_, one)| one.state == State::Armed) {
                 let entry = opcode::AsyncCancel::new(token(Kind::Accept, door, index).pack()).build();
@@ -145,6 +176,7 @@ impl Door {
         let accept = &mut self.accepts[usize::from(accept)];
         assert!(accept.state != State::Idle, "an accept completes once");
         accept.state = State::Idle;
+        self.was_used = true;
         accept.address.read()
     }
 }

@@ -34,7 +34,7 @@ use super::{
 use crate::core::io::{Command, ConnectionKey, Handler, Origin, Turn};
 
 /// Connections that wait to be accepted: a burst of reconnects; the system caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 16_384;
+pub(super) const BACKLOG: i32 = 16_384;
 /// glommio registers so much memory for buffers, which we do not use: its minimum.
 const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of glommio's three rings, which we do not use either.
@@ -150,7 +150,7 @@ fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn socket(address: SocketAddr, is_shared: bool) -> io::Result<socket2::Socket> {
+pub(super) fn socket(address: SocketAddr, is_shared: bool) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -190,9 +190,9 @@ impl ShardContext {
         NodeFiles::new(Rc::clone(&self.lane), self.spawner.clone(), folder)
     }
 
-    /// Whether connections are accepted: yes at first. Takes effect after the turn. [`Admission::Closed`] is for good.
+    /// Whether connections are accepted: yes at first. Takes effect after the turn. [`Admission::Last`] is for good.
     pub fn set_admission(&self, admission: Admission) {
-        if self.admission.get() != Admission::Closed {
+        if !matches!(self.admission.get(), Admission::Last | Admission::Closed) || admission == Admission::Closed {
             self.admission.set(admission);
         }
     }
@@ -300,8 +300,11 @@ impl Shard {
                 self.sockets.command(command);
             }
             self.sockets.rearm(context.admission.get());
-            let busy =
-                turn.more || self.sockets.is_starved() || tasks.is_ready() || self.ring.borrow_mut().has_completions();
+            let busy = turn.more
+                || self.sockets.is_starved()
+                || self.sockets.is_closing_doors()
+                || tasks.is_ready()
+                || self.ring.borrow_mut().has_completions();
             match (busy, self.slices.is_wanted()) {
                 (true, false) => {}
                 (true, true) => self.slices.offer().await,

@@ -39,6 +39,8 @@ pub enum Admission {
     Hold,
     /// Yes.
     Open,
+    /// Those that are in the listener's backlog by now, then never again: the listener is closed when it is empty.
+    Last,
     /// Never again: the listener is closed.
     Closed,
 }
@@ -143,6 +145,11 @@ impl Sockets {
     /// Whether [`Sockets::rearm`] has more to do at once.
     pub(super) fn is_starved(&self) -> bool {
         !self.starved.is_empty()
+    }
+
+    /// Whether a listener's backlog has to be looked at again.
+    pub(super) fn is_closing_doors(&self) -> bool {
+        self.doors.iter().any(Door::looks_again)
     }
 
     /// When accepting goes on after a pause, or connections are to be looked at.

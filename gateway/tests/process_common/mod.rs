@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod client;
+pub(crate) mod load;
 
 use std::{
     fs::{self, File},
@@ -43,8 +44,17 @@ impl Node {
 
     /// The same with more settings, each `KEY=VALUE`.
     pub(crate) fn start_with(data: &Path, settings: &[&str]) -> Self {
+        Self::run(data, command(data, settings))
+    }
+
+    /// Starts a node on the addresses of another.
+    pub(crate) fn start_at(data: &Path, listen: SocketAddr, console: SocketAddr, settings: &[&str]) -> Self {
+        Self::run(data, command_at(data, listen, console, settings))
+    }
+
+    fn run(data: &Path, mut command: Command) -> Self {
         let log = log_of(data);
-        let mut child = command(data, settings)
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log).unwrap())
             .spawn()
@@ -107,8 +117,15 @@ impl Drop for Node {
 
 /// The command that starts a node under test.
 pub(crate) fn command(data: &Path, settings: &[&str]) -> Command {
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    command_at(data, anywhere, anywhere, settings)
+}
+
+/// The same, for given addresses.
+pub(crate) fn command_at(data: &Path, listen: SocketAddr, console: SocketAddr, settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-    command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0", "--data"]).arg(data);
+    let (listen, console) = (listen.to_string(), console.to_string());
+    command.args(["serve", "--dev", "--listen", &listen, "--console", &console, "--data"]).arg(data);
     for setting in SETTINGS.iter().chain(settings) {
         command.args(["--set", setting]);
     }

@@ -58,7 +58,7 @@ fn a_full_a_pressed_and_a_leaving_shard_say_503_each_for_its_reason() {
     // Whoever is there goes on.
     shard.write_text(0, r#"{"id":9,"ping":{}}"#);
     assert!(shard.text(0).contains(r#""id":9"#));
-    shard.core.drain(1_000);
+    shard.core.drain(0..1_000);
     shard.accept(5);
     assert_eq!(refused(&shard, Refusal::Draining), 1);
 }

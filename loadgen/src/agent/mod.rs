@@ -193,8 +193,10 @@ fn slice(message: ToAgent) -> anyhow::Result<(Load, Slice)> {
 fn parse(arguments: &[String]) -> anyhow::Result<Load> {
     let line = CommandLine::try_parse_from(std::iter::once("loadgen").chain(arguments.iter().map(String::as_str)))?;
     match line.command {
-        Command::Load(Load::Storm(storm)) if storm.kill_pid.is_some() => {
-            bail!("agents kill and start nothing: leave --kill-pid out, and restart the node yourself")
+        Command::Load(Load::Storm(storm)) if storm.kill_pid.is_some() || storm.stop_command.is_some() => {
+            bail!(
+                "agents kill and start nothing: leave --kill-pid and --stop-command out, and restart the node yourself"
+            )
         }
         Command::Load(load) => Ok(load),
         _ => bail!("agents make loads only"),
@@ -266,6 +268,7 @@ mod tests {
             "report x.json",
             "storm --connections 10 --kill-pid 1",
             "storm --connections 10 --kill-pid 1 --restart-command x",
+            "storm --connections 10 --stop-command x",
             "nonsense",
         ] {
             assert!(parse(&arguments(refused)).is_err(), "{refused}");

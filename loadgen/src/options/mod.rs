@@ -271,11 +271,20 @@ pub struct StormOptions {
     #[command(flatten)]
     pub traffic: TrafficOptions,
     /// Kill this process (without it: the caller does, and the run waits for that)
-    #[arg(long)]
+    #[arg(long, group = "stops")]
     pub kill_pid: Option<u32>,
+    /// With this signal; after any but KILL a restart waits until the process has ended
+    #[arg(long, default_value = "KILL", requires = "kill_pid")]
+    pub kill_signal: String,
+    /// Make the node go by this, in a shell that is not waited for, such as a takeover (instead of a kill)
+    #[arg(long, group = "stops")]
+    pub stop_command: Option<String>,
     /// Start the node again with this, by a shell (without it: the caller does)
-    #[arg(long, requires = "kill_pid")]
+    #[arg(long, visible_alias = "start-command", requires = "stops")]
     pub restart_command: Option<String>,
+    /// Sessions a second that try to come back, steadily, whatever back-off and goodbyes say: what a node can take
+    #[arg(long)]
+    pub return_rate: Option<f64>,
     /// Between the kill and the restart
     #[arg(long, default_value_t = 1.0)]
     pub down_seconds: f64,
@@ -504,6 +513,8 @@ mod tests {
             "chat --connections 100 --seconds 1 --rate 1 --group-size zipf:2..50:1.2 --text-bytes lognormal:80:1:4000",
             "broadcast --connections 1000 --seconds 1 --rate 10",
             "storm --connections 100 --kill-pid 7 --restart-command x",
+            "storm --connections 100 --kill-pid 7 --kill-signal TERM --start-command x --return-rate 1000",
+            "storm --connections 100 --stop-command x",
             "slow --connections 100 --rate 10 --share 0.2",
             "soak --connections 100 --rate 10 --hours 0.5",
         ] {
@@ -540,6 +551,10 @@ mod tests {
             "echo --connections 10 --seconds 1",
             "echo --connections 10 --seconds 1 --rate 1 --in-flight 1",
             "storm --connections 10 --restart-command x",
+            "storm --connections 10 --kill-signal TERM",
+            "storm --connections 10 --kill-pid 7 --kill-signal -9;x",
+            "storm --connections 10 --kill-pid 7 --stop-command x",
+            "storm --connections 10 --return-rate 0",
             "slow --connections 10 --rate 1 --share 1.5",
             "soak --connections 10 --rate 1 --hours 0",
         ] {

@@ -93,6 +93,12 @@ impl Load {
                 for seconds in [options.before_seconds, options.after_seconds, options.down_seconds] {
                     not_negative(seconds)?;
                 }
+                options.return_rate.map_or(Ok(0), |rate| positive(rate, "--return-rate"))?;
+                ensure!(
+                    options.kill_signal.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+                    "--kill-signal is a name or number, such as TERM"
+                );
+                plan.returns_per_second = options.return_rate;
                 plan.measured_ns = OPEN_END_NS;
                 plan.parts = ["before", "storm", "after"].map(|name| part(name, 0)).into();
                 (plan.limits_attempts, plan.verifies) = (false, true);
@@ -220,6 +226,7 @@ fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
         parts: Vec::new(),
         connects_per_second: common.connect_rate,
         limits_attempts: true,
+        returns_per_second: None,
         verifies: false,
         slow_share: 0.0,
         slow_receive_bytes: None,

@@ -7,7 +7,7 @@ pub mod script;
 
 use std::{
     collections::BTreeMap,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, SystemTime},
@@ -19,7 +19,7 @@ use crate::{
     checker::Violations,
     clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
     measure::{Latencies, Second},
-    options::{Load, Slice},
+    options::{Load, Slice, StormOptions},
     process::{Process, settle, slab_bytes},
     progress::Progress,
     report::Report,
@@ -291,7 +291,8 @@ impl<'a> Run<'a> {
         let nanoseconds = |seconds: f64| (seconds * SECOND_NS as f64) as Nanoseconds;
         if let Load::Storm(options) = self.load {
             // One process of several kills; the others see their sessions go.
-            let kills = options.kill_pid.is_some() && self.slice.index == 0;
+            let stops = options.kill_pid.is_some() || options.stop_command.is_some();
+            let kills = stops && self.slice.index == 0;
             return Script::Storm(Box::new(Storm::new(StormPlan {
                 measured_ns,
                 before_ns: nanoseconds(options.before_seconds),
@@ -323,21 +324,8 @@ impl<'a> Run<'a> {
         };
         match step {
             Step::Part(index, at_ns) => self.begin_part(index, at_ns),
-            Step::Kill => {
-                let pid = options.kill_pid.context("a storm that kills knows whom")?;
-                self.progress.phase(&format!("killing {pid}"));
-                let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-                anyhow::ensure!(killed.context("can't run kill")?.success(), "can't kill {pid}");
-            }
-            Step::Restart => {
-                let command = options.restart_command.as_deref().context("a storm that restarts knows how")?;
-                self.progress.phase(&format!("restarting: {command}"));
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("exec {command}")]).stdin(Stdio::null());
-                // It outlives this run, and must not hold its pipes open.
-                shell.stdout(Stdio::null()).stderr(Stdio::null());
-                self.restarted_pid = Some(shell.spawn().context("can't start the node again")?.id());
-            }
+            Step::Kill => self.stop_node(options)?,
+            Step::Restart => self.restart_node(options)?,
             Step::Returned => {
                 let before = self.server;
                 self.server = Process::listening_on(self.plan.target).first().copied();
@@ -349,6 +337,34 @@ impl<'a> Run<'a> {
             Step::Fail(text) => self.failures.push(text),
             Step::Slow(_) | Step::End => {}
         }
+        Ok(())
+    }
+
+    fn stop_node(&mut self, options: &StormOptions) -> anyhow::Result<()> {
+        if let Some(command) = &options.stop_command {
+            self.progress.phase(&format!("stopping: {command}"));
+            return by_shell(command).map(drop).context("can't stop the node");
+        }
+        let pid = options.kill_pid.context("a storm that kills knows whom")?;
+        let signal = &options.kill_signal;
+        self.progress.phase(&format!("killing {pid} by {signal}"));
+        let killed = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+        anyhow::ensure!(killed.context("can't run kill")?.success(), "can't kill {pid}");
+        Ok(())
+    }
+
+    fn restart_node(&mut self, options: &StormOptions) -> anyhow::Result<()> {
+        let command = options.restart_command.as_deref().context("a storm that restarts knows how")?;
+        self.progress.phase(&format!("restarting: {command}"));
+        // One that was not killed outright has its data for a while yet. A zombie is gone.
+        let waits = match options.kill_pid {
+            Some(pid) if !matches!(options.kill_signal.as_str(), "KILL" | "SIGKILL" | "9") => {
+                format!("while readlink /proc/{pid}/exe >/dev/null; do sleep 0.02; done; ")
+            }
+            _ => String::new(),
+        };
+        let started = by_shell(&format!("{waits}exec {command}")).context("can't start the node again")?;
+        self.restarted_pid = Some(started.id());
         Ok(())
     }
 
@@ -527,6 +543,12 @@ impl<'a> Run<'a> {
             *last = (now_ns, counts);
         }
     }
+}
+
+/// Starts a command that may outlive this run, and must not hold its pipes open.
+fn by_shell(command: &str) -> std::io::Result<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 fn progress_line(counts: &Counts, then: &Counts, seconds: f64, plan: &Plan) -> String {

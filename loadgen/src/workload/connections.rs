@@ -91,6 +91,8 @@ pub(super) struct Connections {
     queue: VecDeque<u32>,
     later: BinaryHeap<Reverse<(Nanoseconds, u32)>>,
     pace_ns: Nanoseconds,
+    /// Between two attempts of those who were lost, if these are paced.
+    return_pace_ns: Option<Nanoseconds>,
     next_start_ns: Nanoseconds,
     beat_next: u32,
     beat_from_ns: Nanoseconds,
@@ -127,6 +129,7 @@ impl Connections {
             queue: VecDeque::new(),
             later: BinaryHeap::new(),
             pace_ns: plan.connects_per_second.map_or(0, pace),
+            return_pace_ns: plan.returns_per_second.map(pace),
             next_start_ns: 0,
             beat_next: 0,
             beat_from_ns: 0,
@@ -165,6 +168,7 @@ impl Worker {
         // A run that watches how all come back must not hold any of them up.
         if !self.plan.limits_attempts && self.phase == Phase::Load {
             self.connections.connecting_max = u32::MAX;
+            self.connections.pace_ns = self.connections.return_pace_ns.unwrap_or(self.connections.pace_ns);
         }
         while let Some(&Reverse((due_ns, slot))) = self.connections.later.peek() {
             // What is not begun in time counts as late: with too little processor for handshakes, a run is not valid.
@@ -381,6 +385,11 @@ impl Worker {
         }
         if self.phase == Phase::Stop {
             return;
+        }
+        if self.connections.return_pace_ns.is_some() {
+            // In its turn, and again at the end of the queue if that fails.
+            self.connections.hints.remove(&slot);
+            return self.connections.queue.push_back(slot);
         }
         let backoff = &self.connections.backoff;
         // Nobody stays away by a mix's will once the load is over.

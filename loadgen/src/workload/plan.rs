@@ -77,6 +77,8 @@ pub struct Plan {
     pub connects_per_second: Option<f64>,
     /// Attempts under way at once are limited; real clients that lost their node are not.
     pub limits_attempts: bool,
+    /// Attempts a second of those who were lost, over all threads; `None`: as the shipped client waits.
+    pub returns_per_second: Option<f64>,
     /// Histories are read at the end, and compared with what was acknowledged.
     pub verifies: bool,
     /// The share of connections that stop reading when the run says.
@@ -286,6 +288,7 @@ pub(crate) mod tests {
             parts: Vec::new(),
             connects_per_second: None,
             limits_attempts: true,
+            returns_per_second: None,
             verifies: false,
             slow_share: 0.0,
             slow_receive_bytes: None,

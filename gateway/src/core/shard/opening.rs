@@ -44,7 +44,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// From what costs least to know to what costs most.
     fn admit(&mut self, origin: Origin) -> Result<(Payer, Option<Place>), Refused> {
         let now_ns = self.now_ns();
-        let why = if self.draining {
+        let why = if self.draining.is_some() {
             Refusal::Draining
         } else if self.counters.connections as usize >= self.view.config.connections_max {
             Refusal::Full
@@ -105,6 +105,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 }
                 connection.outbound.push(Rc::from(bytes), 0);
                 connection.stage = Stage::Closing { decoder: None };
+            }
+            http::Outcome::Upgrade(_) if self.draining.is_some() => {
+                let retry_after_seconds = 1 + (self.random() % 8) as u32;
+                self.refuse_upgrade(key, retry_after_seconds);
             }
             http::Outcome::Upgrade(upgrade) => {
                 let encoding =

@@ -53,7 +53,12 @@ impl Outgoing {
         self.remote.len() + self.deliveries.len() + self.kept
     }
 
+    /// Frames on their way to lanes, with all others for other shards.
+    pub(super) fn requests_waiting(&self) -> usize {
+        self.remote.len() + self.requests.len() + self.kept
+    }
+
     pub(super) fn lanes_are_busy(&self) -> bool {
-        self.remote.len() + self.requests.len() + self.kept >= MESH_BACKLOG_MAX
+        self.requests_waiting() >= MESH_BACKLOG_MAX
     }
 }

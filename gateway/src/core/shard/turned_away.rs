@@ -89,6 +89,11 @@ impl TurnedAway {
         None
     }
 
+    /// Whether nobody is being turned away.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// When to ask for the next.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         self.deadlines.front().map(|(deadline_ms, _)| *deadline_ms)

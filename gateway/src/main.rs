@@ -14,6 +14,7 @@ use std::{
 use antiphon_gateway::{
     config::{self, Config, SHARDS_MAX, Sources, Values},
     core::token::sign_dev_token,
+    echo::EchoMode,
     node,
     outside::dev_token_expiry,
     store_folder::dev_key,
@@ -49,6 +50,9 @@ enum Command {
         /// Accepts permessage-deflate, and compresses whatever gets shorter by it.
         #[arg(long)]
         deflate: bool,
+        /// Sends every message to all other connections of the same thread instead.
+        #[arg(long, conflicts_with = "deflate")]
+        broadcast: bool,
     },
     /// Shows the configuration.
     Config {
@@ -149,9 +153,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Echo { listen, shards, deflate }) => {
+        Some(Command::Echo { listen, shards, deflate, broadcast }) => {
             start_log("info");
-            node::echo(listen, usize::try_from(shards)?, deflate)
+            let mode = if broadcast { EchoMode::Broadcast } else { EchoMode::Echo { deflate } };
+            node::echo(listen, usize::try_from(shards)?, mode)
         }
         Some(Command::Config { command: ConfigCommand::Print(arguments) }) => {
             let (config, values) = load(arguments)?;

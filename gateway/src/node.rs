@@ -26,6 +26,7 @@ use crate::{
         token::TokenVerifier,
         websocket,
     },
+    echo::EchoMode,
     mesh::Mesh,
     metrics::{Metrics, Phase},
     outside::{Outside, OutsideConfig},
@@ -122,10 +123,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// Runs a plain WebSocket echo on the node's net ring and codec until it is told to end; `deflate` if it accepts
-/// permessage-deflate.
-pub fn echo(listen: SocketAddr, shards: usize, deflate: bool) -> anyhow::Result<()> {
-    crate::echo::run_echo(listen, shards, deflate)
+/// Runs a plain WebSocket echo, or a broadcast, on the node's net ring and codec until it is told to end.
+pub fn echo(listen: SocketAddr, shards: usize, mode: EchoMode) -> anyhow::Result<()> {
+    crate::echo::run_echo(listen, shards, mode)
 }
 
 /// What the node's own thread works with.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     client::{Client, Kind},
-    cpu,
+    cpu::{self, Times},
 };
 
 /// Longest wait for all connections: 19,000 take a few seconds, on a busy machine more.
@@ -71,10 +71,14 @@ pub(super) struct Outcome {
     pub(super) received: u64,
     /// The server's CPU time within the window.
     pub(super) server_cpu_ns: u64,
+    /// How long it wanted a core within the window and had none. On a machine of our own: next to nothing.
+    pub(super) server_waited_ns: u64,
     /// Length of the window.
     pub(super) window_ns: u64,
     /// The driver's CPU time within the window.
     pub(super) driver_cpu_ns: u64,
+    /// How long it wanted a core and had none.
+    pub(super) driver_waited_ns: u64,
     /// From the intended time, 50 of 100.
     pub(super) p50_ns: u64,
     /// From the intended time, 99 of 100.
@@ -152,17 +156,20 @@ impl<'a> Session<'a> {
             self.client.close_loop(self.driver.links(), end_ns);
         }
         self.run_until(measured_ns, &mut arrivals)?;
-        let (server_before, driver_before) = self.cpu_ns()?;
+        let (server, driver) = self.times()?;
         self.run_until(end_ns, &mut arrivals)?;
-        let (server_after, driver_after) = self.cpu_ns()?;
+        let (server_after, driver_after) = self.times()?;
+        let (server, driver) = (server_after.since(server), driver_after.since(driver));
         self.drain()?;
         let counts = &self.client.counts;
         ensure!(counts.received > 0, "nothing came within the window");
         Ok(Outcome {
             received: counts.received,
-            server_cpu_ns: server_after - server_before,
+            server_cpu_ns: server.run_ns,
+            server_waited_ns: server.waited_ns,
             window_ns: end_ns - measured_ns,
-            driver_cpu_ns: driver_after - driver_before,
+            driver_cpu_ns: driver.run_ns,
+            driver_waited_ns: driver.waited_ns,
             p50_ns: counts.latency.value_at_quantile(0.5),
             p99_ns: counts.latency.value_at_quantile(0.99),
             late_p99_ns: counts.late.value_at_quantile(0.99),
@@ -171,8 +178,9 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn cpu_ns(&self) -> anyhow::Result<(u64, u64)> {
-        Ok((cpu::cpu_ns(self.options.pid)?, cpu::cpu_ns(std::process::id())?))
+    /// The server's and our own.
+    fn times(&self) -> anyhow::Result<(Times, Times)> {
+        Ok((Times::of(self.options.pid)?, Times::of(std::process::id())?))
     }
 
     /// Sends what is due and takes what comes, until then.

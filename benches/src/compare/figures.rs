@@ -48,6 +48,12 @@ pub(super) fn per_second(outcome: &Outcome) -> f64 {
     outcome.received as f64 / outcome.window_ns as f64 * 1e9
 }
 
+/// The share of the window that the server or the driver, whichever fared worse, waited for its core. Who waits finds more to do at once
+/// when it has the core again, and does it at less cost a message, so such a round tells of the machine, not of the server.
+pub(super) fn waited(outcome: &Outcome) -> f64 {
+    outcome.server_waited_ns.max(outcome.driver_waited_ns) as f64 / outcome.window_ns as f64
+}
+
 /// The share of its core that the driver used. Close to 1, it measured itself.
 pub(super) fn driver_cores(outcome: &Outcome) -> f64 {
     outcome.driver_cpu_ns as f64 / outcome.window_ns as f64
@@ -89,8 +95,10 @@ mod tests {
         let outcome = Outcome {
             received: 1_000,
             server_cpu_ns: 5_000_000,
+            server_waited_ns: 50_000_000,
             window_ns: 500_000_000,
             driver_cpu_ns: 250_000_000,
+            driver_waited_ns: 25_000_000,
             p50_ns: 1,
             p99_ns: 2,
             late_p99_ns: 1,
@@ -98,6 +106,7 @@ mod tests {
             resident_after_bytes: 3_000,
         };
         assert_eq!((cpu_us(&outcome), per_second(&outcome), driver_cores(&outcome)), (5.0, 2_000.0, 0.5));
+        assert_eq!(waited(&outcome), 0.1);
         assert_eq!((resident_bytes(&outcome, 10), resident_bytes(&outcome, 0)), (200.0, 2_000.0));
     }
 }

@@ -196,7 +196,10 @@ fn measure_all(options: &NetOptions, places: &Places, programs: &[Program]) -> V
         let told: Vec<String> = loads
             .iter()
             .zip(&outcomes)
-            .map(|(load, outcome)| format!("{:.2} µs at {}", figures::cpu_us(outcome), load.name))
+            .map(|(load, outcome)| {
+                let waited = figures::waited(outcome) * 100.0;
+                format!("{:.2} µs at {} (waited {waited:.0} %)", figures::cpu_us(outcome), load.name)
+            })
             .collect();
         let left = start.elapsed().mul_f64((count - index - 1) as f64 / (index + 1) as f64);
         println!(
@@ -250,14 +253,14 @@ fn measure_into(
     let server = program.start(places, broadcast)?;
     let rates: Vec<String> = loads.iter().map(|load| load.rate.to_string()).collect();
     let kind = clap::ValueEnum::to_possible_value(&kind).context("every kind has a name")?;
-    let mut driver = Command::new("taskset");
-    driver.args(["--cpu-list", DRIVER_CORE]).arg(std::env::current_exe()?).arg("drive");
+    let mut driver = peers::on_core(DRIVER_CORE);
+    driver.arg(std::env::current_exe()?).arg("drive");
     driver.args(["--target", &server.address.to_string(), "--pid", &server.pid().to_string()]);
     driver.args(["--kind", kind.get_name(), "--connections", &connections.to_string(), "--rates", &rates.join(",")]);
     driver.args(["--seconds", &options.seconds.to_string(), "--warmup-seconds", &WARMUP_SECONDS.to_string()]);
     // Every server of a round gets the same arrivals.
     driver.args(["--seed", &options.seed.wrapping_add(round as u64).to_string()]);
-    let output = driver.stdin(Stdio::null()).output().context("taskset (of util-linux) can't be run")?;
+    let output = driver.stdin(Stdio::null()).output().context(peers::NO_TASKSET)?;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         outcomes.push(serde_json::from_str(line).with_context(|| format!("the driver said {line}"))?);
     }

@@ -247,8 +247,8 @@ impl Program {
     pub(super) fn start(&self, places: &Places, broadcast: bool) -> anyhow::Result<Server> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let log = places.target().join(format!("{}.log", self.peer.name()));
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", SERVER_CORE]).arg(&self.path);
+        let mut command = on_core(SERVER_CORE);
+        command.arg(&self.path);
         match self.peer {
             Peer::Antiphon => {
                 command.args(["echo", "--listen", &address.to_string()]);
@@ -268,7 +268,7 @@ impl Program {
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
-        let child = command.spawn().context("taskset (of util-linux) can't be run")?;
+        let child = command.spawn().context(NO_TASKSET)?;
         let mut server = Server { child, address };
         server.wait().with_context(|| format!("{} did not start; see {}", self.peer.name(), log.display()))?;
         Ok(server)
@@ -283,6 +283,16 @@ fn nats_configuration(websocket_port: u16, client_port: u16) -> String {
     )
 }
 
+/// What is wrong if [`on_core`] gives something that can't be run.
+pub(super) const NO_TASKSET: &str = "setpriv and taskset (of util-linux) can't be run";
+
+/// Runs the program that is added to it on one core, and ends it when this process ends, however that comes about.
+pub(super) fn on_core(core: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", core]);
+    command
+}
+
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
@@ -294,7 +304,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// `taskset` becomes the server, so this is the server's.
+    /// What pins it becomes the server, so this is the server's.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }

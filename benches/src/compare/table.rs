@@ -20,6 +20,9 @@ const END: &str = "<!-- compare net: end -->";
 /// A driver that uses more of its core than this measures itself: its latencies are marked.
 const DRIVER_CORES_MAX: f64 = 0.95;
 
+/// A round in which server or driver waited for its core for more of the time than this is called disturbed.
+const WAITED_MAX: f64 = 0.05;
+
 /// Puts a text between the two marks of a document.
 pub(super) fn splice(document: &str, text: &str) -> anyhow::Result<String> {
     let (before, rest) = document.split_once(BEGIN).with_context(|| format!("the document has no {BEGIN}"))?;
@@ -35,7 +38,7 @@ pub(super) fn markdown(results: &Results) -> String {
     let _ = writeln!(
         text,
         "{}, {} cores, kernel {}; revision {}, {}; seed {}, {} rounds of {} s, load average {} at the start and {} at the \
-         end.\nServers: {}.\n",
+         end; {}.\nServers: {}.\n",
         header.machine.cpu,
         header.machine.cores,
         header.machine.kernel,
@@ -46,6 +49,7 @@ pub(super) fn markdown(results: &Results) -> String {
         header.seconds,
         header.load_average_before,
         header.load_average_after,
+        disturbance(results),
         header.servers.join(", "),
     );
     for broadcast in [false, true] {
@@ -54,6 +58,20 @@ pub(super) fn markdown(results: &Results) -> String {
         }
     }
     text
+}
+
+/// How much of this was measured while something else wanted the same cores.
+fn disturbance(results: &Results) -> String {
+    let outcomes = || results.samples.iter().filter_map(|sample| sample.outcome.as_ref());
+    let disturbed = outcomes().filter(|outcome| figures::waited(outcome) > WAITED_MAX).count();
+    let (count, limit) = (outcomes().count(), WAITED_MAX * 100.0);
+    if disturbed == 0 {
+        return format!("nobody waited for a core for more than {limit:.0} % of a round");
+    }
+    format!(
+        "**{disturbed} of {count} measurements were disturbed**: server or driver waited for its core for over {limit:.0} % of the \
+         time (‡: most rounds)"
+    )
 }
 
 fn table(text: &mut String, results: &Results, broadcast: bool) {
@@ -116,11 +134,12 @@ fn row(text: &mut String, results: &Results, connections: u32, load: &Load, peer
     let failed = if failed == 0 { String::new() } else { format!(", failed in {failed} rounds") };
     let mark =
         if over(figures::driver_cores).is_some_and(|cores| cores.median > DRIVER_CORES_MAX) { "†" } else { "" };
+    let disturbed = if over(figures::waited).is_some_and(|waited| waited.median > WAITED_MAX) { "‡" } else { "" };
     let latency = |of: fn(&Outcome) -> f64| over(of).map_or_else(String::new, |figure| time(figure.median) + mark);
     let memory = Figure::of(own.iter().flatten().map(|outcome| figures::resident_bytes(outcome, connections)));
     let _ = writeln!(
         text,
-        "{}{failed} | {} | {} | {} | {} | {} | {} |",
+        "{}{disturbed}{failed} | {} | {} | {} | {} | {} | {} |",
         spread(cpu, 2, " µs"),
         ratio(Peer::Uwebsockets),
         ratio(Peer::Antiphon),
@@ -169,7 +188,9 @@ mod tests {
             received: 1_000,
             server_cpu_ns,
             window_ns: 100_000_000,
+            server_waited_ns: 5_000_000,
             driver_cpu_ns: 10_000_000,
+            driver_waited_ns: 0,
             p50_ns: 150_000,
             p99_ns: 2_345_678,
             late_p99_ns: 1_000,
@@ -229,6 +250,18 @@ mod tests {
             outcome.driver_cpu_ns = outcome.window_ns;
         }
         assert!(markdown(&results).contains("| 150 µs† | 2.35 ms† |"));
+    }
+
+    #[test]
+    fn a_disturbed_round_is_told() {
+        let mut results = results();
+        assert!(markdown(&results).contains("nobody waited for a core for more than 5 % of a round"));
+        for sample in results.samples.iter_mut().filter(|sample| sample.peer == Peer::Antiphon) {
+            sample.outcome.as_mut().unwrap().driver_waited_ns = 6_000_000;
+        }
+        let text = markdown(&results);
+        assert!(text.contains("**2 of 5 measurements were disturbed**"), "{text}");
+        assert!(text.contains("| Antiphon | 9.00 µs (6.00–12.00)‡ |"), "{text}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! `antiphon echo`: a plain WebSocket echo on the net ring and the codec, to measure and test both without anything else.
+//! `antiphon echo`: a plain WebSocket echo on the net ring and the codec, to measure and test both without anything
+//! else.
 //!
-//! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
-//! code that says so. With permessage-deflate it compresses whatever gets shorter by it. Does not limit how many connect.
+//! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets
+//! the close code that says so. With permessage-deflate it compresses whatever gets shorter by it. Does not limit how
+//! many connect.
 //!
-//! As a broadcast it sends every message to all other connections of its shard instead: encoded once, shared by reference count, and
-//! never compressed, like the pushes of a node whose clients do not ask for compression.
+//! As a broadcast it sends every message to all other connections of its shard instead: encoded once, shared by
+//! reference count, and never compressed, like the pushes of a node whose clients do not ask for compression.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,8 @@
-//! What the servers of this package share: options, one thread with one runtime, a listener, and the line that says "ready".
+//! What the servers of this package share: options, one thread with one runtime, a listener, and the line that says
+//! "ready".
 //!
-//! Each server is written as its library's own examples are, and does one of two things: it echoes every message, or sends it to all
-//! other connections. Nothing here is part of Antiphon; nothing but the comparison runs it.
+//! Each server is written as its library's own examples are, and does one of two things: it echoes every message, or
+//! sends it to all other connections. Nothing here is part of Antiphon; nothing but the comparison runs it.
 
 use std::{
     io::{self, Write},

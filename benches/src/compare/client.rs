@@ -1,4 +1,5 @@
-//! The driver's logic: opens connections, says what is to be said, and checks what comes back. The same for every server.
+//! The driver's logic: opens connections, says what is to be said, and checks what comes back. The same for every
+//! server.
 //!
 //! A payload names its message; nothing is kept of it but the numbers of the next one to send and the next one to come:
 //!
@@ -9,8 +10,9 @@
 //! +-------+-------+---------------+---------
 //! ```
 //!
-//! An echo comes back on the connection that it left from. A broadcast leaves from slot 0 and comes to all others. Either way a
-//! connection's numbers come in order, none twice and none left out; anything else is a [`Fault`], and the first one ends the run.
+//! An echo comes back on the connection that it left from. A broadcast leaves from slot 0 and comes to all others.
+//! Either way a connection's numbers come in order, none twice and none left out; anything else is a [`Fault`], and the
+//! first one ends the run.
 
 use std::ops::Range;
 
@@ -33,7 +35,8 @@ const FILLER: u8 = b'~';
 /// The slot that broadcasts.
 const PUBLISHER: u32 = 0;
 
-/// Handshakes under way at once: less than the smallest backlog of the servers, 512, so that none waits for a SYN to be sent again.
+/// Handshakes under way at once: less than the smallest backlog of the servers, 512, so that none waits for a SYN to be
+/// sent again.
 const HANDSHAKES_MAX: u32 = 200;
 
 /// Longest answer to an upgrade, or frame, that is waited for.

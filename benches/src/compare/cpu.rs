@@ -1,8 +1,9 @@
-//! What the kernel tells of another process: CPU time in nanoseconds, time that it wanted a core and had none, resident memory.
+//! What the kernel tells of another process: CPU time in nanoseconds, time that it wanted a core and had none, resident
+//! memory.
 //!
-//! Times are summed over a process's threads from `/proc/PID/task/*/schedstat`, because `/proc/PID/stat` counts in hundredths of a
-//! second, which is a tenth of what a lightly loaded server uses in a round. A thread that ends takes its time with it; no server here
-//! ends one while it is measured.
+//! Times are summed over a process's threads from `/proc/PID/task/*/schedstat`, because `/proc/PID/stat` counts in
+//! hundredths of a second, which is a tenth of what a lightly loaded server uses in a round. A thread that ends takes
+//! its time with it; no server here ends one while it is measured.
 
 use std::{fs, path::Path};
 

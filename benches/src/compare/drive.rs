@@ -1,7 +1,8 @@
-//! One server under the driver: connects, puts one load after another on it, and prints an [`Outcome`] for each, a line of JSON.
+//! One server under the driver: connects, puts one load after another on it, and prints an [`Outcome`] for each, a line
+//! of JSON.
 //!
-//! It is a process of its own, so that it can have a core of its own. An open loop: messages have intended times, and latency counts
-//! from them. A load counts only if everything that was sent came back, once and in order.
+//! It is a process of its own, so that it can have a core of its own. An open loop: messages have intended times, and
+//! latency counts from them. A load counts only if everything that was sent came back, once and in order.
 
 use std::{net::SocketAddr, time::Duration};
 

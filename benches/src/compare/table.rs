@@ -37,11 +37,12 @@ pub(super) fn markdown(results: &Results) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{}, {} cores, kernel {}; revision {}, {}; seed {}, {} rounds of {} s, load average {} at the start and {} at the \
-         end; {}.\nServers: {}.\n",
+        "{}, {} cores, kernel {}, TCP {}; revision {}, {}; seed {}, {} rounds of {} s, load average {} at the start \
+         and {} at the end; {}.\nServers: {}.\n",
         header.machine.cpu,
         header.machine.cores,
         header.machine.kernel,
+        header.congestion_control,
         header.revision,
         header.date,
         header.seed,
@@ -69,8 +70,8 @@ fn disturbance(results: &Results) -> String {
         return format!("nobody waited for a core for more than {limit:.0} % of a round");
     }
     format!(
-        "**{disturbed} of {count} measurements were disturbed**: server or driver waited for its core for over {limit:.0} % of the \
-         time (‡: most rounds)"
+        "**{disturbed} of {count} measurements were disturbed**: server or driver waited for its core for over \
+         {limit:.0} % of the time (‡: most rounds)"
     )
 }
 
@@ -79,8 +80,8 @@ fn table(text: &mut String, results: &Results, broadcast: bool) {
     let article = if broadcast { "a" } else { "an" };
     let _ = writeln!(
         text,
-        "| connections | load | server | CPU {article} {unit} | to uWebSockets | to Antiphon | {unit_plural} a second | p50 | p99 | \
-         memory a connection |\n|---:|---|---|---|---|---|---:|---:|---:|---:|",
+        "| connections | load | server | CPU {article} {unit} | to uWebSockets | to Antiphon | {unit_plural} a second \
+         | p50 | p99 | memory a connection |\n|---:|---|---|---|---|---|---:|---:|---:|---:|",
         unit_plural = if broadcast { "deliveries" } else { "echoes" },
     );
     let mut seen: Vec<(u32, &Load)> = Vec::new();
@@ -204,6 +205,7 @@ mod tests {
         let sample = |peer, round, outcome| Sample { connections: 1_000, load: load.clone(), peer, round, outcome };
         let header = Header {
             machine: antiphon_tuning::machine(),
+            congestion_control: "cubic".into(),
             revision: "abc".into(),
             date: "2026-01-02".into(),
             seed: 1,
@@ -232,14 +234,16 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| 1,000 | 5,000/s | Antiphon | 9.00 µs (6.00–12.00) | 0.75 (0.75–0.75) | – | 10,000 | 150 µs | 2.35 ms | 256 B |",
-                "| 1,000 | 5,000/s | uWebSockets | 12.00 µs (8.00–16.00) | – | 1.33 (1.33–1.33) | 10,000 | 150 µs | 2.35 ms | 256 B |",
-                "| 1,000 | 5,000/s | fastwebsockets | 9.00 µs (9.00–9.00), failed in 1 rounds | 0.56 (0.56–0.56) | 0.75 (0.75–0.75) | \
+                "| 1,000 | 5,000/s | Antiphon | 9.00 µs (6.00–12.00) | 0.75 (0.75–0.75) | – | \
                  10,000 | 150 µs | 2.35 ms | 256 B |",
+                "| 1,000 | 5,000/s | uWebSockets | 12.00 µs (8.00–16.00) | – | 1.33 (1.33–1.33) | \
+                 10,000 | 150 µs | 2.35 ms | 256 B |",
+                "| 1,000 | 5,000/s | fastwebsockets | 9.00 µs (9.00–9.00), failed in 1 rounds | \
+                 0.56 (0.56–0.56) | 0.75 (0.75–0.75) | 10,000 | 150 µs | 2.35 ms | 256 B |",
                 "| 1,000 | 5,000/s | tokio-tungstenite | failed in all rounds | | | | | | |",
             ]
         );
-        assert!(text.contains("revision abc, 2026-01-02; seed 1, 2 rounds of 1 s"), "{text}");
+        assert!(text.contains(", TCP cubic; revision abc, 2026-01-02; seed 1, 2 rounds of 1 s"), "{text}");
         assert!(!text.contains("delivery"), "no table without a sample");
     }
 

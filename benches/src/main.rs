@@ -2,6 +2,7 @@
 //! result, and compares within one run.
 
 mod append;
+mod compare;
 mod deflate;
 
 use std::path::PathBuf;
@@ -54,18 +55,36 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Side by side with others.
+    Compare {
+        #[command(subcommand)]
+        with: Comparison,
+    },
+    /// The driver of a comparison, on a core of its own.
+    #[command(hide = true)]
+    Drive(compare::DriveOptions),
+}
+
+#[derive(Debug, Subcommand)]
+enum Comparison {
+    /// The net plane beside other WebSocket servers: CPU of an echo and of a delivery, latency, memory.
+    Net(compare::NetOptions),
 }
 
 fn main() -> anyhow::Result<()> {
     let Arguments { bench } = Arguments::parse();
     // As the node does.
     antiphon_gateway::uring::refuse_huge_pages()?;
-    let machine = antiphon_tuning::machine();
-    println!("machine   {machine:?}");
+    // What the driver prints is read by a program.
+    if !matches!(bench, Bench::Drive(_)) {
+        println!("machine   {:?}", antiphon_tuning::machine());
+    }
     match bench {
         Bench::Append { folder, batch, batches, rounds, text_bytes, conversations } => {
             append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
         }
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
+        Bench::Compare { with: Comparison::Net(options) } => compare::net(options),
+        Bench::Drive(options) => compare::drive(&options),
     }
 }

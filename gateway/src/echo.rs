@@ -1,7 +1,12 @@
-//! `antiphon echo`: a plain WebSocket echo on the net ring and the codec, to measure and test both without anything else.
+//! `antiphon echo`: a plain WebSocket echo on the net ring and the codec, to measure and test both without anything
+//! else.
 //!
-//! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets the close
-//! code that says so. With permessage-deflate it compresses whatever gets shorter by it. Does not limit how many connect.
+//! Answers every message with itself, pings with pongs and a close with a close; a peer that breaks the protocol gets
+//! the close code that says so. With permessage-deflate it compresses whatever gets shorter by it. Does not limit how
+//! many connect.
+//!
+//! As a broadcast it sends every message to all other connections of its shard instead: encoded once, shared by
+//! reference count, and never compressed, like the pushes of a node whose clients do not ask for compression.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +50,7 @@ const WATCH: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The address cannot be bound, or a shard failed.
-pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool, tls: Option<Arc<Settings>>) -> anyhow::Result<()> {
+pub fn run_echo(listen: SocketAddr, shards: usize, mode: EchoMode, tls: Option<Arc<Settings>>) -> anyhow::Result<()> {
     refuse_huge_pages().context("refuse huge pages")?;
     raise_open_files().context("raise the limit on open files")?;
     let shards = shards.max(1);
@@ -58,7 +63,7 @@ pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool, tls: Option<Ar
         config.core = (shards <= cores).then_some(index);
         let counters = Arc::new(ShardCounters::default());
         let tls = tls.clone();
-        let make = move |_: &ShardContext| Tls::new(EchoHandler::new(deflate), tls, 0, Rc::default());
+        let make = move |_: &ShardContext| Tls::new(EchoHandler::new(mode), tls, 0, Rc::default());
         threads.push(spawn_shard(config, Waker::new()?, counters, make)?);
     }
     print!("{}", echo_announcement(address, shards));
@@ -71,6 +76,18 @@ pub fn run_echo(listen: SocketAddr, shards: usize, deflate: bool, tls: Option<Ar
         }
         thread::sleep(WATCH);
     }
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EchoMode {
+    /// It goes back to its sender.
+    Echo {
+        /// Whether permessage-deflate is accepted.
+        deflate: bool,
+    },
+    /// It goes to all other connections of the shard.
+    Broadcast,
 }
 
 /// Where a connection stands.
@@ -90,6 +107,10 @@ struct Connection {
     deflate: Option<Agreed>,
     /// To be sent.
     pending: Vec<u8>,
+    /// To be sent after it: frames that other connections get too.
+    shared: Vec<Rc<[u8]>>,
+    /// What these take, their references too.
+    shared_bytes: usize,
     is_sending: bool,
     is_dirty: bool,
 }
@@ -99,6 +120,9 @@ struct Shared {
     rules: http::Rules,
     deflater: Deflater,
     inflater: Inflater,
+    mode: EchoMode,
+    /// Frames that the next turn hands to all but their senders. Bounded by what a turn's receive buffers hold.
+    broadcasts: Vec<(ConnectionKey, Rc<[u8]>)>,
 }
 
 /// Echoes on one shard.
@@ -113,17 +137,19 @@ pub struct EchoHandler {
 
 impl Default for EchoHandler {
     fn default() -> Self {
-        Self::new(false)
+        Self::new(EchoMode::Echo { deflate: false })
     }
 }
 
 impl EchoHandler {
-    /// A handler without connections; `deflate` if it accepts permessage-deflate.
+    /// A handler without connections.
     #[must_use]
-    pub fn new(deflate: bool) -> Self {
+    pub fn new(mode: EchoMode) -> Self {
+        let deflate = mode == EchoMode::Echo { deflate: true };
         let rules = http::Rules { paths: vec!["/".into(), "/ws".into()], deflate, ..http::Rules::default() };
         // Short messages too are compressed here, so that a test of conformance has something to test.
-        let shared = Shared { rules, deflater: Deflater::new(0), inflater: Inflater::default() };
+        let (deflater, inflater) = (Deflater::new(0), Inflater::default());
+        let shared = Shared { rules, deflater, inflater, mode, broadcasts: Vec::new() };
         Self { shared, connections: Vec::new(), dirty: Vec::new(), commands: VecDeque::new() }
     }
 
@@ -145,21 +171,44 @@ impl EchoHandler {
             return;
         };
         connection.is_dirty = false;
-        if connection.pending.len() > PENDING_BYTES_MAX {
+        if connection.pending.len() + connection.shared_bytes > PENDING_BYTES_MAX {
             return self.close(key);
         }
         if connection.is_sending {
             return;
         }
+        let mut buffers = Vec::new();
         if !connection.pending.is_empty() {
-            let bytes: Rc<[u8]> = connection.pending.as_slice().into();
-            connection.pending.clear();
+            buffers = vec![connection.pending.as_slice().into()];
             // A large message's memory is not kept by a connection that may be idle from now on.
-            connection.pending.shrink_to(0);
+            connection.pending = Vec::new();
+        }
+        if !connection.shared.is_empty() {
+            buffers.append(&mut connection.shared);
+            connection.shared_bytes = 0;
+        }
+        if !buffers.is_empty() {
             connection.is_sending = true;
-            self.commands.push_back(Command::Send { connection: key, buffers: vec![bytes] });
+            self.commands.push_back(Command::Send { connection: key, buffers });
         } else if matches!(connection.phase, Phase::Ending) {
             self.close(key);
+        }
+    }
+
+    /// Hands out what came for all. A connection that has not been upgraded, or is ending, gets nothing.
+    fn spread(&mut self) {
+        for (sender, frame) in std::mem::take(&mut self.shared.broadcasts) {
+            for connection in self.connections.iter_mut().flatten() {
+                if connection.key == sender || !matches!(connection.phase, Phase::Open(_)) {
+                    continue;
+                }
+                connection.shared_bytes += frame.len() + size_of_val(&frame);
+                connection.shared.push(Rc::clone(&frame));
+                if !connection.is_dirty {
+                    connection.is_dirty = true;
+                    self.dirty.push(connection.key);
+                }
+            }
         }
     }
 
@@ -170,6 +219,19 @@ impl EchoHandler {
 }
 
 impl Connection {
+    fn new(key: ConnectionKey) -> Self {
+        Self {
+            key,
+            phase: Phase::Head(Vec::new()),
+            deflate: None,
+            pending: Vec::new(),
+            shared: Vec::new(),
+            shared_bytes: 0,
+            is_sending: false,
+            is_dirty: false,
+        }
+    }
+
     fn received(&mut self, bytes: &mut [u8], shared: &mut Shared) {
         match &mut self.phase {
             Phase::Head(head) => {
@@ -205,6 +267,11 @@ impl Connection {
             match decoder.poll_inflating(&mut input, &LIMITS, inflater) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
+                    if shared.mode == EchoMode::Broadcast {
+                        let frame = websocket::encode_message(kind, payload, None);
+                        shared.broadcasts.push((self.key, frame.into()));
+                        continue;
+                    }
                     if let Some(agreed) = self.deflate
                         && let Some(compressed) = shared.deflater.payload(agreed, payload)
                     {
@@ -240,10 +307,7 @@ impl Handler for EchoHandler {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        let phase = Phase::Head(Vec::new());
-        let connection =
-            Connection { key, phase, deflate: None, pending: Vec::new(), is_sending: false, is_dirty: false };
-        self.connections[slot] = Some(connection);
+        self.connections[slot] = Some(Connection::new(key));
     }
 
     fn received(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
@@ -270,6 +334,7 @@ impl Handler for EchoHandler {
     }
 
     fn turn(&mut self, _now_ms: u64) -> Turn {
+        self.spread();
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             self.flush(key);
@@ -280,5 +345,94 @@ impl Handler for EchoHandler {
 
     fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    fn key(slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: 1 }
+    }
+
+    /// Takes a turn and says what is sent where; what is sent has left.
+    fn turn(handler: &mut EchoHandler) -> Vec<(u32, Vec<Rc<[u8]>>)> {
+        handler.turn(0);
+        let mut sends = Vec::new();
+        while let Some(command) = handler.poll_command() {
+            match command {
+                Command::Send { connection, buffers } => sends.push((connection.slot, buffers)),
+                Command::Close { connection } => panic!("{connection:?} is closed"),
+            }
+        }
+        sends.sort_by_key(|(slot, _)| *slot);
+        sends
+    }
+
+    fn open(mode: EchoMode, count: u32) -> EchoHandler {
+        let mut handler = EchoHandler::new(mode);
+        for slot in 0..count {
+            handler.accepted(key(slot));
+            handler.received(key(slot), &mut REQUEST.to_vec());
+        }
+        assert_eq!(turn(&mut handler).len(), count as usize);
+        (0..count).for_each(|slot| handler.sent(key(slot)));
+        handler
+    }
+
+    fn say(handler: &mut EchoHandler, slot: u32, text: &str) {
+        let mut frame = websocket::encode_frame(Opcode::Text, true, text.as_bytes(), Some([1, 2, 3, 4]));
+        handler.received(key(slot), &mut frame);
+    }
+
+    #[test]
+    fn a_broadcast_reaches_all_but_its_sender_and_is_encoded_once() {
+        let mut handler = open(EchoMode::Broadcast, 3);
+        handler.accepted(key(3));
+        say(&mut handler, 1, "a");
+        say(&mut handler, 1, "b");
+        let sends = turn(&mut handler);
+        let slots: Vec<u32> = sends.iter().map(|(slot, _)| *slot).collect();
+        assert_eq!(slots, [0, 2], "not to its sender, nor to who is not upgraded");
+        for (_, buffers) in &sends {
+            let frames: Vec<&[u8]> = buffers.iter().map(|frame| &**frame).collect();
+            assert_eq!(frames, [&[0x81, 1, b'a'][..], &[0x81, 1, b'b']]);
+        }
+        assert!(Rc::ptr_eq(&sends[0].1[0], &sends[1].1[0]));
+        // Nothing more goes to a connection before its last send has left; then all that has come meanwhile.
+        say(&mut handler, 1, "c");
+        assert!(turn(&mut handler).is_empty());
+        handler.sent(key(2));
+        let sends = turn(&mut handler);
+        assert_eq!(sends.iter().map(|(slot, buffers)| (*slot, buffers.len())).collect::<Vec<_>>(), [(2, 1)]);
+    }
+
+    #[test]
+    fn an_echo_goes_back_to_its_sender_alone() {
+        let mut handler = open(EchoMode::Echo { deflate: false }, 2);
+        say(&mut handler, 1, "a");
+        let sends = turn(&mut handler);
+        assert_eq!(sends.len(), 1);
+        assert_eq!((sends[0].0, &*sends[0].1[0]), (1, &[0x81, 1, b'a'][..]));
+    }
+
+    #[test]
+    fn who_reads_no_broadcasts_is_cut_off_at_the_limit() {
+        let mut handler = open(EchoMode::Broadcast, 2);
+        let text = "x".repeat(1 << 20);
+        let frames = PENDING_BYTES_MAX / text.len() + 2;
+        let mut closed = false;
+        for _ in 0..frames {
+            say(&mut handler, 0, &text);
+            handler.turn(0);
+            while let Some(command) = handler.poll_command() {
+                closed |= matches!(command, Command::Close { connection } if connection == key(1));
+            }
+        }
+        assert!(closed && handler.get(key(0)).is_some() && handler.get(key(1)).is_none());
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use antiphon_gateway::{
     config::{self, CertificateFiles, Config, SHARDS_MAX, Sources, Values},
     core::token::sign_dev_token,
+    echo::EchoMode,
     node,
     outside::dev_token_expiry,
     store_folder::dev_key,
@@ -50,6 +51,9 @@ enum Command {
         /// Accepts permessage-deflate, and compresses whatever gets shorter by it.
         #[arg(long)]
         deflate: bool,
+        /// Sends every message to all other connections of the same thread instead.
+        #[arg(long, conflicts_with = "deflate")]
+        broadcast: bool,
         /// Speaks TLS with this PEM chain of certificates.
         #[arg(long, value_name = "FILE", requires = "tls_key")]
         tls_certificate: Option<PathBuf>,
@@ -174,10 +178,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Echo { listen, shards, deflate, tls_certificate, tls_key }) => {
+        Some(Command::Echo { listen, shards, deflate, broadcast, tls_certificate, tls_key }) => {
             start_log("info");
+            let mode = if broadcast { EchoMode::Broadcast } else { EchoMode::Echo { deflate } };
             let files = CertificateFiles { pairs: tls_certificate.into_iter().zip(tls_key).collect() };
-            node::echo(listen, usize::try_from(shards)?, deflate, &files)
+            node::echo(listen, usize::try_from(shards)?, mode, &files)
         }
         Some(Command::Certificate { out, names }) => {
             if ["certificate.pem", "key.pem"].iter().any(|name| out.join(name).exists()) {

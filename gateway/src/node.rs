@@ -29,6 +29,7 @@ use crate::{
         token::TokenVerifier,
         websocket,
     },
+    echo::EchoMode,
     handover::{Door, Offer, Predecessor},
     life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
     mesh::Mesh,
@@ -170,12 +171,12 @@ fn reload_certificates(tls: Option<&(Arc<Settings>, CertificateFiles)>) {
     }
 }
 
-/// Runs a plain WebSocket echo on the node's net ring and codec until it is told to end; `deflate` if it accepts
-/// permessage-deflate; over TLS if there are certificates.
-pub fn echo(listen: SocketAddr, shards: usize, deflate: bool, files: &CertificateFiles) -> anyhow::Result<()> {
+/// Runs a plain WebSocket echo, or a broadcast, on the node's net ring and codec until it is told to end; over TLS if there are
+/// certificates.
+pub fn echo(listen: SocketAddr, shards: usize, mode: EchoMode, files: &CertificateFiles) -> anyhow::Result<()> {
     let chains = files.read().map_err(anyhow::Error::msg)?;
     let tls = if chains.is_empty() { None } else { Some(Arc::new(Settings::new(chains, OldestVersion::default())?)) };
-    crate::echo::run_echo(listen, shards, deflate, tls)
+    crate::echo::run_echo(listen, shards, mode, tls)
 }
 
 /// What the node's own thread works with.

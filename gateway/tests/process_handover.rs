@@ -255,7 +255,9 @@ fn a_newcomer_that_cannot_serve_leaves_the_old_one_serving() {
     refused(node.listen, &["limits.page_items_default=0"], 2, "limits.page_items_default");
     refused(node.listen, &["node.lanes=2"], 1, "was made with 1 log lanes");
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    refused(elsewhere, &[], 1, &format!("it listens on {}", node.listen));
+    refused(elsewhere, &[], 1, &format!("it has listen={} tls=none", node.listen));
+    // Nor may an address for TLS come or go: clients would find nobody there for a while.
+    refused(node.listen, &["tls.listen=127.0.0.1:1"], 1, &format!("it has listen={} tls=none", node.listen));
     // Without being told, a second node is refused as ever.
     let output = command_at(&data, node.listen, node.console, SETTINGS).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

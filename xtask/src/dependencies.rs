@@ -73,7 +73,7 @@ struct Advisory {
 
 pub(crate) fn check() -> anyhow::Result<()> {
     let mut metadata = Metadata { packages: Vec::new() };
-    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "benches/foreign/Cargo.toml"] {
         let arguments = ["metadata", "--locked", "--format-version", "1", "--manifest-path", manifest];
         let read: Metadata = serde_json::from_str(&output(&mut cargo(arguments))?).context(manifest)?;
         for package in read.packages {

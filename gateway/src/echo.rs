@@ -355,6 +355,9 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+    const ORIGIN: Origin =
+        Origin { listener: 0, peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1) };
+
     fn key(slot: u32) -> ConnectionKey {
         ConnectionKey { slot, generation: 1 }
     }
@@ -376,7 +379,7 @@ mod tests {
     fn open(mode: EchoMode, count: u32) -> EchoHandler {
         let mut handler = EchoHandler::new(mode);
         for slot in 0..count {
-            handler.accepted(key(slot));
+            handler.accepted(key(slot), ORIGIN);
             handler.received(key(slot), &mut REQUEST.to_vec());
         }
         assert_eq!(turn(&mut handler).len(), count as usize);
@@ -392,7 +395,7 @@ mod tests {
     #[test]
     fn a_broadcast_reaches_all_but_its_sender_and_is_encoded_once() {
         let mut handler = open(EchoMode::Broadcast, 3);
-        handler.accepted(key(3));
+        handler.accepted(key(3), ORIGIN);
         say(&mut handler, 1, "a");
         say(&mut handler, 1, "b");
         let sends = turn(&mut handler);

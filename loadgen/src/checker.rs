@@ -280,6 +280,12 @@ impl Checker {
         self.conversations[conversation as usize].baseline
     }
 
+    /// The messages of a conversation that were acknowledged so far.
+    #[must_use]
+    pub fn stored(&self, conversation: u32) -> Tally {
+        self.conversations[conversation as usize].stored
+    }
+
     /// A conversation's history was read to its end, and these messages of acknowledged sends were in it. `surplus_possible`: some
     /// sends had no clear outcome, so there may be more than was acknowledged.
     pub fn compare_history(&mut self, conversation: u32, found: Tally, surplus_possible: bool) {

@@ -28,6 +28,9 @@ const RETRY_MS: u32 = 200;
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     slot: u32,
+    /// What was acknowledged when it began. An answer that comes meanwhile makes it begin anew: a page that was read before may have held
+    /// the message, which was passed over because its outcome was open.
+    acked: Tally,
     found: Tally,
 }
 
@@ -73,7 +76,9 @@ impl Worker {
         let Some(slot) = users.find(|&user| self.connections.list[user as usize].state == State::Up) else {
             return self.verify.retries.push((now_ns + u64::from(RETRY_MS) * MILLISECOND_NS, conversation));
         };
-        self.verify.readings.insert(conversation, Reading { slot, found: Tally::default() });
+        self.verify
+            .readings
+            .insert(conversation, Reading { slot, acked: self.checker.stored(conversation), found: Tally::default() });
         self.ask_to_verify(links, slot, conversation, baseline);
     }
 
@@ -109,6 +114,9 @@ impl Worker {
             Some(last) if last < page.last.0 => {
                 self.verify.readings.insert(conversation, reading);
                 self.ask_to_verify(links, slot, conversation, last);
+            }
+            _ if reading.acked != self.checker.stored(conversation) => {
+                self.verify.retries.push((self.clock.now_ns() + u64::from(RETRY_MS) * MILLISECOND_NS, conversation));
             }
             _ => {
                 let surplus_possible = self.counters.rejected.get() > 0;

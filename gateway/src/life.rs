@@ -46,7 +46,7 @@ const LINGER: Duration = Duration::from_secs(6);
 /// How often a long drain says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Goodbyes a second that are expected of a shard, and so are resumes at the next process: half of what was measured.
+/// Goodbyes a second that are expected of a shard: an estimate, which moves the first returns by no more than it is wrong by.
 const GOODBYES_PER_SECOND: u64 = 50_000;
 
 /// From an end to the next start's first accept, without the goodbyes: a supervisor's pause and a recovery; or, with a successor that waits

@@ -26,7 +26,7 @@ use crate::core::{
     io::ConnectionKey,
 };
 
-/// Goodbyes in one turn: each is two frames, a send and a frame to every lane, about 10 µs, so a turn stays within about a millisecond.
+/// Goodbyes in one turn: each is two frames, a send and a frame to every lane, so that a turn is to stay within some milliseconds.
 const GOODBYES_PER_TURN_MAX: usize = 128;
 
 /// Slots looked at in one turn, with or without a connection.

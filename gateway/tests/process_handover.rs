@@ -29,9 +29,12 @@ const WRITERS: u128 = 3;
 const READERS: usize = 2;
 
 /// Short enough for a test, long enough that returns are spread.
-const SETTINGS: &[&str] = &["timing.drain_ms=1500", "node.shards=2"];
+/// All clients here come from one address, and as fast as they can.
+const EXEMPT: &str = "admission.exempt=127.0.0.0/8";
 
-const TAKEOVER: &[&str] = &["timing.drain_ms=1500", "node.shards=2", "node.takeover=true"];
+const SETTINGS: &[&str] = &["timing.drain_ms=1500", "node.shards=2", EXEMPT];
+
+const TAKEOVER: &[&str] = &["timing.drain_ms=1500", "node.shards=2", "node.takeover=true", EXEMPT];
 
 /// How all clients fared, and what is in the conversation at the end.
 struct Seen {

@@ -89,7 +89,8 @@ fn workspace() -> anyhow::Result<()> {
 
 fn processes() -> anyhow::Result<()> {
     // Cargo fails if the pattern matches no test.
-    let arguments = ["test", "--release", "--locked", "--package", "antiphon-gateway", "--test", "process_*"];
+    let arguments =
+        ["test", "--release", "--locked", "--package", "antiphon-gateway", "--test", "process_*", "--no-fail-fast"];
     run_program(cargo(arguments).args(["--", "--test-threads", "1"]))
 }
 

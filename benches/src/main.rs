@@ -2,6 +2,7 @@
 //! result, and compares within one run.
 
 mod append;
+mod capacity;
 mod deflate;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum Bench {
         #[arg(long, default_value_t = 1_000)]
         conversations: usize,
     },
+    /// What one of everything costs a node on this machine, for `tune capacity`; with --check, whether its predictions hold.
+    Capacity(capacity::Options),
     /// CPU of permessage-deflate, compressed and inflated, by size and level.
     Deflate {
         /// Messages of a round, of 1 KiB; fewer of larger ones.
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Append { folder, batch, batches, rounds, text_bytes, conversations } => {
             append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
         }
+        Bench::Capacity(options) => capacity::run(&options, &machine),
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
     }
 }

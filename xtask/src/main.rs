@@ -93,6 +93,11 @@ fn main() -> ExitCode {
 }
 
 fn benches(what: &str, arguments: &[String]) -> anyhow::Result<()> {
+    // It runs both as programs of their own.
+    if arguments.first().is_some_and(|bench| bench == "capacity") {
+        let programs = ["--package", "antiphon-gateway", "--package", "antiphon-loadgen"];
+        process::run(process::cargo(["build", "--release"]).args(programs))?;
+    }
     let mut command = process::cargo(["run", "--release", "--package", "antiphon-benches", "--", what]);
     process::run(command.args(arguments))
 }

@@ -1,8 +1,8 @@
 //! A run that no coefficient comes from, against its prediction.
 //!
-//! What is compared is the node under load that has gone on for longer than a heartbeat's interval: memory at the end of it (see
-//! [`super::measure`] on what it does before), the rest over the window from the second second to the end. A prediction is off by
-//! (predicted − measured) / measured.
+//! What is compared is the node under load that has gone on for longer than a heartbeat's interval: memory at the end
+//! of it (see [`super::measure`] on what it does before), the rest over the window from the second second to the end. A
+//! prediction is off by (predicted − measured) / measured.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 
 use super::{
     load::Verdict,
-    measure::{Bench, ChatShape},
+    measure::{Bench, ChatShape, TRIES_MAX},
     node::{Node, Window},
     sockets,
     solve::workload,
@@ -70,15 +70,29 @@ pub(super) fn run(bench: &Bench, coefficients: &Coefficients, scenario: &Scenari
         shape.connections, shape.group_members, shape.rate, shape.text_bytes, shape.shards, scenario.seconds
     );
     println!("          with coefficients of {}", coefficients.measured_on);
-    let rows = bench.again("check", || compare(bench, coefficients, scenario))?;
+    let mut result = bench.again("check", || compare(bench, coefficients, scenario))?;
+    // Somebody else's connections spoil the kernel's figures alone.
+    for _ in 1..TRIES_MAX {
+        let Err(error) = &result.kernel else { break };
+        println!("  check again: {error}");
+        result = bench.again("check", || compare(bench, coefficients, scenario))?;
+    }
+    let (rows, kernel) = (result.rows, result.kernel);
     println!("{:<28} {:>12} {:>12} {:<10} {:>9} {:>6}", "", "predicted", "measured", "", "off", "may be");
     rows.iter().for_each(|row| println!("{}", row.line()));
     let bad: Vec<&str> = rows.iter().filter(|row| !row.is_good()).map(|row| row.name).collect();
     ensure!(bad.is_empty(), "too far off: {}", bad.join(", "));
-    Ok(())
+    kernel.context("the kernel's memory was not compared")
 }
 
-fn compare(bench: &Bench, coefficients: &Coefficients, scenario: &Scenario) -> anyhow::Result<Vec<Row>> {
+/// What came out of one run.
+struct Comparison {
+    rows: Vec<Row>,
+    /// Whether the kernel's rows are there, or why not.
+    kernel: anyhow::Result<()>,
+}
+
+fn compare(bench: &Bench, coefficients: &Coefficients, scenario: &Scenario) -> anyhow::Result<Comparison> {
     let shape = &scenario.shape;
     let mut node = Node::start(&bench.node, &bench.folder.join("check"), shape.shards)?;
     let before = sockets::settled()?;
@@ -95,39 +109,36 @@ fn compare(bench: &Bench, coefficients: &Coefficients, scenario: &Scenario) -> a
     }
     let window = Window { from: &from, to: &to };
     let rate = window.per_second("acks");
-    ensure!((rate / shape.rate - 1.0).abs() < 0.05, "{rate:.0} messages a second were acknowledged");
+    ensure!((rate / shape.rate - 1.0).abs() < 0.1, "{rate:.0} messages a second were acknowledged");
 
     // Nothing of what was measured goes into what was predicted.
     let predicted = coefficients.predict(workload(shape, shape.rate, scenario.seconds));
     let end = coefficients.value("generator_connection_bytes").context("generator_connection_bytes")?;
-    let kernel = slab? - end * shape.connections as f64;
+    let kernel = slab.map(|bytes| bytes - end * shape.connections as f64);
     let mib = f64::from(1 << 20);
     let row = |name, unit, predicted, measured, off_max| Row { name, unit, predicted, measured, off_max };
     let (memory, processor) = (Some(MEMORY_OFF_MAX), Some(PROCESSOR_OFF_MAX));
     let (user, node_kernel) = (predicted.user_bytes as f64, predicted.kernel_bytes as f64);
-    Ok(vec![
-        row("memory of the node", "MiB", user / mib, to.rss_bytes / mib, memory),
-        row("memory of the kernel for it", "MiB", node_kernel / mib, kernel / mib, memory),
-        row("memory, both", "MiB", (user + node_kernel) / mib, (to.rss_bytes + kernel) / mib, memory),
-        row("processor", "cores", predicted.cores, window.cores(), processor),
-        row("log writes", "1/s", predicted.commits_per_second, window.per_second("commits"), None),
-        row("log", "MB/s", predicted.log_write_bytes_per_second / 1e6, window.per_second("commit_bytes") / 1e6, None),
-        row("deliveries", "1/s", predicted.deliveries_per_second, window.per_second("deliveries"), None),
-        row(
-            "network in, on sockets",
-            "MB/s",
-            predicted.socket_in_bytes_per_second / 1e6,
-            window.per_second("bytes_in") / 1e6,
-            None,
-        ),
-        row(
-            "network out, on sockets",
-            "MB/s",
-            predicted.socket_out_bytes_per_second / 1e6,
-            window.per_second("bytes_out") / 1e6,
-            None,
-        ),
-    ])
+    let mut rows = vec![row("memory of the node", "MiB", user / mib, to.rss_bytes / mib, memory)];
+    if let Ok(kernel) = kernel {
+        rows.push(row("memory of the kernel for it", "MiB", node_kernel / mib, kernel / mib, memory));
+        rows.push(row("memory, both", "MiB", (user + node_kernel) / mib, (to.rss_bytes + kernel) / mib, memory));
+    }
+    rows.push(row("processor", "cores", predicted.cores, window.cores(), processor));
+    for (name, predicted, counter) in [
+        ("log", predicted.log_write_bytes_per_second, "commit_bytes"),
+        ("network in, on sockets", predicted.socket_in_bytes_per_second, "bytes_in"),
+        ("network out, on sockets", predicted.socket_out_bytes_per_second, "bytes_out"),
+    ] {
+        rows.push(row(name, "MB/s", predicted / 1e6, window.per_second(counter) / 1e6, None));
+    }
+    for (name, predicted, counter) in [
+        ("log writes", predicted.commits_per_second, "commits"),
+        ("deliveries", predicted.deliveries_per_second, "deliveries"),
+    ] {
+        rows.push(row(name, "1/s", predicted, window.per_second(counter), None));
+    }
+    Ok(Comparison { rows, kernel: kernel.map(drop) })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Least squares without negative costs, medians and spreads. Pure.
 
-/// Most unknowns of a fit; there are as many events as that.
-const UNKNOWNS_MAX: usize = 8;
+/// Most unknowns of a fit: all their subsets are tried.
+const UNKNOWNS_MAX: usize = 10;
 
 /// One equation: what each unknown is multiplied by, and what was measured.
 #[derive(Debug, Clone)]
@@ -15,21 +15,21 @@ impl Equation {
         Self { factors: factors.into(), measured }
     }
 
-    fn predicted(&self, costs: &[f64]) -> f64 {
+    pub(super) fn predicted(&self, costs: &[f64]) -> f64 {
         self.factors.iter().zip(costs).map(|(factor, cost)| factor * cost).sum()
     }
 }
 
-/// Costs, none below 0, that make the sum of squared relative errors least: relative, since a prediction is judged in percent. What comes
-/// out negative is lost in the noise: the least useful unknown is put to 0 and the others are solved for again. `None` if the equations
-/// do not determine them.
+/// Costs, none below 0, that make the sum of squared relative errors least: relative, since a prediction is judged in
+/// percent. What comes out negative is lost in the noise: the least useful unknown is put to 0 and the others are
+/// solved for again. `None` if the equations do not determine them.
 pub(super) fn least_squares(equations: &[Equation]) -> Option<Vec<f64>> {
     let unknowns = equations.first()?.factors.len();
     if unknowns > UNKNOWNS_MAX || equations.iter().any(|equation| equation.factors.len() != unknowns) {
         return None;
     }
     let mut best: Option<(f64, Vec<f64>)> = None;
-    // 256 subsets at most: all are tried, so that no order of elimination decides.
+    // 1,024 subsets at most: all are tried, so that no order of elimination decides.
     for subset in 1_u32..1 << unknowns {
         let used: Vec<usize> = (0..unknowns).filter(|index| subset & (1 << index) != 0).collect();
         let Some(solved) = solve(equations, &used) else { continue };
@@ -109,8 +109,8 @@ pub(super) fn spread_percent(values: &[f64]) -> f64 {
     if middle == 0.0 { 0.0 } else { (most - least) / middle.abs() * 100.0 }
 }
 
-/// How long a write of the log takes, from how many there were a second at a rate: what `commits_per_second` of the model turns round.
-/// `None` if nearly each message had its own, which says nothing.
+/// How long a write of the log takes, from how many there were a second at a rate: what `commits_per_second` of the
+/// model turns round. `None` if nearly each message had its own, which says nothing.
 pub(super) fn write_seconds(messages_per_second: f64, commits_per_second: f64) -> Option<f64> {
     if commits_per_second <= 0.0 || commits_per_second > 0.95 * messages_per_second {
         return None;

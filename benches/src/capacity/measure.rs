@@ -1,10 +1,12 @@
 //! The runs, and what was read off in them.
 //!
-//! - **idle**: three nodes at once, with 2 and 8 shards and with TLS, under idle sessions; read when they are *at rest*: each session
-//!   is watched by a poll again and has been heard once since, which takes a heartbeat's interval and the quiet period. Before that a
-//!   node's memory first falls (buffers of the storm go back) and then rises (each session's first heartbeat).
+//! - **idle**: three nodes at once, with 2 and 8 shards and with TLS, under idle sessions; read when they are *at
+//!   rest*: each session is watched by a poll, and was heard once, which takes a heartbeat's interval. Before that a
+//!   node's memory first falls (buffers of the storm go back, receives are taken back) and then rises (each session's
+//!   first heartbeat).
 //! - **ends**: kernel memory of a connection's two ends, see [`super::sockets`].
-//! - **chat**: fresh nodes under different mixes of messages, deliveries, shards and lengths; read over a window in the middle.
+//! - **chat**: fresh nodes under different mixes of messages, deliveries, shards and lengths; read over a window in the
+//!   middle.
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
@@ -19,23 +21,24 @@ use super::{
 /// loadgen's clients ping at 0.8 of what the node asks for (loadgen/src/workload/connections.rs).
 pub(super) const HEARTBEAT_INTERVAL_S: f64 = 24.0;
 
-/// A session is at rest when it was quiet for 8 s and then heard once: so many heartbeats of all.
-const REST_HEARTBEATS: f64 = 1.35;
+/// So many heartbeats of all: each was heard once, by a poll but for the first few.
+const REST_HEARTBEATS: f64 = 1.05;
 
 /// A storm of connects, on a busy machine.
 const CONNECT_WAIT: Duration = Duration::from_secs(60);
-/// Rest comes after 33 seconds.
+/// Rest comes after 27 seconds.
 const REST_WAIT: Duration = Duration::from_secs(60);
 /// How long an idle load lasts: until the last one has come to rest, which began to connect when the others had.
-const IDLE_SECONDS: f64 = 45.0;
+const IDLE_SECONDS: f64 = 35.0;
 
 /// How a chat is read: after so much of it, over so much.
 const CHAT_SETTLE_S: f64 = 1.0;
-const CHAT_WINDOW: Duration = Duration::from_millis(3_500);
-const CHAT_SECONDS: f64 = 5.0;
+const CHAT_WINDOW_S: f64 = 3.0;
+/// A load lasts longer than what is read of it.
+const CHAT_MORE_S: f64 = 1.0;
 
 /// A run that was spoiled is made again so often.
-const TRIES_MAX: usize = 3;
+pub(super) const TRIES_MAX: usize = 3;
 
 /// Where the programs are and where to write.
 #[derive(Debug, Clone)]
@@ -91,6 +94,8 @@ pub(super) struct ChatShape {
     pub(super) rate: f64,
     pub(super) text_bytes: u64,
     pub(super) tls: bool,
+    /// How long it is read.
+    pub(super) window_s: f64,
 }
 
 const BASE: ChatShape = ChatShape {
@@ -101,15 +106,16 @@ const BASE: ChatShape = ChatShape {
     rate: 1_000.0,
     text_bytes: 100,
     tls: false,
+    window_s: CHAT_WINDOW_S,
 };
 
-/// Each differs from another in what one coefficient is to be told by.
+/// Each differs from another in what one coefficient is to be told by; the longest tells what a stored message takes.
 pub(super) const CHATS: [ChatShape; 6] = [
     BASE,
-    ChatShape { name: "pairs-fast", rate: 4_000.0, ..BASE },
+    ChatShape { name: "pairs-fast", rate: 4_000.0, window_s: 8.0, ..BASE },
     ChatShape { name: "groups", group_members: 20, ..BASE },
     ChatShape { name: "groups-fast", group_members: 20, rate: 2_500.0, text_bytes: 400, ..BASE },
-    ChatShape { name: "shards", group_members: 20, connections: 4_000, shards: 8, ..BASE },
+    ChatShape { name: "shards", group_members: 20, connections: 8_000, shards: 8, ..BASE },
     ChatShape { name: "tls", group_members: 20, tls: true, ..BASE },
 ];
 
@@ -138,8 +144,9 @@ pub(super) struct Ends {
 }
 
 impl Bench {
-    /// Idle nodes, and the kernel's memory for both ends of one of their connections.
-    pub(super) fn idle(&self) -> anyhow::Result<(Vec<Idle>, f64)> {
+    /// Idle nodes, and the kernel's memory for both ends of one of their connections, unless somebody else's spoiled
+    /// that.
+    pub(super) fn idle(&self) -> anyhow::Result<(Vec<Idle>, anyhow::Result<f64>)> {
         self.again("idle", || {
             let mut nodes = Vec::new();
             for shape in IDLE {
@@ -165,10 +172,10 @@ impl Bench {
                 idles.push(Idle { shape, empty: empties[index].clone(), connected, rest });
             }
             let made: u64 = IDLE.iter().map(|shape| 2 * shape.connections).sum();
-            let slab = Slab::read()?.grown_since(before, made as usize)?;
+            let slab = Slab::read()?.grown_since(before, made as usize);
             // Its latencies are none, so that it was late says nothing.
             loads.into_iter().try_for_each(|load| load.finish().map(drop))?;
-            Ok((idles, 2.0 * slab / made as f64))
+            Ok((idles, slab.map(|bytes| 2.0 * bytes / made as f64)))
         })
     }
 
@@ -193,10 +200,10 @@ impl Bench {
         self.again(shape.name, || {
             let mut node = Node::start(&self.node, &self.folder.join(shape.name), shape.shards)?;
             let empty = node.sample()?;
-            let load = self.start_chat(&node, shape, CHAT_SECONDS)?;
+            let load = self.start_chat(&node, shape, shape.window_s + CHAT_MORE_S)?;
             let settled = shape.rate * CHAT_SETTLE_S;
             let from = node.wait("messages flow", CONNECT_WAIT, |now| now.count("acks") >= settled)?;
-            thread::sleep(CHAT_WINDOW);
+            thread::sleep(Duration::from_secs_f64(shape.window_s));
             let to = node.sample()?;
             let Verdict { late } = load.finish()?;
             ensure!(late.is_none() || self.allow_late, "{}", late.unwrap_or_default());

@@ -1,7 +1,9 @@
-//! Measures what one of everything costs a node on this machine, for `tune capacity`, and checks what is predicted from it.
+//! Measures what one of everything costs a node on this machine, for `tune capacity`, and checks what is predicted from
+//! it.
 //!
-//! A node and the load generator run as processes of their own, as they are shipped. Three rounds of all runs take four to five minutes;
-//! they take turns, so that what else goes on on the machine falls on all alike. Must not do: judge latencies.
+//! A node and the load generator run as processes of their own, as they are shipped. Three rounds of all runs take four
+//! to five minutes; they take turns, so that what else goes on on the machine falls on all alike. Must not do: judge
+//! latencies.
 
 mod check;
 mod fit;
@@ -24,14 +26,15 @@ use antiphon_tuning::{
 };
 use anyhow::{Context, ensure};
 use check::Scenario;
-use measure::{Bench, CHATS, Chat, ChatShape, Idle};
+use measure::{Bench, CHATS, Chat, ChatShape, Ends, Idle};
 use solve::Readings;
 
 /// What stands above the figures.
 const HEADER: &str = "\
-# What a node's memory, processor, disk and network cost, for `tune capacity`; docs/tuning.md says what each figure is. Each has its
-# source and how far it can be trusted: `measured` (on the machine below), `computed` (from sizes in the sources) or `assumed` (nobody
-# has measured it yet). `cargo xtask bench capacity` measures again and writes such a file, to be given with `--coefficients`.
+# What a node's memory, processor, disk and network cost, for `tune capacity`; docs/tuning.md says what each figure is.
+# Each has its source and how far it can be trusted: `measured` (on the machine below), `computed` (from sizes in the
+# sources) or `assumed` (nobody has measured it yet). `cargo xtask bench capacity` measures again and writes such a
+# file, to be given with `--coefficients`.
 
 ";
 
@@ -106,6 +109,7 @@ pub(crate) fn run(options: &Options, machine: &Machine) -> anyhow::Result<()> {
             rate: options.rate,
             text_bytes: options.text_bytes,
             tls: options.tls,
+            window_s: options.seconds,
         };
         let scenario = Scenario { shape, seconds: options.seconds };
         return check::run(&bench, &Coefficients::from_toml(&name, &text)?, &scenario);
@@ -142,12 +146,14 @@ fn read(bench: &Bench, rounds: u64) -> anyhow::Result<Readings> {
         let (idles, both) = bench.idle()?;
         idles.iter().for_each(|idle| println!("  {round}/{rounds} {}", idle_line(idle)));
         readings.idles.extend(idles);
-        let ends = bench.ends(both)?;
-        println!(
-            "  {round}/{rounds} kernel: a plain end {:.0} bytes, the node's {:.0}, the generator's {:.0}",
-            ends.plain, ends.node, ends.generator
-        );
-        readings.ends.push(ends);
+        match both.and_then(|both| bench.ends(both)) {
+            Ok(ends) => {
+                println!("  {round}/{rounds} {}", ends_line(&ends));
+                readings.ends.push(ends);
+            }
+            // Memory of the kernel is the machine's alone to tell: another round may have been left in peace.
+            Err(error) => println!("  {round}/{rounds} kernel: not measured, {error:#}"),
+        }
     }
     readings.record_overhead_bytes = crate::append::record_overhead_bytes(&bench.folder.join("append"))?;
     println!("  log: {:.1} bytes a record beside its text", readings.record_overhead_bytes);
@@ -168,10 +174,15 @@ fn chat_line(chat: &Chat) -> String {
     )
 }
 
+fn ends_line(ends: &Ends) -> String {
+    let Ends { plain, node, generator } = ends;
+    format!("kernel: a plain end {plain:.0} bytes, the node's {node:.0}, the generator's {generator:.0}")
+}
+
 fn idle_line(idle: &Idle) -> String {
     let mib = |bytes: f64| bytes / f64::from(1 << 20);
     format!(
-        "{:<12} {:>5} connections, {:.0} heartbeats a second, {:.4} cores, MiB: empty {:.1}, connected {:.1}, at rest {:.1}",
+        "{:<12} {:>5} connections, {:.0} heartbeats/s, {:.4} cores, MiB: empty {:.1}, connected {:.1}, at rest {:.1}",
         idle.shape.name,
         idle.shape.connections,
         idle.window().per_second("frames_in"),
@@ -199,7 +210,8 @@ fn measured_on(machine: &Machine) -> anyhow::Result<MeasuredOn> {
     })
 }
 
-/// Year-month-day of a day since 1970, in the Gregorian calendar: years begin in March, so that a leap day is a year's last.
+/// Year-month-day of a day since 1970, in the Gregorian calendar: years begin in March, so that a leap day is a year's
+/// last.
 fn date(days: u64) -> String {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

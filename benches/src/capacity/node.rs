@@ -1,7 +1,8 @@
-//! A node in a process of its own, on free ports of loopback and a fresh folder: started, looked at from outside, ended.
+//! A node in a process of its own, on free ports of loopback and a fresh folder: started, looked at from outside,
+//! ended.
 //!
-//! Invariant: the process and the folder are gone when the value is. Must not do: anything that a stranger on this machine couldn't, so
-//! that what is measured is a node as it is shipped.
+//! Invariant: the process and the folder are gone when the value is. Must not do: anything that a stranger on this
+//! machine couldn't, so that what is measured is a node as it is shipped.
 
 use std::{
     collections::HashMap,
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn metrics_are_summed_over_shards() {
-        let text = "# HELP antiphon_acks Sends\r\nantiphon_acks_total{shard=\"0\"} 3\nantiphon_acks_total{shard=\"1\"} 4\n\
+        let text = "# HELP antiphon_acks Sends\r\nantiphon_acks_total{shard=\"0\"} 3\n\
+                    antiphon_acks_total{shard=\"1\"} 4\n\
                     antiphon_memtable_bytes{shard=\"0\"} 100\nother{shard=\"0\"} 1\n";
         let counters = counters(text);
         assert_eq!((counters["acks"], counters["memtable_bytes"], counters.len()), (7.0, 100.0, 2));

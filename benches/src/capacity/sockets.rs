@@ -1,11 +1,12 @@
 //! What a connection's two ends take of the kernel's memory, told apart.
 //!
-//! The kernel shows slabs for the machine alone, and both ends of a connection on loopback are in them. So three kinds of connections
-//! are made: pairs of plain sockets, whose ends are alike, so that half is one; plain sockets to the node, which give the node's end
-//! by subtraction; and the load generator's, which give the generator's end by another.
+//! The kernel shows slabs for the machine alone, and both ends of a connection on loopback are in them. So three kinds
+//! of connections are made: pairs of plain sockets, whose ends are alike, so that half is one; plain sockets to the
+//! node, which give the node's end by subtraction; and the load generator's, which give the generator's end by another.
 //!
-//! Invariant: a reading counts only if the machine's count of TCP sockets grew by what was made here, so that nobody else's are in it.
-//! Slabs that files, caches of the disk and processes fill are left out where /proc/slabinfo can be read (by root).
+//! Invariant: a reading counts only if the machine's count of TCP sockets grew by what was made here, so that nobody
+//! else's are in it. Slabs that files, caches of the disk and processes fill are left out where /proc/slabinfo can be
+//! read (by root).
 
 use std::{
     fs,
@@ -17,8 +18,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-/// How many connections: what one takes is told to some ten bytes. Both ends of a pair are this process's, whose open files are limited
-/// to 20,000 on many machines.
+/// How many connections: what one takes is told to some ten bytes. Both ends of a pair are this process's, whose open
+/// files are limited to 20,000 on many machines.
 pub(super) const CONNECTIONS: usize = 6_000;
 
 /// An answer of the node, on a busy machine with as many questions before it.
@@ -89,7 +90,8 @@ impl Slab {
     }
 }
 
-/// Waits until the kernel has freed what earlier connections left, which it does when it has time: until two readings in a row agree.
+/// Waits until the kernel has freed what earlier connections left, which it does when it has time: until two readings
+/// in a row agree.
 pub(super) fn settled() -> anyhow::Result<Slab> {
     let mut last = Slab::read()?;
     // On a machine where something else goes on all the time they never agree, and the newest is as good as any.
@@ -190,7 +192,8 @@ fn text_frame(text: &str) -> anyhow::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Pages of all caches but those of [`OTHERS`]. Directory entries and security labels are counted by sockets, since files have them too.
+/// Pages of all caches but those of [`OTHERS`]. Directory entries and security labels are counted by sockets, since
+/// files have them too.
 fn slabinfo_bytes(text: &str) -> Option<f64> {
     let (mut bytes, mut sockets, mut labels) = (0.0, 0.0, 0.0);
     for line in text.lines().skip(2) {

@@ -1,7 +1,7 @@
 //! From what was read to coefficients. Pure.
 //!
-//! Differences where one run has what another has not; least squares of relative errors ([`super::fit`]) where several costs come
-//! together. Each coefficient names the runs it comes from, how many there were, and how far they lay apart.
+//! Differences where one run has what another has not; least squares of relative errors ([`super::fit`]) where several
+//! costs come together. Each coefficient names the runs it comes from, how many there were, and how far they lay apart.
 
 use antiphon_tuning::capacity::{Coefficients, Event, HEARTBEAT_INTERVAL_S as CLIENT_INTERVAL_S, Workload};
 use anyhow::Context;
@@ -92,44 +92,97 @@ fn is_plain(chat: &&Chat) -> bool {
     !chat.shape.tls
 }
 
+/// The unknowns of memory, in the order of an equation's factors; after them comes what a message takes beside its
+/// record.
+const MEMORY: [&str; 9] = [
+    "node_base",
+    "shard_base",
+    "node_connected",
+    "shard_connected",
+    "node_messaging",
+    "shard_messaging",
+    "node_connection",
+    "conversations",
+    "members",
+];
+
+/// What it is to be there, with connections, and with messages: of each a part of the node and one of each shard.
+fn node_parts(shards: u64, connected: bool, messaging: bool) -> [f64; 6] {
+    let both = |is_so: bool| if is_so { [1.0, shards as f64] } else { [0.0; 2] };
+    let ([a, b], [c, d], [e, f]) = (both(true), both(connected), both(messaging));
+    [a, b, c, d, e, f]
+}
+
+/// `counts`: connections, groups, members, messages.
+fn equation(parts: &[f64; 6], counts: [f64; 4], measured: f64) -> Equation {
+    Equation::new([&parts[..], &counts[..]].concat(), measured)
+}
+
+fn members(chat: &Chat) -> f64 {
+    (chat.shape.connections / chat.shape.group_members * chat.shape.group_members) as f64
+}
+
 fn memory(readings: &Readings, coefficients: &mut Coefficients, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let (idles, chats) = (&readings.idles, &readings.chats);
-    let idle_empties = idles.iter().map(|idle| (idle.shape.shards, idle.empty.rss_bytes));
-    let chat_empties = chats.iter().map(|chat| (chat.shape.shards, chat.empty.rss_bytes));
-    let empty = idle_empties.chain(chat_empties);
-    let empty: Vec<_> = empty.map(|(shards, rss)| Equation::new([1.0, shards as f64], rss)).collect();
-    let what = "resident memory of nodes of 2 and 8 shards before the first connection";
-    let fixed = put_fitted(coefficients, &["node_base", "shard"], what, &empty)?;
-
-    let stored = |chat: &Chat| chat.window().grown("memtable_bytes") / chat.window().grown("acks");
-    let each: Vec<f64> = chats.iter().map(|chat| stored(chat) - chat.shape.text_bytes as f64).collect();
-    let record = put_median(coefficients, "memtables", "growth of memtable_bytes over acks in all chats", &each)?;
-
-    let above = |shards: u64, rss: f64| rss - fixed[0] - fixed[1] * shards as f64;
-    let at_rest = idles.iter().filter(|idle| !idle.shape.tls).map(|idle| {
-        let factors = [idle.shape.connections as f64, idle.shape.shards as f64, 0.0];
-        Equation::new(factors, above(idle.shape.shards, idle.rest.rss_bytes))
-    });
-    let busy = chats.iter().filter(is_plain).map(|chat| {
-        let shape = &chat.shape;
-        let groups = shape.connections / shape.group_members;
-        let memtables = chat.to.count("acks") * (record + shape.text_bytes as f64);
-        let factors = [shape.connections as f64, shape.shards as f64, groups as f64];
-        Equation::new(factors, above(shape.shards, chat.to.rss_bytes) - memtables)
-    });
-    let equations: Vec<_> = at_rest.chain(busy).collect();
-    let names = ["node_connection", "shard_busy", "conversations"];
-    let what = "growth of resident memory, idle nodes at rest and chats, less memtables";
-    let costs = put_fitted(coefficients, &names, what, &equations)?;
+    let (record, membership) = memtables(readings, coefficients)?;
+    let equations = memory_equations(readings, record, membership);
+    let what =
+        "resident memory of nodes without connections, idle at rest, and in chats, less what memtable_bytes tells";
+    let costs = least_squares(&equations).context("memory is not determined")?;
+    let source = fitted(what, &equations, &costs);
+    for (name, cost) in MEMORY.iter().zip(&costs) {
+        coefficients.measured(name, *cost, source.clone())?;
+    }
+    // What a message takes beyond what the node counts of it, by the allocator and in indexes.
+    let more = costs.last().copied().unwrap_or_default();
+    let parts = format!("{source}; {record:.0} bytes by memtable_bytes, {more:.0} beside");
+    coefficients.measured("memtables", record + more, parts)?;
     notes.push(format!("memory over all runs: {}", residuals(&equations, &costs)));
 
-    let tls = idles.iter().filter(|idle| idle.shape.tls).map(|idle| {
-        let plain = idle.shape.connections as f64 * costs[0] + idle.shape.shards as f64 * costs[1];
-        (above(idle.shape.shards, idle.rest.rss_bytes) - plain) / idle.shape.connections as f64
+    let tls = readings.idles.iter().filter(|idle| idle.shape.tls).map(|idle| {
+        let parts = node_parts(idle.shape.shards, true, false);
+        let plain = equation(&parts, [idle.shape.connections as f64, 0.0, 0.0, 0.0], 0.0).predicted(&costs);
+        (idle.rest.rss_bytes - plain) / idle.shape.connections as f64
     });
     let tls: Vec<f64> = tls.collect();
     put_median(coefficients, "tls_session", "idle-tls at rest, less what plain connections take", &tls)?;
     Ok(())
+}
+
+/// Bytes of memtables for a message beside its text, and for a member, as the node counts them.
+fn memtables(readings: &Readings, coefficients: &mut Coefficients) -> anyhow::Result<(f64, f64)> {
+    let chats = &readings.chats;
+    let stored = |chat: &Chat| chat.window().grown("memtable_bytes") / chat.window().grown("acks");
+    let each: Vec<f64> = chats.iter().map(|chat| stored(chat) - chat.shape.text_bytes as f64).collect();
+    let record = median(&each).context("no chat was read")?;
+    let made = |chat: &Chat| {
+        let messages = chat.to.count("acks") * (record + chat.shape.text_bytes as f64);
+        (chat.to.count("memtable_bytes") - messages) / members(chat)
+    };
+    // A member of a pair has half of a conversation besides; groups are what is asked about.
+    let made: Vec<f64> = chats.iter().filter(|chat| chat.shape.group_members > 2).map(made).collect();
+    let what = "memtable_bytes in chats of groups, less messages";
+    Ok((record, put_median(coefficients, "memtables_members", what, &made)?))
+}
+
+/// Idle nodes at rest, chats at both ends of what is read of them, and all of them before their first connection.
+fn memory_equations(readings: &Readings, record: f64, membership: f64) -> Vec<Equation> {
+    let (idles, chats) = (&readings.idles, &readings.chats);
+    let at_rest = idles.iter().filter(|idle| !idle.shape.tls).map(|idle| {
+        let parts = node_parts(idle.shape.shards, true, false);
+        equation(&parts, [idle.shape.connections as f64, 0.0, 0.0, 0.0], idle.rest.rss_bytes)
+    });
+    let moments = chats.iter().filter(is_plain).flat_map(|chat| [(chat, &chat.from), (chat, &chat.to)]);
+    let busy = moments.map(|(chat, now)| {
+        let (shape, messages) = (&chat.shape, now.count("acks"));
+        let known = messages * (record + shape.text_bytes as f64) + members(chat) * membership;
+        let groups = (shape.connections / shape.group_members) as f64;
+        let counts = [shape.connections as f64, groups, members(chat), messages];
+        equation(&node_parts(shape.shards, true, true), counts, now.rss_bytes - known)
+    });
+    let idle_empties = idles.iter().map(|idle| (idle.shape.shards, idle.empty.rss_bytes));
+    let empties = idle_empties.chain(chats.iter().map(|chat| (chat.shape.shards, chat.empty.rss_bytes)));
+    let empties = empties.map(|(shards, rss)| equation(&node_parts(shards, false, false), [0.0; 4], rss));
+    at_rest.chain(busy).chain(empties).collect()
 }
 
 fn kernel(readings: &Readings, coefficients: &mut Coefficients) -> anyhow::Result<()> {
@@ -213,10 +266,7 @@ fn processor(readings: &Readings, coefficients: &mut Coefficients, notes: &mut V
     let names = ["receive_message", "delivery", "handover", "commit"];
     let costs = put_fitted(coefficients, &names, "CPU of plain chats", &plain)?;
     notes.push(format!("processor over plain chats: {}", residuals(&plain, &costs)));
-    let more = tls.iter().map(|(equation, frames)| {
-        let plain: f64 = equation.factors.iter().zip(&costs).map(|(factor, cost)| factor * cost).sum();
-        (equation.measured - plain) / frames
-    });
+    let more = tls.iter().map(|(equation, frames)| (equation.measured - equation.predicted(&costs)) / frames);
     let more: Vec<f64> = more.collect();
     put_median(coefficients, "tls_frame", "CPU of the chat over TLS, less what the same takes without", &more)?;
     Ok(())

@@ -1,6 +1,8 @@
-//! What one of everything costs, as data: the file's form, reading, and changing single figures for writing it anew. Pure.
+//! What one of everything costs, as data: the file's form, reading, and changing single figures for writing it anew.
+//! Pure.
 //!
-//! Invariant: each figure is finite, not below 0 and has a source; those that are divided by are above 0. Must not do: predict.
+//! Invariant: each figure is finite, not below 0 and has a source; those that are divided by are above 0. Must not do:
+//! predict.
 
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +97,14 @@ pub enum Thing {
     TlsConnection,
     /// Shards.
     Shard,
+    /// One, as soon as there are connections.
+    ConnectedNode,
+    /// Shards, as soon as there are connections.
+    ConnectedShard,
+    /// One, as soon as messages flow.
+    MessagingNode,
+    /// Shards, as soon as messages flow.
+    MessagingShard,
     /// Shards that compress.
     DeflateShard,
     /// Log lanes.
@@ -103,6 +113,10 @@ pub enum Thing {
     Node,
     /// Groups; without groups, two users each are a conversation.
     Group,
+    /// Members of groups who are connected, each in each of their groups.
+    Member,
+    /// The same on a fresh node, which still has them in its memtables.
+    FreshMember,
     /// Messages stored since the start.
     Message,
     /// History that clients read: none in the first seconds, all that there is room for in the long run.
@@ -125,7 +139,7 @@ pub(super) struct Processor {
 pub enum Event {
     /// A client sends a message.
     Message,
-    /// A member gets one.
+    /// A connection gets one: of each member, the sender's own too.
     Delivery,
     /// A client pings.
     Heartbeat,
@@ -355,7 +369,7 @@ mod tests {
         let cases = [
             (GOOD.replacen("\nbytes = ", "\nbites = ", 1), format!("own.toml:{bytes}: unknown field `bites`")),
             (GOOD.replacen("\nbytes = ", "\nbytes = -", 1), "not below 0".to_owned()),
-            (GOOD.replacen("page_bytes = { value = 4096", "page_bytes = { value = 0", 1), "page_bytes".to_owned()),
+            (GOOD.replacen("value = 4096.0", "value = 0.0", 1), "page_bytes".to_owned()),
             (GOOD.replace("coefficients/2", "coefficients/1"), "own.toml:1: its format is".to_owned()),
             (
                 GOOD.replacen("\nprovenance = \"measured\"", "\nprovenance = \"guessed\"", 1),

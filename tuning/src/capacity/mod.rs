@@ -1,9 +1,9 @@
 //! Predicts what a node needs: memory, processor, disk and network. Pure.
 //!
-//! The model is linear but for two things: how often something is there, or happens, times what one costs. What one costs is data
-//! ([`Coefficients`], data/coefficients.toml), each figure with its source and whether it was measured, computed or assumed. Not linear
-//! are caches, which fill until their limit, and commits, which gather what comes while one is being written. It says nothing about
-//! latency, and nothing about bursts: leave room.
+//! The model is linear but for two things: how often something is there, or happens, times what one costs. What one
+//! costs is data ([`Coefficients`], data/coefficients.toml), each figure with its source and whether it was measured,
+//! computed or assumed. Not linear are caches, which fill until their limit, and commits, which gather what comes while
+//! one is being written. It says nothing about latency, and nothing about bursts: leave room.
 
 mod coefficients;
 
@@ -88,7 +88,7 @@ pub struct Prediction {
     pub disk_write_bytes_per_second: f64,
     /// Bytes that history grows by, a day.
     pub history_bytes_per_day: f64,
-    /// Deliveries, a second.
+    /// Deliveries, a second: to each connected member, the sender's own connection too.
     pub deliveries_per_second: f64,
     /// Bytes a second that the node reads from its connections.
     pub socket_in_bytes_per_second: f64,
@@ -133,8 +133,9 @@ impl Rates {
     }
 }
 
-/// Writes of one lane's log a second. A write begins when there is something to write and none is under way, and takes all that has come
-/// meanwhile: it lasts 1 / `commits_per_second_max`, and after it the lane waits for the next message if none came while it lasted.
+/// Writes of one lane's log a second. A write begins when there is something to write and none is under way, and takes
+/// all that has come meanwhile: it lasts 1 / `commits_per_second_max`, and after it the lane waits for the next message
+/// if none came while it lasted.
 #[must_use]
 pub fn commits_per_second(messages_per_second: f64, commits_per_second_max: f64) -> f64 {
     if messages_per_second <= 0.0 {
@@ -192,8 +193,8 @@ impl Coefficients {
     #[must_use]
     pub fn rates(&self, load: Workload) -> Rates {
         let (messages, lanes) = (load.messages_per_second, load.lanes.max(1) as f64);
-        // All members but the sender; without groups a message goes to one other.
-        let receivers = load.group_members.max(2).saturating_sub(1) as f64;
+        // The sender's own connection too; without groups a message goes to one other.
+        let receivers = load.group_members.max(2) as f64;
         let (deliveries, heartbeats) = (messages * receivers, load.connections as f64 / load.heartbeat_interval_s);
         let shards = load.shards.max(1) as f64;
         // Of shards with members, if these are anywhere.
@@ -246,34 +247,31 @@ impl Coefficients {
 /// One row of memory.
 fn memory_item(memory: &coefficients::Memory, load: Workload) -> Item {
     let shards = load.shards as f64;
+    let if_so = |is_so: bool, count: f64| if is_so { count } else { 0.0 };
+    let members =
+        if load.groups == 0 { load.connections } else { load.groups.saturating_mul(load.group_members) } as f64;
     let count = match memory.per {
         Thing::Connection => load.connections as f64,
         Thing::TlsConnection => load.connections as f64 * load.tls_share.clamp(0.0, 1.0),
         Thing::Shard => shards,
-        Thing::DeflateShard => {
-            if load.deflate {
-                shards
-            } else {
-                0.0
-            }
-        }
+        Thing::ConnectedNode => if_so(load.connections > 0, 1.0),
+        Thing::ConnectedShard => if_so(load.connections > 0, shards),
+        Thing::MessagingNode => if_so(load.messages_per_second > 0.0, 1.0),
+        Thing::MessagingShard => if_so(load.messages_per_second > 0.0, shards),
+        Thing::DeflateShard => if_so(load.deflate, shards),
         Thing::Lane => load.lanes as f64,
         Thing::Node => 1.0,
+        Thing::Member => members,
+        Thing::FreshMember => if_so(load.running_seconds.is_some(), members),
         Thing::Group if load.groups == 0 => load.connections as f64 / 2.0,
         Thing::Group => load.groups as f64,
         Thing::Message => load.messages_per_second * load.running_seconds.unwrap_or(SECONDS_PER_DAY),
-        Thing::History => {
-            if load.running_seconds.is_none() {
-                1.0
-            } else {
-                0.0
-            }
-        }
+        Thing::History => if_so(load.running_seconds.is_none(), 1.0),
     };
     let each = memory.bytes + if memory.with_text { load.text_bytes as f64 } else { 0.0 };
     let total = match memory.bytes_max_per_lane.map(|max| max * load.lanes as f64) {
         // In the long run a cache is as full as it may be, whatever fills it.
-        Some(max) if load.running_seconds.is_none() => max,
+        Some(max) if load.running_seconds.is_none() && memory.per != Thing::FreshMember => max,
         Some(max) => max.min(count * each),
         None => count * each,
     };
@@ -328,10 +326,10 @@ mod tests {
     fn half_a_million_connections_are_predicted() {
         let (coefficients, prediction) = (Coefficients::built_in().unwrap(), predict(LOAD));
         let all = prediction.memory.iter().filter(|item| item.count == 500_000.0);
-        let kernel = coefficients.value("kernel_connection").unwrap();
-        let each = coefficients.value("node_connection").unwrap() + kernel;
-        assert_eq!(all.map(|item| item.total).sum::<f64>(), 500_000.0 * each, "both figures, and nothing twice");
-        assert_eq!(prediction.deliveries_per_second as u64, 19_000);
+        let of = ["node_connection", "kernel_connection", "members"];
+        let each: f64 = of.iter().map(|name| coefficients.value(name).unwrap()).sum();
+        assert_eq!(all.map(|item| item.total).sum::<f64>(), 500_000.0 * each, "each figure, and nothing twice");
+        assert_eq!(prediction.deliveries_per_second as u64, 20_000);
         assert_eq!(item(&prediction.processor, "heartbeat").count as u64, 16_666);
         let sum: f64 = prediction.processor.iter().map(|item| item.count * item.each / 1e6).sum();
         assert!((prediction.cores - sum).abs() < 1e-9 && prediction.cores > 0.1, "{}", prediction.cores);
@@ -361,7 +359,7 @@ mod tests {
         let fresh = predict(Workload { running_seconds: Some(20.0), ..LOAD });
         assert_eq!(item(&fresh.memory, "block_cache").total, 0.0);
         assert_eq!(fresh.disk_write_bytes_per_second, fresh.log_write_bytes_per_second, "nothing was flushed yet");
-        assert!(predict(LOAD).user_bytes > fresh.user_bytes + 300_000_000);
+        assert!(predict(LOAD).user_bytes > fresh.user_bytes + 200_000_000);
     }
 
     #[test]
@@ -371,7 +369,7 @@ mod tests {
         assert_eq!(item(&one.processor, "handover").count, 0.0, "there is nobody to hand anything to");
         let many = predict(Workload { shards: 1_000_000, ..LOAD });
         let handovers = item(&many.processor, "handover").count / 1_000.0;
-        assert!((20.99..21.0).contains(&handovers), "the send, its answer, and each of 19 members: {handovers}");
+        assert!((21.99..22.0).contains(&handovers), "the send, its answer, and each of 20 members: {handovers}");
         assert!(one.user_bytes < plain.user_bytes && plain.user_bytes < many.user_bytes);
 
         let half = predict(Workload { tls_share: 0.5, ..LOAD });

@@ -116,6 +116,23 @@ pub(crate) fn run(plan: &Plan, batch_sizes: &[usize]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Bytes of the log for a message beside its text, in batches so large that their padding to whole pages is 8 of them at most.
+pub(crate) fn record_overhead_bytes(folder: &Path) -> anyhow::Result<f64> {
+    let (batch, batches, text_bytes) = (512, 40, 100);
+    let plan = Plan { folder: folder.to_owned(), batches, rounds: 1, text_bytes, conversations: 1_000 };
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let bench = EngineBench::start(folder, &plan)?;
+    // The first round makes the conversations.
+    bench.round(batch, 1, 1)?;
+    let round = bench.round(batch, batches, 1)?;
+    bench.stop()?;
+    fs::remove_dir_all(folder)?;
+    Ok(round.log_bytes as f64 / (batch * batches) as f64 - text_bytes as f64)
+}
+
 fn compare(plan: &Plan, batch: usize) -> anyhow::Result<()> {
     let folder = plan.folder.join(format!("lane-{batch}"));
     if folder.exists() {

@@ -2,6 +2,7 @@
 //! result, and compares within one run.
 
 mod append;
+mod capacity;
 mod compare;
 mod deflate;
 
@@ -43,6 +44,8 @@ enum Bench {
         #[arg(long, default_value_t = 1_000)]
         conversations: usize,
     },
+    /// What one of everything costs a node on this machine, for `tune capacity`; with --check, whether its predictions hold.
+    Capacity(capacity::Options),
     /// CPU of permessage-deflate, compressed and inflated, by size and level.
     Deflate {
         /// Messages of a round, of 1 KiB; fewer of larger ones.
@@ -76,13 +79,15 @@ fn main() -> anyhow::Result<()> {
     // As the node does.
     antiphon_gateway::uring::refuse_huge_pages()?;
     // What the driver prints is read by a program.
+    let machine = antiphon_tuning::machine();
     if !matches!(bench, Bench::Drive(_)) {
-        println!("machine   {:?}", antiphon_tuning::machine());
+        println!("machine   {machine:?}");
     }
     match bench {
         Bench::Append { folder, batch, batches, rounds, text_bytes, conversations } => {
             append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
         }
+        Bench::Capacity(options) => capacity::run(&options, &machine),
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
         Bench::Compare { with: Comparison::Net(options) } => compare::net(options),
         Bench::Drive(options) => compare::drive(&options),

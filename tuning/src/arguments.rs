@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use antiphon_tuning::capacity::HEARTBEAT_INTERVAL_S;
 use clap::{Args, Parser, Subcommand};
 
 /// Checks a machine for Antiphon, changes it, and undoes the change.
@@ -132,6 +133,18 @@ pub(crate) struct CapacityOptions {
     /// Log lanes, if not the node's default.
     #[arg(long)]
     pub(crate) lanes: Option<u64>,
+    /// Which part of the connections speaks TLS, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) tls_share: f64,
+    /// All clients agree on permessage-deflate, which is off in a node by default.
+    #[arg(long)]
+    pub(crate) deflate: bool,
+    /// How often a client pings, in seconds; the shipped one by default.
+    #[arg(long, default_value_t = HEARTBEAT_INTERVAL_S)]
+    pub(crate) heartbeat_seconds: f64,
+    /// How long the load has run on a fresh node; without it its caches are full, as they are in the long run.
+    #[arg(long)]
+    pub(crate) running_seconds: Option<f64>,
     /// Coefficients in TOML, if not those that come with the program.
     #[arg(long)]
     pub(crate) coefficients: Option<PathBuf>,

@@ -198,6 +198,13 @@ fn run_capacity(system: &Directory, options: &CapacityOptions, json: bool) -> an
     if !options.rate.is_finite() || options.rate < 0.0 {
         bail!("--rate is a number of messages a second");
     }
+    if !(0.0..=1.0).contains(&options.tls_share) {
+        bail!("--tls-share is a part, 0 to 1");
+    }
+    let is_time = |seconds: f64| seconds.is_finite() && seconds > 0.0;
+    if !is_time(options.heartbeat_seconds) || !options.running_seconds.is_none_or(is_time) {
+        bail!("--heartbeat-seconds and --running-seconds are above 0");
+    }
     let facts = Facts::read(system);
     let cores = facts.number("cores");
     let shards = options.shards.or(cores).unwrap_or(1).clamp(1, 512);
@@ -209,7 +216,11 @@ fn run_capacity(system: &Directory, options: &CapacityOptions, json: bool) -> an
         messages_per_second: options.rate,
         text_bytes: options.text_bytes,
         shards,
-        lanes: options.lanes.unwrap_or(if shards > 4 { 2 } else { 1 }).clamp(1, 16),
+        lanes: options.lanes.unwrap_or(if cores.unwrap_or(1) > 4 { 2 } else { 1 }).clamp(1, shards.min(16)),
+        tls_share: options.tls_share,
+        deflate: options.deflate,
+        heartbeat_interval_s: options.heartbeat_seconds,
+        running_seconds: options.running_seconds,
     };
     let prediction = coefficients.predict(workload);
     let short = prediction.does_not_fit(facts.memory_bytes(), cores);

@@ -142,17 +142,24 @@ pub(crate) fn capacity(
 ) {
     if json {
         let report = json!({
-            "schema": "antiphon-tune-capacity/1", "measured_on": coefficients.machine, "workload": load,
+            "schema": "antiphon-tune-capacity/2", "measured_on": coefficients.measured_on, "workload": load,
             "prediction": prediction, "does_not_fit": short,
         });
         println!("{report}");
         return;
     }
-    let Workload { connections, groups, group_members, messages_per_second, text_bytes, shards, lanes } = load;
+    let Workload { connections, groups, group_members, messages_per_second, text_bytes, shards, lanes, .. } = load;
     println!(
-        "{} connections, {} groups of {group_members}, {messages_per_second} messages a second of {text_bytes} bytes, {shards} shards, {lanes} lanes\n",
+        "{} connections, {} groups of {group_members}, {messages_per_second} messages a second of {text_bytes} bytes, {shards} shards, {lanes} lanes",
         text::grouped(connections),
         text::grouped(groups),
+    );
+    println!(
+        "{:.0} % with TLS, deflate {}, a heartbeat each {} s, {}\n",
+        load.tls_share * 100.0,
+        if load.deflate { "on" } else { "off" },
+        load.heartbeat_interval_s,
+        load.running_seconds.map_or("caches full".to_owned(), |seconds| format!("after {seconds} s on a fresh node")),
     );
     let total = prediction.user_bytes.saturating_add(prediction.kernel_bytes);
     println!(
@@ -177,7 +184,7 @@ pub(crate) fn capacity(
         prediction.network_out_bytes_per_second * 8.0 / 1e6,
         prediction.deliveries_per_second,
     );
-    println!("Measured on {}.", coefficients.machine);
+    println!("Coefficients of {}.", coefficients.measured_on);
     if !prediction.assumed.is_empty() {
         println!("Not measured yet, but assumed: {}.", prediction.assumed.join(", "));
     }

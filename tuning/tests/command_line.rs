@@ -211,13 +211,33 @@ fn a_profile_of_ones_own_is_taken_and_a_wrong_one_refused() {
 fn capacity_is_predicted_and_held_against_the_machine() {
     let tree = Tree::new("capacity");
     let out = tree.run(0, &["capacity", "--connections", "500000", "--groups", "25000", "--rate", "1000"]);
-    assert!(out.contains("19000 deliveries a second") && out.contains("node_connection"), "{out}");
+    assert!(out.contains("20000 deliveries a second") && out.contains("node_connection"), "{out}");
     tree.run(1, &["capacity", "--connections", "50000000"]);
     tree.run(3, &["capacity", "--connections", "1", "--rate", "nan"]);
     let report = tree.run(0, &["capacity", "--connections", "1000", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["schema"], "antiphon-tune-capacity/1");
+    assert_eq!(report["schema"], "antiphon-tune-capacity/2");
+    assert!(report["measured_on"]["date"].is_string() && report["measured_on"]["revision"].is_string());
     assert!(report["prediction"]["memory"].as_array().unwrap().iter().all(|item| item["source"].is_string()));
+}
+
+#[test]
+fn coefficients_of_ones_own_are_used_and_named() {
+    let tree = Tree::new("coefficients");
+    let file = tree.0.join("own.toml");
+    let own =
+        include_str!("../data/coefficients.toml").replacen("machine = \"", "machine = \"a machine of one's own, ", 1);
+    fs::write(&file, &own).unwrap();
+    let load = ["capacity", "--connections", "1000", "--rate", "100", "--coefficients", file.to_str().unwrap()];
+    let out = tree.run(0, &load);
+    assert!(out.contains("Coefficients of a machine of one's own, ") && out.contains(", on 20"), "{out}");
+    let out = tree.run(0, &[&load[..], &["--running-seconds", "10", "--tls-share", "0.5", "--deflate"]].concat());
+    assert!(out.contains("50 % with TLS, deflate on, a heartbeat each 30 s, after 10 s on a fresh node"), "{out}");
+    for wrong in [["--tls-share", "1.5"], ["--running-seconds", "0"], ["--heartbeat-seconds", "nan"]] {
+        tree.run(3, &[&load[..], &wrong].concat());
+    }
+    fs::write(&file, own.replace("coefficients/2", "coefficients/9")).unwrap();
+    assert!(tree.run(3, &load).contains("its format is antiphon-coefficients/9"));
 }
 
 #[test]

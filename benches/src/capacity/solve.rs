@@ -63,9 +63,7 @@ fn source(what: &str, values: &[f64]) -> String {
 fn fitted(what: &str, equations: &[Equation], costs: &[f64]) -> String {
     let worst = errors(equations, costs).map(f64::abs).fold(0.0, f64::max) * 100.0;
     let count = equations.len();
-    format!(
-        "cargo xtask bench capacity: {what}; least squares over {count} readings, of which the worst is missed by {worst:.0} %"
-    )
+    format!("cargo xtask bench capacity: {what}; least squares of {count} readings, the worst missed by {worst:.0} %")
 }
 
 fn put_median(coefficients: &mut Coefficients, name: &str, what: &str, values: &[f64]) -> anyhow::Result<f64> {

@@ -189,7 +189,8 @@ impl EchoHandler {
         }
         if !buffers.is_empty() {
             connection.is_sending = true;
-            self.commands.push_back(Command::Send { connection: key, buffers });
+            let awaited = matches!(connection.phase, Phase::Ending);
+            self.commands.push_back(Command::Send { connection: key, buffers, awaited });
         } else if matches!(connection.phase, Phase::Ending) {
             self.close(key);
         }
@@ -321,10 +322,12 @@ impl Handler for EchoHandler {
     }
 
     fn sent(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.get(key) {
-            connection.is_sending = false;
+        let Some(connection) = self.get(key) else { return };
+        connection.is_sending = false;
+        let rests = connection.pending.is_empty() && connection.shared.is_empty();
+        if !rests || matches!(connection.phase, Phase::Ending) {
+            self.touch(key);
         }
-        self.touch(key);
     }
 
     fn closed(&mut self, key: ConnectionKey) {
@@ -368,7 +371,7 @@ mod tests {
         let mut sends = Vec::new();
         while let Some(command) = handler.poll_command() {
             match command {
-                Command::Send { connection, buffers } => sends.push((connection.slot, buffers)),
+                Command::Send { connection, buffers, .. } => sends.push((connection.slot, buffers)),
                 Command::Close { connection } => panic!("{connection:?} is closed"),
             }
         }

@@ -199,7 +199,7 @@ impl Flood {
 
     fn send(&self, connection: ConnectionKey) {
         let buffers = (0..8).map(|_| Rc::clone(&self.bytes)).collect();
-        self.commands.borrow_mut().push_back(Command::Send { connection, buffers });
+        self.commands.borrow_mut().push_back(Command::Send { connection, buffers, awaited: false });
     }
 }
 

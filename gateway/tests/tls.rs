@@ -41,7 +41,7 @@ impl Recorder {
             // In several buffers, as a shard sends.
             let buffers = self.pending.chunks(7_000).map(Rc::from).collect();
             self.pending.clear();
-            self.commands.push_back(Command::Send { connection, buffers });
+            self.commands.push_back(Command::Send { connection, buffers, awaited: false });
         }
     }
 }
@@ -127,7 +127,7 @@ impl Pair {
             while let Some(command) = self.server.poll_command() {
                 acted = true;
                 match command {
-                    Command::Send { connection, buffers } => {
+                    Command::Send { connection, buffers, .. } => {
                         assert!(connection == self.key && !self.in_flight && !self.closed, "one send at a time");
                         assert!(buffers.iter().any(|buffer| !buffer.is_empty()));
                         buffers.iter().for_each(|buffer| self.to_client.extend_from_slice(buffer));
@@ -429,7 +429,7 @@ fn a_message_of_a_handshake_in_pieces_does_not_disturb_what_is_sent_meanwhile() 
     pair.server
         .handler_mut()
         .commands
-        .push_back(Command::Send { connection: pair.key, buffers: vec![Rc::from(&b"meanwhile"[..])] });
+        .push_back(Command::Send { connection: pair.key, buffers: vec![Rc::from(&b"meanwhile"[..])], awaited: false });
     pair.turn();
     assert!(!pair.closed && pair.to_client.len() > 9, "a push leaves");
     pair.server.handler_mut().commands.push_back(Command::Close { connection: pair.key });
@@ -483,7 +483,7 @@ fn other_listeners_pass_through() {
     let key = ConnectionKey { slot: 3, generation: 9 };
     server.accepted(key, Origin { listener: 0, peer: ([127, 0, 0, 1], 4000).into() });
     server.received(key, &mut b"plain".to_vec());
-    let Some(Command::Send { connection, buffers }) = server.poll_command() else { panic!("it echoes") };
+    let Some(Command::Send { connection, buffers, .. }) = server.poll_command() else { panic!("it echoes") };
     assert!(connection == key && *buffers[0] == *b"plain");
     server.sent(key);
     server.closed(key);

@@ -145,7 +145,7 @@ impl World {
         let Some(node) = &mut self.node else { return };
         let incarnation = node.incarnation;
         match command {
-            Command::Send { connection, buffers } => {
+            Command::Send { connection, buffers, awaited } => {
                 let Some(link) = node.link(shard, connection) else { return };
                 let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
                 // A kernel takes bytes long before they arrive; behind a client that does not read it takes none.
@@ -153,7 +153,9 @@ impl World {
                 let stalled = self.links[link].stalled_until_us > self.now_us;
                 let left_us = if stalled { arrives_us } else { self.now_us + self.network_dice.delay_us(20) };
                 if !self.links[link].silent {
-                    self.plan_at(left_us, Event::Sent { incarnation, shard, key: connection });
+                    // What left at once and nobody waits for wakes nobody: the shard hears of it when it turns for another reason.
+                    let wakes = awaited || stalled;
+                    self.plan_at(left_us, Event::Sent { incarnation, shard, key: connection, wakes });
                 }
             }
             Command::Close { connection } => {

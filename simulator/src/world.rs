@@ -69,6 +69,8 @@ pub enum Event {
         shard: usize,
         /// Which connection.
         key: ConnectionKey,
+        /// Whether the shard turns because of it.
+        wakes: bool,
     },
     /// A client's timer.
     Client(usize),
@@ -267,12 +269,14 @@ impl World {
             Event::UpEnd(link) => self.end_up(link),
             Event::Down(link, bytes) => self.bytes_down(link, bytes),
             Event::DownEnd(link) => self.end_down(link),
-            Event::Sent { incarnation, shard, key } => {
+            Event::Sent { incarnation, shard, key, wakes } => {
                 if let Some(node) = self.node.as_mut().filter(|node| node.incarnation == incarnation)
                     && node.link(shard, key).is_some()
                 {
                     node.sent(shard, key);
-                    self.wake_shard(shard);
+                    if wakes {
+                        self.wake_shard(shard);
+                    }
                 }
             }
             Event::Client(client) => self.client_timer(client),

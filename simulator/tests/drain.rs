@@ -105,7 +105,7 @@ impl Shard {
             let mut sent = Vec::new();
             while let Some(command) = self.core.poll_command() {
                 match command {
-                    Command::Send { connection, buffers } => {
+                    Command::Send { connection, buffers, .. } => {
                         let got = self.got.entry(connection.slot).or_default();
                         buffers.iter().for_each(|buffer| got.extend_from_slice(buffer));
                         sent.push(connection);

@@ -32,6 +32,9 @@ pub enum Command {
         connection: ConnectionKey,
         /// Shared by all connections that get the same bytes. Not empty.
         buffers: Vec<Rc<[u8]>>,
+        /// Whether something is to be done as soon as they have left: more is to be sent, or the connection to be closed. Otherwise the
+        /// driver may say `sent` as late as before the handler's next turn, and saves itself a wake-up.
+        awaited: bool,
     },
     /// Close now, whatever is in flight. `closed` is not called for it; no later call names this key.
     Close {
@@ -57,7 +60,7 @@ pub trait Handler {
     /// Bytes came. They are the handler's to change (WebSocket masks are taken off in place) until it returns.
     fn received(&mut self, connection: ConnectionKey, bytes: &mut [u8]);
 
-    /// The last [`Command::Send`] left whole; the connection can take another.
+    /// The last [`Command::Send`] left whole; the connection can take another. Told before the next `turn`, if it has left by then.
     fn sent(&mut self, connection: ConnectionKey);
 
     /// The connection is gone: the peer closed it or an operation failed. No later call names this key.

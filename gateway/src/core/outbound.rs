@@ -63,6 +63,12 @@ impl Outbound {
         }
     }
 
+    /// Whether something waits for the send in flight.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.items.is_empty())
+    }
+
     /// Bytes that wait or are in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -663,8 +663,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             let Some(connection) = self.connection(key) else { continue };
             connection.dirty = false;
             if let Some(buffers) = connection.outbound.take() {
+                let awaited = connection.outbound.has_waiting() || matches!(connection.stage, Stage::Closing { .. });
                 self.counters.bytes_out += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
-                self.commands.push_back(Command::Send { connection: key, buffers });
+                self.commands.push_back(Command::Send { connection: key, buffers, awaited });
             }
         }
         self.dirty = dirty;

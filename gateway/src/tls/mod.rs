@@ -184,7 +184,7 @@ impl<H: Handler> Tls<H> {
             let kind = if link.session.is_resumed() { &self.counters.resumed } else { &self.counters.full };
             count(kind);
         }
-        self.send(key, &out);
+        self.send(key, &out, true);
         if !plain.is_empty() {
             self.handler.received(key, &mut plain);
         }
@@ -221,12 +221,12 @@ impl<H: Handler> Tls<H> {
         }
     }
 
-    /// Sends ciphertext, now or behind what is in flight.
-    fn send(&mut self, key: ConnectionKey, bytes: &[u8]) {
+    /// Sends ciphertext, now or behind what is in flight. `awaited` as in [`Command::Send`].
+    fn send(&mut self, key: ConnectionKey, bytes: &[u8], awaited: bool) {
         let Some(link) = self.link(key).filter(|_| !bytes.is_empty()) else { return };
         if !link.in_flight {
             link.in_flight = true;
-            self.commands.push_back(Command::Send { connection: key, buffers: vec![Rc::from(bytes)] });
+            self.commands.push_back(Command::Send { connection: key, buffers: vec![Rc::from(bytes)], awaited });
             return;
         }
         link.waiting.extend_from_slice(bytes);
@@ -236,7 +236,7 @@ impl<H: Handler> Tls<H> {
     }
 
     /// Encrypts what the handler sends, as few records as it fits in.
-    fn encrypt(&mut self, key: ConnectionKey, buffers: Vec<Rc<[u8]>>) {
+    fn encrypt(&mut self, key: ConnectionKey, buffers: Vec<Rc<[u8]>>, awaited: bool) {
         let (mut plain, mut out) = (std::mem::take(&mut self.plain), std::mem::take(&mut self.out));
         plain.clear();
         out.clear();
@@ -251,7 +251,7 @@ impl<H: Handler> Tls<H> {
         match result {
             Ok(()) => {
                 link.handler_waits = true;
-                self.send(key, &out);
+                self.send(key, &out, awaited);
             }
             Err(error) => {
                 tracing::debug!(%error, "a TLS session can take no more");
@@ -279,7 +279,7 @@ impl<H: Handler> Tls<H> {
         let is_orderly = link.stage == Stage::Open && !link.handler_waits;
         if is_orderly && link.session.close_notify(&mut link.received, &mut out).is_ok() {
             link.stage = Stage::Ending;
-            self.send(key, &out);
+            self.send(key, &out, true);
             self.ending.push_back((self.now_ms + CLOSE_TIMEOUT_MS, key));
         } else {
             self.commands.push_back(Command::Close { connection: key });
@@ -376,7 +376,7 @@ impl<H: Handler> Handler for Tls<H> {
         link.in_flight = false;
         if !link.waiting.is_empty() {
             let waiting = std::mem::take(&mut link.waiting);
-            return self.send(key, &waiting);
+            return self.send(key, &waiting, true);
         }
         if link.stage == Stage::Ending {
             self.commands.push_back(Command::Close { connection: key });
@@ -416,9 +416,9 @@ impl<H: Handler> Handler for Tls<H> {
                 return Some(command);
             }
             match self.handler.poll_command()? {
-                Command::Send { connection, buffers } => match self.link(connection).map(|link| link.stage) {
-                    None => return Some(Command::Send { connection, buffers }),
-                    Some(Stage::Open) => self.encrypt(connection, buffers),
+                Command::Send { connection, buffers, awaited } => match self.link(connection).map(|link| link.stage) {
+                    None => return Some(Command::Send { connection, buffers, awaited }),
+                    Some(Stage::Open) => self.encrypt(connection, buffers, awaited),
                     Some(Stage::Handshaking) => self.cut(connection),
                     Some(Stage::Ending) => {}
                 },

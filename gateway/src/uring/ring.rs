@@ -150,6 +150,11 @@ impl Ring {
         queue.taskrun() || queue.cq_overflow()
     }
 
+    /// Whether the kernel has taken all that was pushed.
+    pub(super) fn is_submitted(&mut self) -> bool {
+        self.backlog.is_empty() && self.ring.submission().is_empty()
+    }
+
     fn submit_only(&mut self) -> io::Result<()> {
         self.counters.enters.add(1);
         let queued = self.ring.submission().len();

@@ -294,6 +294,8 @@ impl Shard {
             self.arm_wake();
             self.ring.borrow_mut().enter()?;
             self.complete(handler);
+            // Whoever could not be told that a send has left may have more to send by now.
+            let unfinished = self.sockets.has_silent();
             tasks.run_round();
             let turn = handler.turn(clock::monotonic_ms());
             while let Some(command) = handler.poll_command() {
@@ -301,6 +303,7 @@ impl Shard {
             }
             self.sockets.rearm(context.admission.get());
             let busy = turn.more
+                || unfinished
                 || self.sockets.is_starved()
                 || self.sockets.is_closing_doors()
                 || tasks.is_ready()
@@ -335,6 +338,7 @@ impl Shard {
 
     /// Hands completions to their owners: all that are there, at most a queue full, so that the handler gets its turn.
     fn complete(&mut self, handler: &mut impl Handler) {
+        let submitted = self.ring.borrow_mut().is_submitted();
         for _ in 0..BATCHES_MAX {
             let mut completions = std::mem::take(&mut self.completions);
             self.ring.borrow_mut().reap(&mut completions);
@@ -350,6 +354,9 @@ impl Shard {
             }
             self.completions = completions;
             if count < REAP_MAX {
+                if submitted && !self.ring.borrow_mut().has_completions() {
+                    self.sockets.finish_silent(handler);
+                }
                 break;
             }
         }

@@ -30,7 +30,7 @@ use super::{
     sends::Sends,
     token::{Kind, Token},
 };
-use crate::core::io::{Command, Handler, Origin};
+use crate::core::io::{Command, ConnectionKey, Handler, Origin};
 
 /// Whether connections are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(super) struct Sockets {
     ring: Rc<RefCell<Ring>>,
     pub(super) table: Table,
     sends: Sends,
+    /// Silent sends that were pushed and may not have left. Bounded by the table: one a connection.
+    silent: Vec<ConnectionKey>,
     pub(super) buffers: BufferRing,
     doors: Vec<Door>,
     /// Connections whose receive found no free buffer. Bounded by the table: a slot waits at most
@@ -77,6 +79,7 @@ impl Sockets {
             ring,
             table: Table::new(slots),
             sends: Sends::default(),
+            silent: Vec::new(),
             buffers,
             doors: listeners.into_iter().map(Door::new).collect(),
             starved: VecDeque::new(),
@@ -103,12 +106,12 @@ impl Sockets {
     /// Carries out a command; one for a connection that is gone is dropped.
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Send { connection, buffers } => {
+            Command::Send { connection, buffers, awaited } => {
                 let Some(slot) = self.table.live(connection) else {
                     return;
                 };
                 assert!(slot.send == NO_SEND, "the handler sends again only after `sent`");
-                slot.send = self.sends.insert(buffers);
+                slot.send = self.sends.insert(buffers, awaited);
                 self.push_send(connection.slot);
             }
             Command::Close { connection } => {
@@ -275,6 +278,9 @@ impl Sockets {
     fn push_send(&mut self, index: u32) {
         let slot = *self.table.get(index);
         let entry = self.sends.entry(slot.send, index);
+        if self.sends.is_silent(slot.send) {
+            self.silent.push(self.table.key(index));
+        }
         self.push(entry, Token::new(Kind::Send, index, slot.generation()));
     }
 
@@ -284,6 +290,7 @@ impl Sockets {
         let send = slot.send;
         assert!(completion.token.is_of(slot.generation()) && send != NO_SEND, "a send outlives no connection");
         let live = slot.is_live();
+        self.sends.set_heard(send);
         if let Ok(count @ 1..) = usize::try_from(completion.result) {
             self.counters.bytes_out.add(count as u64);
             if !self.sends.advance(send, count) {
@@ -306,6 +313,33 @@ impl Sockets {
         }
     }
 
+    /// Ends the silent sends. Call when the kernel has taken all operations that were pushed, and all their completions were handled:
+    /// what has not complained has left.
+    pub(super) fn finish_silent(&mut self, handler: &mut impl Handler) {
+        let mut silent = std::mem::take(&mut self.silent);
+        for key in silent.drain(..) {
+            let slot = *self.table.get(key.slot);
+            let is_open = slot.generation() == key.generation && slot.send != NO_SEND;
+            if !is_open || !self.sends.is_silent(slot.send) {
+                continue;
+            }
+            self.counters.bytes_out.add(self.sends.rest_bytes(slot.send) as u64);
+            self.sends.release(slot.send);
+            self.table.get(key.slot).send = NO_SEND;
+            if slot.is_live() {
+                handler.sent(key);
+            } else {
+                self.finish_close(key.slot);
+            }
+        }
+        self.silent = silent;
+    }
+
+    /// Whether there are sends to end by [`Sockets::finish_silent`].
+    pub(super) fn has_silent(&self) -> bool {
+        !self.silent.is_empty()
+    }
+
     /// The peer or the network ended the connection.
     fn lost(&mut self, index: u32, handler: &mut impl Handler) {
         let key = self.table.key(index);
@@ -324,7 +358,7 @@ impl Sockets {
         if slot.is_polling() {
             self.push_cancel(index, Kind::Poll, Kind::CancelPoll);
         }
-        if slot.send != NO_SEND {
+        if slot.send != NO_SEND && !self.sends.is_silent(slot.send) {
             self.push_cancel(index, Kind::Send, Kind::CancelSend);
         }
         self.finish_close(index);
@@ -379,7 +413,7 @@ impl Sockets {
 
     pub(super) fn push(&self, entry: squeue::Entry, token: Token) {
         // SAFETY: the operations of this module and of `quiet` name three kinds of memory. A send's buffers, vectors and header live in `sends`,
-        // boxed, until `sent` has seen its completion. A receive names the buffer ring only, which lives until it was unregistered
+        // boxed, until `sent` has seen its completion, or `finish_silent` that there will be none. A receive names the buffer ring only, which lives until it was unregistered
         // (or for ever). Accept, poll, close and cancel name none. The listener stays open until its accept has completed.
         unsafe { self.ring.borrow_mut().push(entry.user_data(token.pack())) };
     }

@@ -147,7 +147,7 @@ impl Handler for RawEcho {
             if echoing.key == key && !echoing.sending && !echoing.pending.is_empty() {
                 echoing.sending = true;
                 let buffers = std::mem::take(&mut echoing.pending);
-                self.commands.push_back(Command::Send { connection: key, buffers });
+                self.commands.push_back(Command::Send { connection: key, buffers, awaited: false });
             }
         }
         Turn { more: false, wake_at_ms: None }

@@ -223,7 +223,7 @@ impl Shard {
             let mut left = Vec::new();
             while let Some(command) = self.core.poll_command() {
                 match command {
-                    Command::Send { connection, buffers } => {
+                    Command::Send { connection, buffers, .. } => {
                         assert!(!self.closed.contains(&connection.slot), "a send to a closed connection");
                         let all = self.sent.entry(connection.slot).or_default();
                         buffers.iter().for_each(|buffer| all.extend_from_slice(buffer));

@@ -62,7 +62,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         match self.turned_away.begin(key, refused.why.status(), seconds, self.now_ms) {
             Some(answer) => {
                 self.counters.bytes_out += answer.len() as u64;
-                self.commands.push_back(Command::Send { connection: key, buffers: vec![answer] });
+                self.commands.push_back(Command::Send { connection: key, buffers: vec![answer], awaited: true });
             }
             None => {
                 self.counters.refused_unanswered += 1;

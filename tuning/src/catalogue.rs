@@ -25,6 +25,8 @@ pub struct Setting {
 pub enum Place {
     /// Below /proc/sys, under this dotted name.
     Sysctl(&'static str, Shape),
+    /// A table of the kernel's own, made when the machine or a network namespace starts.
+    Table(&'static Table),
     /// A line of /proc/self/limits, soft or hard.
     Limit(&'static str, Side),
     /// Words of which one is in brackets.
@@ -52,6 +54,27 @@ pub enum Place {
     /// The processors of each network interrupt.
     Interrupts,
 }
+
+/// A table of a size that is fixed when it is made; the kernel rounds what it is asked for up to a power of two.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Table {
+    /// The sysctl that shows its size and can't be written; negative in a network namespace that uses the first one's.
+    pub shown: &'static str,
+    /// The boot parameter that asks for a size.
+    pub boot_parameter: &'static str,
+    /// The sysctl that asks for one in the network namespaces that are made after it was written.
+    pub next_namespace: &'static str,
+    /// Most that `next_namespace` takes.
+    pub next_namespace_max: u64,
+}
+
+/// Where the kernel looks for the connection that a packet belongs to.
+const ESTABLISHED: Table = Table {
+    shown: "net.ipv4.tcp_ehash_entries",
+    boot_parameter: "thash_entries",
+    next_namespace: "net.ipv4.tcp_child_ehash_entries",
+    next_namespace_max: 1 << 24,
+};
 
 /// What a sysctl holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +110,8 @@ pub enum Scope {
     NetworkNamespace,
     /// Root of the host.
     Host,
+    /// Root of the host, but not while it is in use: by a boot parameter, or before a network namespace is made.
+    Start,
     /// Nobody by software.
     Hardware,
 }
@@ -138,6 +163,13 @@ pub const SETTINGS: &[Setting] = {
         setting("somaxconn", Sysctl("net.core.somaxconn", Number), NetworkNamespace, Count, OLD),
         setting("syn_backlog", Sysctl("net.ipv4.tcp_max_syn_backlog", Number), NetworkNamespace, Count, OLD),
         setting("device_backlog", Sysctl("net.core.netdev_max_backlog", Number), Host, Count, HOST_ONLY),
+        setting(
+            "established_hash",
+            Place::Table(&ESTABLISHED),
+            Start,
+            Count,
+            "not told before Linux 6.1; the kernel's log does: dmesg | grep 'TCP established'",
+        ),
         setting("local_ports", Sysctl("net.ipv4.ip_local_port_range", Ports), NetworkNamespace, Count, OLD),
         setting("tcp_mem", Sysctl("net.ipv4.tcp_mem", Three), Host, Pages, HOST_ONLY),
         setting("tcp_rmem", Sysctl("net.ipv4.tcp_rmem", Three), NetworkNamespace, Bytes, OLD),

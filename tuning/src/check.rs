@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use serde::Serialize;
 
 use crate::{
-    catalogue::{Scope, Unit},
+    catalogue::{Place, Scope, Unit},
     facts::{Facts, Part, Reading},
     profile::{Asked, Of, Profile, Severity, Tuner, Want},
     value::Value,
@@ -46,6 +46,8 @@ pub enum Remedy {
     Runtime,
     /// Root of the host: nothing in here can.
     Host,
+    /// Root of the host, with a start of the machine or a network namespace made anew.
+    Start,
     /// Nobody by software: another machine, or fewer connections.
     Machine,
 }
@@ -73,6 +75,8 @@ pub struct Row {
     pub verdict: Verdict,
     /// Who can change it, if it is short.
     pub remedy: Option<Remedy>,
+    /// What whoever can change it has to do, where the remedy alone does not say it.
+    pub how: Option<String>,
     /// Why it is wanted; if the fact is missing, why that is.
     pub reason: String,
     /// Where the wanted value comes from.
@@ -130,6 +134,7 @@ fn row(tuner: &Tuner, facts: &Facts, asked: Asked) -> Row {
         wanted,
         verdict,
         remedy: short.filter(|_| tuner.enabled).map(|part| remedy(tuner, part, facts)),
+        how: short.filter(|_| tuner.enabled).and_then(|part| how(tuner, part, asked)),
         reason,
         value_source: tuner.source.clone(),
     }
@@ -141,6 +146,7 @@ pub fn remedy(tuner: &Tuner, part: &Part, facts: &Facts) -> Remedy {
     let in_container = !facts.surroundings.container.is_empty();
     match (tuner.setting.scope, part.may_set) {
         (Scope::Hardware, _) => Remedy::Machine,
+        (Scope::Start, _) => Remedy::Start,
         (Scope::Process | Scope::Cgroup, _) if in_container => Remedy::Runtime,
         (Scope::Process | Scope::Cgroup, _) => Remedy::Persist,
         (_, Ok(())) => Remedy::Apply,
@@ -148,6 +154,21 @@ pub fn remedy(tuner: &Tuner, part: &Part, facts: &Facts) -> Remedy {
         (_, Err(ErrorKind::PermissionDenied)) if !facts.surroundings.root => Remedy::ApplyAsRoot,
         (_, Err(_)) => Remedy::Host,
     }
+}
+
+/// What has to be done about a part that is short, where the remedy alone does not say it.
+#[must_use]
+pub fn how(tuner: &Tuner, part: &Part, asked: Asked) -> Option<String> {
+    let Place::Table(table) = tuner.setting.place else { return None };
+    let target = tuner.target(part, asked)?.as_numbers().first().copied()?;
+    let mut how = format!("boot parameter {}={target}", table.boot_parameter);
+    if target <= table.next_namespace_max {
+        let key = table.next_namespace;
+        how.push_str(&format!(
+            ", or `sysctl -w {key}={target}` on the host before the node's network namespace is made"
+        ));
+    }
+    Some(how)
 }
 
 /// What this machine is enough for, by tuner, the tightest first. A required tuner that is short whatever the number of connections
@@ -266,6 +287,36 @@ mod tests {
         system.refusals.insert("/proc/sys/net/core/somaxconn".to_owned(), ErrorKind::PermissionDenied);
         let rows = check(&chat(), &Facts::read(&system), asked(500_000, 4));
         assert_eq!(find(&rows, "somaxconn").remedy, Some(Remedy::ApplyAsRoot));
+    }
+
+    #[test]
+    fn a_table_of_the_kernel_is_told_with_what_enlarges_it() {
+        let mut system = server();
+        let path = "/proc/sys/net/ipv4/tcp_ehash_entries";
+        let row = |system: &crate::memory_system::MemorySystem, connections| {
+            let rows = check(&chat(), &Facts::read(system), asked(connections, 4));
+            find(&rows, "established_hash").clone()
+        };
+        // A namespace that shares the first one's table shows it as a negative number. A container changes nothing.
+        system.put("/.dockerenv", "");
+        for shown in ["262144\n", "-262144\n"] {
+            system.put(path, shown);
+            let row = row(&system, 500_000);
+            assert_eq!((row.verdict, row.remedy), (Verdict::Advised, Some(Remedy::Start)), "{shown}");
+            assert_eq!((row.current, row.wanted), (Some(Value::Number(262_144)), vec![Value::Number(524_288)]));
+            let how = row.how.unwrap();
+            assert!(how.contains("thash_entries=524288,") && how.contains("tcp_child_ehash_entries=524288`"), "{how}");
+        }
+        assert_eq!(row(&system, 262_144).verdict, Verdict::Good);
+        assert_eq!(row(&system, 262_144).how, None);
+        let how = row(&system, 20_000_000).how.unwrap();
+        assert_eq!(how, "boot parameter thash_entries=33554432", "no namespace is given so many");
+        system.put(path, "2097152\n");
+        assert_eq!(row(&system, 500_000).verdict, Verdict::Good);
+        system.files.remove(path);
+        let row = row(&system, 500_000);
+        assert_eq!((row.verdict, row.supported), (Verdict::Unknown, false));
+        assert!(row.reason.contains("before Linux 6.1"), "{}", row.reason);
     }
 
     #[test]

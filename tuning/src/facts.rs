@@ -109,6 +109,7 @@ fn read(system: &dyn System, setting: &Setting) -> Reading {
             Shape::Ports => Value::numbers(text, 2),
             Shape::Word => Value::line(text),
         }),
+        Place::Table(table) => one(&sysctl_path(table.shown), &Value::magnitude),
         Place::Limit(name, side) => one("/proc/self/limits", &|text| limit(text, name, side).map(Value::Number)),
         Place::Choice(path) => one(path, &Value::choice),
         Place::Memory => one("/proc/meminfo", &|text| {

@@ -87,6 +87,9 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             persist::write(&mut system, &files, force)?;
             files.iter().for_each(|file| println!("wrote {}", file.path));
             println!("{}", report::AFTER_PERSIST);
+            for line in persist::by_hand(&profile, &facts, asked) {
+                println!("Not from a file; {line}.");
+            }
             Ok(GOOD)
         }
         Command::Capacity { options, json } => run_capacity(&system, &options, json),

@@ -1,6 +1,7 @@
 //! Makes a profile outlast a restart: files for sysctl.d, tmpfiles.d, limits.d and a systemd drop-in.
 //!
 //! Invariants: every file begins with [`MARK`]; a file without it is somebody else's and is not overwritten or removed, unless forced.
+//! What a kernel takes only at its start is a comment in the file for sysctl.d: the boot loader's files are not touched.
 //! What a machine already has better than wanted is written as it is, so that a file never lowers it.
 
 use std::{fmt::Write as _, io};
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     catalogue::{Place, Scope},
+    check::how,
     facts::Facts,
     profile::{Asked, Profile, Tuner, Want},
     system::System,
@@ -85,6 +87,11 @@ pub fn files(profile: &Profile, facts: &Facts, asked: Asked, names: &Names) -> V
                     };
                 }
             }
+            Scope::Start => {
+                for how in at_start(tuner, facts, asked) {
+                    let _ = writeln!(sysctl, "\n# {reason}\n# Not from this file. {}: {how}", tuner.setting.name);
+                }
+            }
             Scope::Process => process_limit(tuner, facts, asked, names, &reason, limits, unit),
             Scope::Cgroup | Scope::Hardware => {}
         }
@@ -97,6 +104,18 @@ pub fn files(profile: &Profile, facts: &Facts, asked: Asked, names: &Names) -> V
         format!("{MARK}\n# Profile {}, {} connections, {} shards.\n", profile.name, asked.connections, asked.shards);
     let all = paths(names).into_iter().zip(texts).filter(|(_, text)| !text.is_empty());
     all.map(|(path, text)| Persisted { path, text: format!("{head}{text}") }).collect()
+}
+
+/// What no file that is written here can do: a line for each thing that is short, with what the operator has to do.
+#[must_use]
+pub fn by_hand(profile: &Profile, facts: &Facts, asked: Asked) -> Vec<String> {
+    let tuners = profile.tuners.iter().filter(|tuner| tuner.enabled && tuner.want != Want::Note);
+    tuners.flat_map(|tuner| at_start(tuner, facts, asked).map(|how| format!("{}: {how}", tuner.setting.name))).collect()
+}
+
+fn at_start(tuner: &Tuner, facts: &Facts, asked: Asked) -> impl Iterator<Item = String> {
+    let short = facts.parts(tuner.setting.name).iter().filter(move |part| !tuner.holds(part, asked));
+    short.filter_map(move |part| how(tuner, part, asked))
 }
 
 /// Soft and hard limits are set together, so the hard one's tuner adds nothing of its own.
@@ -198,9 +217,23 @@ mod tests {
         assert!(text("tmpfiles.d").contains("w /sys/kernel/mm/transparent_hugepage/enabled - - - - madvise"));
         assert!(text("limits.d").contains("antiphon hard nofile 131506"), "{}", text("limits.d"));
         assert!(text("limits.d").contains("antiphon soft memlock 8192"), "{}", text("limits.d"));
+        let hash = sysctl.lines().find(|line| line.contains("established_hash: ")).unwrap();
+        assert!(hash.starts_with("# ") && hash.contains("thash_entries=524288"), "{hash}");
+        assert!(!sysctl.lines().any(|line| line.contains("ehash_entries") && !line.starts_with('#')), "{sysctl}");
         let unit = text("antiphon.service.d");
         assert!(unit.contains("\n[Service]\n") && unit.contains("\nLimitNOFILE=131506\n"), "{unit}");
         assert!(unit.contains("\nLimitMEMLOCK=8388608\n"), "{unit}");
+    }
+
+    #[test]
+    fn a_table_that_is_large_enough_asks_nothing_of_the_operator() {
+        let (mut system, profile) = (server(), Profile::built_in("chat-500k").unwrap());
+        let asked = Asked { connections: 500_000, shards: 4, memory_bytes: None };
+        assert_eq!(by_hand(&profile, &Facts::read(&system), asked).len(), 1);
+        system.put("/proc/sys/net/ipv4/tcp_ehash_entries", "524288\n");
+        let facts = Facts::read(&system);
+        assert!(by_hand(&profile, &facts, asked).is_empty());
+        assert!(!files(&profile, &facts, asked, &names()).iter().any(|file| file.text.contains("thash_entries")));
     }
 
     #[test]

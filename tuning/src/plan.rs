@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use serde::Serialize;
 
 use crate::{
-    check::{Remedy, remedy},
+    check::{Remedy, how, remedy},
     facts::{Facts, Part},
     profile::{Asked, Profile, Tuner},
     value::Value,
@@ -44,6 +44,8 @@ pub struct Left {
     pub target: Value,
     /// Who can change it.
     pub remedy: Remedy,
+    /// What they have to do, where the remedy alone does not say it.
+    pub how: Option<String>,
     /// Why it should be so.
     pub reason: String,
 }
@@ -67,13 +69,13 @@ pub fn plan(profile: &Profile, facts: &Facts, asked: Asked) -> Plan {
                 continue;
             }
             let Some(target) = tuner.target(part, asked) else { continue };
-            add(&mut plan, tuner, part, target, facts);
+            add(&mut plan, tuner, part, target, (facts, asked));
         }
     }
     plan
 }
 
-fn add(plan: &mut Plan, tuner: &Tuner, part: &Part, target: Value, facts: &Facts) {
+fn add(plan: &mut Plan, tuner: &Tuner, part: &Part, target: Value, (facts, asked): (&Facts, Asked)) {
     let (tuner_name, path, current, reason) =
         (tuner.setting.name, part.path.clone(), part.value.clone(), tuner.reason.clone());
     match (remedy(tuner, part, facts), part.may_set) {
@@ -87,7 +89,10 @@ fn add(plan: &mut Plan, tuner: &Tuner, part: &Part, target: Value, facts: &Facts
             reason,
             value_source: tuner.source.clone(),
         }),
-        (remedy, _) => plan.left.push(Left { tuner: tuner_name, path, current, target, remedy, reason }),
+        (remedy, _) => {
+            let how = how(tuner, part, asked);
+            plan.left.push(Left { tuner: tuner_name, path, current, target, remedy, how, reason });
+        }
     }
 }
 
@@ -114,5 +119,7 @@ mod tests {
         let left: Vec<_> = plan.left.iter().map(|left| (left.tuner, left.remedy)).collect();
         assert!(left.contains(&("open_files", Remedy::Persist)), "{left:?}");
         assert!(left.contains(&("device_backlog", Remedy::Host)), "{left:?}");
+        assert!(left.contains(&("established_hash", Remedy::Start)), "{left:?}");
+        assert!(step("established_hash").is_none(), "root may not write it either");
     }
 }

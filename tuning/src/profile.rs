@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::{
-    catalogue::{self, SETTINGS, Setting, Unit},
+    catalogue::{self, Place, SETTINGS, Setting, Unit},
     facts::Part,
     value::Value,
 };
@@ -292,7 +292,9 @@ impl Tuner {
         {
             return Some(spread.clone());
         }
-        if self.per_thousand_connections.is_empty() && self.setting.unit != Unit::Pages {
+        // As the kernel will: the figure is then the one that `check` shows when it is done.
+        let is_rounded = self.want == Want::AtLeast && matches!(self.setting.place, Place::Table(_));
+        if self.per_thousand_connections.is_empty() && self.setting.unit != Unit::Pages && !is_rounded {
             return Some(first.clone());
         }
         let connections = match self.of {
@@ -303,6 +305,7 @@ impl Tuner {
             let more = self.per_thousand_connections.get(index).copied().unwrap_or(0);
             let bound = fixed.saturating_add(scaled(connections, more, 1000));
             match asked.memory_bytes {
+                _ if is_rounded => bound.checked_next_power_of_two().unwrap_or(bound),
                 // More than half of the memory for TCP would take what the sockets themselves need.
                 Some(bytes) if self.setting.unit == Unit::Pages => bound.min(bytes / 2 / 4096),
                 _ => bound,
@@ -494,6 +497,21 @@ mod tests {
         let queue = Part { spread: Some(Value::Text("3".to_owned())), ..word("0") };
         assert!(!spread.holds(&queue, ASKED));
         assert_eq!(spread.target(&queue, ASKED), Some(Value::Text("3".to_owned())));
+    }
+
+    #[test]
+    fn a_table_is_wanted_in_the_size_that_the_kernel_makes() {
+        let table = one("established_hash", "want = \"at_least\"\nvalue = 0\nper_thousand_connections = 1000");
+        let wanted = |connections| table.wanted(Asked { connections, ..ASKED }, None);
+        for (connections, buckets) in [(500_000, 524_288), (524_288, 524_288), (524_289, 1 << 20), (u64::MAX, u64::MAX)]
+        {
+            assert_eq!(wanted(connections), Some(Value::Number(buckets)), "{connections}");
+        }
+        assert_eq!(table.connections_max(&Value::Number(262_144), 2), Some(262_144));
+        let fixed = one("established_hash", "want = \"at_least\"\nvalue = 500000");
+        assert_eq!(fixed.wanted(ASKED, None), Some(Value::Number(524_288)));
+        let most = one("established_hash", "want = \"at_most\"\nvalue = 500000");
+        assert_eq!(most.wanted(ASKED, None), Some(Value::Number(500_000)), "rounded up it would be loosened");
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn print_left(plan: &Plan) {
         println!("\nNot by `tune apply`:");
     }
     for left in &plan.left {
-        let who = text::remedy(left.remedy);
+        let who = text::with_how(text::remedy(left.remedy), left.how.as_deref());
         println!("  {}  {} → {}  {who}: {}", left.tuner, left.current, left.target, left.reason);
     }
 }

@@ -14,6 +14,7 @@ const REMEDIES: &[(Remedy, &str)] = &[
     (Remedy::Persist, "`tune persist`, and the node started again, changes"),
     (Remedy::Runtime, "Only whoever starts the container (--ulimit, --sysctl, --memory) changes"),
     (Remedy::Host, "Only root of the host changes"),
+    (Remedy::Start, "Only a new start of the machine, or a new network namespace, changes"),
     (Remedy::Machine, "Only another machine changes"),
 ];
 
@@ -94,7 +95,8 @@ pub fn table(rows: &[Row]) -> String {
 pub(crate) fn short(row: &Row) -> String {
     let current = row.current.as_ref().map_or("unknown".to_owned(), |current| value(current, row.unit));
     let remedy = row.remedy.map_or("Nobody changes", remedy);
-    format!("{} is {current}, wanted {}: {}. {remedy} it", row.tuner, wanted(row), row.reason)
+    let it = with_how("it", row.how.as_deref());
+    format!("{} is {current}, wanted {}: {}. {remedy} {it}", row.tuner, wanted(row), row.reason)
 }
 
 /// Lines whose cells stand below each other.
@@ -142,12 +144,19 @@ pub fn remedy(remedy: Remedy) -> &'static str {
     REMEDIES.iter().find(|(other, _)| remedy == *other).map_or("Nobody changes", |(_, words)| words)
 }
 
+/// A tuner's name, and what has to be done if the remedy alone does not say it.
+#[must_use]
+pub fn with_how(tuner: &str, how: Option<&str>) -> String {
+    how.map_or_else(|| tuner.to_owned(), |how| format!("{tuner} ({how})"))
+}
+
 /// Who can change what is short.
 #[must_use]
 pub fn remedies(rows: &[Row]) -> String {
     let mut text = String::new();
     for (remedy, words) in REMEDIES {
-        let names: Vec<&str> = rows.iter().filter(|row| row.remedy == Some(*remedy)).map(|row| row.tuner).collect();
+        let short = rows.iter().filter(|row| row.remedy == Some(*remedy));
+        let names: Vec<String> = short.map(|row| with_how(row.tuner, row.how.as_deref())).collect();
         if !names.is_empty() {
             text.push_str(&format!("{words}: {}.\n", names.join(", ")));
         }

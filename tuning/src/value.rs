@@ -25,6 +25,12 @@ impl Value {
         number_at(text, 0).map(Self::Number)
     }
 
+    /// One number whose sign says something else than its size.
+    #[must_use]
+    pub fn magnitude(text: &str) -> Option<Self> {
+        text.trim().parse().ok().map(|number: i64| Self::Number(number.unsigned_abs()))
+    }
+
     /// Exactly so many numbers.
     #[must_use]
     pub fn numbers(text: &str, count: usize) -> Option<Self> {
@@ -140,6 +146,8 @@ mod tests {
     #[test]
     fn values_are_read_as_the_kernel_prints_them() {
         assert_eq!(Value::number("4096\n"), Some(Value::Number(4096)));
+        assert_eq!(Value::magnitude("-262144\n"), Some(Value::Number(262_144)));
+        assert_eq!(Value::magnitude("2097152\n"), Some(Value::Number(2_097_152)));
         assert_eq!(Value::numbers("1\t2 3\n", 3), Some(Value::Numbers(vec![1, 2, 3])));
         assert_eq!(Value::choice("always [madvise] never\n"), text("madvise"));
         assert_eq!(Value::choice("none\n"), text("none"));
@@ -157,6 +165,9 @@ mod tests {
             assert_eq!(Value::numbers(odd, 3), None, "{odd:?}");
         }
         assert_eq!(Value::number("max"), None);
+        for odd in ["", "-", "--1", "1 2", "99999999999999999999999"] {
+            assert_eq!(Value::magnitude(odd), None, "{odd:?}");
+        }
         assert_eq!(Value::choice("a b"), None);
         assert_eq!(Value::choice(""), None);
         assert_eq!(Value::mask("zz"), None);

@@ -35,6 +35,7 @@ impl Tree {
             ("proc/sys/fs/nr_open", "1048576\n"),
             ("proc/sys/fs/file-max", "2466183\n"),
             ("proc/sys/net/core/somaxconn", "4096\n"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "-262144\n"),
             ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
             ("proc/sys/net/ipv4/tcp_mem", "287901\t383869\t575802\n"),
             ("proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t33554432\n"),
@@ -110,6 +111,40 @@ fn check_says_what_limits_and_its_status_says_how_badly() {
     assert_eq!((files["current"].as_u64(), files["enabled"].as_bool()), (Some(20_000), Some(true)));
     assert_eq!(files["sources"][0], "/proc/self/limits");
     assert_eq!(report["shards_wanted"], 27);
+}
+
+#[test]
+fn a_table_that_only_a_start_enlarges_is_told_and_never_written() {
+    let tree = Tree::new("start");
+    let (only, path) = (["chat-500k", "--only", "established_hash"], "proc/sys/net/ipv4/tcp_ehash_entries");
+    let run = |status, command: &str, more: &[&str]| tree.run(status, &[&[command], &only[..], more].concat());
+    let out = run(1, "check", &[]);
+    let row = out.lines().find(|line| line.starts_with("established_hash ")).unwrap();
+    assert!(row.contains(" 262144 ") && row.contains("≥ 524288") && row.contains("advised: "), "{row}");
+    let remedy = out.lines().find(|line| line.contains("changes: established_hash (")).unwrap();
+    assert!(remedy.contains("thash_entries=524288") && remedy.contains("tcp_child_ehash_entries=524288"), "{remedy}");
+    let report: serde_json::Value = serde_json::from_str(&run(1, "check", &["--json"])).unwrap();
+    let row = report["tuners"].as_array().unwrap().iter().find(|row| row["tuner"] == "established_hash").unwrap();
+    assert_eq!(
+        (&row["remedy"], row["current"].as_u64(), row["wanted"][0].as_u64()),
+        (&"start".into(), Some(262_144), Some(524_288))
+    );
+    assert!(row["how"].as_str().unwrap().contains("thash_entries=524288"), "{row}");
+
+    let before = tree.kernel();
+    assert!(run(0, "plan", &[]).contains("thash_entries=524288"));
+    assert!(run(0, "apply", &[]).contains("thash_entries=524288"));
+    assert!(run(0, "persist", &[]).contains("Not from a file; established_hash: boot parameter thash_entries=524288"));
+    assert_eq!(tree.kernel(), before);
+    let persisted = tree.read("etc/sysctl.d/90-antiphon.conf");
+    assert!(persisted.contains("thash_entries=524288"), "{persisted}");
+    assert!(persisted.lines().all(|line| line.is_empty() || line.starts_with('#')), "{persisted}");
+
+    tree.write(path, "524288\n");
+    assert!(!run(0, "check", &[]).contains("thash_entries"));
+    run(1, "check", &["--connections", "1000000"]);
+    fs::remove_file(tree.0.join(path)).unwrap();
+    assert!(run(0, "check", &[]).contains("not told before Linux 6.1"));
 }
 
 #[test]

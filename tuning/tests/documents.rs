@@ -23,7 +23,8 @@ fn cell(tuner: &Tuner) -> String {
     if !tuner.per_thousand_connections.is_empty() {
         let more: Vec<String> = tuner.per_thousand_connections.iter().map(u64::to_string).collect();
         let whose = if tuner.of == Of::Shard { "of a shard" } else { "" };
-        text = format!("{text} + {} per 1000 connections {whose}", more.join(" ")).trim_end().to_owned();
+        let fixed = text.strip_suffix(" 0").map_or_else(|| format!("{text} +"), str::to_owned);
+        text = format!("{fixed} {} per 1000 connections {whose}", more.join(" ")).trim_end().to_owned();
     }
     if tuner.severity == Severity::Required {
         text = format!("**{text}**");

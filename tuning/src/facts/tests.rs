@@ -28,6 +28,7 @@ pub(crate) fn server() -> MemorySystem {
         ("/proc/sys/net/core/busy_poll", "0\n"),
         ("/proc/sys/net/core/busy_read", "0\n"),
         ("/proc/sys/net/core/rps_sock_flow_entries", "0\n"),
+        ("/proc/sys/net/ipv4/tcp_ehash_entries", "262144\n"),
         ("/proc/sys/net/ipv4/tcp_max_syn_backlog", "2048\n"),
         ("/proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
         ("/proc/sys/net/ipv4/tcp_mem", "20000\t30000\t40000\n"),

@@ -53,6 +53,23 @@ fn a_thousand_connections_are_served_and_given_back() {
 }
 
 #[test]
+fn a_send_that_leaves_at_once_makes_no_completion() {
+    let shard = echo();
+    let mut stream = shard.connect();
+    round_trip(&mut stream, b"first");
+    let before = shard.counters.completions.get();
+    for round in 0..200 {
+        round_trip(&mut stream, &pattern(round, 64));
+    }
+    // What the receives and the sweep make; with the sends' it would be 400 at least.
+    let completions = shard.counters.completions.get() - before;
+    assert!((200..300).contains(&completions), "{completions} completions");
+    assert_eq!(shard.counters.bytes_in.get(), 5 + 200 * 64);
+    drop(stream);
+    eventually("the last send has ended too", || shard.counters.bytes_out.get() == 5 + 200 * 64);
+}
+
+#[test]
 fn a_taken_address_is_refused_and_shared_by_the_shards_of_one_node_only() {
     let own = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
     let addresses: Vec<_> = own.iter().map(|listener| listener.local_addr().unwrap()).collect();

@@ -426,10 +426,11 @@ fn a_message_of_a_handshake_in_pieces_does_not_disturb_what_is_sent_meanwhile() 
     pair.give(&[&header[..], &record].concat());
     assert!(!pair.closed, "it may yet become whole");
     pair.server.handler_mut().sending = true;
-    pair.server
-        .handler_mut()
-        .commands
-        .push_back(Command::Send { connection: pair.key, buffers: vec![Rc::from(&b"meanwhile"[..])], awaited: false });
+    pair.server.handler_mut().commands.push_back(Command::Send {
+        connection: pair.key,
+        buffers: vec![Rc::from(&b"meanwhile"[..])],
+        awaited: false,
+    });
     pair.turn();
     assert!(!pair.closed && pair.to_client.len() > 9, "a push leaves");
     pair.server.handler_mut().commands.push_back(Command::Close { connection: pair.key });

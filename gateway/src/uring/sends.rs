@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn partial_sends_go_on_where_they_stopped() {
         let mut sends = Sends::default();
-        let index = sends.insert(vec![b"abc".as_slice().into(), b"".as_slice().into(), b"defg".as_slice().into()], true);
+        let index =
+            sends.insert(vec![b"abc".as_slice().into(), b"".as_slice().into(), b"defg".as_slice().into()], true);
         sends.entry(index, 0);
         assert!(!sends.advance(index, 2));
         assert_eq!((sends.get(index).first, sends.get(index).offset), (0, 2));

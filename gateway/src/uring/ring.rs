@@ -150,9 +150,11 @@ impl Ring {
         queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Whether the kernel has taken all that was pushed.
-    pub(super) fn is_submitted(&mut self) -> bool {
-        self.backlog.is_empty() && self.ring.submission().is_empty()
+    /// Whether the kernel has taken all that was pushed, and holds no completion back for want of room: what failed at once is among
+    /// those that can be reaped.
+    pub(super) fn is_settled(&mut self) -> bool {
+        let queue = self.ring.submission();
+        self.backlog.is_empty() && queue.is_empty() && !queue.cq_overflow()
     }
 
     fn submit_only(&mut self) -> io::Result<()> {

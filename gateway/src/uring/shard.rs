@@ -338,7 +338,7 @@ impl Shard {
 
     /// Hands completions to their owners: all that are there, at most a queue full, so that the handler gets its turn.
     fn complete(&mut self, handler: &mut impl Handler) {
-        let submitted = self.ring.borrow_mut().is_submitted();
+        let settled = self.ring.borrow_mut().is_settled();
         for _ in 0..BATCHES_MAX {
             let mut completions = std::mem::take(&mut self.completions);
             self.ring.borrow_mut().reap(&mut completions);
@@ -354,7 +354,7 @@ impl Shard {
             }
             self.completions = completions;
             if count < REAP_MAX {
-                if submitted && !self.ring.borrow_mut().has_completions() {
+                if settled {
                     self.sockets.finish_silent(handler);
                 }
                 break;

@@ -313,8 +313,8 @@ impl Sockets {
         }
     }
 
-    /// Ends the silent sends. Call when the kernel has taken all operations that were pushed, and all their completions were handled:
-    /// what has not complained has left.
+    /// Ends the silent sends. Call when the kernel has taken all operations that were pushed, and the completions that it made of
+    /// them at once were handled: what has not complained has left.
     pub(super) fn finish_silent(&mut self, handler: &mut impl Handler) {
         let mut silent = std::mem::take(&mut self.silent);
         for key in silent.drain(..) {

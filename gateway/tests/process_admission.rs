@@ -2,7 +2,11 @@
 
 mod process_common;
 
-use std::time::Instant;
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use antiphon_gateway::core::http::client::{Request, encode_request};
 use process_common::{
@@ -74,4 +78,41 @@ fn a_load_balancers_header_is_required_taken_off_and_believed() {
         (counted("antiphon_proxy_headers_refused_total") && counted("antiphon_proxy_headers_timed_out_total"))
             .then_some(())
     });
+}
+
+/// Shards enough that a node without clients takes more than the least memory limit that can be set.
+const SHARDS: &str = "node.shards=96";
+
+/// A node with a limit of which its memory, without any client, is so many percent.
+fn near_its_limit(folder: &Folder, percent: u64) -> Node {
+    let node = Node::start_with(&folder.data(), &[SHARDS]);
+    let used = node.metric("antiphon_memory_used_bytes") as u64;
+    assert!(used > 64 << 20, "{used} bytes");
+    drop(node);
+    Node::start_with(&folder.data(), &[SHARDS, &format!("limits.memory_bytes_max={}", used * 100 / percent)])
+}
+
+#[test]
+fn near_its_memory_limit_a_node_tells_newcomers_to_come_back() {
+    let folder = Folder::new("memory_refuse");
+    let node = near_its_limit(&folder, 92);
+    until("it notices", || (node.metric("antiphon_memory_pressure") == 1.0).then_some(()));
+    let answer = exchange(node.listen, &upgrade());
+    assert_eq!(status_of(&answer), 503);
+    assert!(String::from_utf8_lossy(&answer).contains("\r\nRetry-After: "));
+    until("the refusal is counted", || (node.metric("antiphon_refused_memory_total") == 1.0).then_some(()));
+}
+
+#[test]
+fn at_its_memory_limit_a_node_leaves_newcomers_in_the_backlog() {
+    let folder = Folder::new("memory_hold");
+    let node = near_its_limit(&folder, 98);
+    until("it notices", || (node.metric("antiphon_memory_pressure") == 2.0).then_some(()));
+    let mut waiting = TcpStream::connect(node.listen).unwrap();
+    waiting.write_all(&upgrade()).unwrap();
+    waiting.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let silence = waiting.read(&mut [0; 64]).unwrap_err();
+    assert!(matches!(silence.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{silence}");
+    assert_eq!(node.metric("antiphon_connections_accepted_total"), 0.0);
+    assert_eq!(node.metric("antiphon_connections_refused_total"), 0.0);
 }

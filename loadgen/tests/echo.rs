@@ -1,5 +1,7 @@
 //! `loadgen echo` against an echo of 60 lines that can lose, repeat and damage a message.
 
+mod echo_frames;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -13,6 +15,7 @@ use antiphon_loadgen::{
     websocket::accept_for,
 };
 use clap::Parser as _;
+use echo_frames::unmask;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -76,20 +79,6 @@ fn read(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<()> {
     let length = stream.read(&mut buffer).ok().filter(|&length| length > 0)?;
     input.extend(&buffer[..length]);
     Some(())
-}
-
-/// A frame as the server sends it back, and how many bytes it took.
-fn unmask(input: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (&first, &second) = (input.first()?, input.get(1)?);
-    let (length, header) = match second & 0x7F {
-        126 => (usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 4),
-        length => (usize::from(length), 2),
-    };
-    let (mask, payload) = (input.get(header..header + 4)?, input.get(header + 4..header + 4 + length)?);
-    let mut frame = vec![first, second & 0x7F];
-    frame.extend(&input[2..header]);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    Some((frame, header + 4 + length))
 }
 
 fn echo(arguments: &str, fault: Fault) -> Report {

@@ -1,5 +1,6 @@
 //! Whole runs with `wss://` against a TLS echo in this process.
 
+mod echo_frames;
 mod node;
 mod secure;
 

@@ -1,5 +1,6 @@
 //! The client's TLS session alone, against rustls' server in memory: however the server's bytes are split, the plaintext is the same.
 
+mod echo_frames;
 mod secure;
 
 use std::{

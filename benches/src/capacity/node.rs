@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use antiphon_loadgen::process::Process;
 use anyhow::{Context, bail, ensure};
 
 /// Files of the log are written before the node is ready: seconds on a busy disk.
@@ -22,9 +23,6 @@ const READY_WAIT: Duration = Duration::from_secs(60);
 
 /// A console answers in milliseconds; on a machine with all cores busy it waits for its turn.
 const CONSOLE_WAIT: Duration = Duration::from_secs(10);
-
-/// `USER_HZ`, the unit of times in /proc/PID/stat: 100 on every Linux architecture in use.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running node.
 #[derive(Debug)]
@@ -120,16 +118,8 @@ impl Node {
     /// What it shows now.
     pub(super) fn sample(&self) -> anyhow::Result<Sample> {
         let counters = counters(&self.metrics()?);
-        let proc = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.pid()));
-        let (status, stat) = (proc("status")?, proc("stat")?);
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes: f64 = rss.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(Sample {
-            at: Instant::now(),
-            rss_bytes: kibibytes * 1_024.0,
-            cpu_seconds: cpu_seconds(&stat).context("/proc/PID/stat")?,
-            counters,
-        })
+        let usage = Process { pid: self.pid() }.usage().context("the node's /proc/PID/status and stat")?;
+        Ok(Sample { at: Instant::now(), rss_bytes: usage.rss_bytes as f64, cpu_seconds: usage.cpu_seconds, counters })
     }
 
     /// Looks at it again and again until something is so.
@@ -191,14 +181,6 @@ fn counters(text: &str) -> HashMap<String, f64> {
     counters
 }
 
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    // The second field is the command in parentheses and may hold anything; what follows begins with the third.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,11 +199,5 @@ mod tests {
         let line = "ready listen=127.0.0.1:1 tls=127.0.0.1:2 console=127.0.0.1:3 shards=2 lanes=1 data=d";
         assert_eq!(address(line, "tls").unwrap().port(), 2);
         assert!(address(line, "nothing").is_err());
-    }
-
-    #[test]
-    fn a_command_with_parentheses_does_not_confuse() {
-        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 100 1 1";
-        assert_eq!(cpu_seconds(stat), Some(2.0));
     }
 }

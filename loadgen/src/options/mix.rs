@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
+use super::planning::reconnects;
 use crate::{
     clock::SECOND_NS,
     law::{Law, Sampler},
@@ -150,7 +151,7 @@ impl Mix {
             ensure!((0.0..=1.0).contains(&share), "{name}: 0 to 1");
         }
         ensure!(active_share > 0.0, "active_share: nobody would send");
-        ensure!((0.0..1e6).contains(&reconnects_per_second), "reconnects_per_second");
+        reconnects(reconnects_per_second)?;
         Ok(mix)
     }
 

@@ -368,6 +368,12 @@ pub struct SoakOptions {
     /// What is sent.
     #[command(flatten)]
     pub traffic: TrafficOptions,
+    /// Connections that go away a second, over all users, and come back
+    #[arg(long, default_value_t = 0.0)]
+    pub reconnects_per_second: f64,
+    /// For how long, in milliseconds: a law, as --group-size
+    #[arg(long, default_value = "lognormal:2000:1.0:60000")]
+    pub away_ms: Law,
     /// Growth of the node's resident memory, over the run, that is no failure: 0.1 is 10 %
     #[arg(long, default_value_t = 0.1)]
     pub memory_growth_max: f64,
@@ -516,7 +522,7 @@ mod tests {
             "storm --connections 100 --kill-pid 7 --kill-signal TERM --start-command x --return-rate 1000",
             "storm --connections 100 --stop-command x",
             "slow --connections 100 --rate 10 --share 0.2",
-            "soak --connections 100 --rate 10 --hours 0.5",
+            "soak --connections 100 --rate 10 --hours 0.5 --reconnects-per-second 2 --away-ms 500",
         ] {
             let load = load(arguments).unwrap();
             let made = load.plan(Slice::WHOLE).unwrap_or_else(|error| panic!("{arguments}: {error:#}"));
@@ -557,6 +563,7 @@ mod tests {
             "storm --connections 10 --return-rate 0",
             "slow --connections 10 --rate 1 --share 1.5",
             "soak --connections 10 --rate 1 --hours 0",
+            "soak --connections 10 --rate 1 --hours 1 --reconnects-per-second -1",
         ] {
             assert!(plan(arguments).is_err(), "{arguments}");
         }

@@ -126,6 +126,8 @@ impl Load {
                 traffic(&mut plan, &options.traffic, options.rate)?;
                 plan.measured_ns = positive(options.hours * 3_600.0, "--hours")?;
                 plan.verifies = true;
+                plan.habits.reconnects_per_second = reconnects(options.reconnects_per_second)?;
+                plan.habits.away_ms = Sampler::new(options.away_ms);
                 Ok(plan)
             }
         }
@@ -240,6 +242,12 @@ fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
         },
         row_ns: SECOND_NS,
     })
+}
+
+/// Reconnects a second.
+pub(super) fn reconnects(per_second: f64) -> anyhow::Result<f64> {
+    ensure!((0.0..1e6).contains(&per_second), "reconnects per second: 0 to a million");
+    Ok(per_second)
 }
 
 fn groups(plan: &mut Plan, size: Law) -> anyhow::Result<()> {

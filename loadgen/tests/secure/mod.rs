@@ -20,6 +20,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
+use crate::echo_frames::unmask;
+
 /// An authority, and a certificate by it for `localhost` and 127.0.0.1.
 pub(crate) struct Authority {
     /// Its certificate as a PEM file, which is removed at the end.
@@ -291,18 +293,4 @@ fn outwards(mut inner: TcpStream, mut outer: &TcpStream, shared: &Mutex<ServerCo
             connection.write_tls(&mut outer)?;
         }
     }
-}
-
-/// A frame as the server sends it back, and how many bytes it took.
-fn unmask(input: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (&first, &second) = (input.first()?, input.get(1)?);
-    let (length, header) = match second & 0x7F {
-        126 => (usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 4),
-        length => (usize::from(length), 2),
-    };
-    let (mask, payload) = (input.get(header..header + 4)?, input.get(header + 4..header + 4 + length)?);
-    let mut frame = vec![first, second & 0x7F];
-    frame.extend(&input[2..header]);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    Some((frame, header + 4 + length))
 }

@@ -92,6 +92,8 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     engine: Engine<F, C, R>,
     registry: Registry,
     pending: HashMap<Token, Pending>,
+    /// The commands that attach sessions, by session: one that goes meanwhile is found without a look at all that waits.
+    attaching: HashMap<(ShardId, MeshConnection), Token>,
     next_token: u64,
     /// Recipients of the push at hand, by shard; kept for its memory.
     recipients: Vec<Vec<MeshConnection>>,
@@ -114,6 +116,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             engine,
             registry: Registry::default(),
             pending: HashMap::new(),
+            attaching: HashMap::new(),
             next_token: 0,
             recipients: vec![Vec::new(); shards],
             touched: vec![false; shards],
@@ -183,10 +186,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
             LaneFrame::Detach { user, connection } => {
                 self.registry.detach(&user, from, connection);
-                self.pending.retain(|_, pending| match pending {
-                    Pending::Attach(attach) => attach.shard != from || attach.connection != connection,
-                    Pending::Request(_) => true,
-                });
+                if let Some(token) = self.attaching.remove(&(from, connection)) {
+                    self.pending.remove(&token);
+                }
             }
             LaneFrame::Request { user, connection, gather, frame } => {
                 match binary::decode_request(&frame) {
@@ -210,6 +212,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         let token = Token(self.next_token);
         self.next_token += 1;
         self.counters.commands += 1;
+        if let Pending::Attach(Attach { shard, connection, .. }) = &pending {
+            self.attaching.insert((*shard, *connection), token);
+        }
         self.pending.insert(token, pending);
         self.engine.submit(token, command);
     }
@@ -237,7 +242,10 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     let frame = binary::encode_server(id, &frame);
                     send(shard, ConnectionFrame::Reply { connection, gather, frame });
                 }
-                Some(Pending::Attach(attach)) => self.attached(attach, result, send),
+                Some(Pending::Attach(attach)) => {
+                    self.attaching.remove(&(attach.shard, attach.connection));
+                    self.attached(attach, result, send);
+                }
                 // The session that asked to be attached has gone meanwhile.
                 None => {}
             },

@@ -1,0 +1,79 @@
+//! A lane's side of sessions that go before they were attached.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use antiphon_engine::{
+    Engine, EngineOptions,
+    memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
+};
+use antiphon_gateway::core::{
+    lane::Lane,
+    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
+    placement::Placement,
+};
+use antiphon_wire::ids::{DeviceId, UserId};
+
+/// As many as the engine lets wait.
+const SESSIONS: u32 = 16_000;
+
+/// A look at all that waits, for each that goes, takes 20 s; a look at one that goes, 0.1 s.
+const TIME_MAX: Duration = Duration::from_secs(4);
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+}
+
+fn connection(slot: u32) -> MeshConnection {
+    MeshConnection { slot, generation: 1 }
+}
+
+#[test]
+fn sessions_that_go_in_a_storm_cost_the_lane_nothing_and_hear_nothing() {
+    let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };
+    let engine = Engine::open(MemoryFiles::new(1), MemoryClock::new(1_000_000), MemoryRandom::new(1), options);
+    let placement = Placement { shards: 2, lanes: 1 };
+    let mut lane = Lane::new(LaneId(0), placement, block_on(engine).expect("it opens").0);
+    let user = |slot: u32| UserId::new(&format!("user-{slot}")).expect("a user");
+    let mut told = Vec::new();
+    let mut send = |_: ShardId, frame: ConnectionFrame| told.push(frame);
+    for slot in 0..SESSIONS {
+        let device = DeviceId::new("d").expect("a device");
+        let attach = LaneFrame::Attach {
+            user: user(slot),
+            device,
+            connection: connection(slot),
+            since: None,
+            known: Vec::new(),
+        };
+        lane.receive(ShardId(1), attach, 0, &mut send);
+    }
+    assert_eq!(lane.pending(), SESSIONS as usize);
+    let begun = Instant::now();
+    // Many more that were attached before the storm began, then all but one of those that wait.
+    for slot in (SESSIONS..5 * SESSIONS).chain(1..SESSIONS) {
+        let detach = LaneFrame::Detach { user: user(slot), connection: connection(slot) };
+        lane.receive(ShardId(1), detach, 0, &mut send);
+    }
+    assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
+    assert_eq!(lane.pending(), 1, "the first has stayed");
+    while lane.poll(0, &mut send) {}
+    assert_eq!((lane.pending(), lane.sessions()), (0, 1));
+    let caught_up: Vec<_> = told
+        .iter()
+        .filter_map(|frame| match frame {
+            ConnectionFrame::CaughtUp { connection, .. } => Some(*connection),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(caught_up, [connection(0)]);
+}

@@ -18,7 +18,7 @@ use antiphon_gateway::core::{
 };
 use antiphon_wire::ids::{DeviceId, UserId};
 
-/// As many as the engine lets wait.
+/// Many more than the engine is asked for at a time.
 const SESSIONS: u32 = 16_000;
 
 /// A look at all that waits, for each that goes, takes 20 s; a look at one that goes, 0.1 s.
@@ -58,6 +58,8 @@ fn sessions_that_go_in_a_storm_cost_the_lane_nothing_and_hear_nothing() {
         lane.receive(ShardId(1), attach, 0, &mut send);
     }
     assert_eq!(lane.pending(), SESSIONS as usize);
+    lane.catch_up();
+    assert!(!lane.has_catch_ups(), "the engine has as many as it takes");
     let begun = Instant::now();
     // Many more that were attached before the storm began, then all but one of those that wait.
     for slot in (SESSIONS..5 * SESSIONS).chain(1..SESSIONS) {
@@ -65,9 +67,12 @@ fn sessions_that_go_in_a_storm_cost_the_lane_nothing_and_hear_nothing() {
         lane.receive(ShardId(1), detach, 0, &mut send);
     }
     assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
-    assert_eq!(lane.pending(), 1, "the first has stayed");
-    while lane.poll(0, &mut send) {}
-    assert_eq!((lane.pending(), lane.sessions()), (0, 1));
+    // Those that had been asked for are answered still, to nobody.
+    while lane.pending() > 0 {
+        lane.catch_up();
+        while lane.poll(0, &mut send) {}
+    }
+    assert_eq!(lane.sessions(), 1, "the first has stayed");
     let caught_up: Vec<_> = told
         .iter()
         .filter_map(|frame| match frame {

@@ -4,7 +4,10 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
 
 use antiphon_engine::{
     Engine,
@@ -18,7 +21,7 @@ use antiphon_wire::{
         Ack, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
         MembersAction, MembersAnswer, Receipt, Request, ServerFrame, Summary, TitleAnswer,
     },
-    ids::{ConversationId, DeviceId, LanePosition, RequestId, Sequence, UserId},
+    ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
 };
 
@@ -33,6 +36,15 @@ const POSITION_INTERVAL_MS: u64 = 1_000;
 
 /// Latencies kept between two readings of the metrics.
 const LATENCY_SAMPLES_MAX: usize = 16_384;
+
+/// Sessions whose catch-up the engine has at a time. When all of a node's clients come back at once, a message finds no more than these
+/// before it, some tens of milliseconds of work. With far fewer, those that wait for the disk keep the others waiting (256: a third of the
+/// sessions a second).
+const CATCH_UPS_MAX: usize = 4_096;
+
+/// Sessions that wait for theirs: what a lane catches up in the ten seconds that a client waits for its welcome; those beyond are told to
+/// come back. Turning away costs more than waiting, so not less (16,384: half a million attempts, and four times as long).
+const ATTACHES_WAITING_MAX: usize = 65_536;
 
 /// What a command was for.
 enum Pending {
@@ -56,6 +68,21 @@ struct Attach {
     connection: MeshConnection,
     /// The position given was refused; this catch-up starts afresh.
     reset: bool,
+}
+
+/// A session that waits to be attached.
+struct Waiting {
+    attach: Attach,
+    since: Option<LanePosition>,
+    known: Vec<(ConversationId, Epoch, Sequence)>,
+}
+
+/// How far a session is that is not attached yet.
+enum Attaching {
+    /// Among those that wait.
+    Waits,
+    /// The engine has its catch-up.
+    Asked(Token),
 }
 
 /// What the answer to a request is made into.
@@ -92,8 +119,12 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     engine: Engine<F, C, R>,
     registry: Registry,
     pending: HashMap<Token, Pending>,
-    /// The commands that attach sessions, by session: one that goes meanwhile is found without a look at all that waits.
-    attaching: HashMap<(ShardId, MeshConnection), Token>,
+    /// Sessions that are being attached: one that goes meanwhile is found without a look at all that waits.
+    attaching: HashMap<(ShardId, MeshConnection), Attaching>,
+    /// Those whose catch-up the engine has not been asked for, with some that have gone. Bounded by [`ATTACHES_WAITING_MAX`].
+    waiting: VecDeque<Waiting>,
+    /// Catch-ups that the engine has not answered, for sessions that have gone, too.
+    catch_ups: usize,
     next_token: u64,
     /// Recipients of the push at hand, by shard; kept for its memory.
     recipients: Vec<Vec<MeshConnection>>,
@@ -117,6 +148,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             registry: Registry::default(),
             pending: HashMap::new(),
             attaching: HashMap::new(),
+            waiting: VecDeque::new(),
+            catch_ups: 0,
             next_token: 0,
             recipients: vec![Vec::new(); shards],
             touched: vec![false; shards],
@@ -134,10 +167,28 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.commit_latencies_us.drain(..).for_each(&mut take);
     }
 
-    /// Commands without an answer yet.
+    /// Commands without an answer yet, and sessions that wait for theirs.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.waiting.len()
+    }
+
+    /// Has the engine catch up those who wait, as many as it takes at a time. Once a turn, after the requests that came.
+    pub fn catch_up(&mut self) {
+        while self.has_catch_ups() {
+            let Some(Waiting { attach, since, known }) = self.waiting.pop_front() else { break };
+            // One that is not there has gone.
+            if self.attaching.contains_key(&(attach.shard, attach.connection)) {
+                let user = attach.user.clone();
+                self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
+            }
+        }
+    }
+
+    /// Whether [`Self::catch_up`] has something to do.
+    #[must_use]
+    pub fn has_catch_ups(&self) -> bool {
+        self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
     }
 
     /// Its number.
@@ -181,12 +232,16 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         match frame {
             LaneFrame::Attach { user, device, connection, since, known } => {
                 let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
-                let attach = Attach { user: user.clone(), device, shard: from, connection, reset: false };
-                self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
+                if self.waiting.len() == ATTACHES_WAITING_MAX {
+                    return send(from, ConnectionFrame::AttachFailed { connection });
+                }
+                let attach = Attach { user, device, shard: from, connection, reset: false };
+                self.attaching.insert((from, connection), Attaching::Waits);
+                self.waiting.push_back(Waiting { attach, since, known });
             }
             LaneFrame::Detach { user, connection } => {
                 self.registry.detach(&user, from, connection);
-                if let Some(token) = self.attaching.remove(&(from, connection)) {
+                if let Some(Attaching::Asked(token)) = self.attaching.remove(&(from, connection)) {
                     self.pending.remove(&token);
                 }
             }
@@ -213,7 +268,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.next_token += 1;
         self.counters.commands += 1;
         if let Pending::Attach(Attach { shard, connection, .. }) = &pending {
-            self.attaching.insert((*shard, *connection), token);
+            self.attaching.insert((*shard, *connection), Attaching::Asked(token));
+            self.catch_ups += 1;
         }
         self.pending.insert(token, pending);
         self.engine.submit(token, command);
@@ -243,11 +299,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     send(shard, ConnectionFrame::Reply { connection, gather, frame });
                 }
                 Some(Pending::Attach(attach)) => {
+                    self.catch_ups -= 1;
                     self.attaching.remove(&(attach.shard, attach.connection));
                     self.attached(attach, result, send);
                 }
                 // The session that asked to be attached has gone meanwhile.
-                None => {}
+                None => self.catch_ups -= 1,
             },
             Output::Entry { conversation, sequence, archive, recipients, removed } => {
                 #[cfg(feature = "planted")]

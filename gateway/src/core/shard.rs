@@ -12,7 +12,7 @@ mod opening;
 mod outgoing;
 mod turned_away;
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, ops::Range, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
@@ -41,6 +41,10 @@ use super::{
     timers::TimerWheel,
     websocket::{self, Deflater, Event, Inflater},
 };
+
+/// When one comes back whom a lane could not take. It happens when all of a node's clients come at once: those who are told the same
+/// time come at once again, and attempts that fail leave the lane less to work with.
+const OVERLOADED_RETURN_MS: Range<u32> = 2_000..20_000;
 
 /// Engine outputs handled in one turn: a turn stays within about a millisecond.
 const OUTPUTS_PER_TURN_MAX: usize = 1_024;
@@ -312,6 +316,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut more = false;
         let mut handled = 0;
         for lane in &mut self.lanes {
+            lane.catch_up();
             let (outgoing, id) = (&mut self.outgoing, lane.id());
             while handled < OUTPUTS_PER_TURN_MAX && outgoing.backlog() < MESH_BACKLOG_MAX {
                 if !lane.poll(self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame)) {
@@ -319,6 +324,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 }
                 handled += 1;
             }
+            more |= lane.has_catch_ups();
         }
         more |= handled == OUTPUTS_PER_TURN_MAX;
         while let Some((lane, frame)) = self.outgoing.deliveries.pop_front() {
@@ -542,7 +548,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             }
             ConnectionFrame::Position { position } => self.advance(lane, position),
             ConnectionFrame::AttachFailed { connection } => {
-                self.end(connection.into(), CloseCode::Overloaded, Some(1_000), false);
+                let spread_ms = u64::from(OVERLOADED_RETURN_MS.end - OVERLOADED_RETURN_MS.start);
+                let after_ms = OVERLOADED_RETURN_MS.start + (self.random() % spread_ms) as u32;
+                self.end(connection.into(), CloseCode::Overloaded, Some(after_ms), false);
             }
             ConnectionFrame::Replaced { connection } => {
                 self.counters.replaced += 1;

@@ -1,7 +1,7 @@
 //! What an echo server makes of a client's frames.
 
 /// A frame as the server sends it back, and how many bytes it took.
-pub fn unmask(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub(crate) fn unmask(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (&first, &second) = (input.first()?, input.get(1)?);
     let (length, header) = match second & 0x7F {
         126 => (usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 4),

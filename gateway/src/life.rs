@@ -60,7 +60,7 @@ pub(crate) struct Possessions {
     pub(crate) door: Door,
     /// Its console.
     pub(crate) outside: Outside,
-    /// Second handles of its listeners, for each address: they stay open until these are closed, too.
+    /// Second handles of its listeners, for each address: the listeners stay open until these are closed, too.
     pub(crate) listeners: Vec<Vec<TcpListener>>,
 }
 
@@ -84,6 +84,7 @@ pub(crate) struct Tally {
     accepting: usize,
     told: usize,
     drained: usize,
+    refusing: usize,
     closed: usize,
     ended: usize,
     signals: usize,
@@ -160,9 +161,11 @@ impl Life<'_> {
         self.send_away(HANDOVER_MS)?;
         self.control.refuse();
         self.close_engines()?;
-        listeners.iter_mut().for_each(|listeners| close_beside(listeners, successor));
         let (lanes, shards) = (usize::from(self.placement.lanes), self.shards());
         let lingers_until = Instant::now() + LINGER;
+        // Ours are the last handles then, so the kernel's list changes as they are closed.
+        self.wait(Some(lingers_until), |tally| tally.refusing == shards)?;
+        listeners.iter_mut().for_each(|listeners| close_beside(listeners, successor));
         // A merge may go on after its log was closed, and a shard's end ends it.
         self.wait(Some(lingers_until), |tally| tally.ended == lanes || tally.drained == shards)?;
         drop((door, outside));
@@ -254,6 +257,7 @@ impl Tally {
             Event::Accepting(_) => self.accepting += 1,
             Event::Told(_) => self.told += 1,
             Event::Drained(_) => self.drained += 1,
+            Event::Refusing(_) => self.refusing += 1,
             Event::LaneClosed(lane, result) => {
                 self.closed += 1;
                 if let Err(text) = result {

@@ -85,6 +85,8 @@ pub enum Event {
     Told(ShardId),
     /// A shard's last connection is gone.
     Drained(ShardId),
+    /// A shard has no listener any more.
+    Refusing(ShardId),
     /// A lane's engine is closed: everything is on disk, or this is what failed.
     LaneClosed(LaneId, Result<(), String>),
     /// A lane's engine touches its folder no more.
@@ -211,6 +213,8 @@ pub struct NodeShard {
     context: ShardContext,
     phase: Phase,
     hurried: bool,
+    /// That it has no listener any more was told.
+    refusing: bool,
     closing: bool,
     publish_at_ms: u64,
     tick_at_ms: u64,
@@ -239,6 +243,7 @@ impl NodeShard {
             context: context.clone(),
             phase: Phase::Waiting,
             hurried: false,
+            refusing: false,
             closing: false,
             publish_at_ms: 0,
             tick_at_ms: 0,
@@ -341,6 +346,9 @@ impl NodeShard {
             && !std::mem::replace(&mut self.hurried, true)
         {
             self.core.hurry();
+        }
+        if self.context.admission() == Admission::Closed && !std::mem::replace(&mut self.refusing, true) {
+            self.control.tell(Event::Refusing(self.id));
         }
         if self.control.closing.load(Ordering::Acquire) && !std::mem::replace(&mut self.closing, true) {
             for lane in self.core.lanes() {

@@ -320,8 +320,8 @@ fn a_peer_that_ends_its_direction_is_gone() {
     eventually("its slot is free", || shard.counters.connections.get() == 0);
 }
 
-/// Sets what the first byte of a message says.
-struct Gate(ShardContext);
+/// Sets what the first byte of a message says, and tells when it finds itself closed.
+struct Gate(ShardContext, Option<mpsc::Sender<()>>);
 impl Handler for Gate {
     fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
     fn received(&mut self, _: ConnectionKey, bytes: &mut [u8]) {
@@ -335,6 +335,11 @@ impl Handler for Gate {
     fn sent(&mut self, _: ConnectionKey) {}
     fn closed(&mut self, _: ConnectionKey) {}
     fn turn(&mut self, _: u64) -> Turn {
+        if self.0.admission() == Admission::Closed
+            && let Some(closed) = self.1.take()
+        {
+            closed.send(()).unwrap();
+        }
         Turn { more: false, wake_at_ms: None }
     }
     fn poll_command(&mut self) -> Option<Command> {
@@ -344,7 +349,7 @@ impl Handler for Gate {
 
 #[test]
 fn admission_holds_opens_and_closes() {
-    let shard = Running::start(|_| {}, |context| Gate(context.clone()));
+    let shard = Running::start(|_| {}, |context| Gate(context.clone(), None));
     let accepts = || shard.counters.accepts.get();
     let received = || shard.counters.bytes_in.get();
     let mut gate = shard.connect();
@@ -400,7 +405,8 @@ fn a_connection_comes_with_its_listener_and_its_peer() {
 fn the_last_are_those_in_the_backlog() {
     // More than one round of accepts takes.
     const WAITING: u64 = 200;
-    let shard = Running::start(|_| {}, |context| Gate(context.clone()));
+    let (closed, told) = mpsc::channel();
+    let shard = Running::start(|_| {}, |context| Gate(context.clone(), Some(closed)));
     let accepts = || shard.counters.accepts.get();
     let mut gate = shard.connect();
     gate.write_all(b"h").unwrap();
@@ -409,7 +415,8 @@ fn the_last_are_those_in_the_backlog() {
     let waiting: Vec<_> = (0..WAITING).map(|_| shard.connect()).collect();
     assert!(accepts() < WAITING / 2, "they wait in the backlog");
     gate.write_all(b"l").unwrap();
-    eventually("connections are refused", || TcpStream::connect(shard.address).is_err());
+    told.recv_timeout(PATIENCE).unwrap();
+    assert!(TcpStream::connect(shard.address).is_err(), "when the handler is told, no listener is left");
     assert!(accepts() > WAITING, "{} of {WAITING} that waited were let in", accepts());
     gate.write_all(b"o").unwrap();
     eventually("the gate heard it", || shard.counters.bytes_in.get() == 3);

@@ -104,6 +104,11 @@ impl Door {
         self.accepts.iter().filter(|accept| accept.state != State::Idle).count() as u32
     }
 
+    /// Whether the listener is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.listener.is_none()
+    }
+
     /// Whether the kernel holds nothing of this door.
     pub(super) fn is_at_rest(&self) -> bool {
         self.armed() == 0

@@ -196,6 +196,12 @@ impl ShardContext {
             self.admission.set(admission);
         }
     }
+
+    /// What was set last; [`Admission::Closed`] once all listeners are closed after [`Admission::Last`].
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.admission.get()
+    }
 }
 
 /// Runs a shard on the calling thread until [`Waker::stop`]: then drops its tasks where they wait, its handler, closes its
@@ -302,8 +308,14 @@ impl Shard {
                 self.sockets.command(command);
             }
             self.sockets.rearm(context.admission.get());
+            let closed_doors = context.admission.get() == Admission::Last && self.sockets.are_doors_closed();
+            if closed_doors {
+                context.admission.set(Admission::Closed);
+            }
+            // The handler is to see that in a turn.
             let busy = turn.more
                 || unfinished
+                || closed_doors
                 || self.sockets.is_starved()
                 || self.sockets.is_closing_doors()
                 || tasks.is_ready()

@@ -155,6 +155,11 @@ impl Sockets {
         self.doors.iter().any(Door::looks_again)
     }
 
+    /// Whether every listener is closed.
+    pub(super) fn are_doors_closed(&self) -> bool {
+        self.doors.iter().all(Door::is_closed)
+    }
+
     /// When accepting goes on after a pause, or connections are to be looked at.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.doors.iter().filter_map(Door::paused_until).chain(self.sweep_at()).min()

@@ -25,7 +25,7 @@ use super::{
     lane::Lane,
     process,
     ring::{REAP_MAX, Ring},
-    sleep::{self, Slices},
+    sleep::{self, Alarm, Slices},
     sockets::{Admission, Sockets},
     tasks::Spawner,
     token::{Kind, Token},
@@ -266,6 +266,7 @@ struct Shard {
     completions: Vec<super::ring::Completion>,
     /// Whether the poll on the waker's eventfd is with the kernel.
     wake_armed: bool,
+    alarm: Alarm,
 }
 
 impl Shard {
@@ -284,7 +285,17 @@ impl Shard {
         let context =
             ShardContext { spawner, waker, lane: Rc::clone(&lane), admission: Rc::new(Cell::new(Admission::Open)) };
         let completions = Vec::with_capacity(REAP_MAX);
-        Ok(Self { ring, sockets, lane, slices, context, counters, completions, wake_armed: false })
+        Ok(Self {
+            ring,
+            sockets,
+            lane,
+            slices,
+            context,
+            counters,
+            completions,
+            wake_armed: false,
+            alarm: Alarm::default(),
+        })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) -> Result<(), ShardError> {
@@ -340,7 +351,7 @@ impl Shard {
         let deadline: Option<Instant> = [wanted, self.sockets.wake_at()].into_iter().flatten().min();
         if self.context.waker.set_asleep() {
             self.counters.sleeps.add(1);
-            sleep::in_ring(&mut self.ring.borrow_mut(), deadline)?;
+            self.alarm.sleep(&mut self.ring.borrow_mut(), deadline)?;
             if self.context.waker.set_awake() {
                 self.counters.wakes.add(1);
             }
@@ -361,6 +372,7 @@ impl Shard {
                 match completion.token.kind {
                     Kind::File => self.lane.complete(completion),
                     Kind::Wake => self.wake_armed &= completion.more(),
+                    Kind::Alarm => self.alarm.rang(),
                     _ => self.sockets.complete(completion, handler),
                 }
             }
@@ -401,7 +413,7 @@ impl Shard {
                 tracing::error!("the kernel holds operations of a stopped shard; their memory is lost");
                 break;
             }
-            sleep::in_ring(&mut self.ring.borrow_mut(), Some(Instant::now() + DRAIN_STEP))?;
+            self.ring.borrow_mut().wait(Some(DRAIN_STEP))?;
         }
         self.sockets.release_buffers();
         self.counters.connections.set(0);

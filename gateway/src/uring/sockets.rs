@@ -99,7 +99,7 @@ impl Sockets {
             Kind::Close => self.closed(completion),
             Kind::CancelReceive | Kind::CancelSend | Kind::CancelPoll => self.cancel_failed(completion, index),
             Kind::CancelOther => {}
-            Kind::Wake | Kind::File => unreachable!("not a socket's operation"),
+            Kind::Wake | Kind::File | Kind::Alarm => unreachable!("not a socket's operation"),
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     CancelPoll = 11,
     /// One receive, without waiting, on a slot whose poll said that there is something.
     Read = 12,
+    /// The timeout of a sleep.
+    Alarm = 13,
 }
 
 /// Kind, index and generation of a submitted operation.
@@ -80,6 +82,7 @@ impl Token {
             10 => Kind::Poll,
             11 => Kind::CancelPoll,
             12 => Kind::Read,
+            13 => Kind::Alarm,
             _ => return None,
         };
         Some(Self { kind, index: user_data as u32, generation: (user_data >> 32) as u32 & GENERATION_MASK })

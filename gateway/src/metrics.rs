@@ -225,6 +225,8 @@ shard_metrics! {
         tls_handshakes_waiting,
         /// Sessions that have connected
         sessions,
+        /// Sessions that wait for a lane's catch-up
+        sessions_attaching,
         /// Frames waiting in the mesh queues to this shard
         mesh_queue_frames,
         /// Bytes waiting to be sent to clients

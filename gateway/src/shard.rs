@@ -308,7 +308,7 @@ impl NodeShard {
         for lane in self.opened.borrow_mut().drain(..) {
             self.core.add_lane(lane);
         }
-        let hold = self.control.pressure() == Pressure::Hold;
+        let hold = self.core.holds_newcomers() || self.control.pressure() == Pressure::Hold;
         if self.control.refusing.load(Ordering::Acquire) {
             self.context.set_admission(Admission::Last);
         } else if self.phase == Phase::Serving {
@@ -388,6 +388,7 @@ impl NodeShard {
         shard.deliveries.set(counters.deliveries);
         shard.connections.set(counters.connections);
         shard.sessions.set(counters.sessions);
+        shard.sessions_attaching.set(counters.attaching);
         shard.protocol_errors.set(counters.protocol_errors);
         shard.sessions_silent.set(counters.silent);
         shard.sessions_replaced.set(counters.replaced);

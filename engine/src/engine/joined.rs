@@ -21,9 +21,10 @@ use crate::{
     engine::{
         Engine,
         commands::{Step, Turn},
+        jobs::Job,
         lists::{UserRows, overlay},
         refusal::refuse_because,
-        state::{Block, Core, Job, Stage},
+        state::{Block, Core, Stage},
     },
     error::StoreError,
     hash::IdHash,
@@ -166,7 +167,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         }
         let durable = self.core.stage.position;
         joining.iter().for_each(|user| self.core.joined.known(user, durable).waiting += 1);
-        self.core.jobs.push_back(Job::Joined(self.id, joining));
+        self.core.jobs.push(Job::Joined(self.id, joining));
         Err(Step::Wait(Block::Joined, command))
     }
 

@@ -13,6 +13,7 @@ mod commands;
 mod commit;
 mod error;
 mod history;
+mod jobs;
 mod joined;
 mod lists;
 mod maintenance;
@@ -41,8 +42,9 @@ use crate::{
     engine::{
         catch_up::Request,
         commands::{Step, Turn, conversation_of},
+        jobs::Job,
         refusal::refuse,
-        state::{Block, Core, Drained, Job, Slot, State},
+        state::{Block, Core, Drained, Slot, State},
     },
     options::EngineOptions,
     report::{OpenReport, Status},
@@ -191,6 +193,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             write_in_flight: state.core.stage.writing,
             batch_waiting_bytes: state.core.stage.filling.record_bytes(),
             commands_waiting: state.core.waiting,
+            reads_in_flight: state.core.jobs.running(),
             outputs_waiting: state.core.outputs.len(),
             memtable_bytes: state.core.memory.active.bytes(),
             memtable_sealed_bytes: state.core.memory.sealed.as_ref().map_or(0, |sealed| sealed.bytes()),
@@ -262,7 +265,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             _ => unreachable!("every other command is about one conversation"),
         };
         state.core.waiting += 1;
-        state.core.jobs.push_back(job);
+        state.core.jobs.push(job);
         None
     }
 
@@ -286,7 +289,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 Step::When(position, answer) => core.answer_when(token, position, answer),
                 Step::Reading(page) => {
                     core.waiting += 1;
-                    core.jobs.push_back(Job::History { token, conversation: id, page });
+                    core.jobs.push(Job::History { token, conversation: id, page });
                 }
                 Step::Wait(block, command) => {
                     core.waiting += 1;
@@ -313,11 +316,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                     core.counters.loads += 1;
                     return;
                 }
-                core.jobs.push_back(Job::Load(id));
+                core.jobs.push(Job::Load(id));
             }
             Block::Settle(_) => core.settling.push(id),
-            Block::Message(message) => core.jobs.push_back(Job::Message(id, message)),
-            Block::Ordinal(sequence) => core.jobs.push_back(Job::Ordinal(id, sequence)),
+            Block::Message(message) => core.jobs.push(Job::Message(id, message)),
+            Block::Ordinal(sequence) => core.jobs.push(Job::Ordinal(id, sequence)),
             // Its job has the users' names, and was queued with them.
             Block::Joined => {}
         }

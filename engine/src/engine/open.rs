@@ -14,6 +14,7 @@ use crate::{
     compaction,
     engine::{
         EngineError, Shared,
+        jobs::Jobs,
         joined::Joined,
         state::{Core, Loaded, Memory, Stage, State, TailCache, Upkeep},
     },
@@ -224,7 +225,7 @@ fn state<F: Files, C: Clock>(
         tails: TailCache::new(options.tails_max, hash),
         joined: Joined::new(options.user_counts_max, hash),
         settling: Vec::new(),
-        jobs: VecDeque::new(),
+        jobs: Jobs::default(),
         upkeep: Upkeep::default(),
         waiting: 0,
         closing: false,

@@ -24,8 +24,9 @@ use crate::{
         Engine,
         commands::same_message,
         history::Page,
+        jobs::{Job, Kind},
         refusal::{refuse, unreadable},
-        state::{Answer, Job, Memory, Resolved, State},
+        state::{Answer, Memory, Resolved, State},
     },
     error::{DamagedKeys, StoreError},
     keys,
@@ -42,18 +43,22 @@ pub(super) fn malformed() -> StoreError {
 }
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
-    /// Does what is in the queue of jobs, several at once, until the engine is closed.
+    /// Does what is in the queues of jobs, several at once, until the engine is closed.
     pub(super) async fn read_loop(&self) {
-        let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Kind> + '_>>> = FuturesUnordered::new();
         poll_fn(|context| {
             loop {
-                while running.len() < self.shared.options.reads_in_flight_max {
-                    let job = self.shared.state.borrow_mut().core.jobs.pop_front();
-                    let Some(job) = job else { break };
-                    running.push(Box::pin(self.job(job)));
+                let places = self.shared.options.reads_in_flight_max;
+                loop {
+                    let job = self.shared.state.borrow_mut().core.jobs.start(places);
+                    let Some((kind, job)) = job else { break };
+                    running.push(Box::pin(async move {
+                        self.job(job).await;
+                        kind
+                    }));
                 }
-                self.shared.state.borrow_mut().core.counters.reads_in_flight = running.len();
-                if let Poll::Ready(Some(())) = running.poll_next_unpin(context) {
+                if let Poll::Ready(Some(kind)) = running.poll_next_unpin(context) {
+                    self.shared.state.borrow_mut().core.jobs.finish(kind);
                     continue;
                 }
                 if self.shared.state.borrow().core.closed {

@@ -16,7 +16,7 @@ use antiphon_wire::{
 use crate::{
     conversation::Conversation,
     door::{Command, Done, Output, Refusal, Token},
-    engine::{joined::Joined, refusal::refuse},
+    engine::{jobs::Jobs, joined::Joined, refusal::refuse},
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
     memtable::{Memtable, MessageIds},
@@ -46,7 +46,7 @@ pub(super) struct Core<D> {
     pub(super) joined: Joined,
     /// Conversations whose next command waits for the next commit.
     pub(super) settling: Vec<ConversationId>,
-    pub(super) jobs: VecDeque<Job>,
+    pub(super) jobs: Jobs,
     pub(super) upkeep: Upkeep,
     /// Commands in the queues of conversations and in jobs.
     pub(super) waiting: usize,
@@ -107,18 +107,6 @@ pub(super) enum Resolved {
     Fresh(ClientMessageId),
     /// The entry has this ordinal.
     Ordinal(Sequence, antiphon_wire::ids::Ordinal),
-}
-
-/// A read that is to be done. Data, not futures, so that a queue of them holds nothing alive.
-#[derive(Debug)]
-pub(super) enum Job {
-    Load(ConversationId),
-    Message(ConversationId, ClientMessageId),
-    Ordinal(ConversationId, Sequence),
-    Joined(ConversationId, Vec<UserId>),
-    History { token: Token, conversation: ConversationId, page: Box<crate::engine::history::Page> },
-    Conversations { token: Token, user: UserId, after: Option<ConversationId>, limit: u32 },
-    CatchUp { token: Token, request: Box<crate::engine::catch_up::Request> },
 }
 
 /// The order in which loaded conversations leave memory: a clock with one hand.

@@ -320,6 +320,12 @@ impl Session {
         }
     }
 
+    /// Whether it waits for a lane's catch-up.
+    #[must_use]
+    pub fn is_attaching(&self, environment: &Environment<'_>) -> bool {
+        self.connected.is_some() && !self.all_live(environment)
+    }
+
     fn all_live(&self, environment: &Environment<'_>) -> bool {
         self.connected.is_some() && self.live.count_ones() == u32::from(environment.placement.lanes)
     }

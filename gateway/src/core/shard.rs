@@ -8,6 +8,7 @@
 mod counters;
 mod deadlines;
 mod drain;
+mod newcomers;
 mod opening;
 mod outgoing;
 mod turned_away;
@@ -24,6 +25,7 @@ use antiphon_wire::{
 
 pub use self::{counters::ShardCounters, outgoing::MeshOut};
 use self::{
+    newcomers::Newcomers,
     outgoing::{MESH_BACKLOG_MAX, Outgoing},
     turned_away::TurnedAway,
 };
@@ -140,6 +142,7 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     outgoing: Outgoing,
     admission: Admission,
     pressure: Pressure,
+    newcomers: Newcomers,
     frame_rate: SmallRate,
     turned_away: TurnedAway,
     timers: TimerWheel,
@@ -164,6 +167,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             outgoing: Outgoing::new(config.id),
             admission: Admission::new(config.admission.clone()),
             pressure: Pressure::None,
+            newcomers: Newcomers::new(config.placement.shards),
             frame_rate: SmallRate::new(config.frames_per_second_max, config.frames_burst_max),
             turned_away: TurnedAway::default(),
             view: View { config, store: 0, positions: vec![LanePosition(0); lanes], sessions_numbered: 0 },
@@ -476,12 +480,14 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                         self.view.sessions_numbered += 1;
                         self.counters.sessions_started += 1;
                         self.counters.sessions += 1;
+                        self.counters.attaching += 1;
                         let now_ms = self.now_ms;
                         if let Some(connection) = self.connection(key) {
-                            connection.heard_at_ms = now_ms;
+                            let accepted_ms = std::mem::replace(&mut connection.heard_at_ms, now_ms);
                             if let Stage::Open { opening, .. } = &mut connection.stage {
                                 *opening = None;
                             }
+                            self.newcomers.welcomed(accepted_ms, now_ms);
                         }
                     }
                     self.counters.frames_out += 1;
@@ -515,6 +521,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.view.environment(key, self.clock.now(), self.now_ms, self.outgoing.lanes_are_busy())
     }
 
+    /// Whether those who come now are to wait outside, because the lanes are behind with those who came.
+    pub fn holds_newcomers(&mut self) -> bool {
+        self.newcomers.are_held(self.counters.attaching, self.now_ms)
+    }
+
     fn lane_request(&mut self, from: ShardId, id: LaneId, frame: LaneFrame) {
         let lane = self.lanes.iter_mut().find(|lane| lane.id() == id).expect("a frame goes to its lane's shard");
         let outgoing = &mut self.outgoing;
@@ -542,9 +553,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             ConnectionFrame::CaughtUp { connection, position, reset, entries, too_far, left } => {
                 self.advance(lane, position);
                 let caught_up = LaneCaughtUp { reset, entries, too_far, left };
+                let mut is_attached = false;
                 self.with_session(connection.into(), |session, environment, actions| {
+                    let was_attaching = session.is_attaching(environment);
                     session.caught_up(lane, caught_up, environment, actions);
+                    is_attached = was_attaching && !session.is_attaching(environment);
                 });
+                self.counters.attaching -= u64::from(is_attached);
             }
             ConnectionFrame::Position { position } => self.advance(lane, position),
             ConnectionFrame::AttachFailed { connection } => {
@@ -607,6 +622,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut actions = Vec::new();
         if session.user().is_some() {
             self.counters.sessions -= 1;
+            self.counters.attaching -= u64::from(session.is_attaching(&environment));
         }
         session.detach(&environment, &mut actions);
         for action in actions {

@@ -51,6 +51,8 @@ pub struct ShardCounters {
     pub connections: u64,
     /// Now: connected sessions.
     pub sessions: u64,
+    /// Now: those of them that wait for a lane's catch-up. Whether more are accepted is judged by it.
+    pub attaching: u64,
     /// Now: frames that wait for other shards.
     pub mesh_backlog: u64,
 }

@@ -38,6 +38,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let connection = Connection::new(key.generation, self.now_ms, payer, place, frames_full_at);
         self.connections[slot] = Some(Box::new(connection));
         self.counters.connections += 1;
+        self.newcomers.came(self.now_ms);
         self.timers.set(key, self.now_ms + self.view.config.head_timeout_ms);
     }
 

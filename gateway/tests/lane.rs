@@ -1,15 +1,10 @@
 //! A lane's side of sessions that go before they were attached.
 
-use std::{
-    future::Future,
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use antiphon_engine::{
     Engine, EngineOptions,
-    memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
+    memory_files::{MemoryClock, MemoryFiles, MemoryRandom, block_on},
 };
 use antiphon_gateway::core::{
     lane::Lane,
@@ -23,15 +18,6 @@ const SESSIONS: u32 = 16_000;
 
 /// A look at all that waits, for each that goes, takes 20 s; a look at one that goes, 0.1 s.
 const TIME_MAX: Duration = Duration::from_secs(4);
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-    }
-}
 
 fn connection(slot: u32) -> MeshConnection {
     MeshConnection { slot, generation: 1 }

@@ -38,8 +38,7 @@ const POSITION_INTERVAL_MS: u64 = 1_000;
 const LATENCY_SAMPLES_MAX: usize = 16_384;
 
 /// Sessions whose catch-up the engine has at a time. When all of a node's clients come back at once, a message finds no more than these
-/// before it, some tens of milliseconds of work. With far fewer, those that wait for the disk keep the others waiting (256: a third of the
-/// sessions a second).
+/// before it. With far fewer, those that wait for the disk keep the others waiting (256: a third of the sessions a second).
 const CATCH_UPS_MAX: usize = 4_096;
 
 /// Sessions that wait for theirs: what a lane catches up in the ten seconds that a client waits for its welcome; those beyond are told to

@@ -417,9 +417,9 @@ impl Sockets {
     }
 
     pub(super) fn push(&self, entry: squeue::Entry, token: Token) {
-        // SAFETY: the operations of this module and of `quiet` name three kinds of memory. A send's buffers, vectors and header live in `sends`,
-        // boxed, until `sent` has seen its completion, or `finish_silent` that there will be none. A receive names the buffer ring only, which lives until it was unregistered
-        // (or for ever). Accept, poll, close and cancel name none. The listener stays open until its accept has completed.
+        // SAFETY: the operations of this module and of `quiet` name these kinds of memory. A send's buffers, vectors and header live in
+        // `sends`, boxed, until `sent` has seen its completion, or `finish_silent` that there will be none. A receive names the buffer
+        // ring only, which lives until it was unregistered (or for ever). Poll, close and cancel name none.
         unsafe { self.ring.borrow_mut().push(entry.user_data(token.pack())) };
     }
 }

@@ -2,15 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     net::SocketAddr,
-    pin::pin,
-    task::{Context, Poll, Waker},
 };
 
 use antiphon_engine::{
     Engine, EngineOptions,
-    memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
+    memory_files::{MemoryClock, MemoryFiles, MemoryRandom, block_on},
 };
 use antiphon_gateway::core::{
     admission::Rules,
@@ -72,15 +69,6 @@ pub(crate) struct Shard {
     closed: BTreeSet<u32>,
     /// Slots whose peers read nothing.
     pub(crate) unread: BTreeSet<u32>,
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-    }
 }
 
 fn config(placement: Placement) -> ShardConfig {

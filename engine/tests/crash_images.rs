@@ -195,3 +195,27 @@ fn log_files_go_round_and_nothing_is_lost() {
         assert!(flushes > 2, "seed {seed}: {flushes} flushes of {stored} messages");
     }
 }
+
+/// A flush may end with any record of a log file: also with the one before the file's last, which then is all that is to be replayed of it.
+#[test]
+fn a_flush_that_ends_near_the_end_of_a_log_file_leaves_nothing_out() {
+    for flushed_after in 118..132 {
+        // A file holds 128 batches of a page.
+        let options = EngineOptions { log_file_bytes: 512 * 1024, memtable_bytes: 1 << 20, ..small_options() };
+        let mut lane = Lane::with_options(flushed_after, options);
+        let conversation = lane.create_direct("ann", "bob");
+        for number in 0..140 {
+            lane.sent("ann", conversation, number, "one page of the log");
+            if number == flushed_after {
+                lane.clock.advance(2_000_000);
+                lane.engine.tick();
+                lane.settle();
+            }
+        }
+        let flushed = lane.engine.status().flushed_position.0;
+        assert!(flushed > flushed_after && flushed < 141, "{flushed}");
+        lane.crash(flushed_after);
+        assert!(lane.report.damage.is_empty(), "flushed to {flushed}: {:?}", lane.report);
+        assert_eq!(lane.whole_history("bob", conversation).len(), 141, "flushed to {flushed}");
+    }
+}

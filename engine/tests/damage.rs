@@ -147,6 +147,16 @@ fn a_folder_that_does_not_fit_together_is_refused_by_name() {
     let foreign = folder(&files, |log| *log = other.files.contents(LOG).unwrap());
     let error = open(foreign).err().unwrap();
     assert!(matches!(&error, EngineError::Store(StoreError::ForeignStore { file, .. }) if file == LOG), "{error}");
+    // Another lane's log, of the same store.
+    let of_another_lane = folder(&files, |log| {
+        let length = u32::from_le_bytes(log[12..16].try_into().unwrap()) as usize;
+        log[10..12].copy_from_slice(&1_u16.to_le_bytes());
+        log[16..20].fill(0);
+        let checksum = crc32c::crc32c(&log[..length]);
+        log[16..20].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let error = open(of_another_lane).err().unwrap();
+    assert!(matches!(&error, EngineError::Store(StoreError::ForeignStore { file, .. }) if file == LOG), "{error}");
     // No manifest.
     let headless = MemoryFiles::new(0);
     headless.put(LOG, files.iter().find(|(name, _)| name == LOG).unwrap().1.clone());

@@ -60,7 +60,10 @@ fn a_long_conversation_reads_the_same_from_every_place() {
         Ok(Done::Sent { sequence: Sequence(5), duplicate: true, .. }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(lane.send("ann", conversation, 3, "other").unwrap_err().code, ErrorCode::Conflict);
+    // Of another length or of the same.
+    for other in ["other".to_owned(), text.replace('x', "y")] {
+        assert_eq!(lane.send("ann", conversation, 3, &other).unwrap_err().code, ErrorCode::Conflict, "{other}");
+    }
     assert_eq!(lane.send("bob", conversation, 3, &text).unwrap_err().code, ErrorCode::Conflict);
 }
 
@@ -96,5 +99,22 @@ fn pipelined_commands_take_effect_in_order() {
     assert_eq!(
         lane.whole_history("bob", conversation).iter().map(|entry| entry.sequence.0).collect::<Vec<_>>(),
         [4, 5]
+    );
+}
+
+#[test]
+fn a_pointer_reaches_the_end_and_never_passes_it() {
+    let mut lane = Lane::new(4);
+    let conversation = lane.create_direct("ann", "bob");
+    let last = lane.sent("ann", conversation, 1, "hello");
+    let mut mark = |read, delivered| lane.ask(Command::Mark { user: user("bob"), conversation, read, delivered });
+    let beyond = Some(last.next());
+    for (read, delivered) in [(beyond, None), (None, beyond), (Some(last), beyond), (beyond, Some(last))] {
+        assert_eq!(mark(read, delivered).unwrap_err().code, ErrorCode::Invalid, "{read:?} {delivered:?}");
+    }
+    let done = mark(Some(last), None);
+    assert!(
+        matches!(done, Ok(Done::Marked { read, delivered, unread: 0 }) if read == last && delivered == last),
+        "{done:?}"
     );
 }

@@ -92,7 +92,8 @@ fn queues_are_bounded_and_say_so() {
 
 #[test]
 fn a_batch_that_is_full_refuses_and_stores_what_it_took() {
-    let mut lane = Lane::new(7);
+    // One memtable holds all of it: a flush would forget what was wrongly remembered.
+    let mut lane = Lane::with_options(7, EngineOptions { memtable_bytes: 1 << 20, ..small_options() });
     let conversation = lane.create_direct("ann", "bob");
     lane.files.set_queued(true);
     let text = "x".repeat(16_000);
@@ -103,6 +104,16 @@ fn a_batch_that_is_full_refuses_and_stores_what_it_took() {
     assert_eq!(lane.whole_history("bob", conversation).len(), 1 + stored);
     let again = lane.sent("ann", conversation, 99, "fits");
     assert_eq!(again, Sequence(2 + stored as u64));
+    // What was refused was not remembered: sent again it is stored, and no conflict with what took its place meanwhile.
+    let mut sequences = Vec::new();
+    let refused = |key: &u64| !matches!(lane.answer(tokens[*key as usize]), Some(Ok(_)));
+    for key in (0..40).filter(refused).collect::<Vec<_>>() {
+        match lane.send("ann", conversation, key, &text) {
+            Ok(Done::Sent { sequence, duplicate: false, .. }) => sequences.push(sequence.0),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    assert_eq!(sequences, (3 + stored as u64..43).collect::<Vec<_>>());
 }
 
 const NAMES: [&str; 4] = ["ann", "bob", "cid", "dan"];
@@ -322,4 +333,34 @@ fn a_message_on_its_way_while_the_memtable_is_sealed_is_not_taken_twice() {
     let last = lane.submit(send("ann", id, 2, "second"));
     lane.settle_queued();
     assert!(matches!(lane.answer(last), Some(Ok(Done::Sent { sequence: Sequence(3), duplicate: true, .. }))));
+}
+
+/// Whoever asks for the same again while it is on its way to the disk hears nothing before it is there.
+#[test]
+fn a_repeat_is_answered_when_the_first_is_durable() {
+    let mut lane = Lane::new(9);
+    lane.files.set_queued(true);
+    let twice = |lane: &mut Lane, command: &Command| {
+        let tokens = [lane.submit(command.clone()), lane.submit(command.clone())];
+        lane.settle();
+        assert!(
+            tokens.iter().all(|token| lane.answer(*token).is_none()),
+            "not before the write has completed: {command:?}"
+        );
+        lane.settle_queued();
+        tokens.map(|token| lane.answer(token).expect("an answer"))
+    };
+    let created = twice(&mut lane, &Command::CreateDirect { user: user("ann"), peer: user("bob") });
+    let [Ok(Done::Created { conversation, existing: false, .. }), Ok(Done::Created { existing: true, .. })] = created
+    else {
+        panic!("{created:?}")
+    };
+    let sent = twice(&mut lane, &send("ann", conversation, 1, "hello"));
+    let [
+        Ok(Done::Sent { sequence: Sequence(2), duplicate: false, .. }),
+        Ok(Done::Sent { sequence: Sequence(2), duplicate: true, .. }),
+    ] = sent
+    else {
+        panic!("{sent:?}")
+    };
 }

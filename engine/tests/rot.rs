@@ -4,7 +4,7 @@
 mod support;
 
 use antiphon_engine::{
-    LostRange,
+    EngineOptions, LostRange,
     door::{Command, Done, HistoryRange},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
 };
@@ -144,6 +144,13 @@ fn an_idle_lane_seals_its_last_batch_once() {
     assert!(!harmless.report.read_only, "{:?}", harmless.report);
     harmless.sent("bob", group, 2, "on");
     lane.sent("bob", group, 2, "on");
+    let without_the_seal = rotten(&lane, &[seal]);
+    let [damage] = without_the_seal.report.damage.as_slice() else { panic!("{:?}", without_the_seal.report) };
+    assert!(damage.harmless && !without_the_seal.report.read_only, "{damage:?}");
+    assert_eq!(
+        damage.offset, seal,
+        "what names another batch as the one before it is told, though no record is missing"
+    );
     let told = rotten(&lane, &[message, seal]);
     assert_eq!(told.report.damage[0].conversations, [lost]);
     assert!(told.report.damage[0].all_known);
@@ -161,4 +168,29 @@ fn a_restart_goes_on_telling() {
     let lost = LostRange { conversation: group, first: Sequence(2), last: Sequence(2) };
     assert_eq!(told.report.damage[0].conversations, [lost]);
     assert!(told.report.damage[0].all_known);
+}
+
+/// The beginning of a log file that was written over tells which generation the file is of; where it rots, the rest does.
+#[test]
+fn rot_at_the_beginning_of_a_file_that_went_round_is_told() {
+    let options = EngineOptions { log_file_bytes: 512 * 1024, log_files_max: 3, ..small_options() };
+    let mut lane = Lane::with_options(1, options.clone());
+    let conversation = lane.create_direct("ann", "bob");
+    for number in 0..800 {
+        lane.sent("ann", conversation, number, "one page of the log");
+        lane.outputs.clear();
+    }
+    let generation = |name: &String| {
+        let log = lane.files.contents(name).unwrap();
+        let of = |page: usize| u64::from_le_bytes(log[page * PAGE as usize + 32..][..8].try_into().unwrap());
+        (of(0), of(1), of(127))
+    };
+    let names: Vec<String> = lane.files.names().into_iter().filter(|name| name.starts_with("log-")).collect();
+    let current = names.iter().max_by_key(|name| generation(name).0).unwrap();
+    let (first, second, last) = generation(current);
+    assert!(first == second && last > 0 && last < second, "it went round, and is neither empty nor full");
+    let image = lane.files.crash_image(1);
+    assert!(image.flip_bit(current, 70, 2));
+    let again = Lane::open(image, MemoryClock::new(1_000_000), MemoryRandom::new(9), options).unwrap();
+    assert_eq!(again.report.position, lane.engine.position());
 }

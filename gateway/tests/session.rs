@@ -10,7 +10,7 @@ use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
     frame::{
-        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, Pong, Request,
+        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong, Request,
         ResumeOutcome, ServerFrame, Summary,
     },
     ids::{
@@ -169,6 +169,16 @@ fn a_ping_has_a_position_once_all_lanes_are_live() {
         panic!("{actions:?}");
     };
     assert_eq!(receive(&mut session, r#"{"ping":{}}"#, &environment), [], "without an id there is no answer");
+    // Half of it is not all of it: a position now would cover what the other lane has not given yet.
+    let positions = [LanePosition(5), LanePosition(9)];
+    let environment = self::environment(2, &positions, 0);
+    let mut session = Session::new(Encoding::Json, &environment);
+    receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    session.caught_up(LaneId(1), nothing_missed(), &environment, &mut Vec::new());
+    let actions = receive(&mut session, r#"{"id":2,"ping":{}}"#, &environment);
+    let [Action::Send { frame: ServerFrame::Pong(Pong { position: None, .. }), .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
 }
 
 #[test]
@@ -217,6 +227,9 @@ fn a_request_without_an_id_hears_of_its_failure_only() {
     assert_eq!(actions, []);
     session.reply(0, binary::encode_server(Some(RequestId(1)), &pong), &mut actions);
     assert_eq!(actions.len(), 1);
+    let error = ErrorFrame { code: ErrorCode::NotFound, text: "no".into(), retry_after_ms: None };
+    session.reply(0, binary::encode_server(None, &ServerFrame::Error(error)), &mut actions);
+    assert_eq!(actions.len(), 2, "the failure of a request without an id is told");
 }
 
 #[test]

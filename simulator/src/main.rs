@@ -64,6 +64,9 @@ struct Arguments {
     /// One shard with one lane.
     #[arg(long)]
     one_lane: bool,
+    /// Looks for no smaller run that fails as well.
+    #[arg(long)]
+    no_shrink: bool,
 }
 
 fn fault(name: &str) -> Result<Fault, String> {
@@ -150,7 +153,8 @@ fn tell(arguments: &Arguments, reduction: &Reduction, failed: Outcome) {
     if again.hash != failed.hash {
         println!("the same seed ran differently: hash {:016x}, then {:016x}", failed.hash, again.hash);
     }
-    let shrunk = (*reduction == Reduction::default()).then(|| shrink(failed.seed, arguments.plant));
+    let shrunk =
+        (!arguments.no_shrink && *reduction == Reduction::default()).then(|| shrink(failed.seed, arguments.plant));
     print!("{}", report::failure(&again, shrunk.as_ref(), &plant));
 }
 

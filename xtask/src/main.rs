@@ -1,9 +1,11 @@
-//! The one door for people and CI: `cargo xtask test | lint | sim | fuzz | bench | compare | provision`.
+//! The one door for people and CI: `cargo xtask test | lint | sim | mutants | fuzz | bench | compare |
+//! provision`.
 
 mod dependencies;
 mod fuzz;
 mod links;
 mod lint;
+mod mutants;
 mod process;
 mod provision;
 mod stages;
@@ -45,6 +47,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Plants bugs, one at a time, in a copy of the tree: each must be found by the tests or the simulator.
+    Mutants(mutants::Options),
     /// Fuzzes one target, or all in turn.
     Fuzz {
         /// Which; all if none is named.
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Test { stages, seeds, autobahn_whole, .. } => test::run(&stages, seeds, autobahn_whole),
         Command::Lint => lint::run(),
         Command::Sim { arguments } => test::simulate(&arguments),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Bench { arguments } => benches(&[], &arguments),
         Command::Compare { arguments } => benches(&["compare"], &arguments),

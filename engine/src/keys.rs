@@ -41,9 +41,18 @@ pub(crate) enum Key {
     Tail,
     Member(UserId),
     Pointer(UserId),
+    /// What remembers a client message id.
+    Idempotency(ClientMessageId),
     Entry(Sequence),
     /// A user's row: of which conversation.
     User(ConversationId),
+}
+
+/// Whose a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Conversation(ConversationId),
+    User(UserId),
 }
 
 /// The filter of this keyspace: a conversation's and a user's common prefix, which tell a fresh one without a read, and each
@@ -133,7 +142,12 @@ pub(crate) fn user_conversation(name: &UserId, conversation: ConversationId) -> 
     key
 }
 
-/// Takes a key apart that was read from a state, entry or user range. `None` if it is none of ours.
+/// Every user's rows: they come after every conversation's.
+pub(crate) fn users_range() -> KeyRange {
+    KeyRange::prefix([USERS])
+}
+
+/// Takes a key apart. `None` if it is none of ours.
 pub(crate) fn parse(key: &[u8]) -> Option<Key> {
     match *key.first()? {
         CONVERSATIONS => {
@@ -145,6 +159,7 @@ pub(crate) fn parse(key: &[u8]) -> Option<Key> {
                 3 if rest.is_empty() => Some(Key::Tail),
                 4 => user().map(Key::Member),
                 5 => user().map(Key::Pointer),
+                6 => Some(Key::Idempotency(ClientMessageId(rest.try_into().ok()?))),
                 7 => Some(Key::Entry(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
                 _ => None,
             }
@@ -152,6 +167,19 @@ pub(crate) fn parse(key: &[u8]) -> Option<Key> {
         USERS => {
             let end = key.iter().position(|byte| *byte == 0)?;
             Some(Key::User(ConversationId(key.get(end + 1..)?.try_into().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+/// Whose a key is. `None` if it is none of ours.
+pub(crate) fn owner(key: &[u8]) -> Option<Owner> {
+    match key.split_first()? {
+        (&CONVERSATIONS, rest) => rest.first_chunk().map(|id| Owner::Conversation(ConversationId(*id))),
+        (&USERS, rest) => {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            let name = std::str::from_utf8(rest.get(..end)?).ok()?;
+            UserId::new(name).ok().map(Owner::User)
         }
         _ => None,
     }
@@ -174,10 +202,16 @@ mod tests {
             (single(id, Family::Tail), Key::Tail),
             (of_user(id, Family::Member, &name("ann")), Key::Member(name("ann"))),
             (of_user(id, Family::Pointer, &name("b")), Key::Pointer(name("b"))),
+            (idempotency(id, ClientMessageId([9; 16])).to_vec(), Key::Idempotency(ClientMessageId([9; 16]))),
             (entry(id, Sequence(258)), Key::Entry(Sequence(258))),
             (user_conversation(&name("ann"), id), Key::User(id)),
         ] {
+            let of = if matches!(expected, Key::User(_)) { Owner::User(name("ann")) } else { Owner::Conversation(id) };
+            assert_eq!(owner(&key), Some(of), "{key:?}");
             assert_eq!(parse(&key), Some(expected), "{key:?}");
+        }
+        for key in [&b""[..], b"\x01short", b"\x02nozero", b"\x02bad name\0", b"\x03"] {
+            assert_eq!(owner(key), None, "{key:?}");
         }
     }
 

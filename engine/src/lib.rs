@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod memory_files;
 mod memtable;
 mod merge;
+pub mod offline;
 mod options;
 #[cfg(feature = "planted")]
 pub mod planted;

@@ -105,6 +105,15 @@ impl<S: Source> Merge<S> {
         try_join_all(lacking.map(|(_, source)| source.load())).await.map(drop)
     }
 
+    /// As [`Merge::load`], one source after the other: at an error the others are as they were, so that a caller may go on past
+    /// damage.
+    pub(crate) async fn load_in_turn(&mut self) -> Result<(), StoreError> {
+        for index in &self.unsettled {
+            self.newest_first[*index].load().await?;
+        }
+        Ok(())
+    }
+
     /// Puts a source that stands on a row in its place.
     fn insert(&mut self, index: usize) {
         let place = if self.order.first().is_none_or(|first| self.is_before(index, *first)) {
@@ -129,7 +138,12 @@ impl<S: Source> Merge<S> {
 
     /// The key that the last step came to, and what the newest source says about it.
     pub(crate) fn row(&self) -> Option<(&[u8], &Change<SharedBytes>)> {
+        self.source()?.row()
+    }
+
+    /// The source of that row.
+    pub(crate) fn source(&self) -> Option<&S> {
         let first = self.order.first().filter(|_| self.current > 0)?;
-        self.newest_first[*first].row()
+        Some(&self.newest_first[*first])
     }
 }

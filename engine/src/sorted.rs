@@ -508,7 +508,7 @@ impl<F: Files> Inner<F> {
 }
 
 /// Opens a segment and holds it against what the manifest says of it.
-async fn open_segment<F: Files>(
+pub(crate) async fn open_segment<F: Files>(
     context: &SegmentContext<F>,
     entry: &SegmentEntry,
 ) -> Result<SegmentReader<F>, StoreError> {

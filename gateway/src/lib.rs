@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod node;
 pub mod outside;
 pub mod shard;
+pub mod store;
 pub mod store_folder;
 pub mod tls;
 pub mod uring;

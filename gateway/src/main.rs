@@ -17,6 +17,7 @@ use antiphon_gateway::{
     echo::EchoMode,
     node,
     outside::dev_token_expiry,
+    store::{self, StoreArguments},
     store_folder::dev_key,
     tls::make_certificate,
 };
@@ -87,6 +88,8 @@ enum Command {
         #[arg(long)]
         data: Option<String>,
     },
+    /// Looks at a data folder, checks it, writes it out as text, makes one from that: docs/store.md.
+    Store(StoreArguments),
     /// Prints the version.
     Version,
 }
@@ -163,7 +166,7 @@ fn main() -> ExitCode {
             if given.config.is_none() && !given.dev
     );
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("antiphon: {error:#}");
             if is_bare && error.is::<config::ConfigErrors>() {
@@ -174,8 +177,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
-    match arguments.command {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let done = match arguments.command {
         None => serve(ConfigArguments { dev: true, ..ConfigArguments::default() }),
         Some(Command::Serve(arguments)) => serve(arguments),
         Some(Command::Echo { listen, shards, deflate, broadcast, tls_certificate, tls_key }) => {
@@ -203,8 +206,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let key = dev_key(&config.node.data)?;
             print(&format!("{}\n", sign_dev_token(&key, &user, device.as_ref(), dev_token_expiry())))
         }
+        // It has exit codes of its own.
+        Some(Command::Store(arguments)) => return Ok(store::run(arguments)),
         Some(Command::Version) => print(concat!("antiphon ", env!("CARGO_PKG_VERSION"), "\n")),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn serve(arguments: ConfigArguments) -> anyhow::Result<()> {

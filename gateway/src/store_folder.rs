@@ -182,7 +182,8 @@ fn make_folder(path: &Path) -> Result<(), StoreFolderError> {
     made.map_err(|source| StoreFolderError::Io { path: path.to_owned(), source })
 }
 
-fn owner_of(lock: &mut File) -> String {
+/// The process that holds a folder's lock, as it wrote it there; `unknown` if it hasn't yet.
+pub(crate) fn owner_of(lock: &mut File) -> String {
     let mut text = String::new();
     // The text is of our own making, but the file may be anything.
     let read = lock.take(20).read_to_string(&mut text);

@@ -17,7 +17,7 @@ mod jobs;
 mod joined;
 mod lists;
 mod maintenance;
-mod open;
+pub(crate) mod open;
 mod reads;
 mod refusal;
 mod state;

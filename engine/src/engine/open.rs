@@ -40,19 +40,19 @@ use crate::{
 
 /// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64`, little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Blob {
+pub(crate) struct Blob {
     /// The log's secret.
-    pub(super) salt: u64,
+    pub(crate) salt: u64,
     /// Time of the last entry when the manifest was written.
-    pub(super) time: TimestampMs,
+    pub(crate) time: TimestampMs,
     /// The newest generation of log files at that time.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
 }
 
 const BLOB_VERSION: u8 = 1;
 
 impl Blob {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![BLOB_VERSION];
         for number in [self.salt, self.time.0, self.generation] {
             bytes.extend(number.to_le_bytes());
@@ -60,7 +60,7 @@ impl Blob {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
         match reader.u8() {
             Some(BLOB_VERSION) => {}
@@ -244,7 +244,7 @@ fn damage_text(report: &OpenReport) -> String {
 }
 
 /// After damage: reports gaps between what segments hold and what was replayed. A reader finds them by itself: a row is missing.
-async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
+pub(crate) async fn find_lost<F: Files>(recovered: &mut Recovered<F>, runs: &Runs<F>) {
     let mut ids: Vec<_> = recovered.memtable.ids().collect();
     ids.sort_unstable();
     for id in ids {

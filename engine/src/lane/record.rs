@@ -87,7 +87,7 @@ impl Record {
 }
 
 /// Whether the bytes are an entry that can be applied: archive, sender and body are all of their form.
-fn is_entry(archive: &[u8]) -> bool {
+pub(crate) fn is_entry(archive: &[u8]) -> bool {
     let Ok(entry) = view_entry(archive) else { return false };
     let body: &[u8] = &entry.body;
     let body_fits = match entry.kind {

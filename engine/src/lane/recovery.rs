@@ -119,6 +119,56 @@ impl<F: File> Found<F> {
     }
 }
 
+/// A log file as its batches tell, without replaying them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Surveyed {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    /// 0 if it was never used.
+    pub(crate) generation: u64,
+    /// From its beginning to the first that does not fit.
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    /// Bytes of those batches, with padding.
+    pub(crate) used: u64,
+    /// Position of the first record.
+    pub(crate) first: u64,
+    /// Position of the last one; the one before `first` if there is none.
+    pub(crate) last: u64,
+}
+
+/// Looks at all log files among `names`, the oldest generation first.
+pub(crate) async fn survey<F: Files>(
+    files: &F,
+    names: &[String],
+    settings: &Settings,
+) -> Result<Vec<Surveyed>, StoreError> {
+    let mut surveyed = Vec::new();
+    for name in names.iter().filter(|name| number_of(name).is_some()) {
+        let file = Rc::new(files.open(name, OpenMode::Log).await?);
+        let bytes = file.size_bytes() / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        let log_file = LogFile { name: name.clone(), file, bytes };
+        let found = Found::identify(log_file, settings, &mut 0).await?;
+        let (generation, first) = (found.generation, found.first);
+        let last = first.saturating_sub(1);
+        let mut of = Surveyed { name: name.clone(), bytes, generation, batches: 0, records: 0, used: 0, first, last };
+        let mut window = Window::new(&found.log_file, BATCH_BYTES_LIMIT);
+        while generation > 0 && of.used < bytes {
+            let Ok(batch) = window.check(of.used).await? else { break };
+            if batch.header.salt != settings.salt || batch.header.generation != generation {
+                break;
+            }
+            of.batches += 1;
+            of.records += u64::from(batch.header.records);
+            of.used += batch.padded;
+            of.last = batch.end.saturating_sub(1);
+        }
+        surveyed.push(of);
+    }
+    surveyed.sort_by(|one, other| (one.generation, &one.name).cmp(&(other.generation, &other.name)));
+    Ok(surveyed)
+}
+
 fn foreign(file: &str, found: u64, settings: &Settings) -> StoreError {
     StoreError::ForeignStore { file: file.into(), found, expected: settings.salt }
 }

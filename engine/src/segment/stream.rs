@@ -113,6 +113,12 @@ impl<F: Files> StreamCursor<F> {
         self.next_block.saturating_sub(1)
     }
 
+    /// The file that the row stands in, and where its block begins there.
+    pub(crate) fn place(&self) -> (String, u64) {
+        let offset = self.reader.indexed_block(self.block_number()).map_or(0, |block| block.offset);
+        (self.reader.id().file_name(), offset)
+    }
+
     /// Whether all blocks were read or passed over.
     fn is_past_last_block(&self) -> bool {
         self.next_block >= self.reader.block_count()

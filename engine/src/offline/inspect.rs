@@ -1,0 +1,266 @@
+//! What is where in a lane's store, and what it costs: segments, log files, totals.
+
+use antiphon_wire::{
+    frame::{ArchivedEntryKind, view_entry},
+    ids::{ConversationId, LanePosition, TimestampMs, UserId},
+};
+use serde::Serialize;
+
+use crate::{
+    engine::EngineError,
+    keys::{self, Key, Owner},
+    lane::recovery::survey,
+    offline::{
+        opened::Opened,
+        read_only::{Progress, ReadOnly},
+        walk::Walk,
+    },
+    rows::{MemberRow, StartRow, decode_entry},
+    runs::Run,
+    seams::Files,
+};
+
+/// A lane's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// Which lane.
+    pub lane: u16,
+    /// The store's identity, in hexadecimal digits.
+    pub store: String,
+    /// How many manifests there were, with this one.
+    pub manifest_edit: u64,
+    /// Records up to here are in segments.
+    pub flushed_position: LanePosition,
+    /// Segments, newest first.
+    pub segments: Vec<SegmentFacts>,
+    /// Log files, the oldest generation first.
+    pub log_files: Vec<LogFileFacts>,
+    /// Files of an interrupted flush or merge, which the next start removes.
+    pub leftovers: Vec<String>,
+    /// Bytes of all segments' files.
+    pub segment_bytes: u64,
+    /// Bytes of all log files, whether used or not.
+    pub log_bytes: u64,
+    /// What all of it holds, if that was asked for.
+    pub totals: Option<Totals>,
+}
+
+/// A segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SegmentFacts {
+    /// Its file.
+    pub file: String,
+    /// How many merges its rows went through at most.
+    pub level: u32,
+    /// Rows, delete markers among them.
+    pub rows: u64,
+    /// Delete markers.
+    pub deletes: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Data blocks.
+    pub blocks: u32,
+    /// Bytes of data before compression.
+    pub raw_bytes: u64,
+    /// Bytes of data as stored.
+    pub stored_bytes: u64,
+    /// Times of its first and last entry.
+    pub times: Option<(TimestampMs, TimestampMs)>,
+    /// Whose the first and the last row are.
+    pub range: (Neighbours, Neighbours),
+    /// Why it cannot be read, if so; what the manifest does not tell is 0 then.
+    pub damage: Option<String>,
+}
+
+/// Whose a key is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Neighbours {
+    /// A conversation's.
+    Conversation(ConversationId),
+    /// A user's.
+    User(UserId),
+    /// None of ours, in hexadecimal digits.
+    Unknown(String),
+}
+
+/// A log file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogFileFacts {
+    /// Its name.
+    pub file: String,
+    /// Its generation; 0 if it was never used.
+    pub generation: u64,
+    /// Batches from its beginning on, seals too.
+    pub batches: u64,
+    /// Their records.
+    pub records: u64,
+    /// Bytes of those batches, with padding.
+    pub used_bytes: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Position of the first record.
+    pub first: LanePosition,
+    /// Position of the last record.
+    pub last: LanePosition,
+    /// Segments hold all of it: it may be used anew.
+    pub flushed: bool,
+}
+
+/// What the merged view holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// The last position that is stored.
+    pub position: LanePosition,
+    /// Conversations.
+    pub conversations: u64,
+    /// Those of two.
+    pub direct: u64,
+    /// Members of all conversations.
+    pub members: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Those that are messages.
+    pub messages: u64,
+    /// Bytes of all entries' archives.
+    pub archive_bytes: u64,
+    /// Bytes of messages' bodies.
+    pub body_bytes: u64,
+    /// Rows of all kinds, hidden and deleted ones not counted.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub row_bytes: u64,
+    /// Bytes used of the log files that segments do not hold whole.
+    pub unflushed_bytes: u64,
+    /// Damaged blocks, segments and stretches of the log: what they held is not counted.
+    pub damaged: u64,
+    /// Bytes of segments and of that part of the log for each hundred bytes of archives; 0 without any.
+    pub amplification_percent: u64,
+}
+
+/// Looks at a lane's store, and changes nothing. `totals` asks for what it holds, which takes a reading of all of it;
+/// without them a store that a node has in use can be looked at, too. `progress` is called after every read.
+///
+/// # Errors
+/// As [`verify`](super::verify()); damage is no error here, too.
+pub async fn inspect<F: Files>(
+    files: F,
+    lane: u16,
+    totals: bool,
+    progress: impl Fn(Progress) + 'static,
+) -> Result<Inspection, EngineError> {
+    let files = ReadOnly::new(files, progress);
+    let opened = Opened::open(files.clone(), lane).await?;
+    let flushed = opened.manifest.flushed_position;
+    let surveyed = survey(&opened.files, &opened.names, &opened.log_settings()).await?;
+    let newest = surveyed.last().map_or(0, |of| of.generation);
+    let log_files: Vec<LogFileFacts> = surveyed
+        .into_iter()
+        .map(|of| LogFileFacts {
+            // The newest file goes on being filled.
+            flushed: of.last <= flushed && of.generation < newest,
+            file: of.name,
+            generation: of.generation,
+            batches: of.batches,
+            records: of.records,
+            used_bytes: of.used,
+            bytes: of.bytes,
+            first: LanePosition(of.first),
+            last: LanePosition(of.last),
+        })
+        .collect();
+    let mut inspection = Inspection {
+        lane,
+        store: format!("{:016x}", opened.manifest.store),
+        manifest_edit: opened.manifest.edit,
+        flushed_position: LanePosition(flushed),
+        segments: opened.manifest.segments.iter().zip(opened.runs.newest_first()).map(segment).collect(),
+        leftovers: opened.leftovers(),
+        segment_bytes: opened.segment_bytes(),
+        log_bytes: log_files.iter().map(|of| of.bytes).sum(),
+        log_files,
+        totals: None,
+    };
+    if totals {
+        files.expect(inspection.segment_bytes);
+        let mut totals = count(&opened).await?;
+        let unflushed = inspection.log_files.iter().filter(|of| of.last.0 > flushed);
+        totals.unflushed_bytes = unflushed.map(|of| of.used_bytes).sum();
+        let stored = u128::from(inspection.segment_bytes) + u128::from(totals.unflushed_bytes);
+        let percent = (stored * 100).checked_div(u128::from(totals.archive_bytes)).unwrap_or(0);
+        totals.amplification_percent = u64::try_from(percent).unwrap_or(u64::MAX);
+        inspection.totals = Some(totals);
+    }
+    Ok(inspection)
+}
+
+fn segment<F: Files>((entry, run): (&crate::manifest::SegmentEntry, &Run<F>)) -> SegmentFacts {
+    let mut facts = SegmentFacts {
+        file: entry.id.file_name(),
+        level: entry.level,
+        rows: entry.rows,
+        deletes: entry.deletes,
+        bytes: entry.file_bytes,
+        blocks: 0,
+        raw_bytes: 0,
+        stored_bytes: 0,
+        times: None,
+        range: (Neighbours::of(&entry.first_key), Neighbours::of(&entry.last_key)),
+        damage: None,
+    };
+    match run {
+        Run::Damaged { error, .. } => facts.damage = Some(error.to_string()),
+        Run::Segment(reader) => {
+            let statistics = reader.statistics();
+            facts.blocks = statistics.blocks;
+            facts.raw_bytes = statistics.raw_bytes;
+            facts.stored_bytes = statistics.stored_bytes;
+            facts.times = statistics.times.map(|(least, most)| (TimestampMs(least), TimestampMs(most)));
+        }
+    }
+    facts
+}
+
+impl Neighbours {
+    fn of(key: &[u8]) -> Self {
+        match keys::owner(key) {
+            Some(Owner::Conversation(id)) => Self::Conversation(id),
+            Some(Owner::User(user)) => Self::User(user),
+            None => Self::Unknown(key.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
+/// Goes through the merged view.
+async fn count<F: Files>(opened: &Opened<F>) -> Result<Totals, EngineError> {
+    let logged = opened.read_log().await?;
+    let mut totals = Totals { position: logged.position, ..Totals::default() };
+    let mut walk = Walk::new(&opened.runs, &logged.memtable, &[], true);
+    while walk.next().await? {
+        let Some((key, value)) = walk.row() else { continue };
+        totals.rows += 1;
+        totals.row_bytes += (key.len() + value.len()) as u64;
+        match keys::parse(key) {
+            Some(Key::Start) => {
+                totals.conversations += 1;
+                totals.direct += u64::from(StartRow::decode(value).is_some_and(|start| start.direct));
+            }
+            Some(Key::Member(_)) => totals.members += u64::from(MemberRow::decode(value).is_some()),
+            Some(Key::Entry(_)) => {
+                let Some((_, archive)) = decode_entry(value) else { continue };
+                totals.entries += 1;
+                totals.archive_bytes += archive.len() as u64;
+                if let Ok(entry) = view_entry(archive)
+                    && matches!(entry.kind, ArchivedEntryKind::Message)
+                {
+                    totals.messages += 1;
+                    totals.body_bytes += entry.body.len() as u64;
+                }
+            }
+            _ => {}
+        }
+    }
+    let segments = opened.runs.newest_first().iter().filter(|run| matches!(run, Run::Damaged { .. })).count();
+    totals.damaged = walk.passed + segments as u64 + logged.damaged_parts();
+    Ok(totals)
+}

@@ -1,0 +1,290 @@
+//! The lines of a dump, each a JSON object with one member that names its kind; docs/store.md shows them.
+//!
+//! An entry is written in its fields. Where these would not give its archive back byte for byte the archive is written
+//! too, and counts.
+
+use antiphon_wire::{
+    frame::{Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, view_content, view_entry},
+    ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+/// The version of the lines that is written, and the only one that is read.
+pub(super) const VERSION: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Line {
+    Lane(LaneLine),
+    Conversation(ConversationLine),
+    Member(MemberLine),
+    Pointer(PointerLine),
+    Entry(Box<EntryLine>),
+    End(EndLine),
+}
+
+/// A lane begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LaneLine {
+    pub(super) version: u32,
+    pub(super) lane: u16,
+    /// Sixteen hexadecimal digits.
+    pub(super) store: String,
+    /// The last position that is stored.
+    pub(super) position: LanePosition,
+    /// Time of the last entry.
+    pub(super) time_ms: TimestampMs,
+}
+
+/// A conversation begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConversationLine {
+    pub(super) conversation: ConversationId,
+    pub(super) epoch: Epoch,
+    pub(super) time_ms: TimestampMs,
+    pub(super) direct: bool,
+    pub(super) creator: UserId,
+    pub(super) title: String,
+    pub(super) last_sequence: Sequence,
+    pub(super) last_ordinal: Ordinal,
+    pub(super) last_position: LanePosition,
+    pub(super) last_time_ms: TimestampMs,
+}
+
+/// A member of the conversation at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemberLine {
+    pub(super) conversation: ConversationId,
+    pub(super) user: UserId,
+    pub(super) visible_from: Sequence,
+    pub(super) ordinal: Ordinal,
+}
+
+/// The pointers of somebody who is or was a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PointerLine {
+    pub(super) conversation: ConversationId,
+    pub(super) user: UserId,
+    pub(super) read: Sequence,
+    pub(super) ordinal: Ordinal,
+    pub(super) delivered: Sequence,
+}
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EntryLine {
+    pub(super) conversation: ConversationId,
+    pub(super) sequence: Sequence,
+    pub(super) ordinal: Ordinal,
+    pub(super) position: LanePosition,
+    epoch: Epoch,
+    time_ms: TimestampMs,
+    kind: Kind,
+    sender: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_message_id: Option<ClientMessageId>,
+    /// Of a message of plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// Of a title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    /// Of a change of members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    members: Option<MembershipChange>,
+    /// Of a first entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start: Option<ConversationStart>,
+    /// The archive in base64, where the fields would not give it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+}
+
+/// The lane ends: what there was of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndLine {
+    pub(super) lane: u16,
+    pub(super) conversations: u64,
+    pub(super) entries: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Message,
+    Membership,
+    Title,
+    Created,
+}
+
+impl Line {
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("lines have nothing that JSON lacks")
+    }
+
+    pub(super) fn from_text(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+impl EntryLine {
+    /// The line of an entry's archive; `None` if it is not valid.
+    pub(super) fn of(position: LanePosition, archive: &[u8]) -> Option<Self> {
+        let view = view_entry(archive).ok()?;
+        let entry = rkyv::deserialize::<Entry, rkyv::rancor::Error>(view).ok()?;
+        let mut line = Self {
+            conversation: entry.conversation,
+            sequence: entry.sequence,
+            ordinal: entry.ordinal,
+            position,
+            epoch: entry.epoch,
+            time_ms: entry.time_ms,
+            kind: Kind::of(entry.kind),
+            sender: entry.sender,
+            client_message_id: None,
+            text: None,
+            title: None,
+            members: None,
+            start: None,
+            archive: None,
+        };
+        match entry.kind {
+            EntryKind::Message => {
+                line.client_message_id = Some(entry.client_message_id);
+                if let Ok(ContentView::Text(text)) = view_content(&entry.body) {
+                    line.text = Some(text.to_owned());
+                }
+            }
+            EntryKind::Title => line.title = Some(String::from_utf8(entry.body).ok()?),
+            EntryKind::Membership => line.members = Some(MembershipChange::from_body(&entry.body).ok()?),
+            EntryKind::Created => line.start = Some(ConversationStart::from_body(&entry.body).ok()?),
+        }
+        if line.encoded().is_none_or(|encoded| encoded != archive) {
+            line.archive = Some(STANDARD.encode(archive));
+        }
+        Some(line)
+    }
+
+    /// The archive that the line stands for.
+    pub(super) fn to_archive(&self) -> Result<Vec<u8>, String> {
+        match &self.archive {
+            Some(text) => STANDARD.decode(text).map_err(|error| format!("archive: {error}")),
+            None => self.encoded().ok_or_else(|| "an entry without what its kind consists of".to_owned()),
+        }
+    }
+
+    /// The archive of the fields; `None` if they do not have what the kind needs.
+    fn encoded(&self) -> Option<Vec<u8>> {
+        let body = match self.kind {
+            Kind::Message => Content::text(self.text.as_deref()?).0,
+            Kind::Title => self.title.clone()?.into_bytes(),
+            Kind::Membership => self.members.as_ref()?.to_body(),
+            Kind::Created => self.start.as_ref()?.to_body(),
+        };
+        let entry = Entry {
+            conversation: self.conversation,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            ordinal: self.ordinal,
+            time_ms: self.time_ms,
+            kind: self.kind.entry(),
+            client_message_id: self.client_message_id.unwrap_or(ClientMessageId([0; 16])),
+            sender: self.sender.clone(),
+            body,
+        };
+        Some(entry.to_archive().to_vec())
+    }
+}
+
+impl Kind {
+    const fn of(kind: EntryKind) -> Self {
+        match kind {
+            EntryKind::Message => Self::Message,
+            EntryKind::Membership => Self::Membership,
+            EntryKind::Title => Self::Title,
+            EntryKind::Created => Self::Created,
+        }
+    }
+
+    const fn entry(self) -> EntryKind {
+        match self {
+            Self::Message => EntryKind::Message,
+            Self::Membership => EntryKind::Membership,
+            Self::Title => EntryKind::Title,
+            Self::Created => EntryKind::Created,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: EntryKind, body: Vec<u8>) -> Entry {
+        Entry {
+            conversation: ConversationId([7; 16]),
+            epoch: Epoch(1),
+            sequence: Sequence(3),
+            ordinal: Ordinal(2),
+            time_ms: TimestampMs(1_700_000_000_000),
+            kind,
+            client_message_id: ClientMessageId([if kind == EntryKind::Message { 9 } else { 0 }; 16]),
+            sender: UserId::new("ann").unwrap(),
+            body,
+        }
+    }
+
+    fn lines(entry: &Entry) -> String {
+        let archive = entry.to_archive();
+        let line = Line::Entry(Box::new(EntryLine::of(LanePosition(5), &archive).unwrap()));
+        let text = line.to_text();
+        let Line::Entry(again) = Line::from_text(&text).unwrap() else { panic!("{text}") };
+        assert_eq!(again.to_archive().unwrap(), archive.to_vec(), "{text}");
+        text
+    }
+
+    #[test]
+    fn an_entry_is_its_fields() {
+        let text = lines(&entry(EntryKind::Message, Content::text("hello \"ann\"\n").0));
+        let expected = concat!(
+            r#"{"entry":{"conversation":"07070707-0707-0707-0707-070707070707","sequence":3,"ordinal":2,"position":5,"#,
+            r#""epoch":1,"time_ms":1700000000000,"kind":"message","sender":"ann","#,
+            r#""client_message_id":"09090909-0909-0909-0909-090909090909","text":"hello \"ann\"\n"}}"#
+        );
+        assert_eq!(text, expected);
+        let change = MembershipChange { added: vec![UserId::new("bob").unwrap()], removed: Vec::new() };
+        assert!(lines(&entry(EntryKind::Membership, change.to_body())).contains(r#""members":{"added":["bob"]}"#));
+        assert!(lines(&entry(EntryKind::Title, b"t".to_vec())).contains(r#""title":"t""#));
+        let start = ConversationStart { direct: false, title: String::new(), members: vec![] };
+        assert!(!lines(&entry(EntryKind::Created, start.to_body())).contains("archive"));
+    }
+
+    #[test]
+    fn what_the_fields_do_not_say_is_kept_as_the_archive() {
+        // A content of a kind that is not known here, and an id where none belongs.
+        assert!(lines(&entry(EntryKind::Message, vec![99, 1])).contains(r#""archive":""#));
+        let mut odd = entry(EntryKind::Title, b"t".to_vec());
+        odd.client_message_id = ClientMessageId([1; 16]);
+        assert!(lines(&odd).contains(r#""archive":""#));
+    }
+
+    #[test]
+    fn lines_of_no_known_form_are_refused() {
+        for text in
+            ["", "{}", "[]", r#"{"nonsense":{}}"#, r#"{"end":{"lane":0,"conversations":1,"entries":2,"more":3}}"#]
+        {
+            assert!(Line::from_text(text).is_err(), "{text}");
+        }
+        let without = lines(&entry(EntryKind::Title, b"t".to_vec())).replace(r#","title":"t""#, "");
+        let Line::Entry(line) = Line::from_text(&without).unwrap() else { panic!() };
+        assert!(line.to_archive().is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! A lane's store looked at while nobody runs it: [`verify()`], [`inspect()`] and [`dump()`] read it, a [`Loader`] makes
+//! one from a dump.
+//!
+//! docs/store.md tells what operators see of it. All of it is logic over [`Files`](crate::seams::Files). What reads
+//! does so through a folder that refuses everything else, so that nothing here can write, rename or remove, whatever it
+//! meets: leftovers stay, a torn end of the log stays. Readers see the merged view: the newest row of a key wins, the
+//! log's replayed rows lie over the segments'.
+//!
+//! Memory: a read buffer and a block for each segment, what the log holds beyond the segments, and of one conversation
+//! its members, pointers and a bounded number of message ids; never its entries.
+//!
+//! Must not do: I/O of its own, or take part in what a running engine does.
+
+mod conversation;
+mod damage;
+mod dump;
+mod inspect;
+mod lines;
+mod load;
+mod opened;
+mod read_only;
+mod replay;
+mod report;
+mod verify;
+mod walk;
+
+pub use dump::{Dumped, dump};
+pub use inspect::{Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, inspect};
+pub use load::{LoadError, Loader};
+pub use read_only::Progress;
+pub use report::{Finding, VerifyReport};
+pub use verify::verify;

@@ -1,0 +1,168 @@
+//! What a conversation's entries say when they are taken one after the other: the state that its other rows must agree
+//! with.
+//!
+//! Memory is that of everybody who was ever a member. Pure: entries in, faults out.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::{
+    frame::{ArchivedEntry, ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
+};
+
+use crate::{
+    lane::record::is_entry,
+    memtable::tail_row,
+    rows::{MemberRow, StartRow, TailRow, UserRow},
+};
+
+/// A conversation as its entries make it.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) start: Option<StartRow>,
+    pub(super) title: Option<String>,
+    pub(super) last: Option<TailRow>,
+    /// Everybody who was ever a member.
+    pub(super) users: BTreeMap<UserId, UserState>,
+    /// Some entries are missing, so that members and title may not be those that the rows tell of.
+    pub(super) gap: bool,
+}
+
+/// How a user stands to a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UserState {
+    /// `None` for somebody who left.
+    pub(super) member: Option<MemberRow>,
+    pub(super) row: UserRow,
+}
+
+/// What taking an entry came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Entries between the one before and this one that are not there.
+    pub(super) missing: Option<(Sequence, Sequence)>,
+    /// What does not fit the entries before.
+    pub(super) wrong: Vec<&'static str>,
+    /// Of a message.
+    pub(super) message: Option<ClientMessageId>,
+}
+
+impl Replay {
+    /// Takes the next entry, which is stored under `sequence` of `id`.
+    ///
+    /// # Errors
+    /// What is wrong with bytes that are no entry, or not this one; they are passed over then.
+    pub(super) fn take(
+        &mut self,
+        id: ConversationId,
+        sequence: Sequence,
+        position: LanePosition,
+        archive: &[u8],
+    ) -> Result<Taken, &'static str> {
+        if !is_entry(archive) {
+            return Err("the entry's archive is not valid");
+        }
+        let entry = view_entry(archive).map_err(|_| "the entry's archive is not valid")?;
+        if entry.conversation.0 != id.0 {
+            return Err("the entry is of another conversation than its key");
+        }
+        if entry.sequence.0.to_native() != sequence.0 {
+            return Err("the entry has another sequence than its key");
+        }
+        let last = tail_row(position, entry);
+        let is_message = matches!(entry.kind, ArchivedEntryKind::Message);
+        let mut taken = Taken { missing: self.missing_before(sequence), ..Taken::default() };
+        self.gap |= taken.missing.is_some();
+        if is_message {
+            taken.message = Some(ClientMessageId(entry.client_message_id.0));
+        }
+        taken.wrong = self.compare(&last, is_message, Epoch(entry.epoch.0.to_native()));
+        if matches!(entry.kind, ArchivedEntryKind::Created) != (sequence == Sequence(1)) {
+            taken.wrong.push("the first entry, and no other, begins a conversation");
+        }
+        self.apply(entry, &last)?;
+        self.last = Some(last);
+        Ok(taken)
+    }
+
+    /// Takes in that an entry is known to be lost: gives all that are, from the one after the last.
+    pub(super) fn skip(&mut self, sequence: Sequence, position: LanePosition) -> (Sequence, Sequence) {
+        let first = self.missing_before(sequence).map_or(sequence, |(first, _)| first);
+        let before = self.last.unwrap_or_default();
+        self.last = Some(TailRow { position, sequence, ..before });
+        self.gap = true;
+        (first, sequence)
+    }
+
+    fn missing_before(&self, sequence: Sequence) -> Option<(Sequence, Sequence)> {
+        let expected = self.last.map_or(Sequence(1), |last| last.sequence.next());
+        (expected < sequence).then(|| (expected, Sequence(sequence.0 - 1)))
+    }
+
+    /// Holds an entry against the one before.
+    fn compare(&self, last: &TailRow, is_message: bool, epoch: Epoch) -> Vec<&'static str> {
+        let before = self.last.unwrap_or_default();
+        let mut wrong = Vec::new();
+        let least = before.ordinal.0 + u64::from(is_message);
+        if last.ordinal.0 < least || (!self.gap && last.ordinal.0 != least) {
+            wrong.push("the entry's ordinal does not follow the one before");
+        }
+        if last.time < before.time {
+            wrong.push("the entry's time is before that of the one before");
+        }
+        if last.position <= before.position {
+            wrong.push("the entry's position does not follow the one before");
+        }
+        if self.start.as_ref().is_some_and(|start| start.epoch != epoch) {
+            wrong.push("the entry's epoch is not the conversation's");
+        }
+        wrong
+    }
+
+    fn apply(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<(), &'static str> {
+        let body: &[u8] = &entry.body;
+        match entry.kind {
+            ArchivedEntryKind::Message => {}
+            ArchivedEntryKind::Title => {
+                let title = std::str::from_utf8(body).map_err(|_| "the title is not UTF-8")?;
+                self.title = Some(title.to_owned());
+            }
+            ArchivedEntryKind::Membership => {
+                let change = MembershipChange::from_body(body).map_err(|_| "the change of members is not valid")?;
+                self.change(&change, last);
+            }
+            ArchivedEntryKind::Created => {
+                let start = ConversationStart::from_body(body).map_err(|_| "the beginning is not valid")?;
+                let creator = UserId::new(entry.sender.as_str()).map_err(|_| "the sender is no user")?;
+                let epoch = Epoch(entry.epoch.0.to_native());
+                self.start = Some(StartRow { time: last.time, epoch, direct: start.direct, creator });
+                self.title = Some(start.title);
+                self.change(&MembershipChange { added: start.members, removed: Vec::new() }, last);
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &MembershipChange, last: &TailRow) {
+        let row = |joined| UserRow { joined, sequence: last.sequence, position: last.position };
+        for user in &change.removed {
+            self.users.insert(user.clone(), UserState { member: None, row: row(false) });
+        }
+        let member = MemberRow { visible_from: last.sequence, ordinal: last.ordinal };
+        for user in &change.added {
+            self.users.insert(user.clone(), UserState { member: Some(member), row: row(true) });
+        }
+    }
+}
+
+/// Whether an entry adds the user, or removes it.
+pub(super) fn changes_user(archive: &[u8], user: &UserId, joined: bool) -> bool {
+    let Ok(entry) = view_entry(archive) else { return false };
+    let change = match entry.kind {
+        ArchivedEntryKind::Membership => MembershipChange::from_body(&entry.body),
+        ArchivedEntryKind::Created => ConversationStart::from_body(&entry.body)
+            .map(|start| MembershipChange { added: start.members, removed: Vec::new() }),
+        _ => return false,
+    };
+    change.is_ok_and(|change| if joined { change.added.contains(user) } else { change.removed.contains(user) })
+}

@@ -1,0 +1,130 @@
+//! Why `antiphon store` cannot do what it is asked for, and what to do about it.
+
+use std::{io, path::PathBuf};
+
+use antiphon_engine::{EngineError, error::StoreError, offline::LoadError};
+
+use crate::store_folder::StoreFolderError;
+
+/// Every variant says what to do, here or by its hint.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ToolError {
+    /// Give another path.
+    #[error("{folder}: there is no such folder")]
+    NoFolder {
+        /// Which.
+        folder: PathBuf,
+    },
+    /// Give the folder that holds `lane-00`.
+    #[error("{folder}: not a store's data folder: there is no lane-00 in it")]
+    NoLanes {
+        /// Which.
+        folder: PathBuf,
+    },
+    /// Restore it, or ask for the others one by one.
+    #[error("{folder}: there is no lane-{lane:02}: the folder was copied in part, or another lane was meant")]
+    NoLane {
+        /// Which.
+        folder: PathBuf,
+        /// The one that is missing.
+        lane: u16,
+    },
+    /// Stop the node, or take a copy.
+    #[error(
+        "the data folder {folder} is in use by a node (process {owner}); stop it first, or only `store inspect` it"
+    )]
+    InUse {
+        /// Which.
+        folder: PathBuf,
+        /// The node's process id.
+        owner: String,
+    },
+    /// Give another folder, or empty this one.
+    #[error("{folder}: is not empty; a dump is loaded into a new folder only")]
+    NotEmpty {
+        /// Which.
+        folder: PathBuf,
+    },
+    /// The lane's store cannot be used.
+    #[error("lane-{lane:02}: {source}")]
+    Lane {
+        /// Which lane.
+        lane: u16,
+        /// Why.
+        source: EngineError,
+    },
+    /// The dump cannot be loaded.
+    #[error("lane-{lane:02}: {source}")]
+    Load {
+        /// Which lane.
+        lane: u16,
+        /// Why.
+        source: LoadError,
+    },
+    /// The dump is not one, or not whole.
+    #[error("the dump's line {line}: {what}")]
+    Dump {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The system refuses.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The new folder cannot be made, or is in use.
+    #[error(transparent)]
+    Folder(#[from] StoreFolderError),
+}
+
+impl ToolError {
+    pub(super) const fn lane(lane: u16, source: EngineError) -> Self {
+        Self::Lane { lane, source }
+    }
+
+    /// The process's exit code.
+    pub(super) const fn code(&self) -> u8 {
+        match self {
+            Self::Lane {
+                source: EngineError::Store(StoreError::Damaged { .. }) | EngineError::LogMissing { .. },
+                ..
+            }
+            | Self::Load { source: LoadError::Line { .. }, .. }
+            | Self::Dump { .. } => 1,
+            _ => 2,
+        }
+    }
+
+    /// What to do.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        let error = match self {
+            Self::Lane { source, .. } | Self::Load { source: LoadError::Engine(source), .. } => source,
+            Self::Load { .. } | Self::Dump { .. } => return Some("Make the dump anew; nothing of it was kept."),
+            _ => return None,
+        };
+        match error {
+            EngineError::Store(StoreError::NewerVersion { .. }) => {
+                Some("A newer version of antiphon has written it: use that one.")
+            }
+            EngineError::Store(StoreError::ManifestMissing) => {
+                Some("This is no lane of a store: give the data folder that holds lane-00, or restore the lane.")
+            }
+            EngineError::ManifestLost { .. } | EngineError::LogMissing { .. } => {
+                Some("Restore the folder from a whole copy.")
+            }
+            EngineError::Store(StoreError::ForeignStore { .. }) | EngineError::OtherLane { .. } => {
+                Some("Files or folders of several stores or lanes were mixed: restore each from its own copy.")
+            }
+            EngineError::Store(StoreError::File(_)) => Some("See to the disk and to the permissions of the folder."),
+            EngineError::Store(StoreError::Damaged { .. }) => {
+                Some("`antiphon store verify` tells all that is damaged, and whose it is.")
+            }
+            _ => None,
+        }
+    }
+}

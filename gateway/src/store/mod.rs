@@ -1,0 +1,289 @@
+//! `antiphon store`: a data folder looked at, checked, written out and made anew while no node runs on it.
+//!
+//! The engine's `offline` module does the work; this is its files, its command line and its words. docs/store.md is the
+//! reference.
+//!
+//! Exit codes: 0 all is well, 1 damage or a dump that cannot be loaded, 2 the folder or the arguments cannot be used.
+//! Must not do: write into a folder that is read, not even its `LOCK`.
+
+mod error;
+mod files;
+mod load;
+mod progress;
+mod text;
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use antiphon_engine::{
+    EngineError,
+    offline::{self, Finding, Inspection, VerifyReport},
+};
+use antiphon_wire::limits::LANES_MAX;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use self::{
+    error::ToolError,
+    files::{FolderFiles, now},
+    progress::Shown,
+};
+use crate::store_folder::owner_of;
+
+/// How often the folder of a node that runs is looked at before what is seen is taken for what is there: merges are
+/// seconds apart.
+const INSPECT_ATTEMPTS: u32 = 3;
+
+/// The arguments of `antiphon store`.
+#[derive(Debug, Args)]
+pub struct StoreArguments {
+    #[command(subcommand)]
+    command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Shows what is where: segments, log files, and what they hold. Of a running node without the latter.
+    Inspect(Looked),
+    /// Reads everything and checks it: checksums, the log's chain, and all rows against each other.
+    Verify(Looked),
+    /// Writes everything that the store means to standard output, as JSON lines.
+    Dump {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Makes a new store in an empty folder from a dump on standard input.
+    Load {
+        /// Data folder: one that is not there yet, or empty.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Data folder.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Only this log lane.
+    #[arg(long, value_name = "N")]
+    lane: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct Looked {
+    #[command(flatten)]
+    which: Which,
+    /// As one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a command ended that could do what it was asked for.
+enum Ended {
+    Well,
+    WithDamage,
+}
+
+/// Does what the arguments ask for, and says how it went.
+#[must_use]
+pub fn run(arguments: StoreArguments) -> ExitCode {
+    let ended = match arguments.command {
+        StoreCommand::Inspect(looked) => inspect(&looked),
+        StoreCommand::Verify(looked) => verify(&looked),
+        StoreCommand::Dump { which } => dump(&which),
+        StoreCommand::Load { data } => load::load(&data),
+    };
+    match ended {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::WithDamage) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("antiphon: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("{hint}");
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn inspect(looked: &Looked) -> Result<Ended, ToolError> {
+    let lanes = lanes(&looked.which)?;
+    // A node that runs may change files while they are looked at: what has a checksum and never changes is shown all
+    // the same.
+    let (_lock, runs) = match lock(&looked.which.data) {
+        Ok(lock) => (lock, false),
+        Err(ToolError::InUse { owner, .. }) => {
+            eprintln!(
+                "antiphon: a node (process {owner}) runs on this folder: this is a moment's view, without totals"
+            );
+            (None, true)
+        }
+        Err(error) => return Err(error),
+    };
+    let mut all = Vec::new();
+    for (lane, path) in lanes {
+        all.push(inspect_lane(lane, &path, runs).map_err(|error| ToolError::lane(lane, error))?);
+    }
+    let is_damaged = |of: &Inspection| {
+        of.segments.iter().any(|segment| segment.damage.is_some())
+            || of.totals.as_ref().is_some_and(|totals| totals.damaged > 0)
+    };
+    let damaged = all.iter().any(is_damaged);
+    if looked.json {
+        print(&format!("{}\n", json!({ "lanes": all })))?;
+    } else {
+        all.iter().try_for_each(|of| print(&text::inspection(of)))?;
+    }
+    Ok(if damaged && !runs { Ended::WithDamage } else { Ended::Well })
+}
+
+/// A node that runs may merge segments between the reading of its manifest and theirs: then it is looked at again.
+fn inspect_lane(lane: u16, path: &Path, runs: bool) -> Result<Inspection, EngineError> {
+    let mut attempts = if runs { INSPECT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let shown = Shown::new(lane_name("lane", lane));
+        let inspected = now(offline::inspect(FolderFiles::new(path), lane, !runs, shown.teller()));
+        shown.finish();
+        let is_whole = inspected.as_ref().is_ok_and(|of| of.segments.iter().all(|segment| segment.damage.is_none()));
+        if is_whole || attempts == 0 {
+            return inspected;
+        }
+    }
+}
+
+fn verify(looked: &Looked) -> Result<Ended, ToolError> {
+    let lanes = lanes(&looked.which)?;
+    let _lock = lock(&looked.which.data)?;
+    let mut reports: Vec<VerifyReport> = Vec::new();
+    for (lane, path) in lanes {
+        let shown = Shown::new(lane_name("lane", lane));
+        let verified = now(offline::verify(FolderFiles::new(&path), lane, shown.teller()));
+        shown.finish();
+        reports.push(verified.map_err(|error| ToolError::lane(lane, error))?);
+    }
+    let sound = reports.iter().all(VerifyReport::is_sound);
+    if looked.json {
+        print(&format!("{}\n", json!({ "sound": sound, "lanes": reports })))?;
+    } else {
+        reports.iter().try_for_each(print_report)?;
+        print(&format!("{}\n", text::summary(&reports)))?;
+    }
+    Ok(if sound { Ended::Well } else { Ended::WithDamage })
+}
+
+fn print_report(report: &VerifyReport) -> Result<(), ToolError> {
+    let lane = format!("lane-{:02}", report.lane);
+    for finding in &report.findings {
+        print(&format!("{}\n", finding_line(&lane, finding)))?;
+    }
+    if report.findings_left_out > 0 {
+        print(&format!("{lane}: {} more findings\n", text::number(report.findings_left_out)))?;
+    }
+    if let Some(torn) = &report.torn_tail {
+        print(&format!("note: {lane}/{torn}; it was never acknowledged, and the next start cuts it off\n"))?;
+    }
+    for leftover in &report.leftovers {
+        print(&format!("note: {lane}/{leftover}: left by an interrupted flush or merge; the next start removes it\n"))?;
+    }
+    Ok(())
+}
+
+fn finding_line(lane: &str, finding: &Finding) -> String {
+    if finding.file.is_some() { format!("{lane}/{finding}") } else { format!("{lane}: {finding}") }
+}
+
+fn dump(which: &Which) -> Result<Ended, ToolError> {
+    let lanes_of_store = lanes(&Which { data: which.data.clone(), lane: None })?.len();
+    let lanes = lanes(which)?;
+    let _lock = lock(&which.data)?;
+    let mut output = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    let mut failure = writeln!(output, "{}", load::header(lanes_of_store)).err();
+    for (lane, path) in lanes {
+        let shown = Shown::new(lane_name("lane", lane));
+        let mut sink = |line: &str| {
+            if failure.is_none() {
+                failure = writeln!(output, "{line}").err();
+            }
+            failure.is_none()
+        };
+        let dumped = now(offline::dump(FolderFiles::new(&path), lane, shown.teller(), &mut sink));
+        shown.finish();
+        if dumped.map_err(|error| ToolError::lane(lane, error))?.stopped {
+            break;
+        }
+    }
+    ended_output(failure.map_or_else(|| output.flush(), Err))?;
+    Ok(Ended::Well)
+}
+
+/// The lanes of a folder that are asked for, and where they are.
+fn lanes(which: &Which) -> Result<Vec<(u16, PathBuf)>, ToolError> {
+    let folder = &which.data;
+    let at = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ToolError::NoFolder { folder: folder.clone() },
+        _ => ToolError::Io { path: folder.clone(), source },
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(at)? {
+        let name = entry.map_err(at)?.file_name();
+        let lane = name.to_str().and_then(|name| name.strip_prefix("lane-")?.parse::<u16>().ok());
+        let is_lane = |lane: &u16| usize::from(*lane) < LANES_MAX && *name == *lane_name("lane", *lane);
+        found.extend(lane.filter(is_lane));
+    }
+    found.sort_unstable();
+    if found.is_empty() {
+        return Err(ToolError::NoLanes { folder: folder.clone() });
+    }
+    if let Some(lane) = which.lane {
+        found.retain(|one| *one == lane);
+        if found.is_empty() {
+            return Err(ToolError::NoLane { folder: folder.clone(), lane });
+        }
+    } else if let Some((missing, _)) = (0..).zip(&found).find(|(expected, lane)| expected != *lane) {
+        return Err(ToolError::NoLane { folder: folder.clone(), lane: missing });
+    }
+    Ok(found.into_iter().map(|lane| (lane, folder.join(lane_name("lane", lane)))).collect())
+}
+
+/// The name of a lane's folder; `loading` in place of `lane` while it is being made.
+fn lane_name(kind: &str, lane: u16) -> String {
+    format!("{kind}-{lane:02}")
+}
+
+/// Keeps nodes from starting on the folder for as long as the file lives, and finds one that runs. Nothing is written;
+/// a copy without a `LOCK` has none to take.
+fn lock(folder: &Path) -> Result<Option<File>, ToolError> {
+    let path = folder.join("LOCK");
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ToolError::Io { path, source }),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            Err(ToolError::InUse { folder: folder.to_owned(), owner: owner_of(&mut file) })
+        }
+        Err(TryLockError::Error(source)) => Err(ToolError::Io { path, source }),
+    }
+}
+
+fn print(text: &str) -> Result<(), ToolError> {
+    ended_output(io::stdout().write_all(text.as_bytes()))
+}
+
+/// A reader that went away (`antiphon store dump | head`) is no failure.
+fn ended_output(written: io::Result<()>) -> Result<(), ToolError> {
+    match written {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(ToolError::Io { path: PathBuf::from("standard output"), source })
+        }
+        _ => Ok(()),
+    }
+}

@@ -217,16 +217,15 @@ impl Storm {
             self.last_point_ns = since_ns;
             self.outcome.curve.push((since_ns, counts.live));
         }
-        // Only once all have been lost does a live session mean one that is back.
+        // Many are back before the last one has noticed that it was lost.
         let sessions = self.outcome.sessions;
-        if counts.lost.saturating_sub(self.full.1.lost) >= sessions {
-            if counts.live > 0 {
-                self.outcome.first_ns.get_or_insert(since_ns);
-            }
-            for (percent, reached_ns) in SHARES_PERCENT.into_iter().zip(&mut self.outcome.shares_ns) {
-                if counts.live * 100 >= sessions * percent {
-                    reached_ns.get_or_insert(since_ns);
-                }
+        let back = counts.live.min(counts.resumed.saturating_sub(self.full.1.resumed));
+        if back > 0 {
+            self.outcome.first_ns.get_or_insert(since_ns);
+        }
+        for (percent, reached_ns) in SHARES_PERCENT.into_iter().zip(&mut self.outcome.shares_ns) {
+            if back * 100 >= sessions * percent {
+                reached_ns.get_or_insert(since_ns);
             }
         }
         if self.outcome.shares_ns[3].is_some() {
@@ -247,8 +246,8 @@ impl Storm {
 mod tests {
     use super::*;
 
-    fn counts(live: u64, lost: u64) -> Counts {
-        Counts { live, lost, acked: 7, ..Counts::default() }
+    fn counts(live: u64, resumed: u64) -> Counts {
+        Counts { live, resumed, acked: 7, ..Counts::default() }
     }
 
     const S: Nanoseconds = SECOND_NS;
@@ -279,14 +278,14 @@ mod tests {
     #[test]
     fn a_storm_kills_restarts_and_times_the_return() {
         let mut storm = Storm::new(StormPlan { measured_ns: S, kills: true, restarts: true, down_ns: S, ..PLAN });
-        let mut step = |at_ns, live, lost| storm.step(at_ns, &counts(live, lost));
+        let mut step = |at_ns, live, resumed| storm.step(at_ns, &counts(live, resumed));
         assert_eq!(step(S, 100, 0), [Step::Part(0, S)]);
         assert_eq!(step(2 * S, 100, 0), []);
         assert_eq!(step(3 * S, 100, 0), [Step::Kill, Step::Part(1, 3 * S)]);
         assert_eq!(step(3 * S + 1, 100, 0), [], "live still, but not back");
-        assert_eq!(step(4 * S, 0, 100), [Step::Restart]);
-        assert_eq!(step(5 * S, 50, 100), []);
-        assert_eq!(step(6 * S, 95, 100), []);
+        assert_eq!(step(4 * S, 20, 0), [Step::Restart]);
+        assert_eq!(step(5 * S, 70, 50), [], "twenty have not noticed yet");
+        assert_eq!(step(6 * S, 95, 95), []);
         assert_eq!(step(7 * S, 100, 100), [Step::Part(2, 7 * S), Step::Returned]);
         assert_eq!(step(8 * S, 100, 100), [Step::End]);
         let outcome = storm.outcome();
@@ -297,22 +296,22 @@ mod tests {
     #[test]
     fn a_storm_that_others_make_begins_when_sessions_are_lost() {
         let mut storm = Storm::new(PLAN);
-        let mut step = |at_ns, live, lost| storm.step(at_ns, &counts(live, lost));
+        let mut step = |at_ns, live, resumed| storm.step(at_ns, &counts(live, resumed));
         assert_eq!(step(0, 100, 0), [Step::Part(0, 0)]);
         assert_eq!(step(30 * S, 100, 0), []);
-        assert_eq!(step(31 * S, 99, 1), [], "one is no storm");
-        assert_eq!(step(32 * S, 40, 60), [Step::Part(1, 30 * S)]);
+        assert_eq!(step(31 * S, 99, 0), [], "one is no storm");
+        assert_eq!(step(32 * S, 40, 1), [Step::Part(1, 30 * S)]);
         assert_eq!(step(33 * S, 100, 100), [Step::Part(2, 33 * S), Step::Returned]);
     }
 
     #[test]
     fn a_storm_from_which_not_all_return_fails() {
         let mut storm = Storm::new(StormPlan { before_ns: 0, kills: true, limit_ns: 10 * S, ..PLAN });
-        let mut step = |at_ns, live, lost| storm.step(at_ns, &counts(live, lost));
+        let mut step = |at_ns, live, resumed| storm.step(at_ns, &counts(live, resumed));
         step(0, 100, 0);
         step(1, 100, 0);
-        assert_eq!(step(5 * S, 99, 100), []);
-        let steps = step(11 * S, 99, 100);
+        assert_eq!(step(5 * S, 99, 99), []);
+        let steps = step(11 * S, 99, 99);
         assert!(matches!(&steps[..], [Step::Fail(text), Step::End] if text.contains("99 of 100")), "{steps:?}");
         let mut storm = Storm::new(StormPlan { before_ns: 0, limit_ns: 10 * S, ..PLAN });
         storm.step(0, &counts(9, 0));

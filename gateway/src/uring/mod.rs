@@ -17,6 +17,10 @@ mod counters;
 mod descriptors;
 mod files;
 mod lane;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(feature = "power-cuts")]
+mod power;
 mod process;
 mod quiet;
 mod ring;
@@ -32,6 +36,8 @@ mod wake;
 pub use clock::{OsRandom, SystemClock, monotonic_ms, monotonic_us};
 pub use counters::{Counter, ShardCounters};
 pub use files::{NodeFile, NodeFiles};
+#[cfg(feature = "power-cuts")]
+pub use power::shut_down_file_system;
 pub use process::{raise_open_files, refuse_huge_pages};
 pub use shard::{ShardConfig, ShardContext, ShardError, bind, run_shard, spawn_shard};
 pub use sockets::Admission;

@@ -1,4 +1,4 @@
-//! The one door for people and CI: `cargo xtask test | lint | sim | mutants | fuzz | bench | compare |
+//! The one door for people and CI: `cargo xtask test | lint | sim | power-cuts | mutants | fuzz | bench | compare |
 //! provision`.
 
 mod dependencies;
@@ -6,6 +6,7 @@ mod fuzz;
 mod links;
 mod lint;
 mod mutants;
+mod power_cuts;
 mod process;
 mod provision;
 mod stages;
@@ -49,6 +50,13 @@ enum Command {
     },
     /// Plants bugs, one at a time, in a copy of the tree: each must be found by the tests or the simulator.
     Mutants(mutants::Options),
+    /// Cuts the power of a real file system under the engine: `--file-system ext4|xfs`, `--cuts N`, `--seed S`; wants root; `--help`
+    /// has all.
+    PowerCuts {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Fuzzes one target, or all in turn.
     Fuzz {
         /// Which; all if none is named.
@@ -83,6 +91,10 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Sim { arguments } => test::simulate(&arguments),
         Command::Mutants(options) => mutants::run(&options),
+        Command::PowerCuts { arguments } => match power_cuts::run(&arguments) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Bench { arguments } => benches(&[], &arguments),
         Command::Compare { arguments } => benches(&["compare"], &arguments),

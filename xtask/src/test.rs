@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::{
-    fuzz,
+    fuzz, power_cuts,
     process::{Server, cargo, free_port, is_installed, output, program, program_within, root, run as run_program},
     provision::{self, python_program},
     stages::{Stage, run_all},
@@ -21,6 +21,7 @@ const STAGES: &[(&str, &str)] = &[
     ("provision", "installs what the others need"),
     ("workspace", "unit, model and scenario tests of every crate"),
     ("simulator", "whole nodes under faults, many seeds"),
+    ("power-cuts", "the engine on ext4 whose power is cut, 20 times; where that can be done"),
     ("process", "the real binary, killed under load"),
     ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo, plain and over TLS"),
     ("clients", "the README's Python and JavaScript clients against a node, plain and over TLS"),
@@ -44,6 +45,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64, autobahn_whole: bool) -> anyhow
             "provision" => Stage::new(name, provision::run),
             "workspace" => Stage::new(name, workspace),
             "simulator" => Stage::new(name, move || simulator(seeds)),
+            "power-cuts" => Stage::new(name, power_cuts::stage),
             "process" => Stage::new(name, processes),
             "autobahn" => Stage::new(name, move || autobahn(autobahn_whole)),
             "clients" => Stage::new(name, clients),

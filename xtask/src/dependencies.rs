@@ -74,7 +74,9 @@ struct Advisory {
 pub(crate) fn check() -> anyhow::Result<()> {
     let mut metadata = Metadata { packages: Vec::new() };
     for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "benches/foreign/Cargo.toml"] {
-        let arguments = ["metadata", "--locked", "--format-version", "1", "--manifest-path", manifest];
+        // Optional ones are built by a comparison that asks for them, so they are looked at.
+        let arguments =
+            ["metadata", "--locked", "--all-features", "--format-version", "1", "--manifest-path", manifest];
         let read: Metadata = serde_json::from_str(&output(&mut cargo(arguments))?).context(manifest)?;
         for package in read.packages {
             let is_same = |known: &Package| known.name == package.name && known.version == package.version;

@@ -9,13 +9,13 @@ use crate::{
 /// The fuzz targets are a workspace of their own.
 const FUZZ: [&str; 2] = ["--manifest-path", "fuzz/Cargo.toml"];
 
-/// So are the servers that we compare ourselves with; they are formatted, and built only for a comparison.
+/// So are the servers and engines that we compare ourselves with; they are formatted, and built only for a comparison.
 const FOREIGN: [&str; 2] = ["--manifest-path", "benches/foreign/Cargo.toml"];
 
 fn check_format() -> anyhow::Result<()> {
     process::run(&mut cargo(["fmt", "--all", "--check"]))?;
     process::run(cargo(["fmt", "--check"]).args(FUZZ))?;
-    process::run(cargo(["fmt", "--check"]).args(FOREIGN))
+    process::run(cargo(["fmt", "--all", "--check"]).args(FOREIGN))
 }
 
 fn run_clippy() -> anyhow::Result<()> {

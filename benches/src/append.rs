@@ -57,11 +57,11 @@ const MODES: [(usize, &str); 2] = [(1, "alone"), (2, "overlapped")];
 
 /// One round's result.
 #[derive(Debug)]
-struct Round {
-    elapsed: Duration,
+pub(crate) struct Round {
+    pub(crate) elapsed: Duration,
     cpu: Duration,
-    latencies_us: Histogram<u64>,
-    log_bytes: u64,
+    pub(crate) latencies_us: Histogram<u64>,
+    pub(crate) log_bytes: u64,
     log_writes: u64,
     /// Messages that had to be sent again.
     refusals: u64,
@@ -184,13 +184,14 @@ fn thread_cpu() -> Duration {
 }
 
 /// A file whose blocks exist, for the bare loop.
-struct Prewritten {
+pub(crate) struct Prewritten {
     file: fs::File,
     bytes: u64,
 }
 
 impl Prewritten {
-    fn new(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+    /// Makes it durable.
+    pub(crate) fn new(path: &Path, bytes: u64) -> anyhow::Result<Self> {
         fs::write(path, vec![0; bytes as usize])?;
         fs::File::open(path)?.sync_all()?;
         let flags = libc::O_DIRECT | libc::O_DSYNC;
@@ -198,7 +199,8 @@ impl Prewritten {
         Ok(Self { file, bytes })
     }
 
-    fn round(&self, write_bytes: usize, batches: usize) -> anyhow::Result<Round> {
+    /// Writes one after the other, each durable before the next, and begins again at the file's end.
+    pub(crate) fn round(&self, write_bytes: usize, batches: usize) -> anyhow::Result<Round> {
         let buffer = AlignedBuffer::zeroed(write_bytes);
         let mut latencies_us = Histogram::new(3)?;
         let mut offset = 0;

@@ -66,21 +66,26 @@ enum Bench {
     /// The driver of a comparison, on a core of its own.
     #[command(hide = true)]
     Drive(compare::DriveOptions),
+    /// One engine of a comparison, as a process of its own.
+    #[command(hide = true)]
+    Store(compare::StoreOptions),
 }
 
 #[derive(Debug, Subcommand)]
 enum Comparison {
     /// The net plane beside other WebSocket servers: CPU of an echo and of a delivery, latency, memory.
     Net(compare::NetOptions),
+    /// The log engine beside other storage engines: durable appends, pages, bytes written, space, opening after a kill.
+    Engine(compare::EngineOptions),
 }
 
 fn main() -> anyhow::Result<()> {
     let Arguments { bench } = Arguments::parse();
     // As the node does.
     antiphon_gateway::uring::refuse_huge_pages()?;
-    // What the driver prints is read by a program.
+    // What the driver and a store print is read by a program.
     let machine = antiphon_tuning::machine();
-    if !matches!(bench, Bench::Drive(_)) {
+    if !matches!(bench, Bench::Drive(_) | Bench::Store(_)) {
         println!("machine   {machine:?}");
     }
     match bench {
@@ -90,6 +95,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Capacity(options) => capacity::run(&options, &machine),
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
         Bench::Compare { with: Comparison::Net(options) } => compare::net(options),
+        Bench::Compare { with: Comparison::Engine(options) } => compare::engine(options),
         Bench::Drive(options) => compare::drive(&options),
+        Bench::Store(options) => compare::run_store(&options),
     }
 }

@@ -71,7 +71,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compares with other engines and servers.
+    /// Compares with others within one run: `net` with WebSocket servers, `engine` with storage engines; `net --help` has all.
     Compare {
         /// Handed on.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

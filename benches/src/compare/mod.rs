@@ -1,4 +1,5 @@
-//! `cargo xtask compare net`: the node's net plane beside other WebSocket servers, echoing and broadcasting.
+//! `cargo xtask compare net`: the node's net plane beside other WebSocket servers, echoing and broadcasting. Its sibling
+//! `compare engine` is in [`mod@engine`].
 //!
 //! Every server is one process on one core, the driver a process on another. In every round the servers take turns, in
 //! an order that moves by one, so that noise of the machine hits all of them. A figure is the server's CPU time for
@@ -8,6 +9,7 @@
 mod client;
 mod cpu;
 mod drive;
+mod engine;
 mod figures;
 mod nats;
 mod peers;
@@ -23,6 +25,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 pub(crate) use drive::{DriveOptions, run as drive};
+pub(crate) use engine::{EngineOptions, StoreOptions, compare as engine, run_store};
 
 use drive::Outcome;
 use peers::{DRIVER_CORE, Peer, Places, Program};
@@ -171,7 +174,7 @@ pub(crate) fn net(mut options: NetOptions) -> anyhow::Result<()> {
     if !options.no_write {
         let path = places.root().join(DOCUMENT);
         let document = fs::read_to_string(&path).with_context(|| DOCUMENT)?;
-        fs::write(&path, table::splice(&document, &text)?)?;
+        fs::write(&path, table::splice(&document, "net", &text)?)?;
         println!("written to {DOCUMENT}");
     }
     let failed = results.samples.iter().filter(|sample| sample.outcome.is_none()).count();
@@ -271,18 +274,30 @@ fn measure_into(
     Ok(())
 }
 
+/// What a program says, at the top of the repository.
+fn said(places: &Places, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(name).args(arguments).current_dir(places.root()).output().context(name.to_owned())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The commit, and whether something was changed since.
+fn revision(places: &Places) -> anyhow::Result<String> {
+    let changes = said(places, "git", &["status", "--porcelain", "--untracked-files=no"])?;
+    let changed = if changes.is_empty() { "" } else { ", changed" };
+    Ok(said(places, "git", &["rev-parse", "--short", "HEAD"])? + changed)
+}
+
+/// Today, in UTC.
+fn date(places: &Places) -> anyhow::Result<String> {
+    said(places, "date", &["-u", "+%Y-%m-%d"])
+}
+
 fn header(options: &NetOptions, places: &Places, programs: &[Program]) -> anyhow::Result<Header> {
-    let said = |name: &str, arguments: &[&str]| -> anyhow::Result<String> {
-        let output = Command::new(name).args(arguments).current_dir(places.root()).output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let changed =
-        if said("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { ", changed" };
     Ok(Header {
         machine: antiphon_tuning::machine(),
         congestion_control: first_word("/proc/sys/net/ipv4/tcp_congestion_control")?,
-        revision: said("git", &["rev-parse", "--short", "HEAD"])? + changed,
-        date: said("date", &["-u", "+%Y-%m-%d"])?,
+        revision: revision(places)?,
+        date: date(places)?,
         seed: options.seed,
         rounds: options.rounds,
         seconds: options.seconds,

@@ -142,7 +142,7 @@ impl Places {
         packages.into_iter().find(|package| package["name"] == name).with_context(|| format!("{name} is not locked"))
     }
 
-    fn foreign_version(&self, name: &str) -> anyhow::Result<String> {
+    pub(super) fn foreign_version(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.foreign_package(name)?["version"].as_str().unwrap_or("unknown").to_owned())
     }
 
@@ -161,10 +161,20 @@ impl Places {
     }
 
     fn build_foreign(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.build_foreign_with(name, &["--package", "antiphon-foreign"])
+    }
+
+    /// A program of `benches/foreign/engines`, of which each is built by a feature of its own.
+    pub(super) fn build_foreign_engine(&self, feature: &str) -> anyhow::Result<PathBuf> {
+        let choice = ["--package", "antiphon-foreign-engines", "--features", feature];
+        self.build_foreign_with(&format!("foreign-{feature}"), &choice)
+    }
+
+    fn build_foreign_with(&self, name: &str, choice: &[&str]) -> anyhow::Result<PathBuf> {
         let folder = self.root.join("target/foreign");
         let mut build = cargo(&self.root);
         build.args(["build", "--release", "--locked", "--manifest-path", "benches/foreign/Cargo.toml", "--bin", name]);
-        run(build.arg("--target-dir").arg(&folder))?;
+        run(build.args(choice).arg("--target-dir").arg(&folder))?;
         Ok(folder.join("release").join(name))
     }
 

@@ -11,24 +11,19 @@ use super::{
     peers::Peer,
 };
 
-/// Before the tables, in the document.
-const BEGIN: &str = "<!-- compare net: begin -->";
-
-/// After them.
-const END: &str = "<!-- compare net: end -->";
-
 /// A driver that uses more of its core than this measures itself: its latencies are marked.
 const DRIVER_CORES_MAX: f64 = 0.95;
 
 /// A round in which server or driver waited for its core for more of the time than this is called disturbed.
 const WAITED_MAX: f64 = 0.05;
 
-/// Puts a text between the two marks of a document.
-pub(super) fn splice(document: &str, text: &str) -> anyhow::Result<String> {
-    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("the document has no {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("the document has no {END} after it"))?;
-    ensure!(!after.contains(BEGIN) && !after.contains(END), "the document has a mark twice");
-    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", text.trim_end()))
+/// Puts a text between the two marks that a document has for a comparison.
+pub(super) fn splice(document: &str, comparison: &str, text: &str) -> anyhow::Result<String> {
+    let (begin, end) = (format!("<!-- compare {comparison}: begin -->"), format!("<!-- compare {comparison}: end -->"));
+    let (before, rest) = document.split_once(&begin).with_context(|| format!("the document has no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("the document has no {end} after it"))?;
+    ensure!(!after.contains(&begin) && !after.contains(&end), "the document has a mark twice");
+    Ok(format!("{before}{begin}\n{}\n{end}{after}", text.trim_end()))
 }
 
 /// The whole text: what was measured on what, and a table for echoes and one for broadcasts.
@@ -152,17 +147,19 @@ fn row(text: &mut String, results: &Results, connections: u32, load: &Load, peer
 }
 
 /// `8.12 µs (7.90–8.40)`
-fn spread(figure: Figure, digits: usize, unit: &str) -> String {
+pub(super) fn spread(figure: Figure, digits: usize, unit: &str) -> String {
     format!("{:.digits$}{unit} ({:.digits$}–{:.digits$})", figure.median, figure.least, figure.most)
 }
 
 /// Nanoseconds, with three digits that mean something.
-fn time(ns: f64) -> String {
+pub(super) fn time(ns: f64) -> String {
     match ns {
+        ..1e4 => format!("{:.1} µs", ns / 1e3),
         ..1e6 => format!("{:.0} µs", ns / 1e3),
         ..1e7 => format!("{:.2} ms", ns / 1e6),
         ..1e8 => format!("{:.1} ms", ns / 1e6),
-        _ => format!("{:.0} ms", ns / 1e6),
+        ..1e9 => format!("{:.0} ms", ns / 1e6),
+        _ => format!("{:.2} s", ns / 1e9),
     }
 }
 
@@ -270,18 +267,23 @@ mod tests {
 
     #[test]
     fn tables_replace_what_stood_between_the_marks() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let spliced = splice(&document, "new\n\n").unwrap();
-        assert_eq!(spliced, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert_eq!(splice(&spliced, "new").unwrap(), spliced);
-        for bad in ["a".to_owned(), format!("{END}{BEGIN}"), BEGIN.to_owned(), format!("{document}{document}")] {
-            assert!(splice(&bad, "new").is_err(), "{bad}");
+        let (begin, end) = ("<!-- compare net: begin -->", "<!-- compare net: end -->");
+        let other = "<!-- compare engine: begin -->\nkept\n<!-- compare engine: end -->";
+        let document = format!("a\n{begin}\nold\n{end}\nb\n{other}\n");
+        let spliced = splice(&document, "net", "new\n\n").unwrap();
+        assert_eq!(spliced, format!("a\n{begin}\nnew\n{end}\nb\n{other}\n"));
+        assert_eq!(splice(&spliced, "net", "new").unwrap(), spliced);
+        for bad in ["a".to_owned(), format!("{end}{begin}"), begin.to_owned(), format!("{document}{document}")] {
+            assert!(splice(&bad, "net", "new").is_err(), "{bad}");
         }
     }
 
     #[test]
     fn numbers_are_for_people() {
         assert_eq!([0.0, 999.0, 1_000.0, 1_234_567.4].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([900.0, 1.5e6, 12.34e6, 123.4e6].map(time), ["1 µs", "1.50 ms", "12.3 ms", "123 ms"]);
+        assert_eq!(
+            [900.0, 98.7e3, 1.5e6, 12.34e6, 123.4e6, 1.234e9].map(time),
+            ["0.9 µs", "99 µs", "1.50 ms", "12.3 ms", "123 ms", "1.23 s"]
+        );
     }
 }

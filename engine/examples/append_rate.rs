@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Waker},
@@ -23,6 +24,7 @@ use antiphon_engine::{
     seams::{AlignedBuffer, File as _, Files as _, OpenMode},
 };
 use antiphon_wire::{
+    codes::ErrorCode,
     frame::Content,
     ids::{ClientMessageId, ConversationId, UserId},
 };
@@ -87,29 +89,33 @@ fn appends(
     messages: u64,
 ) -> f64 {
     let body = Content::text(&"x".repeat(200)).0;
+    let command = |number: u64| {
+        // A stride that is no divisor, so that neighbours in a batch are far apart.
+        let at = (number as usize).wrapping_mul(7919) % ids.len();
+        let id = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060);
+        Command::Send {
+            user: users[at % 1000].clone(),
+            conversation: ids[at],
+            client_message_id: ClientMessageId(id.to_le_bytes()),
+            body: body.clone(),
+        }
+    };
     let start = Instant::now();
     let mut acknowledged = 0;
-    let mut number = 0;
+    let mut fresh = 0..messages;
+    // Flushes are behind: these are sent again, as clients do.
+    let mut refused = VecDeque::new();
     while acknowledged < messages {
-        for _ in 0..batch.min(messages - number) {
-            // A stride that is no divisor, so that neighbours in a batch are far apart.
-            let at = (number as usize).wrapping_mul(7919) % ids.len();
-            let command = Command::Send {
-                user: users[at % 1000].clone(),
-                conversation: ids[at],
-                client_message_id: ClientMessageId(
-                    u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060).to_le_bytes(),
-                ),
-                body: body.clone(),
-            };
-            lane.submit(Token(number), command);
-            number += 1;
+        for _ in 0..batch {
+            let Some(number) = refused.pop_front().or_else(|| fresh.next()) else { break };
+            lane.submit(Token(number), command(number));
         }
         turn(tasks);
         while let Some(output) = lane.poll() {
             if let Output::Answer { token, result } = output {
                 match result {
                     Ok(_) => acknowledged += 1,
+                    Err(refusal) if refusal.code == ErrorCode::Overloaded => refused.push_back(token.0),
                     Err(refusal) => panic!("{token:?}: {refusal:?}"),
                 }
             }

@@ -55,6 +55,9 @@ pub(crate) struct RunArguments {
     /// How often.
     #[arg(long, default_value_t = 500)]
     cuts: u64,
+    /// Ends after so many minutes, however many cuts that makes; `--cuts` is the most.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Repeats what is written and which moments are aimed at; when they come is up to the machine.
     #[arg(long, default_value_t = 1)]
     seed: u64,

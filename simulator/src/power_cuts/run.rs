@@ -153,7 +153,10 @@ impl Run {
     /// Cuts as often as is asked for, and checks after the last one, too.
     pub(crate) fn run(mut self) -> (Tally, Result<(), RunError>) {
         let mut result = Ok(());
-        while result.is_ok() && self.tally.cuts() < self.arguments.cuts {
+        let until =
+            self.arguments.minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes.max(0.0) * 60.0).ok());
+        let is_over = |tally: &Tally| until.is_some_and(|until| tally.started.elapsed() >= until);
+        while result.is_ok() && self.tally.cuts() < self.arguments.cuts && !is_over(&self.tally) {
             result = self.round();
             self.progress();
         }

@@ -306,6 +306,8 @@ impl NodeShard {
     /// Follows the node through its life.
     fn follow(&mut self) {
         for lane in self.opened.borrow_mut().drain(..) {
+            // Before the node says that it is ready.
+            self.metrics.lane(usize::from(lane.id().0)).recovered.store(true, Ordering::Release);
             self.core.add_lane(lane);
         }
         let hold = self.core.holds_newcomers() || self.control.pressure() == Pressure::Hold;
@@ -446,7 +448,6 @@ impl NodeShard {
             lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
             let (status, counters) = (lane.engine().status(), lane.counters());
             let state = metrics.lane(usize::from(lane.id().0));
-            state.recovered.store(true, Ordering::Relaxed);
             state.fenced.store(status.fenced.is_some(), Ordering::Relaxed);
             state.storage_full.store(status.storage_full, Ordering::Relaxed);
             let figures = [
@@ -529,11 +530,15 @@ impl Handler for NodeShard {
         }
         let mut turn = self.core.turn();
         turn.more |= taken == REQUESTS_PER_TURN_MAX;
-        // The next step of an orderly end is taken in a turn of its own, though nothing may happen until then.
+        // Each step of the node's life is taken in a turn of its own. What wakes for the next may have come before this turn, and nothing
+        // else may happen until then.
         turn.more |= match self.phase {
+            Phase::Waiting => self.control.opening.load(Ordering::Acquire),
+            Phase::Opening => self.control.serving.load(Ordering::Acquire),
+            Phase::Serving => self.control.draining.get().is_some(),
             Phase::Draining => self.core.is_told(),
             Phase::Told => self.core.is_drained(),
-            _ => false,
+            Phase::Drained => false,
         };
         let (core, wakers) = (&mut self.core, &self.wakers);
         let kept = self.mesh.send(|| core.poll_mesh(), |shard| wakers[usize::from(shard.0)].wake());

@@ -130,8 +130,11 @@ fn a_second_signal_hurries_and_a_third_ends_at_once() {
         // One that never answers its close.
         let _stubborn = Client::fresh(node.listen, "stubborn");
         node.terminate();
-        until("it is not ready any more", || (http_get(node.console, "/readyz").0 == 503).then_some(()));
-        assert!(http_get(node.console, "/readyz").1.contains("draining"));
+        let (status, why) = until("it is not ready any more", || {
+            let answer = http_get(node.console, "/readyz");
+            (answer.0 != 200).then_some(answer)
+        });
+        assert!(status == 503 && why.contains("draining"), "{status} {why}");
         assert_eq!(http_get(node.console, "/healthz").0, 200);
         wait_for_log(&folder.data(), "waiting for clients to go");
         let hurried = Instant::now();

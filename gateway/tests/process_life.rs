@@ -2,7 +2,11 @@
 
 mod process_common;
 
-use std::{net::SocketAddr, thread};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use process_common::{
     Folder, Node, Random,
@@ -31,6 +35,30 @@ fn a_second_node_on_the_same_data_is_refused() {
     // However the owner ends, the folder is free then.
     node.kill();
     drop(Node::start(&folder.data()));
+}
+
+/// One of ten starts or so hung here while a shard could miss a step of its life.
+#[test]
+fn every_start_comes_about_on_a_busy_machine() {
+    const STARTS: usize = 40;
+    let busy = AtomicBool::new(true);
+    let cores = thread::available_parallelism().unwrap().get();
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while busy.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        // Also when a start fails, or the scope would wait for ever.
+        let started = std::panic::catch_unwind(|| {
+            let folder = Folder::new("starts");
+            (0..STARTS).for_each(|_| Node::start(&folder.data()).kill());
+        });
+        busy.store(false, Ordering::Relaxed);
+        started.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 #[test]

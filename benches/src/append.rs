@@ -30,7 +30,9 @@ use antiphon_engine::{
 };
 use antiphon_gateway::{
     core::io::{self, ConnectionKey, Handler, Origin, Turn},
-    uring::{NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, spawn_shard},
+    uring::{
+        NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, Worker, spawn_shard,
+    },
 };
 use antiphon_wire::{
     codes::ErrorCode,
@@ -176,11 +178,14 @@ fn print(plan: &Plan, batch: usize, mode: &str, bare: &Rounds, engine: &Rounds) 
     );
 }
 
-/// CPU time of this thread so far: the first number that the kernel shows, in nanoseconds.
-fn thread_cpu() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = text.split_ascii_whitespace().next().and_then(|number| number.parse().ok());
-    Duration::from_nanos(nanoseconds.unwrap_or_default())
+/// CPU time of all threads so far, nanoseconds from the first number that the kernel shows of each: flushes and merges have one of their own.
+fn cpu() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// A file whose blocks exist, for the bare loop.
@@ -204,7 +209,7 @@ impl Prewritten {
         let buffer = AlignedBuffer::zeroed(write_bytes);
         let mut latencies_us = Histogram::new(3)?;
         let mut offset = 0;
-        let (begin, cpu) = (Instant::now(), thread_cpu());
+        let (begin, cpu_before) = (Instant::now(), cpu());
         for _ in 0..batches {
             if offset + buffer.len() as u64 > self.bytes {
                 offset = 0;
@@ -215,7 +220,7 @@ impl Prewritten {
             offset += buffer.len() as u64;
         }
         let (log_bytes, log_writes) = ((buffer.len() * batches) as u64, batches as u64);
-        let (elapsed, cpu) = (begin.elapsed(), thread_cpu() - cpu);
+        let (elapsed, cpu) = (begin.elapsed(), cpu() - cpu_before);
         Ok(Round { elapsed, cpu, latencies_us, log_bytes, log_writes, refusals: 0 })
     }
 }
@@ -234,6 +239,7 @@ struct EngineBench {
     ask: mpsc::Sender<Ask>,
     waker: Waker,
     thread: std::thread::JoinHandle<Result<(), antiphon_gateway::uring::ShardError>>,
+    worker: Worker,
 }
 
 impl EngineBench {
@@ -242,9 +248,12 @@ impl EngineBench {
         let (ready, opened) = mpsc::channel::<anyhow::Result<()>>();
         let waker = Waker::new()?;
         let (folder, conversations, text_bytes) = (folder.to_owned(), plan.conversations, plan.text_bytes);
+        let worker = Worker::start("append-work", |error| eprintln!("{error}"))?;
+        let desk = worker.desk();
         let make = move |context: &ShardContext| {
             let engine = Rc::new(RefCell::new(None));
-            let (spawner, slot, files) = (context.spawner().clone(), Rc::clone(&engine), context.files(&folder));
+            let files = context.files_of_lane(&folder, desk);
+            let (spawner, slot) = (context.spawner().clone(), Rc::clone(&engine));
             let waker = context.waker().clone();
             context.spawner().spawn(Queue::Latency, async move {
                 let opened = match files {
@@ -271,7 +280,7 @@ impl EngineBench {
         if let Ok(Err(error)) = opened.recv_timeout(Duration::from_millis(200)) {
             return Err(error);
         }
-        Ok(Self { ask, waker, thread })
+        Ok(Self { ask, waker, thread, worker })
     }
 
     fn round(&self, batch: usize, batches: usize, in_flight: usize) -> anyhow::Result<Round> {
@@ -283,7 +292,8 @@ impl EngineBench {
 
     fn stop(self) -> anyhow::Result<()> {
         self.waker.stop();
-        Ok(self.thread.join().map_err(|_| anyhow::anyhow!("the shard panicked"))??)
+        self.thread.join().map_err(|_| anyhow::anyhow!("the shard panicked"))??;
+        Ok(self.worker.stop()?)
     }
 }
 
@@ -355,7 +365,7 @@ impl Appender {
             refused: Vec::new(),
             refusals: 0,
             begin: Instant::now(),
-            cpu_before: thread_cpu(),
+            cpu_before: cpu(),
             latencies_us: Histogram::new(3).expect("three digits are allowed"),
             records_before: status.records,
             bytes_before: status.batch_bytes,
@@ -418,7 +428,7 @@ impl Appender {
         let expected = (done.ask.batch * done.ask.batches) as u64;
         let round = Round {
             elapsed: done.begin.elapsed(),
-            cpu: thread_cpu() - done.cpu_before,
+            cpu: cpu() - done.cpu_before,
             latencies_us: done.latencies_us,
             refusals: done.refusals,
             log_bytes: status.batch_bytes - done.bytes_before,

@@ -6,7 +6,7 @@
 //!
 //! Must not do: I/O, or decide what a command may do (that is [`crate::engine`]'s).
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use antiphon_wire::ids::{ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
 
@@ -25,7 +25,7 @@ const MEMBER_BYTES: usize = 140;
 pub(crate) struct Conversation {
     pub(crate) id: ConversationId,
     pub(crate) start: StartRow,
-    pub(crate) title: Rc<str>,
+    pub(crate) title: Arc<str>,
     /// The last entry staged.
     pub(crate) last: TailRow,
     /// The last record staged, entries and marks.
@@ -48,7 +48,7 @@ pub(crate) struct MemberState {
 
 impl Conversation {
     /// A new one, without members; the entry that creates it is applied next.
-    pub(crate) fn new(id: ConversationId, start: StartRow, title: Rc<str>) -> Self {
+    pub(crate) fn new(id: ConversationId, start: StartRow, title: Arc<str>) -> Self {
         Self {
             id,
             start,
@@ -164,7 +164,7 @@ impl MemberState {
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
     start: Option<StartRow>,
-    title: Option<Rc<str>>,
+    title: Option<Arc<str>>,
     last: Option<TailRow>,
     members: BTreeMap<UserId, Option<MemberRow>>,
     pointers: BTreeMap<UserId, PointerRow>,

@@ -12,7 +12,7 @@
 //! - Every command is answered exactly once. One that stores something and finds a queue full, the disk full or the log failed is refused
 //!   (`overloaded`, `storage_full`, `storage_failed`) before anything is changed; a retry of what is stored is answered even then.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
@@ -168,7 +168,7 @@ pub enum Output {
         /// Its sequence.
         sequence: Sequence,
         /// The `Entry` archive exactly as stored: the payload of a `message` frame.
-        archive: Rc<[u8]>,
+        archive: Arc<[u8]>,
         /// Who may see it, with those whom this entry adds; whom it removes is in `removed`.
         recipients: Rc<[UserId]>,
         /// Those whom this entry removed: they are told that they left, not given the entry.
@@ -269,7 +269,7 @@ pub struct HistoryPage {
     /// The conversation's last durable sequence.
     pub last: Sequence,
     /// `Entry` archives in ascending order, without a gap.
-    pub entries: Vec<Rc<[u8]>>,
+    pub entries: Vec<Arc<[u8]>>,
 }
 
 /// A member of a conversation.
@@ -307,7 +307,7 @@ pub struct Summary {
     /// Messages after it.
     pub unread: u64,
     /// The last entry's archive, if the user may see it.
-    pub last_entry: Option<Rc<[u8]>>,
+    pub last_entry: Option<Arc<[u8]>>,
 }
 
 /// What a user had missed.
@@ -316,7 +316,7 @@ pub struct CaughtUp {
     /// This answer and earlier outputs together hold everything up to here.
     pub position: LanePosition,
     /// Missing entries, conversation by conversation, each in ascending order.
-    pub entries: Vec<Rc<[u8]>>,
+    pub entries: Vec<Arc<[u8]>>,
     /// Conversations of which too much is missing: nothing of theirs is in `entries`.
     pub too_far: Vec<TooFar>,
     /// Conversations that the user was removed from since, and at which sequence.

@@ -116,6 +116,25 @@ pub trait Files: Clone + 'static {
 
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> impl Future<Output = Result<(), FileError>>;
+
+    /// Runs a job that computes for long, with a handle on the same folder, where it keeps nobody else waiting; here, if there is no such
+    /// place. Dropping the future ends the job wherever it waits. `None`: it was given up, and what it has begun is as after a crash.
+    fn elsewhere<T: Send + 'static>(
+        &self,
+        _urgency: Urgency,
+        job: impl AsyncFnOnce(Self) -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> {
+        async move { Some(job(self.clone()).await) }
+    }
+}
+
+/// What a job goes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// All others: somebody may come to wait for it.
+    Soon,
+    /// Nothing.
+    Whenever,
 }
 
 /// An open file. Offsets and lengths are multiples of [`PAGE_BYTES`]. Dropping it closes it. Dropping a future of an

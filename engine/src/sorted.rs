@@ -22,7 +22,7 @@ use crate::{
     manifest::{self, Manifest, ReplaceError, SegmentEntry},
     row::{Change, OwnedRows, RowSource},
     runs::{Run, Runs},
-    seams::Files,
+    seams::{FileError, Files, Urgency},
     segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentStatistics, SegmentWriter},
 };
 
@@ -62,6 +62,12 @@ pub struct FlushMark {
     pub blob: Option<Vec<u8>>,
     /// Least and greatest time of the rows, for the segment's statistics.
     pub times: Option<(u64, u64)>,
+}
+
+/// Rows of a flush that may be read on another thread.
+pub trait FlushSource: Send + 'static {
+    /// All rows, in ascending order of keys.
+    fn rows(&self) -> impl RowSource;
 }
 
 struct Inner<F: Files> {
@@ -197,26 +203,31 @@ impl<F: Files> Sorted<F> {
     ) -> Result<Option<SegmentId>, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
-        let written = match inner.write_segment(rows, mark.times).await? {
-            Some(statistics) => Some(inner.open_output(statistics, 0).await?),
-            None => None,
+        let statistics = write_flush(&inner.flush_context, inner.take_segment_id(), rows, mark.times).await?;
+        inner.finish_flush(statistics, mark).await
+    }
+
+    /// As [`Sorted::flush`], written where [`Files::elsewhere`] has it written.
+    ///
+    /// # Errors
+    /// As [`Sorted::flush`].
+    ///
+    /// # Panics
+    /// As [`Sorted::flush`].
+    pub async fn flush_elsewhere(
+        &self,
+        source: impl FlushSource,
+        mark: FlushMark,
+    ) -> Result<Option<SegmentId>, StoreError> {
+        let inner = &*self.inner;
+        let _turn = inner.flushing.lock().await;
+        let (store, settings) = (inner.context.store, inner.flush_context.settings);
+        let (id, times) = (inner.take_segment_id(), mark.times);
+        let write = async move |files: F| {
+            write_flush(&context_elsewhere(files, store, settings), id, &mut source.rows(), times).await
         };
-        let id = written.as_ref().map(|(entry, _)| entry.id);
-        let edit = |state: &State<F>, manifest: &mut Manifest| {
-            assert!(mark.flushed_position >= manifest.flushed_position, "the flushed position goes back");
-            manifest.flushed_position = mark.flushed_position;
-            if let Some(blob) = mark.blob {
-                manifest.blob = blob;
-            }
-            let mut runs = state.runs.newest_first().to_vec();
-            if let Some((entry, reader)) = written {
-                manifest.segments.insert(0, entry);
-                runs.insert(0, Run::Segment(reader));
-            }
-            (runs, Vec::new())
-        };
-        inner.edit(id, edit).await?;
-        Ok(id)
+        let statistics = inner.context.files.elsewhere(Urgency::Soon, write).await.ok_or_else(|| given_up(id))??;
+        inner.finish_flush(statistics, mark).await
     }
 
     /// What [`Sorted::compact`] would merge now.
@@ -237,7 +248,11 @@ impl<F: Files> Sorted<F> {
     ///
     /// # Errors
     /// Whatever the files say, or damage in an input, which is left alone from then on; everything is as before then.
-    pub async fn compact(&self, pace: &impl Pace, expired: Expired<'_>) -> Result<Option<Compacted>, StoreError> {
+    pub async fn compact(
+        &self,
+        pace: impl Pace + Send + 'static,
+        expired: Expired,
+    ) -> Result<Option<Compacted>, StoreError> {
         let Some(choice) = self.choose() else { return Ok(None) };
         self.merge(choice, pace, expired).await
     }
@@ -252,8 +267,8 @@ impl<F: Files> Sorted<F> {
     pub async fn merge(
         &self,
         choice: Choice,
-        pace: &impl Pace,
-        expired: Expired<'_>,
+        pace: impl Pace + Send + 'static,
+        expired: Expired,
     ) -> Result<Option<Compacted>, StoreError> {
         let inner = &*self.inner;
         if inner.compacting.replace(true) {
@@ -332,38 +347,32 @@ impl<F: Files> Inner<F> {
         id
     }
 
-    /// Writes a flush's segment, if there are any rows.
-    async fn write_segment(
+    /// Makes a flush's segment, if there is one, and its mark known.
+    async fn finish_flush(
         &self,
-        rows: &mut impl RowSource,
-        times: Option<(u64, u64)>,
-    ) -> Result<Option<SegmentStatistics>, StoreError> {
-        let mut begun: Option<SegmentWriter<F>> = None;
-        while let Some((key, change)) = rows.next() {
-            let writer = match &mut begun {
-                Some(writer) => writer,
-                none => none.insert(SegmentWriter::create(&self.flush_context, self.take_segment_id()).await?),
-            };
-            if let Err(error) = writer.push(key, change).await {
-                if let Some(writer) = begun {
-                    // Should the removal fail, the next opening of the store does it.
-                    writer.abandon().await.ok();
-                }
-                return Err(error.into());
+        statistics: Option<SegmentStatistics>,
+        mark: FlushMark,
+    ) -> Result<Option<SegmentId>, StoreError> {
+        let written = match statistics {
+            Some(statistics) => Some(self.open_output(statistics, 0).await?),
+            None => None,
+        };
+        let id = written.as_ref().map(|(entry, _)| entry.id);
+        let edit = |state: &State<F>, manifest: &mut Manifest| {
+            assert!(mark.flushed_position >= manifest.flushed_position, "the flushed position goes back");
+            manifest.flushed_position = mark.flushed_position;
+            if let Some(blob) = mark.blob {
+                manifest.blob = blob;
             }
-        }
-        let Some(mut writer) = begun else { return Ok(None) };
-        if let Some(times) = times {
-            writer.note_times(times);
-        }
-        let id = writer.id();
-        match writer.finish().await {
-            Ok(statistics) => Ok(Some(statistics)),
-            Err(error) => {
-                self.context.files.remove(&id.file_name()).await.ok();
-                Err(error.into())
+            let mut runs = state.runs.newest_first().to_vec();
+            if let Some((entry, reader)) = written {
+                manifest.segments.insert(0, entry);
+                runs.insert(0, Run::Segment(reader));
             }
-        }
+            (runs, Vec::new())
+        };
+        self.edit(id, edit).await?;
+        Ok(id)
     }
 
     /// Opens a segment that was just written: it must be readable before anything that it replaces goes.
@@ -386,13 +395,22 @@ impl<F: Files> Inner<F> {
         &self,
         inputs: &[SegmentReader<F>],
         drops_deletes: bool,
-        pace: &impl Pace,
-        expired: Expired<'_>,
+        pace: impl Pace + Send + 'static,
+        expired: Expired,
     ) -> Result<Compacted, StoreError> {
         let output = self.take_segment_id();
-        let job = Job { context: &self.context, newest_first: inputs, output, drops_deletes, expired };
-        let (statistics, compacted) = job.run(pace).await.inspect_err(|error| self.note_unmergeable(inputs, error))?;
-        let level = self.level_of(inputs) + 1;
+        let (store, settings) = (self.context.store, self.context.settings);
+        let entries = self.entries_of(inputs);
+        let level = entries.iter().map(|entry| entry.level).max().unwrap_or(0) + 1;
+        let merge = async move |files: F| {
+            let context = context_elsewhere(files, store, settings);
+            let merged = merge_segments(&context, &entries, output, drops_deletes, pace, expired).await;
+            (merged, context.damaged_blocks.get())
+        };
+        let merged = self.context.files.elsewhere(Urgency::Whenever, merge).await;
+        let (merged, damaged_blocks) = merged.ok_or_else(|| given_up(output))?;
+        self.context.damaged_blocks.set(self.context.damaged_blocks.get() + damaged_blocks);
+        let (statistics, compacted) = merged.inspect_err(|error| self.note_unmergeable(inputs, error))?;
         let written = match statistics {
             Some(statistics) => Some(self.open_output(statistics, level).await?),
             None => None,
@@ -493,10 +511,11 @@ impl<F: Files> Inner<F> {
         self.state.borrow().retired.len()
     }
 
-    fn level_of(&self, inputs: &[SegmentReader<F>]) -> u32 {
+    /// What the manifest says of these segments, in its order.
+    fn entries_of(&self, inputs: &[SegmentReader<F>]) -> Vec<SegmentEntry> {
         let state = self.state.borrow();
         let of_inputs = |entry: &&SegmentEntry| inputs.iter().any(|input| input.id() == entry.id);
-        state.manifest.segments.iter().filter(of_inputs).map(|entry| entry.level).max().unwrap_or(0)
+        state.manifest.segments.iter().filter(of_inputs).cloned().collect()
     }
 
     /// Damage stays, so a merge that has met it is not tried again.
@@ -505,6 +524,65 @@ impl<F: Files> Inner<F> {
         let damaged = inputs.iter().map(SegmentReader::id).filter(|id| id.file_name() == *file);
         self.state.borrow_mut().unmergeable.extend(damaged);
     }
+}
+
+/// For a job that another thread may run: it reads past the cache.
+fn context_elsewhere<F: Files>(files: F, store: u64, settings: SegmentSettings) -> SegmentContext<F> {
+    SegmentContext::new(files, Cache::new(0), store, settings)
+}
+
+fn given_up(output: SegmentId) -> StoreError {
+    StoreError::File(FileError::Io { name: output.file_name(), text: "its writing was given up".to_owned() })
+}
+
+/// Writes a flush's segment, if there are any rows.
+async fn write_flush<F: Files>(
+    context: &SegmentContext<F>,
+    id: SegmentId,
+    rows: &mut impl RowSource,
+    times: Option<(u64, u64)>,
+) -> Result<Option<SegmentStatistics>, StoreError> {
+    let mut begun: Option<SegmentWriter<F>> = None;
+    while let Some((key, change)) = rows.next() {
+        let writer = match &mut begun {
+            Some(writer) => writer,
+            none => none.insert(SegmentWriter::create(context, id).await?),
+        };
+        if let Err(error) = writer.push(key, change).await {
+            if let Some(writer) = begun {
+                // Should the removal fail, the next opening of the store does it.
+                writer.abandon().await.ok();
+            }
+            return Err(error.into());
+        }
+    }
+    let Some(mut writer) = begun else { return Ok(None) };
+    if let Some(times) = times {
+        writer.note_times(times);
+    }
+    match writer.finish().await {
+        Ok(statistics) => Ok(Some(statistics)),
+        Err(error) => {
+            context.files.remove(&id.file_name()).await.ok();
+            Err(error.into())
+        }
+    }
+}
+
+/// Writes what some segments come to, newest first.
+async fn merge_segments<F: Files>(
+    context: &SegmentContext<F>,
+    newest_first: &[SegmentEntry],
+    output: SegmentId,
+    drops_deletes: bool,
+    pace: impl Pace,
+    expired: Expired,
+) -> Result<(Option<SegmentStatistics>, Compacted), StoreError> {
+    let mut inputs = Vec::with_capacity(newest_first.len());
+    for entry in newest_first {
+        inputs.push(open_segment(context, entry).await?);
+    }
+    Job { context, newest_first: &inputs, output, drops_deletes, expired }.run(&pace).await
 }
 
 /// Opens a segment and holds it against what the manifest says of it.

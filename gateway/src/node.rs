@@ -21,7 +21,7 @@ use crate::{
     config::{Auth, CertificateFiles, Config},
     core::{
         http,
-        mesh::{LaneId, ShardId},
+        mesh::ShardId,
         placement::Placement,
         proxy::{Proxy, ProxyCounters},
         session::{Authenticate, Identity},
@@ -35,10 +35,10 @@ use crate::{
     mesh::Mesh,
     metrics::Metrics,
     outside::{MemoryWatch, Outside, OutsideConfig},
-    shard::{Control, Event, NodeShard, ShardStart},
+    shard::{Control, Event, LaneStart, NodeShard, ShardStart},
     store_folder::{StoreFolder, StoreFolderError, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
-    uring::{self, Waker},
+    uring::{self, ShardError, Waker, Worker},
 };
 
 /// Where clients upgrade; the root too, so that an address alone is enough.
@@ -146,16 +146,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         events,
         tally: Tally::default(),
     };
-    let mut shards = Vec::new();
-    // Whatever happens, the folder is ours until the shards have ended, unless another has taken over.
+    let mut threads = Threads::default();
+    // Whatever happens, the folder is ours until the threads have ended, unless another has taken over.
     let mut folder = None;
-    let result = node.live(claim, listeners, handles, life, &mut folder, &mut shards);
+    let result = node.live(claim, listeners, handles, life, &mut folder, &mut threads);
     wakers.iter().for_each(Waker::stop);
-    for shard in shards {
+    for shard in threads.shards {
         if shard.join().is_err() {
             bail!("a shard panicked");
         }
     }
+    threads.workers.into_iter().try_for_each(Worker::stop)?;
     result
 }
 
@@ -177,6 +178,14 @@ pub fn echo(listen: SocketAddr, shards: usize, mode: EchoMode, files: &Certifica
     let chains = files.read().map_err(anyhow::Error::msg)?;
     let tls = if chains.is_empty() { None } else { Some(Arc::new(Settings::new(chains, OldestVersion::default())?)) };
     crate::echo::run_echo(listen, shards, mode, tls)
+}
+
+/// The node's threads.
+#[derive(Default)]
+struct Threads {
+    shards: Vec<thread::JoinHandle<()>>,
+    /// One for each lane.
+    workers: Vec<Worker>,
 }
 
 /// What the node's own thread works with.
@@ -231,7 +240,7 @@ impl Node<'_> {
         handles: Vec<Vec<TcpListener>>,
         mut life: Life<'_>,
         folder: &mut Option<StoreFolder>,
-        shards: &mut Vec<thread::JoinHandle<()>>,
+        threads: &mut Threads,
     ) -> anyhow::Result<()> {
         let addresses: Vec<&TcpListener> = handles.iter().filter_map(|handles| handles.first()).collect();
         let listen = addresses.first().context("a node has a shard")?.local_addr()?;
@@ -240,7 +249,7 @@ impl Node<'_> {
         // A console at the same address can be opened only when the one before has closed it.
         let waits = matches!(&claim, Claim::After(before) if before.console() == Some(console));
         let early = (!waits).then(|| self.start_outside(listen)).transpose()?;
-        self.start_shards(listeners, early.as_ref().map_or(console, Outside::address), shards)?;
+        self.start_shards(listeners, early.as_ref().map_or(console, Outside::address), threads)?;
         life.shards_ready()?;
         let (owned, took_over) = match claim {
             Claim::Folder(owned) => (owned, None),
@@ -289,7 +298,7 @@ impl Node<'_> {
         &self,
         listeners: Vec<Vec<TcpListener>>,
         console: SocketAddr,
-        threads: &mut Vec<thread::JoinHandle<()>>,
+        threads: &mut Threads,
     ) -> anyhow::Result<()> {
         let mesh = Mesh::new(self.placement);
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -308,7 +317,7 @@ impl Node<'_> {
             let ring = Arc::new(uring::ShardCounters::default());
             let start = ShardStart {
                 config: self.shard_config(id, connections_max, console, admission_seed),
-                lanes: self.lanes_of(id)?,
+                lanes: self.lanes_of(id, &mut threads.workers)?,
                 mesh: mesh.end(id),
                 wakers: Arc::clone(self.wakers),
                 metrics: Arc::clone(self.metrics),
@@ -329,7 +338,7 @@ impl Node<'_> {
                     control.tell(Event::ShardFailed(id, error.to_string()));
                 }
             };
-            threads.push(thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
+            threads.shards.push(thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
         }
         Ok(())
     }
@@ -362,7 +371,7 @@ impl Node<'_> {
         }
     }
 
-    fn lanes_of(&self, shard: ShardId) -> anyhow::Result<Vec<(LaneId, std::path::PathBuf, EngineOptions)>> {
+    fn lanes_of(&self, shard: ShardId, workers: &mut Vec<Worker>) -> anyhow::Result<Vec<LaneStart>> {
         let store = self.config.store;
         let here = self.placement.lanes().filter(|lane| self.placement.shard_of(*lane) == shard);
         here.map(|lane| {
@@ -374,7 +383,13 @@ impl Node<'_> {
                 cache_bytes: store.cache_bytes,
                 ..defaults
             };
-            Ok((lane, StoreFolder::lane_folder(&self.config.node.data, usize::from(lane.0))?, options))
+            let control = Arc::clone(self.control);
+            let failed = move |error: &ShardError| control.tell(Event::LaneFailed(lane, error.to_string()));
+            let worker = Worker::start(&format!("lane-{}", lane.0), failed)?;
+            let desk = worker.desk();
+            workers.push(worker);
+            let folder = StoreFolder::lane_folder(&self.config.node.data, usize::from(lane.0))?;
+            Ok(LaneStart { id: lane, folder, options, desk })
         })
         .collect()
     }

@@ -29,7 +29,7 @@ use crate::{
     mesh::MeshEnd,
     metrics::Metrics,
     tls::TlsCounters,
-    uring::{self, Admission, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
+    uring::{self, Admission, Desk, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
 };
 
 /// How often metrics are brought up to date while anything happens.
@@ -166,12 +166,24 @@ impl Control {
     }
 }
 
+/// What a lane is opened with.
+pub struct LaneStart {
+    /// Its number.
+    pub id: LaneId,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Its engine's options.
+    pub options: EngineOptions,
+    /// Where its flushes and merges are done.
+    pub desk: Desk,
+}
+
 /// What a shard's thread is started with.
 pub struct ShardStart {
     /// Its logic's configuration.
     pub config: ShardConfig,
-    /// Its lanes: number, folder and engine options.
-    pub lanes: Vec<(LaneId, PathBuf, EngineOptions)>,
+    /// Its lanes.
+    pub lanes: Vec<LaneStart>,
     /// Its end of the mesh.
     pub mesh: MeshEnd,
     /// All shards' wakers, by number.
@@ -202,7 +214,7 @@ pub struct NodeShard {
     mesh: MeshEnd,
     wakers: Arc<[Waker]>,
     /// Lanes that are not open yet: number, folder and options.
-    lanes: Vec<(LaneId, PathBuf, EngineOptions)>,
+    lanes: Vec<LaneStart>,
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
@@ -252,17 +264,19 @@ impl NodeShard {
 
     fn open_lanes(&mut self) {
         let placement = self.core.placement();
-        for (id, folder, options) in self.lanes.drain(..) {
+        for start in self.lanes.drain(..) {
+            let id = start.id;
             let (of_task, opened, control) = (self.context.clone(), Rc::clone(&self.opened), Arc::clone(&self.control));
             self.context.spawner().spawn(Queue::Latency, async move {
-                match open_lane(&of_task, &folder, id, options, &control).await {
+                let folder = start.folder.display().to_string();
+                match open_lane(&of_task, start, &control).await {
                     Ok((engine, report)) => {
                         control.store.fetch_xor(engine.store_id().rotate_left(u32::from(id.0)), Ordering::AcqRel);
                         control.lanes_open.fetch_add(1, Ordering::AcqRel);
                         opened.borrow_mut().push(Lane::new(id, placement, engine));
                         control.tell(Event::LaneOpen(id, report));
                     }
-                    Err(error) => control.tell(Event::LaneFailed(id, format!("{}: {error:#}", folder.display()))),
+                    Err(error) => control.tell(Event::LaneFailed(id, format!("{folder}: {error:#}"))),
                 }
             });
         }
@@ -271,12 +285,10 @@ impl NodeShard {
 
 async fn open_lane(
     context: &ShardContext,
-    folder: &std::path::Path,
-    id: LaneId,
-    options: EngineOptions,
+    LaneStart { id, folder, options, desk }: LaneStart,
     control: &Arc<Control>,
 ) -> anyhow::Result<(Engine<NodeFiles, SystemClock, OsRandom>, antiphon_engine::OpenReport)> {
-    let files = context.files(folder)?;
+    let files = context.files_of_lane(&folder, desk)?;
     let (engine, report) = Engine::open(files, SystemClock, OsRandom, options).await?;
     let (commits, maintenance) = (engine.clone(), engine.clone());
     // The folder is the next owner's only when both have ended: a merge may go on for a while after the log was closed.

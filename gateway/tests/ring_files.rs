@@ -4,7 +4,7 @@ mod ring_common;
 
 use std::{
     fs,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,11 +12,13 @@ use std::{
         mpsc,
     },
     task::Poll,
+    thread,
     time::Duration,
 };
 
-use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES};
-use antiphon_gateway::uring::{NodeFiles, Queue};
+use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES, Urgency};
+use antiphon_gateway::uring::{Desk, NodeFiles, Queue, Worker};
+use futures_util::future::{Either, select};
 use ring_common::{PATIENCE, RawEcho, Running, pattern, round_trip};
 
 /// A folder that is removed with the test.
@@ -42,12 +44,24 @@ fn with_files<F>(folder: &Path, work: impl FnOnce(NodeFiles) -> F + Send + 'stat
 where
     F: Future<Output = ()> + 'static,
 {
+    with_files_and(folder, None, work);
+}
+
+/// The same; long jobs go to the desk.
+fn with_files_and<F>(folder: &Path, desk: Option<Desk>, work: impl FnOnce(NodeFiles) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + 'static,
+{
     let (done, wait) = mpsc::channel();
     let path = folder.to_owned();
     let shard = Running::start(
         |_| {},
         move |context| {
-            let task = work(context.files(&path).unwrap());
+            let files = match desk {
+                Some(desk) => context.files_of_lane(&path, desk),
+                None => context.files(&path),
+            };
+            let task = work(files.unwrap());
             context.spawner().spawn(Queue::Background, async move {
                 task.await;
                 done.send(()).unwrap();
@@ -266,4 +280,53 @@ fn log_writes_go_on_beside_sockets() {
         assert!(number + 257 >= last && number <= last, "page {page} holds write {number} of {last}");
         assert_eq!(&bytes[8..], &pattern(0, PAGE_BYTES)[8..]);
     }
+}
+
+/// Tells when it goes.
+struct Told(mpsc::Sender<&'static str>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send("gone");
+    }
+}
+
+#[test]
+fn long_jobs_are_done_on_another_thread_until_nobody_wants_them() {
+    let folder = Folder::new("worker");
+    let worker = Worker::start("worker", |error| panic!("{error}")).unwrap();
+    let (tell, told) = mpsc::channel();
+    with_files_and(&folder.0, Some(worker.desk()), move |files| async move {
+        let here = thread::current().id();
+        let write = async move |files: NodeFiles| {
+            let file = files.open("made", OpenMode::Create).await.unwrap();
+            file.write_at(0, filled(1, 3)).await.1.unwrap();
+            thread::current().id()
+        };
+        let there = files.elsewhere(Urgency::Soon, write).await;
+        assert!(there.is_some_and(|there| there != here), "{there:?}");
+        let file = files.open("made", OpenMode::Read).await.unwrap();
+        assert_eq!(*file.read_at(0, 3 * PAGE_BYTES).await.unwrap(), pattern(1, 3 * PAGE_BYTES));
+        // One that would wait for ever ends with the future of whoever asked; others are not kept waiting by it.
+        let wait = async move |_: NodeFiles| {
+            let told = Told(tell);
+            told.0.send("begun").unwrap();
+            pending::<()>().await;
+        };
+        let asked = Box::pin(files.elsewhere(Urgency::Whenever, wait));
+        let quick = Box::pin(files.elsewhere(Urgency::Soon, async |_| 7));
+        match select(asked, quick).await {
+            Either::Right((Some(7), asked)) => drop(asked),
+            _ => panic!("the quick one is done first"),
+        }
+        // The worker's own turn drops it.
+        assert_eq!(files.elsewhere(Urgency::Soon, async |_| 8).await, Some(8));
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok("begun"));
+    assert_eq!(told.recv_timeout(PATIENCE), Ok("gone"));
+    let desk = worker.desk();
+    worker.stop().unwrap();
+    with_files_and(&folder.0, Some(desk), |files| async move {
+        assert_eq!(files.elsewhere(Urgency::Soon, async |_| 9).await, None, "the thread has ended");
+    });
 }

@@ -24,7 +24,7 @@ pub(crate) struct Job<'a, F: Files> {
     pub(crate) output: SegmentId,
     /// Nothing is older than the inputs, so that delete markers hide nothing.
     pub(crate) drops_deletes: bool,
-    pub(crate) expired: Expired<'a>,
+    pub(crate) expired: Expired,
 }
 
 impl<F: Files> Job<'_, F> {

@@ -16,10 +16,10 @@ pub(crate) use job::Job;
 
 /// Whether a row has outlived its use: such rows are left out of what a merge writes. A reader must treat them as absent by itself,
 /// since it may meet them, or an older row that one of them hid, before the merge does.
-pub type Expired<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
+pub type Expired = fn(key: &[u8], value: &[u8]) -> bool;
 
 /// [`Expired`] for callers whose rows live for ever.
-pub const NEVER_EXPIRED: Expired<'static> = &|_, _| false;
+pub const NEVER_EXPIRED: Expired = |_, _| false;
 
 /// Where a long job gives way to others.
 pub trait Pace {

@@ -13,7 +13,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::RangeInclusive,
-    rc::Rc,
+    sync::Arc,
 };
 
 use antiphon_wire::{
@@ -53,7 +53,7 @@ pub(crate) struct Request {
 }
 
 /// An entry that may be missing.
-type Positioned = (LanePosition, Rc<[u8]>);
+type Positioned = (LanePosition, Arc<[u8]>);
 
 /// What segments hold of one conversation, nearest to its end first; it begins right below what is in memory.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ struct Cold {
 /// What one conversation is missing.
 enum Missing {
     Nothing,
-    Entries(Vec<Rc<[u8]>>),
+    Entries(Vec<Arc<[u8]>>),
     TooFar(TooFar),
 }
 
@@ -202,7 +202,7 @@ async fn read_cold<F: Files>(
     while expected >= lowest {
         let entry = match scan.next().await {
             Ok(Some(row)) if keys::parse(row.key) == Some(Key::Entry(Sequence(expected))) => {
-                rows::decode_entry(row.value).map(|(position, archive)| (position, Rc::from(archive)))
+                rows::decode_entry(row.value).map(|(position, archive)| (position, Arc::from(archive)))
             }
             _ => None,
         };
@@ -264,7 +264,7 @@ fn missing(
     let first = memory.first(id).map_or(u64::MAX, |first| first.0);
     let hot = (first..=in_memory).rev().map_while(|sequence| memory.entry(id, Sequence(sequence)));
     let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
-    let mut entries: Vec<Rc<[u8]>> = Vec::new();
+    let mut entries: Vec<Arc<[u8]>> = Vec::new();
     let mut lost = cold.is_some_and(|cold| cold.more);
     let (mut epoch, mut last, mut lowest, mut bytes) =
         (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);

@@ -5,7 +5,7 @@
 //!
 //! Must not do: I/O. A command either ends here, is staged for the log, or says what it waits for.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
@@ -444,7 +444,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         scratch.clear();
         let scratch =
             rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch).expect("an entry has no failing serializer");
-        let record = Record::Entry(Rc::from(scratch.as_slice()));
+        let record = Record::Entry(Arc::from(scratch.as_slice()));
         stage.scratch = scratch;
         match record.length() {
             length if length > RECORD_BYTES_MAX => Err(refuse(ErrorCode::TooLarge)),

@@ -2,7 +2,7 @@
 //!
 //! A page never has a gap. Where an entry on its way is damaged it ends before it; only if nothing is left the answer says so.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use antiphon_wire::{
     codes::ErrorCode,
@@ -39,7 +39,7 @@ pub(crate) struct Page {
     /// Last sequence of `above` that segments have to give; 0 if none.
     above_end: u64,
     /// What follows in memory behind it.
-    behind: Vec<Rc<[u8]>>,
+    behind: Vec<Arc<[u8]>>,
     damage: Option<Refusal>,
 }
 
@@ -49,7 +49,7 @@ struct Half {
     next: u64,
     items: usize,
     bytes: usize,
-    entries: Vec<Rc<[u8]>>,
+    entries: Vec<Arc<[u8]>>,
 }
 
 impl Half {
@@ -58,7 +58,7 @@ impl Half {
     }
 
     /// Takes an entry, unless the page ends before it.
-    fn push(&mut self, archive: Rc<[u8]>) -> bool {
+    fn push(&mut self, archive: Arc<[u8]>) -> bool {
         if self.items == 0 || (archive.len() > self.bytes && !self.entries.is_empty()) {
             self.items = 0;
             return false;
@@ -192,11 +192,11 @@ impl Page {
 }
 
 /// An entry's archive out of a row, if it is the entry that has to come next.
-fn entry_row(row: Result<Option<Row<'_>>, StoreError>, expected: u64) -> Result<Rc<[u8]>, Refusal> {
+fn entry_row(row: Result<Option<Row<'_>>, StoreError>, expected: u64) -> Result<Arc<[u8]>, Refusal> {
     let row = row.map_err(|error| unreadable(&error))?;
     row.and_then(|row| {
         (keys::parse(row.key)? == Key::Entry(Sequence(expected))).then_some(())?;
-        Some(Rc::from(rows::decode_entry(row.value)?.1))
+        Some(Arc::from(rows::decode_entry(row.value)?.1))
     })
     .ok_or_else(|| refuse(ErrorCode::Damaged))
 }

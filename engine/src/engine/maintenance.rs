@@ -1,16 +1,17 @@
 //! The slow work: memtables become segments, log files are prepared and freed, segments are merged.
 //!
-//! One thing at a time, the most urgent first; beside it compaction, which may take long, and gives way to a flush that is behind: writers are
-//! refused when the memtable is full before the one sealed is flushed. What fails is tried again a second later, on the next command or
+//! One thing at a time, the most urgent first; beside it compaction, which may take long. What both compute they compute elsewhere, if the
+//! files have such a place ([`Files::elsewhere`]), where a flush goes before a merge: writers are refused when the memtable is full before
+//! the one sealed is flushed. What fails is tried again a second later, on the next command or
 //! tick after that; a full disk is remembered meanwhile, and commands that store something are refused before anything is changed.
 //! Nothing is lost by waiting: what is not in segments is in the log.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use antiphon_wire::ids::LanePosition;
 
 use crate::{
-    compaction::{NEVER_EXPIRED, Pace, YieldNow},
+    compaction::{NEVER_EXPIRED, YieldNow},
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
     lane::{
@@ -25,21 +26,9 @@ use crate::{
 /// How long a failed piece of work waits, in milliseconds: long enough to cost nothing, short enough to resume soon.
 const RETRY_MS: u64 = 1_000;
 
-/// Has a compaction give way to everything else, and to a flush that is behind until that is done.
-struct GiveWay<'a, F: Files, C: Clock, R: Random>(&'a Engine<F, C, R>);
-
-impl<F: Files, C: Clock, R: Random> Pace for GiveWay<'_, F, C, R> {
-    async fn pause(&self) {
-        YieldNow.pause().await;
-        while self.0.flush_is_behind() {
-            self.0.shared.compaction.wait().await;
-        }
-    }
-}
-
 enum Work<D> {
     Prepare(String),
-    Flush(Rc<Memtable>, FlushMark),
+    Flush(Arc<Memtable>, FlushMark),
     Remove(LogFile<D>),
     Wait,
     End,
@@ -110,12 +99,6 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             && self.shared.sorted.choose().is_some()
     }
 
-    /// Whether a flush is under way that writers may soon have to wait for.
-    fn flush_is_behind(&self) -> bool {
-        let state = self.shared.state.borrow();
-        state.core.upkeep.flushing && state.core.memory.active.bytes() >= self.shared.options.memtable_bytes / 2
-    }
-
     /// Whether something failed less than a moment ago.
     fn retry_waits(&self, state: &mut State<F::File>) -> bool {
         let Some(failed_at) = state.core.upkeep.failed_at else {
@@ -150,7 +133,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 }
             }
             let sealed = std::mem::replace(&mut memory.active, next);
-            memory.sealed = Some(Rc::new(sealed));
+            memory.sealed = Some(Arc::new(sealed));
             memory.active_log_bytes = 0;
             self.shared.upkeep.raise();
         }
@@ -174,13 +157,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
     }
 
-    async fn flush(&self, memtable: Rc<Memtable>, mark: FlushMark) {
-        self.shared.state.borrow_mut().core.upkeep.flushing = true;
-        let flushed = self.shared.sorted.flush_from(&mut memtable.rows(), mark).await;
+    async fn flush(&self, memtable: Arc<Memtable>, mark: FlushMark) {
+        let flushed = self.shared.sorted.flush_elsewhere(Arc::clone(&memtable), mark).await;
         self.shared.compaction.raise();
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
-        state.core.upkeep.flushing = false;
         state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
         if let Err(error) = flushed {
             self.failed(state, error.to_string());
@@ -196,7 +177,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if state.core.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
             self.shared.commit.raise();
         }
-        state.core.memory.spare_map = Rc::into_inner(memtable).map(Memtable::into_map);
+        state.core.memory.spare_map = Arc::into_inner(memtable).map(Memtable::into_map);
         self.seal_if_due(state);
     }
 
@@ -210,7 +191,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     async fn compact(&self) {
-        let compacted = self.shared.sorted.compact(&GiveWay(self), NEVER_EXPIRED).await;
+        let compacted = self.shared.sorted.compact(YieldNow, NEVER_EXPIRED).await;
         let mut state = self.shared.state.borrow_mut();
         match compacted {
             Ok(Some(_)) => state.core.counters.compactions += 1,

@@ -6,7 +6,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
@@ -195,7 +195,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// The archive of a message that segments may know.
-    async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Rc<[u8]>>, Refusal> {
+    async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Arc<[u8]>>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
         let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
@@ -204,14 +204,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// An entry that is not in memory.
-    pub(super) async fn entry_in_segments(&self, id: ConversationId, sequence: Sequence) -> Result<Rc<[u8]>, Refusal> {
+    pub(super) async fn entry_in_segments(&self, id: ConversationId, sequence: Sequence) -> Result<Arc<[u8]>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::entry(id, sequence)).await.map_err(|error| unreadable(&error))?;
         let archive = row.and_then(|change| change.value()).and_then(|value| archive_of(&value));
         archive.ok_or_else(|| refuse(ErrorCode::Damaged))
     }
 
-    fn finish_message(&self, id: ConversationId, message: ClientMessageId, found: Result<Option<Rc<[u8]>>, Refusal>) {
+    fn finish_message(&self, id: ConversationId, message: ClientMessageId, found: Result<Option<Arc<[u8]>>, Refusal>) {
         let mut state = self.shared.state.borrow_mut();
         match found {
             Ok(None) => {
@@ -267,8 +267,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 }
 
 /// The archive in an entry's row.
-pub(super) fn archive_of(value: &SharedBytes) -> Option<Rc<[u8]>> {
-    rows::decode_entry(value).map(|(_, archive)| Rc::from(archive))
+pub(super) fn archive_of(value: &SharedBytes) -> Option<Arc<[u8]>> {
+    rows::decode_entry(value).map(|(_, archive)| Arc::from(archive))
 }
 
 /// All rows of a scan, one by one.

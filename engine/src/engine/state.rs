@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     rc::Rc,
+    sync::Arc,
 };
 
 use antiphon_wire::{
@@ -119,7 +120,7 @@ pub(super) struct Loaded {
 /// The memtables.
 pub(super) struct Memory {
     pub(super) active: Memtable,
-    pub(super) sealed: Option<Rc<Memtable>>,
+    pub(super) sealed: Option<Arc<Memtable>>,
     /// When the active one got its first record.
     pub(super) active_since: TimestampMs,
     /// Log bytes written for the active one.
@@ -175,8 +176,6 @@ pub(super) struct Upkeep {
     pub(super) prepare_full: bool,
     /// Flushing failed for want of room.
     pub(super) flush_full: bool,
-    /// A sealed memtable is being written.
-    pub(super) flushing: bool,
     /// When something failed last; it is tried again a second later.
     pub(super) failed_at: Option<TimestampMs>,
     /// Compaction failed, and waits as well.
@@ -236,12 +235,12 @@ impl Memory {
     }
 
     /// The entry whose record has this position, if it is in memory.
-    pub(super) fn entry_at(&self, conversation: ConversationId, position: LanePosition) -> Option<&Rc<[u8]>> {
+    pub(super) fn entry_at(&self, conversation: ConversationId, position: LanePosition) -> Option<&Arc<[u8]>> {
         self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.entry_at(position))
     }
 
     /// An entry, if it is in memory. An empty archive is one that the log has lost.
-    pub(super) fn entry(&self, conversation: ConversationId, sequence: Sequence) -> Option<(LanePosition, Rc<[u8]>)> {
+    pub(super) fn entry(&self, conversation: ConversationId, sequence: Sequence) -> Option<(LanePosition, Arc<[u8]>)> {
         self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.entry(sequence).cloned())
     }
 

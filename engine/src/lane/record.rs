@@ -7,7 +7,7 @@
 //! ```
 //! Records are logical and absolute: applying one needs nothing but the record. Checksums are the batch's.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use antiphon_wire::{
     frame::{ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
@@ -29,7 +29,7 @@ pub(crate) const COUNT_MAX: u64 = 1 << 62;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
     /// An entry's archive, validated.
-    Entry(Rc<[u8]>),
+    Entry(Arc<[u8]>),
     /// A member's pointers, as they are from now on.
     Mark(Mark),
 }
@@ -79,7 +79,7 @@ impl Record {
         let kind = reader.u8()?;
         let payload = reader.take(length)?;
         match kind {
-            ENTRY => is_entry(payload).then(|| Self::Entry(Rc::from(payload))),
+            ENTRY => is_entry(payload).then(|| Self::Entry(Arc::from(payload))),
             MARK => decode_mark(payload).map(Self::Mark),
             _ => None,
         }

@@ -13,7 +13,7 @@ mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    rc::Rc,
+    sync::Arc,
 };
 
 use antiphon_wire::{
@@ -28,7 +28,9 @@ use crate::{
         witness::Held,
     },
     report::LostRange,
+    row::RowSource,
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow},
+    sorted::FlushSource,
 };
 pub(crate) use rows::MemtableRows;
 
@@ -50,13 +52,13 @@ const VALID: &str = "a record is valid: it was checked when it was read, or made
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     pub(crate) start: Option<StartRow>,
-    pub(crate) title: Option<Rc<str>>,
+    pub(crate) title: Option<Arc<str>>,
     /// `None` for a member who went.
     pub(crate) members: BTreeMap<UserId, Option<MemberRow>>,
     /// Sorted by user; a vector, because most conversations have few and none beyond the limit of a group.
     pub(crate) pointers: Vec<(UserId, PointerRow)>,
     /// Contiguous, the last one being `last`. An empty archive stands for an entry that the log has lost.
-    entries: VecDeque<(LanePosition, Rc<[u8]>)>,
+    entries: VecDeque<(LanePosition, Arc<[u8]>)>,
     messages: Vec<(ClientMessageId, Sequence)>,
     pub(crate) last: Option<TailRow>,
 }
@@ -68,13 +70,13 @@ impl Tail {
     }
 
     /// An entry.
-    pub(crate) fn entry(&self, sequence: Sequence) -> Option<&(LanePosition, Rc<[u8]>)> {
+    pub(crate) fn entry(&self, sequence: Sequence) -> Option<&(LanePosition, Arc<[u8]>)> {
         let index = sequence.0.checked_sub(self.first()?.0)?;
         self.entries.get(usize::try_from(index).ok()?)
     }
 
     /// The entry whose record has this position.
-    pub(crate) fn entry_at(&self, position: LanePosition) -> Option<&Rc<[u8]>> {
+    pub(crate) fn entry_at(&self, position: LanePosition) -> Option<&Arc<[u8]>> {
         // Placeholders before an entry have its position too.
         let after = self.entries.partition_point(|(other, _)| *other <= position);
         let (other, archive) = self.entries.get(after.checked_sub(1)?)?;
@@ -133,7 +135,7 @@ pub(crate) struct Message<'a> {
     pub(crate) last: TailRow,
     pub(crate) id: ClientMessageId,
     pub(crate) sender: &'a str,
-    pub(crate) archive: &'a Rc<[u8]>,
+    pub(crate) archive: &'a Arc<[u8]>,
 }
 
 impl Memtable {
@@ -251,7 +253,7 @@ impl Memtable {
         if held.last <= before.sequence {
             return None;
         }
-        tail.push(held.conversation, TailRow { position, sequence: held.last, ..before }, &Rc::from([]));
+        tail.push(held.conversation, TailRow { position, sequence: held.last, ..before }, &Arc::from([]));
         if held.members_changed {
             self.hidden.some.insert(held.conversation);
         }
@@ -275,7 +277,7 @@ impl Memtable {
         self.bytes += added;
     }
 
-    fn apply_entry(&mut self, position: LanePosition, archive: &Rc<[u8]>) -> Applied {
+    fn apply_entry(&mut self, position: LanePosition, archive: &Arc<[u8]>) -> Applied {
         let entry = view_entry(archive).expect(VALID);
         let last = tail_row(position, entry);
         let conversation = ConversationId(entry.conversation.0);
@@ -369,7 +371,7 @@ impl Memtable {
 }
 
 impl Tail {
-    fn push(&mut self, conversation: ConversationId, last: TailRow, archive: &Rc<[u8]>) -> Option<LostRange> {
+    fn push(&mut self, conversation: ConversationId, last: TailRow, archive: &Arc<[u8]>) -> Option<LostRange> {
         let expected = self.last.map_or(last.sequence, |before| before.sequence.next());
         let lost = (expected < last.sequence).then(|| LostRange {
             conversation,
@@ -381,7 +383,7 @@ impl Tail {
             self.entries.clear();
             self.messages.retain(|(_, sequence)| *sequence == last.sequence);
         } else {
-            let lost: Rc<[u8]> = Rc::from([]);
+            let lost: Arc<[u8]> = Arc::from([]);
             self.entries.extend((expected.0..last.sequence.0).map(|_| (last.position, lost.clone())));
         }
         self.entries.push_back((last.position, archive.clone()));
@@ -397,5 +399,12 @@ pub(crate) fn tail_row(position: LanePosition, entry: &ArchivedEntry) -> TailRow
         sequence: Sequence(entry.sequence.0.to_native()),
         ordinal: Ordinal(entry.ordinal.0.to_native()),
         time: TimestampMs(entry.time_ms.0.to_native()),
+    }
+}
+
+/// A sealed one is flushed on any thread, and read meanwhile.
+impl FlushSource for Arc<Memtable> {
+    fn rows(&self) -> impl RowSource {
+        Memtable::rows(self)
     }
 }

@@ -7,7 +7,7 @@
 //! Memory: one memtable of [`SEGMENT_BYTES`], and one conversation's members and pointers. The folder is a whole store
 //! only after the lane's last line: until then the caller keeps it under another name.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use antiphon_wire::ids::{ClientMessageId, ConversationId};
 
@@ -213,7 +213,7 @@ impl<F: Files> Loader<F> {
             return Err(self.wrong("another message of the conversation has the same client_message_id"));
         }
         self.loaded.entries += 1;
-        self.memtable.apply(position, &Record::Entry(Rc::from(archive)));
+        self.memtable.apply(position, &Record::Entry(Arc::from(archive)));
         if self.memtable.bytes() >= self.segment_bytes {
             self.flush(0).await?;
         }

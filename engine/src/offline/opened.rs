@@ -198,7 +198,7 @@ impl<F: Files> Opened<F> {
     ) -> Result<Option<(LanePosition, SharedBytes)>, StoreError> {
         let tail = logged.memtable.tail(conversation);
         if let Some((position, archive)) = tail.and_then(|tail| tail.entry(sequence)) {
-            return Ok(Some((*position, SharedBytes::from(archive.clone()))));
+            return Ok(Some((*position, SharedBytes::from(&**archive))));
         }
         let found = self.runs.get(&keys::entry(conversation, sequence)).await?;
         let Some(value) = found.and_then(Change::value) else { return Ok(None) };

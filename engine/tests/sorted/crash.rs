@@ -89,7 +89,7 @@ fn a_merge_changes_nothing_that_can_be_read() {
             model.extend(added);
         }
         let choice = Choice { newest: 1, count: 3, reaches_oldest: true };
-        let merge = sorted.merge(choice, &YieldNow, NEVER_EXPIRED);
+        let merge = sorted.merge(choice, YieldNow, NEVER_EXPIRED);
         cut_everywhere(&files, merge, seed, |image| check_image(image, &[(3, &model)])).unwrap().unwrap();
         (0..50).for_each(|cut| check_image(files.crash_image(cut), &[(3, &model)]));
         assert_eq!(sorted.runs().newest_first().len(), 2);

@@ -1,6 +1,9 @@
 //! Errors, full disks, foreign folders: typed, and everything as before.
 
-use std::cell::Cell;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use antiphon_engine::{
     compaction::{Choice, NEVER_EXPIRED, Pace, YieldNow},
@@ -73,7 +76,7 @@ fn a_merge_that_fails_anywhere_changes_nothing() {
         let choice = Choice { newest: 0, count: 3, reaches_oldest: false };
         // The second try finds the merge done if the first failed behind it.
         let runs = sorted.runs().newest_first().len();
-        if runs < 3 { Ok(()) } else { sorted.merge(choice, &YieldNow, NEVER_EXPIRED).await.map(drop) }
+        if runs < 3 { Ok(()) } else { sorted.merge(choice, YieldNow, NEVER_EXPIRED).await.map(drop) }
     };
     fail_everywhere(merge, &model);
 }
@@ -89,7 +92,7 @@ fn a_full_disk_gives_a_typed_error_and_loses_nothing() {
             files.set_capacity(Some(used + spare * 4096));
             let result = sorted.flush(changes(&added), mark(9)).await;
             assert!(matches!(result, Err(StoreError::File(FileError::Full { .. }))), "{spare}: {result:?}");
-            let result = sorted.compact(&YieldNow, NEVER_EXPIRED).await;
+            let result = sorted.compact(YieldNow, NEVER_EXPIRED).await;
             assert!(
                 spare > 2 || matches!(result, Err(StoreError::File(FileError::Full { .. }))),
                 "{spare}: {result:?}"
@@ -115,16 +118,16 @@ fn deletes_stay_until_the_oldest_run_is_merged_and_expired_rows_go_at_once() {
         sorted.flush(changes(&rows(3, 0, 20, 2)), mark(3)).await.unwrap();
         let newest_two = Choice { newest: 0, count: 2, reaches_oldest: false };
         let expired = |key: &[u8], _value: &[u8]| key[5] >= 15;
-        let merged = sorted.merge(newest_two, &YieldNow, &expired).await.unwrap().unwrap();
+        let merged = sorted.merge(newest_two, YieldNow, expired).await.unwrap().unwrap();
         assert_eq!((merged.inputs, merged.rows_dropped), (2, 5));
         assert_eq!(sorted.manifest().segments[0].deletes, 10);
         let all = Choice { newest: 0, count: 2, reaches_oldest: true };
-        let merged = sorted.merge(all, &YieldNow, NEVER_EXPIRED).await.unwrap().unwrap();
+        let merged = sorted.merge(all, YieldNow, NEVER_EXPIRED).await.unwrap().unwrap();
         assert_eq!(merged.rows_dropped, 20, "ten deletes and what they hid");
         assert_eq!((sorted.manifest().segments[0].deletes, sorted.manifest().segments[0].rows), (0, 25));
-        let every: &dyn Fn(&[u8], &[u8]) -> bool = &|_, _| true;
+        let every = |_: &[u8], _: &[u8]| true;
         let one = Choice { newest: 0, count: 1, reaches_oldest: true };
-        assert_eq!(sorted.merge(one, &YieldNow, every).await.unwrap().unwrap().bytes_written, 0);
+        assert_eq!(sorted.merge(one, YieldNow, every).await.unwrap().unwrap().bytes_written, 0);
         assert!(sorted.manifest().segments.is_empty());
         assert_eq!(files.names(), [manifest::NAME]);
     });
@@ -132,17 +135,17 @@ fn deletes_stay_until_the_oldest_run_is_merged_and_expired_rows_go_at_once() {
 
 #[test]
 fn a_reader_keeps_replaced_segments_and_a_merge_gives_way() {
-    struct Counting<'a>(&'a Cell<u32>);
-    impl Pace for Counting<'_> {
+    struct Counting(Arc<AtomicU32>);
+    impl Pace for Counting {
         async fn pause(&self) {
-            self.0.set(self.0.get() + 1);
+            self.0.fetch_add(1, Ordering::Relaxed);
             YieldNow.pause().await;
         }
     }
     block_on(async {
         let files = MemoryFiles::new(0);
         let sorted = create(&files).await;
-        let (mut model, pauses) = (Model::new(), Cell::new(0));
+        let (mut model, pauses) = (Model::new(), Arc::new(AtomicU32::new(0)));
         for round in 0..3 {
             let added = rows(round, 0, 6000, 1);
             sorted.flush(changes(&added), mark(u64::from(round))).await.unwrap();
@@ -153,8 +156,9 @@ fn a_reader_keeps_replaced_segments_and_a_merge_gives_way() {
         drop(before);
         scan.next().await.unwrap().unwrap();
         let all = Choice { newest: 0, count: 3, reaches_oldest: true };
-        sorted.merge(all, &Counting(&pauses), NEVER_EXPIRED).await.unwrap().unwrap();
-        assert!(pauses.get() >= 4, "{} pauses", pauses.get());
+        sorted.merge(all, Counting(Arc::clone(&pauses)), NEVER_EXPIRED).await.unwrap().unwrap();
+        let pauses = pauses.load(Ordering::Relaxed);
+        assert!(pauses >= 4, "{pauses} pauses");
         assert_eq!(sorted.remove_unused().await, 3);
         let mut rows = 1;
         while scan.next().await.unwrap().is_some() {

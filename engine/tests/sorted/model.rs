@@ -68,10 +68,10 @@ async fn run(files: MemoryFiles, acts: Vec<Act>) {
                 let runs = sorted.runs().newest_first().len();
                 if newest + count <= runs {
                     let choice = Choice { newest, count, reaches_oldest: newest + count == runs };
-                    sorted.merge(choice, &YieldNow, NEVER_EXPIRED).await.unwrap().unwrap();
+                    sorted.merge(choice, YieldNow, NEVER_EXPIRED).await.unwrap().unwrap();
                 }
             }
-            Act::Compact => drop(sorted.compact(&YieldNow, NEVER_EXPIRED).await.unwrap()),
+            Act::Compact => drop(sorted.compact(YieldNow, NEVER_EXPIRED).await.unwrap()),
             Act::Reopen => {
                 let (again, report) = Sorted::open(files.clone(), settings()).await.unwrap();
                 assert!(report.damaged.is_empty() && report.removed.is_empty(), "{report:?}");

@@ -17,11 +17,12 @@ use std::{
     rc::Rc,
 };
 
-use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES};
+use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES, Urgency};
 
 use super::{
     lane::{Finished, Lane, OpenFile, Request},
     tasks::Spawner,
+    worker::Desk,
 };
 
 /// A folder on this shard's ring.
@@ -35,17 +36,19 @@ struct Folder {
     spawner: Spawner,
     path: PathBuf,
     descriptor: Rc<OpenFile>,
+    /// Where long jobs are done.
+    desk: Option<Desk>,
 }
 
 impl NodeFiles {
     /// Opens a folder that exists. Blocks for an `open`.
-    pub(super) fn new(lane: Rc<Lane>, spawner: Spawner, path: &Path) -> io::Result<Self> {
+    pub(super) fn new(lane: Rc<Lane>, spawner: Spawner, path: &Path, desk: Option<Desk>) -> io::Result<Self> {
         let folder = StdFile::open(path)?;
         if !folder.metadata()?.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         }
         let descriptor = OpenFile::new(OwnedFd::from(folder), 0, false);
-        Ok(Self { inner: Rc::new(Folder { lane, spawner, path: path.to_owned(), descriptor }) })
+        Ok(Self { inner: Rc::new(Folder { lane, spawner, path: path.to_owned(), descriptor, desk }) })
     }
 
     /// Runs a request on the folder until it is not interrupted. The error is the system's number.
@@ -136,6 +139,17 @@ impl Files for NodeFiles {
         }
         let result = self.run(Request::SyncAll).await;
         result.map(drop).map_err(|number| error(&self.inner.path.to_string_lossy(), number))
+    }
+
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        job: impl AsyncFnOnce(Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        match &self.inner.desk {
+            Some(desk) => desk.run(urgency, self.inner.path.clone(), job).await,
+            None => Some(job(self.clone()).await),
+        }
     }
 }
 

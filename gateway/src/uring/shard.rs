@@ -30,6 +30,7 @@ use super::{
     tasks::Spawner,
     token::{Kind, Token},
     wake::Waker,
+    worker::Desk,
 };
 use crate::core::io::{Command, ConnectionKey, Handler, Origin, Turn};
 
@@ -187,7 +188,15 @@ impl ShardContext {
     /// # Errors
     /// The folder cannot be opened.
     pub fn files(&self, folder: &Path) -> io::Result<NodeFiles> {
-        NodeFiles::new(Rc::clone(&self.lane), self.spawner.clone(), folder)
+        NodeFiles::new(Rc::clone(&self.lane), self.spawner.clone(), folder, None)
+    }
+
+    /// The same, whose long jobs are done at a desk.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn files_of_lane(&self, folder: &Path, desk: Desk) -> io::Result<NodeFiles> {
+        NodeFiles::new(Rc::clone(&self.lane), self.spawner.clone(), folder, Some(desk))
     }
 
     /// Whether connections are accepted: yes at first. Takes effect after the turn. [`Admission::Last`] is for good.

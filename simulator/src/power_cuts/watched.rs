@@ -1,41 +1,48 @@
 //! The node's files, telling what the engine does on them: what was under way at a cut is learnt from what the writer
 //! said last.
 //!
-//! Every operation is the node's own, unchanged; this only looks at names. A segment is put down to a flush if a
-//! memtable waits for one and has none yet, else to a compaction. Must not do: any I/O of its own but to say it.
+//! Every operation is the node's own, unchanged; this only looks at names. What the engine does elsewhere is watched
+//! there, and tells flushes from compactions. Must not do: any I/O of its own but to say it.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     fs::File as StdFile,
     io::{BufWriter, Write},
-    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode};
+use antiphon_engine::seams::{AlignedBuffer, File, FileError, Files, OpenMode, Urgency};
 use antiphon_gateway::uring::{NodeFile, NodeFiles};
 
-use super::protocol::{Frame, Work};
+use super::{
+    Lie,
+    protocol::{Frame, Work},
+};
 
-/// Says frames to the judge.
+/// Says frames to the judge, from any thread.
 #[derive(Clone)]
 pub(crate) struct Reporter {
-    to: Rc<RefCell<BufWriter<StdFile>>>,
+    to: Arc<Mutex<BufWriter<StdFile>>>,
+}
+
+/// A panic under a lock ends the writer, which the judge tells.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Reporter {
     pub(crate) fn new(to: StdFile) -> Self {
-        Self { to: Rc::new(RefCell::new(BufWriter::with_capacity(64 << 10, to))) }
+        Self { to: Arc::new(Mutex::new(BufWriter::with_capacity(64 << 10, to))) }
     }
 
     /// Says something, at the latest with the next [`Reporter::flush`].
     pub(crate) fn say(&self, frame: &Frame) {
-        frame.write(&mut *self.to.borrow_mut()).expect("the judge listens");
+        frame.write(&mut *locked(&self.to)).expect("the judge listens");
     }
 
     /// What was said is in the pipe, where it outlives us.
     pub(crate) fn flush(&self) {
-        self.to.borrow_mut().flush().expect("the judge listens");
+        locked(&self.to).flush().expect("the judge listens");
     }
 
     fn now(&self, frame: &Frame) {
@@ -48,7 +55,11 @@ impl Reporter {
 #[derive(Clone)]
 pub(crate) struct WatchedFiles {
     files: NodeFiles,
-    watch: Rc<Watch>,
+    watch: Arc<Watch>,
+    /// What new segments are for.
+    segments_of: Work,
+    /// Told to each thread that the engine works on.
+    lie: Option<Lie>,
 }
 
 /// How far a new segment is.
@@ -60,19 +71,26 @@ enum Stage {
     Named,
 }
 
-pub(crate) struct Watch {
+struct Watch {
     reporter: Reporter,
-    /// Whether a memtable waits for its flush; asked of the engine once there is one.
-    has_sealed: RefCell<Option<Box<dyn Fn() -> bool>>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
     /// Segments that no manifest names yet.
-    segments: RefCell<BTreeMap<String, (Work, Stage)>>,
+    segments: BTreeMap<String, (Work, Stage)>,
     /// Log files that were written from their beginning.
-    used: RefCell<BTreeSet<String>>,
+    used: BTreeSet<String>,
     /// A new manifest has its name, but the folder is not synced.
-    is_manifest_renamed: Cell<bool>,
+    is_manifest_renamed: bool,
 }
 
 impl Watch {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        locked(&self.seen)
+    }
+
     fn begin(&self, work: Work) {
         self.reporter.now(&Frame::Begin(work));
     }
@@ -90,44 +108,25 @@ impl Watch {
         result
     }
 
-    /// Asks `has_sealed` from now on.
-    pub(crate) fn ask(&self, has_sealed: impl Fn() -> bool + 'static) {
-        *self.has_sealed.borrow_mut() = Some(Box::new(has_sealed));
-    }
-
-    fn created(&self, name: &str) {
+    fn created(&self, name: &str, segments_of: Work) {
         if name.starts_with("segment-") {
-            let sealed = self.has_sealed.borrow().as_ref().is_some_and(|asked| asked());
-            let mut segments = self.segments.borrow_mut();
-            let flushes = segments.values().any(|(work, _)| *work == Work::Flush);
-            let work = if sealed && !flushes { Work::Flush } else { Work::Compaction };
-            segments.insert(name.to_owned(), (work, Stage::Written));
-            self.begin(work);
+            self.seen().segments.insert(name.to_owned(), (segments_of, Stage::Written));
+            self.begin(segments_of);
         } else if name.starts_with("log-") {
             self.begin(Work::Prepare);
         } else if name.starts_with("manifest") {
-            let mut segments = self.segments.borrow_mut();
-            let synced = segments.values_mut().filter(|(_, stage)| *stage == Stage::Synced);
-            synced.for_each(|(_, stage)| *stage = Stage::Named);
+            for (_, stage) in self.seen().segments.values_mut().filter(|(_, stage)| *stage == Stage::Synced) {
+                *stage = Stage::Named;
+            }
             self.begin(Work::Manifest);
         }
     }
 }
 
 impl WatchedFiles {
-    pub(crate) fn new(files: NodeFiles, reporter: Reporter) -> Self {
-        let watch = Watch {
-            reporter,
-            has_sealed: RefCell::default(),
-            segments: RefCell::default(),
-            used: RefCell::default(),
-            is_manifest_renamed: Cell::new(false),
-        };
-        Self { files, watch: Rc::new(watch) }
-    }
-
-    pub(crate) fn watch(&self) -> &Rc<Watch> {
-        &self.watch
+    pub(crate) fn new(files: NodeFiles, reporter: Reporter, lie: Option<Lie>) -> Self {
+        let watch = Watch { reporter, seen: Mutex::default() };
+        Self { files, watch: Arc::new(watch), segments_of: Work::Compaction, lie }
     }
 }
 
@@ -136,25 +135,25 @@ impl Files for WatchedFiles {
 
     async fn open(&self, name: &str, mode: OpenMode) -> Result<WatchedFile, FileError> {
         if mode == OpenMode::Create {
-            self.watch.created(name);
+            self.watch.created(name, self.segments_of);
         }
         let file = self.watch.checked(self.files.open(name, mode).await)?;
         let is_watched = mode == OpenMode::Log || (mode == OpenMode::Create && name.starts_with("segment-"));
         let name = is_watched.then(|| name.to_owned());
-        Ok(WatchedFile { file, watch: Rc::clone(&self.watch), name, is_log: mode == OpenMode::Log })
+        Ok(WatchedFile { file, watch: Arc::clone(&self.watch), name, is_log: mode == OpenMode::Log })
     }
 
     async fn list(&self) -> Result<Vec<String>, FileError> {
         let names = self.watch.checked(self.files.list().await)?;
         // Whoever lists them opens what there is: those were used, or made ready, before.
-        self.watch.used.borrow_mut().extend(names.iter().filter(|name| name.starts_with("log-")).cloned());
+        self.watch.seen().used.extend(names.iter().filter(|name| name.starts_with("log-")).cloned());
         Ok(names)
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
         self.watch.checked(self.files.rename(from, to).await)?;
         if to.starts_with("manifest") {
-            self.watch.is_manifest_renamed.set(true);
+            self.watch.seen().is_manifest_renamed = true;
         } else if to.starts_with("log-") {
             self.watch.end(Work::Prepare);
         }
@@ -162,30 +161,50 @@ impl Files for WatchedFiles {
     }
 
     async fn remove(&self, name: &str) -> Result<(), FileError> {
-        if let Some((work, _)) = self.watch.segments.borrow_mut().remove(name) {
+        let given_up = self.watch.seen().segments.remove(name);
+        if let Some((work, _)) = given_up {
             self.watch.end(work);
         }
         self.watch.checked(self.files.remove(name).await)
     }
 
     async fn sync_folder(&self) -> Result<(), FileError> {
-        let renamed = self.watch.is_manifest_renamed.get();
+        let renamed = self.watch.seen().is_manifest_renamed;
         self.watch.checked(self.files.sync_folder().await)?;
-        if renamed && self.watch.is_manifest_renamed.replace(false) {
+        let mut seen = self.watch.seen();
+        if renamed && std::mem::take(&mut seen.is_manifest_renamed) {
             self.watch.end(Work::Manifest);
-            let mut segments = self.watch.segments.borrow_mut();
-            let named = segments.values().filter(|(_, stage)| *stage == Stage::Named);
-            named.for_each(|(work, _)| self.watch.end(*work));
-            segments.retain(|_, (_, stage)| *stage != Stage::Named);
+            seen.segments
+                .values()
+                .filter(|(_, stage)| *stage == Stage::Named)
+                .for_each(|(work, _)| self.watch.end(*work));
+            seen.segments.retain(|_, (_, stage)| *stage != Stage::Named);
         }
         Ok(())
+    }
+
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        job: impl AsyncFnOnce(Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (watch, lie) = (Arc::clone(&self.watch), self.lie);
+        let segments_of = match urgency {
+            Urgency::Soon => Work::Flush,
+            Urgency::Whenever => Work::Compaction,
+        };
+        let there = async move |files: NodeFiles| {
+            lie.into_iter().for_each(Lie::tell);
+            job(Self { files, watch, segments_of, lie }).await
+        };
+        self.files.elsewhere(urgency, there).await
     }
 }
 
 /// A file, watched.
 pub(crate) struct WatchedFile {
     file: NodeFile,
-    watch: Rc<Watch>,
+    watch: Arc<Watch>,
     /// Of a log file in use, and of a new segment.
     name: Option<String>,
     is_log: bool,
@@ -198,7 +217,7 @@ impl File for WatchedFile {
 
     async fn write_at(&self, offset: u64, buffer: AlignedBuffer) -> (AlignedBuffer, Result<(), FileError>) {
         let work = self.name.as_ref().filter(|_| self.is_log).map(|name| {
-            let first = offset == 0 && !self.watch.used.borrow_mut().insert(name.clone());
+            let first = offset == 0 && !self.watch.seen().used.insert(name.clone());
             if first { Work::Recycle } else { Work::Commit }
         });
         if let Some(work) = work {
@@ -214,8 +233,8 @@ impl File for WatchedFile {
 
     async fn sync(&self) -> Result<(), FileError> {
         self.watch.checked(self.file.sync().await)?;
-        let mut segments = self.watch.segments.borrow_mut();
-        if let Some((_, stage)) = self.name.as_ref().and_then(|name| segments.get_mut(name)) {
+        let mut seen = self.watch.seen();
+        if let Some((_, stage)) = self.name.as_ref().and_then(|name| seen.segments.get_mut(name)) {
             *stage = Stage::Synced;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::{Arc, mpsc},
     thread,
@@ -21,7 +21,7 @@ use antiphon_engine::{
 };
 use antiphon_gateway::{
     core::io::{Command as DriverCommand, ConnectionKey, Handler, Origin, Turn},
-    uring::{OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, run_shard},
+    uring::{Desk, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, Worker, run_shard},
 };
 use antiphon_simulator::dice::Dice;
 use antiphon_wire::{
@@ -112,11 +112,13 @@ pub(crate) fn run(arguments: &WriterArguments) -> anyhow::Result<()> {
     });
     let config = ShardConfig { connections_max: 1, receive_buffers: 1, ..ShardConfig::new("writer", []) };
     let arguments = arguments.clone();
+    let worker = Worker::start("work", |error| eprintln!("{error}")).context("a worker")?;
+    let desk = worker.desk();
     run_shard(config, waker, Arc::new(ShardCounters::default()), move |context| {
         arguments.lie.into_iter().for_each(Lie::tell);
-        Writer::start(&arguments, context, reporter, plans)
+        Writer::start(&arguments, context, desk, reporter, plans)
     })?;
-    Ok(())
+    Ok(worker.stop()?)
 }
 
 /// What a command's answer is about.
@@ -159,14 +161,20 @@ impl Writer {
     fn start(
         arguments: &WriterArguments,
         context: &ShardContext,
+        desk: Desk,
         reporter: Reporter,
         plans: mpsc::Receiver<Frame>,
     ) -> Self {
         let inbox = Inbox::default();
         let (of_task, to, options) = (context.clone(), Rc::clone(&inbox), arguments.options());
-        let (folder, reports) = (arguments.data.clone(), reporter.clone());
+        let files = context.files_of_lane(&arguments.data, desk);
+        let (reports, lie) = (reporter.clone(), arguments.lie);
         context.spawner().spawn(Queue::Latency, async move {
-            let event = match open(&of_task, &folder, reports, options).await {
+            let opened = match files {
+                Ok(files) => open(WatchedFiles::new(files, reports, lie), &of_task, options).await,
+                Err(error) => Err(error.into()),
+            };
+            let event = match opened {
                 Ok(opened) => Event::Opened(Box::new(opened)),
                 Err(error) => Event::OpenFailed(format!("{error:#}")),
             };
@@ -364,16 +372,12 @@ impl Writer {
 }
 
 async fn open(
+    files: WatchedFiles,
     context: &ShardContext,
-    folder: &Path,
-    reporter: Reporter,
     options: EngineOptions,
 ) -> anyhow::Result<(NodeEngine, OpenReport)> {
-    let files = WatchedFiles::new(context.files(folder)?, reporter);
-    let watch = Rc::clone(files.watch());
     let (engine, report) = Engine::open(files, SystemClock, OsRandom, options).await?;
-    let (commits, maintenance, asked) = (engine.clone(), engine.clone(), engine.clone());
-    watch.ask(move || asked.status().memtable_sealed_bytes > 0);
+    let (commits, maintenance) = (engine.clone(), engine.clone());
     context.spawner().spawn(Queue::Latency, async move { commits.run_commits().await });
     context.spawner().spawn(Queue::Background, async move { maintenance.run_maintenance().await });
     Ok((engine, report))

@@ -25,7 +25,7 @@ use antiphon_gateway::{
     core::io::{self, ConnectionKey, Handler, Origin, Turn},
     uring::{
         NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, ShardError, Spawner, SystemClock, Waker,
-        spawn_shard,
+        Worker, spawn_shard,
     },
 };
 use antiphon_wire::{
@@ -56,6 +56,7 @@ pub(crate) struct Ours {
     work: mpsc::Sender<Work>,
     waker: Waker,
     thread: JoinHandle<Result<(), ShardError>>,
+    worker: Worker,
 }
 
 impl Ours {
@@ -73,16 +74,19 @@ impl Store for Ours {
         let (ready, opened) = mpsc::channel();
         let waker = Waker::new()?;
         let (folder, data) = (folder.to_owned(), data.clone());
+        let worker = Worker::start("engine-work", |error| eprintln!("{error}"))?;
+        let desk = worker.desk();
         let make = move |context: &ShardContext| {
             let slot = Rc::new(RefCell::new(None));
             let spawner = context.spawner().clone();
-            spawner.spawn(Queue::Latency, open(context, &folder, Rc::clone(&slot), ready.clone()));
+            let files = context.files_of_lane(&folder, desk);
+            spawner.spawn(Queue::Latency, open(context, files, Rc::clone(&slot), ready.clone()));
             Driver::new(slot, spawner, todo, ready, data)
         };
         let counters = Arc::new(ShardCounters::default());
         let thread = spawn_shard(ShardConfig::new("engine", None), waker.clone(), counters, make)?;
         opened.recv().context("the shard ended before its engine was open")??;
-        Ok(Self { work, waker, thread })
+        Ok(Self { work, waker, thread, worker })
     }
 
     fn append(&mut self, batches: &[Vec<Message>]) -> anyhow::Result<Vec<Duration>> {
@@ -104,7 +108,8 @@ impl Store for Ours {
     fn close(self) -> anyhow::Result<()> {
         self.ask(Work::Close)??;
         self.waker.stop();
-        Ok(self.thread.join().map_err(|_| anyhow::anyhow!("the shard panicked"))??)
+        self.thread.join().map_err(|_| anyhow::anyhow!("the shard panicked"))??;
+        Ok(self.worker.stop()?)
     }
 }
 
@@ -126,11 +131,11 @@ fn rows(page: &HistoryPage) -> anyhow::Result<Vec<Row>> {
 /// has its conversations; here only of a failure.
 fn open(
     context: &ShardContext,
-    folder: &Path,
+    files: std::io::Result<NodeFiles>,
     slot: Rc<RefCell<Option<Opened>>>,
     ready: mpsc::Sender<anyhow::Result<()>>,
 ) -> impl Future<Output = ()> + 'static {
-    let (spawner, files, waker) = (context.spawner().clone(), context.files(folder), context.waker().clone());
+    let (spawner, waker) = (context.spawner().clone(), context.waker().clone());
     async move {
         let opened = match files {
             Ok(files) => Engine::open(files, SystemClock, OsRandom, EngineOptions::new(0)).await.map_err(Into::into),

@@ -179,7 +179,7 @@ impl Loading {
             Key::Tail => self.last = Some(TailRow::decode(value)?),
             Key::Member(user) => drop(self.members.insert(user, Some(MemberRow::decode(value)?))),
             Key::Pointer(user) => drop(self.pointers.insert(user, PointerRow::decode(value)?)),
-            Key::Idempotency(_) | Key::Entry(_) | Key::User(_) => return None,
+            Key::Lost(_) | Key::Idempotency(_) | Key::Entry(_) | Key::User(_) => return None,
         }
         Some(())
     }

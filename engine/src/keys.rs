@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
-//!                families: 1 start · 2 title · 3 tail · 4 member (user) · 5 pointer (user)
+//!                families: 0 lost (first sequence u64 BE)
+//!                          1 start · 2 title · 3 tail · 4 member (user) · 5 pointer (user)
 //!                          6 idempotency (client message id[16]) · 7 entry (sequence u64 BE)
 //! user           0x02 · user · 0x00 · conversation[16]             a user's conversations in this lane
 //! ```
@@ -24,6 +25,8 @@ const IDEMPOTENCY_BYTES: usize = PREFIX_BYTES + 1 + 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Family {
+    /// Entries that a repair found lost.
+    Lost = 0,
     Start = 1,
     Title = 2,
     Tail = 3,
@@ -36,6 +39,8 @@ pub(crate) enum Family {
 /// A key taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
+    /// Entries that are lost, from this one on.
+    Lost(Sequence),
     Start,
     Title,
     Tail,
@@ -121,6 +126,16 @@ pub(crate) fn state_range(id: ConversationId) -> KeyRange {
     KeyRange::new(single(id, Family::Start), single(id, Family::Idempotency))
 }
 
+/// The row that tells of lost entries, from the first of them.
+pub(crate) fn lost(id: ConversationId, first: Sequence) -> Vec<u8> {
+    in_conversation(id, Family::Lost, &first.0.to_be_bytes())
+}
+
+/// All of a conversation's members.
+pub(crate) fn members_range(id: ConversationId) -> KeyRange {
+    KeyRange::prefix(single(id, Family::Member))
+}
+
 /// Entries from `first` to `last`, both with them.
 pub(crate) fn entry_range(id: ConversationId, first: Sequence, last: Sequence) -> KeyRange {
     KeyRange::new(entry(id, first), entry(id, last.next()))
@@ -154,6 +169,7 @@ pub(crate) fn parse(key: &[u8]) -> Option<Key> {
             let (family, rest) = key.get(PREFIX_BYTES..)?.split_first()?;
             let user = || std::str::from_utf8(rest).ok().and_then(|text| UserId::new(text).ok());
             match *family {
+                0 => Some(Key::Lost(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
                 1 if rest.is_empty() => Some(Key::Start),
                 2 if rest.is_empty() => Some(Key::Title),
                 3 if rest.is_empty() => Some(Key::Tail),
@@ -197,6 +213,7 @@ mod tests {
     fn keys_come_apart_as_they_were_put_together() {
         let id = ConversationId([0; 16]);
         for (key, expected) in [
+            (lost(id, Sequence(258)), Key::Lost(Sequence(258))),
             (single(id, Family::Start), Key::Start),
             (single(id, Family::Title), Key::Title),
             (single(id, Family::Tail), Key::Tail),

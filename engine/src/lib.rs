@@ -5,6 +5,7 @@
 
 mod bytes;
 pub mod cache;
+mod checkpoint;
 pub mod compaction;
 mod conversation;
 pub mod door;
@@ -33,6 +34,7 @@ pub mod segment;
 mod signal;
 pub mod sorted;
 
+pub use checkpoint::Checkpointed;
 pub use engine::{Engine, EngineError};
 pub use options::EngineOptions;
 pub use report::{LogDamage, LostRange, OpenReport, Status, TornTail};

@@ -1,6 +1,7 @@
 //! Values of the ordered keyspace: fixed little-endian fields, then at most one piece of variable length.
 //!
 //! ```text
+//! lost         sequence u64                                                of the last of these entries
 //! start        time u64 · epoch u32 · flags u8 (1 direct) · creator …
 //! title        UTF-8 …
 //! tail         position u64 · sequence u64 · ordinal u64 · time u64        of the last entry
@@ -162,12 +163,12 @@ impl UserRow {
     }
 }
 
-/// Appends the value of an idempotency row.
+/// Appends the value of an idempotency row, or of one of lost entries.
 pub(crate) fn put_sequence(sequence: Sequence, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&sequence.0.to_le_bytes());
 }
 
-/// Reads an idempotency row.
+/// Reads an idempotency row, or one of lost entries.
 pub(crate) fn decode_sequence(bytes: &[u8]) -> Option<Sequence> {
     read_numbers(bytes).map(|[sequence]| Sequence(sequence))
 }

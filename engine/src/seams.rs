@@ -117,6 +117,15 @@ pub trait Files: Clone + 'static {
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> impl Future<Output = Result<(), FileError>>;
 
+    /// Puts a file that is durable and never changes into another folder too, under the same name: by a second name where the file system
+    /// can, else by a copy that is durable itself. Nothing of that name may be there. Durable after `to`'s [`Files::sync_folder`]. Folders
+    /// that are never checkpointed need not have it: they say so.
+    fn share(&self, name: &str, _to: &Self) -> impl Future<Output = Result<(), FileError>> {
+        let text = "files of this folder are not shared with another".to_owned();
+        let refused = FileError::Io { name: name.to_owned(), text };
+        async move { Err(refused) }
+    }
+
     /// Runs a job that computes for long, with a handle on the same folder, where it keeps nobody else waiting; here, if there is no such
     /// place. Dropping the future ends the job wherever it waits. `None`: it was given up, and what it has begun is as after a crash.
     fn elsewhere<T: Send + 'static>(

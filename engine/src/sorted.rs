@@ -536,7 +536,7 @@ fn given_up(output: SegmentId) -> StoreError {
 }
 
 /// Writes a flush's segment, if there are any rows.
-async fn write_flush<F: Files>(
+pub(crate) async fn write_flush<F: Files>(
     context: &SegmentContext<F>,
     id: SegmentId,
     rows: &mut impl RowSource,

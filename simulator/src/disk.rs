@@ -237,6 +237,10 @@ impl Files for SimFiles {
     async fn sync_folder(&self) -> Result<(), FileError> {
         self.inner.sync_folder().await
     }
+
+    async fn share(&self, name: &str, to: &Self) -> Result<(), FileError> {
+        self.inner.share(name, &to.inner).await
+    }
 }
 
 impl File for SimFile {

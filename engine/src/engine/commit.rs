@@ -49,6 +49,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.shared.reading.raise();
         self.shared.upkeep.raise();
         self.shared.compaction.raise();
+        self.shared.flushed.raise();
     }
 
     fn next_batch(&self) -> Next<F::File> {
@@ -171,6 +172,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         state.core.stage.filling = Builder::new(self.shared.options.batch_bytes_max, Witness::default());
         state.forget_unsettled();
         self.resume_settled(state);
+        self.shared.flushed.raise();
     }
 }
 

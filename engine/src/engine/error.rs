@@ -41,6 +41,15 @@ pub enum EngineError {
     /// The log failed: what was not answered before is not stored.
     #[error("{0}")]
     Fenced(String),
+    /// A checkpoint is being made already: wait for that one.
+    #[error("another checkpoint is being made")]
+    CheckpointBusy,
+    /// What a checkpoint needs on disk could not be written there: see to the disk; it is tried again.
+    #[error("the log could not be brought into a segment: {0}")]
+    FlushFailed(String),
+    /// The engine was closed meanwhile.
+    #[error("the engine was closed")]
+    Closed,
 }
 
 impl From<FileError> for EngineError {

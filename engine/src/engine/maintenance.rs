@@ -37,6 +37,7 @@ enum Work<D> {
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn maintenance_loop(&self) {
         futures_util::future::join(self.upkeep_loop(), self.compaction_loop()).await;
+        self.checkpoint_ended().await;
     }
 
     async fn upkeep_loop(&self) {
@@ -125,18 +126,24 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             || memory.active_log_bytes >= options.log_bytes_per_memtable()
             || age >= options.memtable_age_ms_max;
         if due {
-            let mut next = Memtable::with_map(memory.hash, memory.spare_map.take());
-            // Messages on their way to the disk will be in the next one, and must be found until that is flushed.
-            for staged in &state.core.stage.staged {
-                if let Some((message, _)) = staged.message {
-                    next.remember(staged.conversation, message, staged.position);
-                }
-            }
-            let sealed = std::mem::replace(&mut memory.active, next);
-            memory.sealed = Some(Arc::new(sealed));
-            memory.active_log_bytes = 0;
-            self.shared.upkeep.raise();
+            self.seal(state);
         }
+    }
+
+    /// Seals the active memtable; none is sealed.
+    pub(super) fn seal(&self, state: &mut State<F::File>) {
+        let memory = &mut state.core.memory;
+        let mut next = Memtable::with_map(memory.hash, memory.spare_map.take());
+        // Messages on their way to the disk will be in the next one, and must be found until that is flushed.
+        for staged in &state.core.stage.staged {
+            if let Some((message, _)) = staged.message {
+                next.remember(staged.conversation, message, staged.position);
+            }
+        }
+        let sealed = std::mem::replace(&mut memory.active, next);
+        memory.sealed = Some(Arc::new(sealed));
+        memory.active_log_bytes = 0;
+        self.shared.upkeep.raise();
     }
 
     async fn prepare(&self, name: String) {
@@ -160,10 +167,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     async fn flush(&self, memtable: Arc<Memtable>, mark: FlushMark) {
         let flushed = self.shared.sorted.flush_elsewhere(Arc::clone(&memtable), mark).await;
         self.shared.compaction.raise();
+        self.shared.flushed.raise();
         let mut state = self.shared.state.borrow_mut();
         let state = &mut *state;
         state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
         if let Err(error) = flushed {
+            state.core.upkeep.flush_failures += 1;
             self.failed(state, error.to_string());
             return;
         }

@@ -9,6 +9,7 @@
 //! wait for.
 
 mod catch_up;
+mod checkpoint;
 mod commands;
 mod commit;
 mod error;
@@ -23,7 +24,7 @@ mod refusal;
 mod state;
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{Cell, RefCell, RefMut},
     future::poll_fn,
     marker::PhantomData,
     rc::Rc,
@@ -80,6 +81,12 @@ pub(crate) struct Shared<F: Files, C, R> {
     output: Signal,
     /// Something was closed.
     closing: Signal,
+    /// A flush has ended, well or not, or none will come.
+    flushed: Signal,
+    /// A checkpoint is being made.
+    checkpointing: Cell<bool>,
+    /// A checkpoint has ended.
+    checkpointed: Signal,
     /// Shared by all entries that remove nobody.
     nobody: Rc<[UserId]>,
     random: PhantomData<R>,
@@ -156,7 +163,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         futures_util::future::join(self.commit_loop(), self.read_loop()).await;
     }
 
-    /// The background future: flushes memtables, prepares and recycles log files, compacts. Ends after [`Engine::close`].
+    /// The background future: flushes memtables, prepares and recycles log files, compacts. Ends after [`Engine::close`], and after a
+    /// checkpoint that is under way: then nothing touches the folder any more.
     pub async fn run_maintenance(&self) {
         self.maintenance_loop().await;
     }

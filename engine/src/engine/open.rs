@@ -1,7 +1,7 @@
 //! Opening a store: the sorted part, then the log over it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap, VecDeque},
     marker::PhantomData,
 };
@@ -159,6 +159,9 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         compaction: Signal::default(),
         output: Signal::default(),
         closing: Signal::default(),
+        flushed: Signal::default(),
+        checkpointing: Cell::new(false),
+        checkpointed: Signal::default(),
         nobody: std::rc::Rc::from([]),
         random: PhantomData,
         options,

@@ -176,6 +176,8 @@ pub(super) struct Upkeep {
     pub(super) prepare_full: bool,
     /// Flushing failed for want of room.
     pub(super) flush_full: bool,
+    /// How often flushing failed.
+    pub(super) flush_failures: u64,
     /// When something failed last; it is tried again a second later.
     pub(super) failed_at: Option<TimestampMs>,
     /// Compaction failed, and waits as well.

@@ -16,14 +16,44 @@ use crate::{
 };
 
 pub(super) enum Operation {
-    Open { name: String, mode: OpenMode },
+    Open {
+        name: String,
+        mode: OpenMode,
+    },
     List,
-    Rename { from: String, to: String },
-    Remove { name: String },
-    SyncFolder { changes: u64 },
-    Read { inode: InodeId, name: String, offset: u64, length: usize },
-    Write { inode: InodeId, name: String, log: bool, offset: u64, buffer: AlignedBuffer },
-    Sync { inode: InodeId, name: String, writes: u64 },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Remove {
+        name: String,
+    },
+    SyncFolder {
+        changes: u64,
+    },
+    Read {
+        inode: InodeId,
+        name: String,
+        offset: u64,
+        length: usize,
+    },
+    Write {
+        inode: InodeId,
+        name: String,
+        log: bool,
+        offset: u64,
+        buffer: AlignedBuffer,
+    },
+    Sync {
+        inode: InodeId,
+        name: String,
+        writes: u64,
+    },
+    /// Takes in another folder's file.
+    Share {
+        name: String,
+        bytes: Vec<u8>,
+    },
 }
 
 pub(super) enum Success {
@@ -269,6 +299,7 @@ impl Disk {
                 self.storage.sync(*inode, *writes);
                 Ok(Success::Done)
             }
+            Operation::Share { name, bytes } => self.share(name, bytes).map(|()| Success::Done),
         };
         Answer { result, buffer: operation.into_buffer() }
     }
@@ -284,6 +315,20 @@ impl Disk {
         };
         self.storage.open(inode);
         Ok(Success::Opened(inode))
+    }
+
+    /// As a link on a real disk: the bytes are durable, the name is not yet.
+    fn share(&mut self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        if self.storage.find(name).is_some() {
+            return Err(FileError::Io { name: name.to_owned(), text: "file exists".to_owned() });
+        }
+        let capacity = self.faults.capacity_bytes.unwrap_or(u64::MAX);
+        if self.storage.bytes().saturating_add(bytes.len() as u64) > capacity {
+            self.counts.borrow_mut().full += 1;
+            return Err(FileError::Full { name: name.to_owned() });
+        }
+        self.storage.create_durable(name, bytes.to_vec());
+        Ok(())
     }
 
     fn find(&self, name: &str) -> Result<InodeId, FileError> {
@@ -313,6 +358,7 @@ impl Operation {
             Self::Read { .. } => OperationKind::Read,
             Self::Write { .. } => OperationKind::Write,
             Self::Sync { .. } => OperationKind::Sync,
+            Self::Share { .. } => OperationKind::Share,
         }
     }
 
@@ -324,7 +370,8 @@ impl Operation {
             | Self::Remove { name }
             | Self::Read { name, .. }
             | Self::Write { name, .. }
-            | Self::Sync { name, .. } => name,
+            | Self::Sync { name, .. }
+            | Self::Share { name, .. } => name,
         }
     }
 

@@ -21,12 +21,23 @@ pub enum OperationKind {
     Write,
     /// [`File::sync`](crate::seams::File::sync).
     Sync,
+    /// [`Files::share`](crate::seams::Files::share), counted by the folder that the file is put into.
+    Share,
 }
 
 impl OperationKind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Open, Self::List, Self::Rename, Self::Remove, Self::SyncFolder, Self::Read, Self::Write, Self::Sync];
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::List,
+        Self::Rename,
+        Self::Remove,
+        Self::SyncFolder,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::Share,
+    ];
 }
 
 /// Faults injected so far, by kind.
@@ -68,7 +79,12 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: MemoryRandom::new(seed), capacity_bytes: None, once: Vec::new(), per_million: [0; 8] }
+        Self {
+            random: MemoryRandom::new(seed),
+            capacity_bytes: None,
+            once: Vec::new(),
+            per_million: [0; OperationKind::ALL.len()],
+        }
     }
 
     pub(super) fn without_plan(&self) -> Self {

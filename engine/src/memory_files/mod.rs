@@ -217,6 +217,13 @@ impl Files for MemoryFiles {
         self.run(Operation::Remove { name: name.to_owned() }).await.map(drop)
     }
 
+    async fn share(&self, name: &str, to: &Self) -> Result<(), FileError> {
+        let missing = FileError::NotFound { name: name.to_owned() };
+        // Whoever shares what was not synced shares what a crash may leave of it.
+        let bytes = self.disk.borrow().storage.durable_contents(name).map(<[u8]>::to_vec).ok_or(missing)?;
+        to.run(Operation::Share { name: name.to_owned(), bytes }).await.map(drop)
+    }
+
     async fn sync_folder(&self) -> Result<(), FileError> {
         let changes = self.disk.borrow().storage.change_count();
         self.run(Operation::SyncFolder { changes }).await.map(drop)

@@ -77,6 +77,11 @@ impl Storage {
         Some(&self.inodes.get(&self.find(name)?)?.current)
     }
 
+    /// What a crash would leave of a file for certain.
+    pub(super) fn durable_contents(&self, name: &str) -> Option<&[u8]> {
+        Some(&self.inodes.get(&self.find(name)?)?.durable)
+    }
+
     pub(super) fn size_bytes(&self, inode: InodeId) -> u64 {
         self.inodes.get(&inode).map_or(0, |inode| inode.current.len() as u64)
     }
@@ -112,6 +117,12 @@ impl Storage {
         let inode = self.new_inode(Inode::default());
         self.change(NameChange::Create { name: name.to_owned(), inode });
         inode
+    }
+
+    /// A file whose bytes no crash takes away, under a name that one may.
+    pub(super) fn create_durable(&mut self, name: &str, bytes: Vec<u8>) {
+        let inode = self.new_inode(Inode { durable: bytes.clone(), current: bytes, ..Inode::default() });
+        self.change(NameChange::Create { name: name.to_owned(), inode });
     }
 
     /// Makes a change of names visible, and durable at the next folder sync.

@@ -44,7 +44,7 @@ const ROW_BYTES: usize = 96;
 const BUCKETS: usize = 256;
 
 /// Longest gap that is filled with placeholders: more than one log file can lose of one conversation.
-const LOST_ENTRIES_MAX: u64 = 1 << 20;
+pub(crate) const LOST_ENTRIES_MAX: u64 = 1 << 20;
 
 const VALID: &str = "a record is valid: it was checked when it was read, or made here";
 
@@ -366,7 +366,12 @@ impl Memtable {
 
     /// All rows, in ascending order of keys.
     pub(crate) fn rows(&self) -> MemtableRows<'_> {
-        MemtableRows::new(self)
+        MemtableRows::new(self, false)
+    }
+
+    /// The same without what stands for lost entries: where segments have no row, a reader finds that an entry is missing.
+    pub(crate) fn rows_without_lost(&self) -> MemtableRows<'_> {
+        MemtableRows::new(self, true)
     }
 }
 

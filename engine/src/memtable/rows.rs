@@ -28,12 +28,14 @@ pub(crate) struct MemtableRows<'a> {
     next_message: usize,
     tail: Option<(ConversationId, &'a Tail)>,
     next_entry: usize,
+    /// Entries that are lost are no rows.
+    without_lost: bool,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
 impl<'a> MemtableRows<'a> {
-    pub(super) fn new(memtable: &'a Memtable) -> Self {
+    pub(super) fn new(memtable: &'a Memtable, without_lost: bool) -> Self {
         Self {
             memtable,
             bucket: Vec::new(),
@@ -45,6 +47,7 @@ impl<'a> MemtableRows<'a> {
             next_message: 0,
             tail: None,
             next_entry: 0,
+            without_lost,
             key: Vec::new(),
             value: Vec::new(),
         }
@@ -78,6 +81,10 @@ impl<'a> MemtableRows<'a> {
     /// Puts the next message or entry into the buffers; whether there is one.
     fn next_of_conversation(&mut self) -> bool {
         let Some((id, tail)) = self.tail else { return false };
+        let is_lost = |at: usize| tail.entries.get(at).is_some_and(|(_, archive)| archive.is_empty());
+        while self.without_lost && is_lost(self.next_entry) {
+            self.next_entry += 1;
+        }
         self.key.clear();
         self.value.clear();
         if let Some((message, sequence)) = self.messages.get(self.next_message) {

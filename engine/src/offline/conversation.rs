@@ -12,6 +12,7 @@ use crate::{
     keys::Key,
     lane::record::COUNT_MAX,
     offline::{
+        damage::without,
         replay::{Replay, Taken},
         report::{FINDINGS_MAX, Finding},
     },
@@ -24,6 +25,9 @@ pub(super) const IDS_HELD_MAX: usize = 1 << 20;
 
 /// Most stretches of missing entries that are told of one conversation; the rest is counted.
 const MISSING_MAX: usize = 1_000;
+
+/// Most stretches of lost entries that a repair tells of one conversation; one with more is left out.
+pub(super) const LOST_MAX: usize = 1 << 16;
 
 const FORM: &str = "a row does not have its form";
 
@@ -44,6 +48,8 @@ pub(super) struct Conversation {
     ids: Ids,
     pub(super) entries: u64,
     pub(super) missing: Vec<Missing>,
+    /// Stretches of entries that a repair has told to be lost.
+    pub(super) lost: Vec<(Sequence, Sequence)>,
     pub(super) findings: Vec<Finding>,
     /// Stretches of missing entries beyond those that are kept, and findings.
     pub(super) missing_left_out: u64,
@@ -95,6 +101,7 @@ impl Conversation {
             ids: Ids::default(),
             entries: 0,
             missing: Vec::new(),
+            lost: Vec::new(),
             findings: Vec::new(),
             missing_left_out: 0,
             findings_left_out: 0,
@@ -105,6 +112,11 @@ impl Conversation {
     pub(super) fn row(&mut self, key: Key, value: &[u8], place: impl Fn() -> (String, Option<u64>)) {
         let before = self.findings.len();
         match key {
+            Key::Lost(first) => match decode_sequence(value).filter(|last| *last >= first) {
+                Some(last) if self.lost.len() < LOST_MAX => self.lost.push((first, last)),
+                Some(_) => {}
+                None => self.find(Some(first), FORM),
+            },
             Key::Start => self.start = self.formed(StartRow::decode(value)),
             Key::Title => self.title = self.formed(std::str::from_utf8(value).ok().map(str::to_owned)),
             Key::Tail => self.tail = self.formed(TailRow::decode(value)),
@@ -133,6 +145,14 @@ impl Conversation {
 
     /// Holds the rows against what the entries say, when all rows were taken. `end` is the lane's last position.
     pub(super) fn finish(&mut self, end: LanePosition) {
+        self.finish_rows(end);
+        for (first, last) in &self.lost {
+            let known = (*first, Some(*last));
+            self.missing = std::mem::take(&mut self.missing).into_iter().flat_map(|of| without(of, known)).collect();
+        }
+    }
+
+    fn finish_rows(&mut self, end: LanePosition) {
         let Some(last) = self.replay.last else {
             match self.tail {
                 Some(tail) if tail.sequence > Sequence(0) => self.miss(Sequence(1), Some(tail.sequence)),

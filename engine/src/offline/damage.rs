@@ -5,10 +5,14 @@ use std::{collections::BTreeMap, ops::Bound};
 use antiphon_wire::ids::{ConversationId, Sequence};
 
 use crate::{
+    engine::EngineError,
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
     offline::{conversation::Missing, report::Finding},
     row::KeyRange,
+    runs::{Run, Runs},
+    seams::Files,
+    segment::SegmentId,
 };
 
 /// Most conversations that are named for one damaged part; one block holds rows of fewer, a whole segment may hold
@@ -28,6 +32,48 @@ struct Area {
     concerned: BTreeMap<ConversationId, Vec<Missing>>,
     /// Conversations beyond those that are named.
     more: u64,
+}
+
+/// What reading every segment by itself came to.
+#[derive(Default)]
+pub(super) struct SegmentsRead {
+    pub(super) segments: u64,
+    pub(super) blocks: u64,
+    pub(super) rows: u64,
+    pub(super) areas: Areas,
+    /// Segments that the system could not read to their end.
+    pub(super) unreadable: Vec<SegmentId>,
+}
+
+impl SegmentsRead {
+    pub(super) async fn of<F: Files>(runs: &Runs<F>) -> Result<Self, EngineError> {
+        let mut read = Self::default();
+        for run in runs.newest_first() {
+            read.segments += 1;
+            let reader = match run {
+                Run::Segment(reader) => reader,
+                Run::Damaged { error, .. } => {
+                    read.areas.add(error);
+                    continue;
+                }
+            };
+            match reader.verify().await {
+                Ok(verified) => {
+                    read.blocks += verified.blocks;
+                    read.rows += verified.rows;
+                    verified.damaged.iter().for_each(|damage| read.areas.add(damage));
+                }
+                Err(StoreError::File(error)) => {
+                    let statistics = reader.statistics();
+                    let keys = DamagedKeys::between(&statistics.first_key, &statistics.last_key);
+                    read.areas.add_area(&reader.id().file_name(), 0, &error.to_string(), &keys);
+                    read.unreadable.push(reader.id());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(read)
+    }
 }
 
 /// All of them.
@@ -54,9 +100,14 @@ impl Areas {
         self.areas.push(Area { file, offset, what, keys, concerned: BTreeMap::new(), more: 0 });
     }
 
-    /// Whether rows in the range may be lost.
+    /// Whether rows in the range may be lost. Parts that are not told apart may have held anything.
     pub(super) fn touch(&self, range: &KeyRange) -> bool {
-        self.areas.iter().any(|area| overlaps(&area.keys, range))
+        self.touch_in(range, |_| true)
+    }
+
+    /// The same, of the files that `may` have held them.
+    pub(super) fn touch_in(&self, range: &KeyRange, may: impl Fn(&str) -> bool) -> bool {
+        self.left_out > 0 || self.areas.iter().any(|area| overlaps(&area.keys, range) && may(&area.file))
     }
 
     /// Puts a conversation down to what may have taken rows of it, and what is missing of it where it may have been;
@@ -210,7 +261,7 @@ fn least(mut low: u64, mut high: u64, is: impl Fn(u64) -> bool) -> u64 {
 }
 
 /// What is left of missing entries without a part of them.
-fn without((first, last): Missing, (from, to): Missing) -> impl Iterator<Item = Missing> {
+pub(super) fn without((first, last): Missing, (from, to): Missing) -> impl Iterator<Item = Missing> {
     let before = Sequence(from.0.saturating_sub(1));
     let before = (first < from).then(|| (first, Some(last.map_or(before, |last| last.min(before)))));
     let behind = to.filter(|to| last.is_none_or(|last| last > *to)).map(|to| (first.max(to.next()), last));

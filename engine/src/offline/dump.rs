@@ -10,12 +10,12 @@ use crate::{
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
     offline::{
-        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, MemberLine, PointerLine, VERSION},
+        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
         opened::Opened,
         read_only::{Progress, ReadOnly},
         walk::Walk,
     },
-    rows::{MemberRow, PointerRow, StartRow, TailRow, decode_entry},
+    rows::{MemberRow, PointerRow, StartRow, TailRow, decode_entry, decode_sequence},
     seams::Files,
 };
 
@@ -91,6 +91,7 @@ struct Head {
     start: Option<StartRow>,
     title: Option<String>,
     tail: Option<TailRow>,
+    /// Lost entries, members, pointers.
     members: Vec<Line>,
     written: bool,
 }
@@ -112,6 +113,10 @@ impl Dump<'_> {
         }
         let head = self.head.as_mut()?;
         match key {
+            Key::Lost(first) => {
+                let last = decode_sequence(value).filter(|last| *last >= first)?;
+                head.members.push(Line::Lost(LostLine { conversation: id, first, last }));
+            }
             Key::Start => head.start = Some(StartRow::decode(value)?),
             Key::Title => head.title = Some(std::str::from_utf8(value).ok()?.to_owned()),
             Key::Tail => head.tail = Some(TailRow::decode(value)?),

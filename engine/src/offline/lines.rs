@@ -19,6 +19,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) enum Line {
     Lane(LaneLine),
     Conversation(ConversationLine),
+    Lost(LostLine),
     Member(MemberLine),
     Pointer(PointerLine),
     Entry(Box<EntryLine>),
@@ -53,6 +54,15 @@ pub(super) struct ConversationLine {
     pub(super) last_ordinal: Ordinal,
     pub(super) last_position: LanePosition,
     pub(super) last_time_ms: TimestampMs,
+}
+
+/// Entries of the conversation at hand that are lost, as a repair has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LostLine {
+    pub(super) conversation: ConversationId,
+    pub(super) first: Sequence,
+    pub(super) last: Sequence,
 }
 
 /// A member of the conversation at hand.

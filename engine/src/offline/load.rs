@@ -4,41 +4,30 @@
 //! function that makes it. What the other lines say must be what the entries say; a line that does not fit ends it.
 //! Lines are input from outside: nothing in them panics.
 //!
-//! Memory: one memtable of [`SEGMENT_BYTES`], and one conversation's members and pointers. The folder is a whole store
-//! only after the lane's last line: until then the caller keeps it under another name.
+//! Memory: the maker's, and one conversation's members and pointers. The folder is a whole store only after the lane's
+//! last line: until then the caller keeps it under another name.
 
 use std::sync::Arc;
 
-use antiphon_wire::ids::{ClientMessageId, ConversationId};
+use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
 
 use crate::{
-    cache::Cache,
-    compaction,
     engine::{EngineError, open::Blob},
     error::StoreError,
-    hash::IdHash,
-    keys::{self, FILTER},
     lane::record::{COUNT_MAX, Mark, Record},
-    manifest::SEGMENTS_MAX,
-    memtable::Memtable,
     offline::{
+        conversation::LOST_MAX,
         dump::Dumped,
-        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, MemberLine, PointerLine, VERSION},
+        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
+        maker::{MakeError, Maker, Told},
         replay::Replay,
     },
     options::RECORD_BYTES_MAX,
-    row::Change,
-    rows::{PointerRow, StartRow, TailRow},
+    rows::{MemberRow, PointerRow, StartRow, TailRow},
     seams::{Files, Random},
-    segment::SegmentSettings,
-    sorted::{FlushMark, Sorted, SortedSettings},
 };
 
-/// Memory of what becomes one segment: large enough that few segments come of it, small beside a machine's memory.
-const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
-
-/// Blocks kept for looking up message ids in what was written already.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const AFTER_THE_END: &str = "a line after the end of the lane";
 
 /// Why a dump cannot be loaded. What was written so far is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,22 +54,19 @@ impl From<StoreError> for LoadError {
 /// Makes one lane's store. Call order: [`Loader::create`] with the lane's first line, [`Loader::push`] with each of the
 /// others until it says that the lane is done.
 pub struct Loader<F: Files> {
-    sorted: Sorted<F>,
-    hash: IdHash,
+    /// Until the lane has ended.
+    maker: Option<Maker<F>>,
     lane: LaneLine,
-    memtable: Memtable,
-    segment_bytes: usize,
-    segments_max: usize,
     current: Option<Loading>,
     last: Option<ConversationId>,
     loaded: Dumped,
     number: u64,
-    is_done: bool,
 }
 
 /// The conversation at hand.
 struct Loading {
     line: ConversationLine,
+    lost: Vec<(Sequence, Sequence)>,
     members: Vec<MemberLine>,
     pointers: Vec<PointerLine>,
     replay: Replay,
@@ -116,33 +102,16 @@ impl<F: Files> Loader<F> {
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
         let blob = Blob { salt: random.next(), time: lane.time_ms, generation: 0 };
-        let settings = SortedSettings {
-            segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
-            flush_compression_level: SegmentSettings::default().compression_level,
-            compaction: compaction::Settings::default(),
-            cache: Cache::new(CACHE_BYTES),
-        };
-        let hash = IdHash(blob.salt);
-        let sorted = Sorted::create(files, settings, store, u32::from(lane.lane), blob.encode()).await?;
-        Ok(Self {
-            sorted,
-            hash,
-            lane,
-            memtable: Memtable::new(hash),
-            segment_bytes: SEGMENT_BYTES,
-            segments_max: SEGMENTS_MAX,
-            current: None,
-            last: None,
-            loaded: Dumped::default(),
-            number: 1,
-            is_done: false,
-        })
+        let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
+        Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }
 
     /// Makes smaller segments, and fewer, for tests.
     #[doc(hidden)]
     pub fn set_limits(&mut self, segment_bytes: usize, segments_max: usize) {
-        (self.segment_bytes, self.segments_max) = (segment_bytes, segments_max);
+        if let Some(maker) = &mut self.maker {
+            maker.set_limits(segment_bytes, segments_max);
+        }
     }
 
     /// Takes the next line. What was loaded when the lane is done, and durable.
@@ -151,8 +120,8 @@ impl<F: Files> Loader<F> {
     /// [`LoadError`]; no more lines are to be pushed then.
     pub async fn push(&mut self, line: &str) -> Result<Option<Dumped>, LoadError> {
         self.number += 1;
-        if self.is_done {
-            return Err(self.wrong("a line after the end of the lane"));
+        if self.maker.is_none() {
+            return Err(self.wrong(AFTER_THE_END));
         }
         match Line::from_text(line).map_err(|what| self.wrong(&what))? {
             Line::Lane(_) => return Err(self.wrong("the lane before has not ended")),
@@ -162,9 +131,10 @@ impl<F: Files> Loader<F> {
                     return Err(self.wrong("conversations do not come in the order of their ids"));
                 }
                 self.last = Some(line.conversation);
-                let (members, pointers) = (Vec::new(), Vec::new());
-                self.current = Some(Loading { line, members, pointers, replay: Replay::default() });
+                let (lost, members, pointers) = (Vec::new(), Vec::new(), Vec::new());
+                self.current = Some(Loading { line, lost, members, pointers, replay: Replay::default() });
             }
+            Line::Lost(line) => self.lost(&line)?,
             Line::Member(line) => self.before_entries(line.conversation)?.members.push(line),
             Line::Pointer(line) => self.before_entries(line.conversation)?.pointers.push(line),
             Line::Entry(line) => self.entry(&line).await?,
@@ -189,6 +159,17 @@ impl<F: Files> Loader<F> {
         if current.replay.last.is_none() { Ok(current) } else { Err(error) }
     }
 
+    fn lost(&mut self, line: &LostLine) -> Result<(), LoadError> {
+        let wrong = self.wrong("lost entries are told in order, from the first of them to the last");
+        let lost = &mut self.before_entries(line.conversation)?.lost;
+        let least = lost.last().map_or(1, |(_, last)| last.0 + 1);
+        if line.first.0 < least || line.last < line.first || line.last.0 >= COUNT_MAX || lost.len() >= LOST_MAX {
+            return Err(wrong);
+        }
+        lost.push((line.first, line.last));
+        Ok(())
+    }
+
     async fn entry(&mut self, line: &EntryLine) -> Result<(), LoadError> {
         let archive = line.to_archive().map_err(|what| self.wrong(&what))?;
         let (id, position) = (line.conversation, line.position);
@@ -200,41 +181,42 @@ impl<F: Files> Loader<F> {
         }
         let current = self.of(id)?;
         let taken = current.replay.take(id, line.sequence, position, &archive);
+        let covers = |missing| covers(&current.lost, missing);
+        let is_lost = taken.as_ref().is_ok_and(|taken| taken.missing.is_none_or(covers));
         let taken = taken.map_err(|what| self.wrong(what))?;
         if let Some((first, last)) = taken.missing {
-            return Err(self.wrong(&format!("entries {first} to {last} are missing")));
+            if !is_lost {
+                return Err(self.wrong(&format!("entries {first} to {last} are missing")));
+            }
+            let number = self.number;
+            let leapt = self.maker()?.leap(last.0 - first.0 + 1).await;
+            leapt.map_err(|error| made(number, error))?;
         }
         if let Some(what) = taken.wrong.first() {
             return Err(self.wrong(what));
         }
         if let Some(message) = taken.message
-            && self.is_known(id, message).await?
+            && self.maker()?.is_known(id, message).await?
         {
             return Err(self.wrong("another message of the conversation has the same client_message_id"));
         }
         self.loaded.entries += 1;
-        self.memtable.apply(position, &Record::Entry(Arc::from(archive)));
-        if self.memtable.bytes() >= self.segment_bytes {
-            self.flush(0).await?;
-        }
-        Ok(())
+        self.apply(position, &Record::Entry(Arc::from(archive))).await
     }
 
-    async fn is_known(&self, id: ConversationId, message: ClientMessageId) -> Result<bool, LoadError> {
-        if self.memtable.message(id, message).is_some() {
-            return Ok(true);
-        }
-        let key = keys::idempotency(id, message);
-        let runs = self.sorted.runs();
-        if !runs.may_contain(&key) {
-            return Ok(false);
-        }
-        Ok(runs.get(&key).await?.and_then(Change::value).is_some())
+    async fn apply(&mut self, position: LanePosition, record: &Record) -> Result<(), LoadError> {
+        let number = self.number;
+        self.maker()?.apply(position, record).await.map_err(|error| made(number, error))
+    }
+
+    fn maker(&mut self) -> Result<&mut Maker<F>, LoadError> {
+        let error = self.wrong(AFTER_THE_END);
+        self.maker.as_mut().ok_or(error)
     }
 
     /// Holds a conversation's other lines against its entries, and sets the pointers.
     async fn finish_conversation(&mut self) -> Result<(), LoadError> {
-        let Some(Loading { line, members, pointers, replay }) = self.current.take() else { return Ok(()) };
+        let Some(Loading { line, lost, members, pointers, replay }) = self.current.take() else { return Ok(()) };
         let id = line.conversation;
         let of = |what: &str| format!("conversation {id}: {what}");
         let Some(last) = replay.last else { return Err(self.wrong(&of("there are no entries"))) };
@@ -245,25 +227,42 @@ impl<F: Files> Loader<F> {
             ordinal: line.last_ordinal,
             time: line.last_time_ms,
         };
-        if replay.start != Some(start) || replay.title != Some(line.title) || last != tail {
+        // Entries of which some are lost do not say everything.
+        let ends_lost = tail.sequence > last.sequence && covers(&lost, (last.sequence.next(), tail.sequence));
+        let says_start = replay.start == Some(start.clone()) || (!lost.is_empty() && replay.start.is_none());
+        let says_title = replay.title.as_ref() == Some(&line.title) || !lost.is_empty();
+        if !says_start || !says_title || (last != tail && !ends_lost) {
             return Err(self.wrong(&of("its line is not what its entries say")));
         }
         let said = replay.users.iter().filter_map(|(user, state)| Some((user, state.member?)));
         let said = said.map(|(user, member)| (user, member.visible_from, member.ordinal));
         let written = members.iter().map(|member| (&member.user, member.visible_from, member.ordinal));
-        if !said.eq(written) {
+        if lost.is_empty() && !said.eq(written) {
             return Err(self.wrong(&of("its members are not those that its entries make")));
         }
+        let mut rows = Vec::with_capacity(pointers.len());
         for PointerLine { user, read, ordinal, delivered, .. } in pointers {
             let pointer = PointerRow { read, ordinal, delivered };
-            if !replay.users.contains_key(&user) || !fits(&pointer, &last) {
+            let is_known = replay.users.contains_key(&user) || !lost.is_empty();
+            if !is_known || !fits(&pointer, &tail) {
                 return Err(self.wrong(&of(&format!("the pointers of {user} do not fit its entries"))));
             }
-            let mark = Mark { conversation: id, user, pointer };
-            self.memtable.apply(last.position, &Record::Mark(mark));
+            rows.push((user, pointer));
         }
         self.loaded.conversations += 1;
-        Ok(())
+        if lost.is_empty() {
+            for (user, pointer) in rows {
+                let mark = Mark { conversation: id, user, pointer };
+                self.apply(last.position, &Record::Mark(mark)).await?;
+            }
+            return Ok(());
+        }
+        let member =
+            |line: MemberLine| (line.user, MemberRow { visible_from: line.visible_from, ordinal: line.ordinal });
+        let members = members.into_iter().map(member).collect();
+        let told = Told { start, title: line.title, tail, members, pointers: rows, lost };
+        let number = self.number;
+        self.maker()?.tell(id, &told, &replay).await.map_err(|error| made(number, error))
     }
 
     async fn finish(&mut self, line: &EndLine) -> Result<Dumped, LoadError> {
@@ -272,21 +271,30 @@ impl<F: Files> Loader<F> {
         if told != (self.lane.lane, self.loaded.conversations, self.loaded.entries) {
             return Err(self.wrong("the end tells of another number of conversations or entries: lines are missing"));
         }
-        self.flush(self.lane.position.0).await?;
-        self.is_done = true;
+        let number = self.number;
+        let maker = self.maker.take().ok_or_else(|| self.wrong(AFTER_THE_END))?;
+        maker.finish(self.lane.position, self.lane.time_ms).await.map_err(|error| made(number, error))?;
         Ok(self.loaded)
     }
+}
 
-    /// Writes what is in memory as a segment.
-    async fn flush(&mut self, flushed_position: u64) -> Result<(), LoadError> {
-        if self.sorted.manifest().segments.len() >= self.segments_max {
-            return Err(self.wrong("the lane is larger than a store can take in at once"));
-        }
-        let full = std::mem::replace(&mut self.memtable, Memtable::new(self.hash));
-        let mark = FlushMark { flushed_position, blob: None, times: full.times() };
-        self.sorted.flush_from(&mut full.rows(), mark).await?;
-        Ok(())
+/// A failure to make the store, at a line.
+fn made(number: u64, error: MakeError) -> LoadError {
+    match error {
+        MakeError::TooLarge => LoadError::Line { number, what: error.to_string() },
+        MakeError::Store(error) => error.into(),
     }
+}
+
+/// Whether all of these entries are among the lost ones, which are in order.
+fn covers(lost: &[(Sequence, Sequence)], (first, last): (Sequence, Sequence)) -> bool {
+    let mut next = first;
+    for (from, to) in lost {
+        if *from <= next && *to >= next {
+            next = to.next();
+        }
+    }
+    next > last
 }
 
 /// Whether pointers can be those of a conversation that ends so.

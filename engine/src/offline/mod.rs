@@ -1,5 +1,6 @@
 //! A lane's store looked at while nobody runs it: [`verify()`], [`inspect()`] and [`dump()`] read it, a [`Loader`] makes
-//! one from a dump.
+//! one from a dump; [`checkpoint()`] makes a copy to keep, [`restore()`] a store of one, and
+//! [`repair()`] a store of what verifies in a damaged one.
 //!
 //! docs/store.md tells what operators see of it. All of it is logic over [`Files`](crate::seams::Files). What reads
 //! does so through a folder that refuses everything else, so that nothing here can write, rename or remove, whatever it
@@ -11,22 +12,29 @@
 //!
 //! Must not do: I/O of its own, or take part in what a running engine does.
 
+mod checkpoint;
 mod conversation;
 mod damage;
 mod dump;
 mod inspect;
 mod lines;
 mod load;
+mod maker;
 mod opened;
 mod read_only;
+mod repair;
 mod replay;
 mod report;
+mod restore;
 mod verify;
 mod walk;
 
+pub use checkpoint::checkpoint;
 pub use dump::{Dumped, dump};
 pub use inspect::{Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, inspect};
 pub use load::{LoadError, Loader};
 pub use read_only::Progress;
+pub use repair::{Repaired, repair};
 pub use report::{Finding, VerifyReport};
+pub use restore::{RestoreError, Restored, Until, restore};
 pub use verify::verify;

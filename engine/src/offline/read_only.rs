@@ -39,6 +39,11 @@ impl<F> ReadOnly<F> {
         Self { files, meter: Rc::new(meter) }
     }
 
+    /// Another folder, read on the same count.
+    pub(super) fn of(&self, files: F) -> Self {
+        Self { files, meter: Rc::clone(&self.meter) }
+    }
+
     /// So many more bytes are going to be read.
     pub(super) fn expect(&self, bytes: u64) {
         let mut progress = self.meter.progress.get();

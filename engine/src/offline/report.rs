@@ -94,6 +94,9 @@ pub struct VerifyReport {
     /// Files of an interrupted flush or merge, which the next start removes. No damage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<String>,
+    /// Entries that a repair has found lost, and told in the store. No damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Finding>,
     /// What is wrong.
     pub findings: Vec<Finding>,
     /// Findings beyond those that are kept.
@@ -105,6 +108,13 @@ impl VerifyReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty() && self.findings_left_out == 0
+    }
+
+    /// Takes in what a repair has told; beyond what is kept it is left out.
+    pub(super) fn lose(&mut self, loss: Finding) {
+        if self.losses.len() < FINDINGS_MAX {
+            self.losses.push(loss);
+        }
     }
 
     pub(super) fn find(&mut self, finding: Finding) {

@@ -1,17 +1,17 @@
 //! Verifying: every block of every segment, every batch that a start would replay, and the rows of the merged view
 //! against each other.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use antiphon_wire::ids::{ConversationId, Sequence, UserId};
 
 use crate::{
     engine::EngineError,
-    error::{DamagedKeys, StoreError},
+    error::StoreError,
     keys::{self, Key, Owner},
     offline::{
         conversation::Conversation,
-        damage::Areas,
+        damage::{Areas, SegmentsRead},
         opened::{Logged, Opened},
         read_only::{Progress, ReadOnly},
         replay::changes_user,
@@ -21,7 +21,6 @@ use crate::{
     report::LogDamage,
     row::{Change, Direction, KeyRange, RowSource as _, SharedBytes},
     rows::UserRow,
-    runs::Run,
     seams::Files,
     segment::SegmentId,
 };
@@ -49,8 +48,8 @@ pub async fn verify<F: Files>(
     // Each segment is read twice: by itself, and for the merged view.
     files.expect(opened.segment_bytes().saturating_mul(2));
     let logged = opened.read_log().await?;
-    let mut verify = Verify::new(&opened, &logged, lane);
-    verify.segments().await?;
+    let read = SegmentsRead::of(&opened.runs).await?;
+    let mut verify = Verify::new(&opened, &logged, lane, read);
     verify.log();
     verify.rows().await?;
     let Verify { mut report, areas, .. } = verify;
@@ -66,6 +65,8 @@ struct Verify<'a, F: Files> {
     areas: Areas,
     /// Segments that the system could not read to their end.
     unreadable: Vec<SegmentId>,
+    /// Conversations that lost entries, as a repair has told: which entry a user's row is of may not be known there.
+    with_losses: BTreeSet<ConversationId>,
     /// Rows of users that conversations ask for, and those that are there; of conversations that lost nothing.
     users_expected: u64,
     users_found: u64,
@@ -74,9 +75,12 @@ struct Verify<'a, F: Files> {
 }
 
 impl<'a, F: Files> Verify<'a, F> {
-    fn new(opened: &'a Opened<F>, logged: &'a Logged, lane: u16) -> Self {
+    fn new(opened: &'a Opened<F>, logged: &'a Logged, lane: u16, read: SegmentsRead) -> Self {
         let report = VerifyReport {
             lane,
+            segments: read.segments,
+            blocks: read.blocks,
+            rows: read.rows,
             position: logged.position,
             log_files: opened.log_names().count() as u64,
             leftovers: opened.leftovers(),
@@ -86,40 +90,13 @@ impl<'a, F: Files> Verify<'a, F> {
             opened,
             logged,
             report,
-            areas: Areas::default(),
-            unreadable: Vec::new(),
+            areas: read.areas,
+            unreadable: read.unreadable,
+            with_losses: BTreeSet::new(),
             users_expected: 0,
             users_found: 0,
             users_differ: false,
         }
-    }
-
-    async fn segments(&mut self) -> Result<(), EngineError> {
-        for run in self.opened.runs.newest_first() {
-            self.report.segments += 1;
-            let reader = match run {
-                Run::Segment(reader) => reader,
-                Run::Damaged { error, .. } => {
-                    self.areas.add(error);
-                    continue;
-                }
-            };
-            match reader.verify().await {
-                Ok(verified) => {
-                    self.report.blocks += verified.blocks;
-                    self.report.rows += verified.rows;
-                    verified.damaged.iter().for_each(|damage| self.areas.add(damage));
-                }
-                Err(StoreError::File(error)) => {
-                    let statistics = reader.statistics();
-                    let keys = DamagedKeys::between(&statistics.first_key, &statistics.last_key);
-                    self.areas.add_area(&reader.id().file_name(), 0, &error.to_string(), &keys);
-                    self.unreadable.push(reader.id());
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     fn log(&mut self) {
@@ -130,49 +107,7 @@ impl<'a, F: Files> Verify<'a, F> {
             let (file, offset, what) = (&torn.file, torn.offset, &torn.what);
             format!("{file}: byte {offset}: the last write never completed ({what})")
         });
-        if let Some(StoreError::Damaged { file, offset, what, .. }) = &self.logged.unreadable {
-            let what = format!("{what}; the log cannot be replayed");
-            self.report.find(Finding { file: Some(file.clone()), offset: Some(*offset), what, ..Finding::default() });
-        }
-        if let Some((first, last)) = self.logged.missing {
-            let what = format!("files of generation {first} to {last} are missing");
-            self.report.find(Finding { file: Some(LOG.to_owned()), what, ..Finding::default() });
-        }
-        for damage in &found.damage {
-            self.log_damage(damage);
-        }
-    }
-
-    fn log_damage(&mut self, damage: &LogDamage) {
-        let LogDamage { first, last, what, .. } = damage;
-        let what = match first.cmp(last) {
-            Ordering::Less => format!("{what}: records {first} to {last}"),
-            Ordering::Equal => format!("{what}: record {first}"),
-            Ordering::Greater => format!("{what}: no record"),
-        };
-        let finding = Finding {
-            file: Some(damage.file.clone()),
-            offset: Some(damage.offset),
-            what,
-            harmless: damage.harmless,
-            ..Finding::default()
-        };
-        for lost in &damage.conversations {
-            self.report.find(Finding {
-                conversation: Some(lost.conversation),
-                first: Some(lost.first),
-                last: Some(lost.last),
-                what: format!("lost: {}", finding.what),
-                ..finding.clone()
-            });
-        }
-        if damage.conversations.is_empty() || !damage.all_known {
-            let mut what = finding.what.clone();
-            if !damage.all_known {
-                what.push_str("; any conversation of the lane may be concerned");
-            }
-            self.report.find(Finding { what, ..finding });
-        }
+        log_findings(self.logged).into_iter().for_each(|finding| self.report.find(finding));
     }
 
     async fn rows(&mut self) -> Result<(), EngineError> {
@@ -217,6 +152,12 @@ impl<'a, F: Files> Verify<'a, F> {
         self.report.conversations += 1;
         self.report.entries += conversation.entries;
         let last = conversation.replay.last.unwrap_or_default().sequence;
+        for (first, last) in &conversation.lost {
+            self.with_losses.insert(id);
+            let what = "lost, as a repair has found".to_owned();
+            let (first, last) = (Some(*first), Some(*last));
+            self.report.lose(Finding { conversation: Some(id), first, last, what, ..Finding::default() });
+        }
         let touched = self.areas.touch(&KeyRange::prefix(keys::conversation(id)));
         let hidden = self.is_lost_in_log(id);
         let missing = if touched {
@@ -289,7 +230,7 @@ impl<'a, F: Files> Verify<'a, F> {
             let (file, conversation, user) = (Some(file), Some(id), Some(user.clone()));
             self.report.find(Finding { file, offset, conversation, user, what, ..Finding::default() });
         }
-        if self.is_lost_in_log(id) {
+        if self.is_lost_in_log(id) || self.with_losses.contains(&id) {
             return;
         }
         if self.areas.touch(&KeyRange::prefix(keys::conversation(id))) {
@@ -316,7 +257,8 @@ impl<'a, F: Files> Verify<'a, F> {
                 continue;
             };
             let Some(row) = UserRow::decode(row.value) else { continue };
-            if self.is_lost_in_log(id) || self.areas.touch(&KeyRange::prefix(keys::conversation(id))) {
+            let is_touched = self.areas.touch(&KeyRange::prefix(keys::conversation(id)));
+            if self.is_lost_in_log(id) || self.with_losses.contains(&id) || is_touched {
                 continue;
             }
             if let Some(what) = self.contradiction(id, &user, &row).await {
@@ -342,5 +284,52 @@ impl<'a, F: Files> Verify<'a, F> {
             }
             Ok(Some(_)) => None,
         }
+    }
+}
+
+/// What is wrong with the log, and whose entries it has lost.
+pub(super) fn log_findings(logged: &Logged) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(StoreError::Damaged { file, offset, what, .. }) = &logged.unreadable {
+        let what = format!("{what}; the log cannot be replayed");
+        findings.push(Finding { file: Some(file.clone()), offset: Some(*offset), what, ..Finding::default() });
+    }
+    if let Some((first, last)) = logged.missing {
+        let what = format!("files of generation {first} to {last} are missing");
+        findings.push(Finding { file: Some(LOG.to_owned()), what, ..Finding::default() });
+    }
+    logged.report.damage.iter().for_each(|damage| log_damage(damage, &mut findings));
+    findings
+}
+
+fn log_damage(damage: &LogDamage, findings: &mut Vec<Finding>) {
+    let LogDamage { first, last, what, .. } = damage;
+    let what = match first.cmp(last) {
+        Ordering::Less => format!("{what}: records {first} to {last}"),
+        Ordering::Equal => format!("{what}: record {first}"),
+        Ordering::Greater => format!("{what}: no record"),
+    };
+    let finding = Finding {
+        file: Some(damage.file.clone()),
+        offset: Some(damage.offset),
+        what,
+        harmless: damage.harmless,
+        ..Finding::default()
+    };
+    for lost in &damage.conversations {
+        findings.push(Finding {
+            conversation: Some(lost.conversation),
+            first: Some(lost.first),
+            last: Some(lost.last),
+            what: format!("lost: {}", finding.what),
+            ..finding.clone()
+        });
+    }
+    if damage.conversations.is_empty() || !damage.all_known {
+        let mut what = finding.what.clone();
+        if !damage.all_known {
+            what.push_str("; any conversation of the lane may be concerned");
+        }
+        findings.push(Finding { what, ..finding });
     }
 }

@@ -11,11 +11,13 @@
 
 mod block;
 mod codec;
+mod copy;
 mod cursor;
 mod filter;
 mod format;
 mod index;
 mod reader;
+mod salvage;
 mod stream;
 mod writer;
 
@@ -31,8 +33,10 @@ pub use format::{BLOCK_BYTES_MAX, VERSION};
 pub use reader::{SegmentReader, Verified};
 pub use writer::SegmentWriter;
 
+pub(crate) use copy::copy_segment;
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use format::mend;
+pub(crate) use salvage::{Salvaged, salvage};
 pub(crate) use stream::StreamCursor;
 
 /// A segment's number in its store; never used twice.

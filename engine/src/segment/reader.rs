@@ -278,7 +278,7 @@ impl<F: Files> SegmentReader<F> {
 }
 
 /// Reads and checks the first and the last page.
-async fn read_ends(file: &impl File, id: SegmentId, store: u64) -> Result<Footer, StoreError> {
+pub(super) async fn read_ends(file: &impl File, id: SegmentId, store: u64) -> Result<Footer, StoreError> {
     let size = file.size_bytes();
     let page = PAGE_BYTES as u64;
     if !size.is_multiple_of(page) || size < 3 * page {

@@ -5,7 +5,7 @@ use antiphon_engine::{
     door::Command,
     manifest::SEGMENTS_MAX,
     memory_files::{MemoryFiles, MemoryRandom},
-    offline::{self, Dumped, LoadError, Loader, VerifyReport},
+    offline::{self, Dumped, LoadError, Loader, Repaired, RestoreError, Restored, Until, VerifyReport},
 };
 use antiphon_wire::ids::{ConversationId, Sequence};
 
@@ -69,6 +69,45 @@ pub(crate) fn load_limited(
         Ok::<_, LoadError>(loaded.expect("a dump has an end"))
     })?;
     Ok((files, loaded))
+}
+
+/// Makes a checkpoint of a folder that nobody runs.
+pub(crate) fn checkpoint(files: &MemoryFiles) -> Result<MemoryFiles, EngineError> {
+    let target = MemoryFiles::new(0);
+    block_on(offline::checkpoint(files.clone(), target.clone(), 0, |_| ()))?;
+    Ok(target)
+}
+
+/// Restores into a new folder.
+pub(crate) fn restore(files: &MemoryFiles, until: Until) -> Result<(MemoryFiles, Restored), RestoreError> {
+    let target = MemoryFiles::new(0);
+    let random = MemoryRandom::new(77);
+    let restored = block_on(offline::restore(files.clone(), target.clone(), 0, &random, until, |_| ()))?;
+    Ok((target, restored))
+}
+
+/// Repairs into a new folder.
+pub(crate) fn repair(files: &MemoryFiles) -> Result<(MemoryFiles, Repaired), EngineError> {
+    let target = MemoryFiles::new(0);
+    let repaired = block_on(offline::repair(files.clone(), target.clone(), 0, &MemoryRandom::new(78), |_| ()))?;
+    Ok((target, repaired))
+}
+
+/// A dump's lines of one kind.
+pub(crate) fn of_kind<'a>(lines: &'a [String], kind: &str) -> Vec<&'a str> {
+    let begins = format!("{{\"{kind}\":");
+    lines.iter().map(String::as_str).filter(|line| line.starts_with(&begins)).collect()
+}
+
+/// A dump without the line that tells the store's identity.
+pub(crate) fn anonymous(lines: &[String]) -> Vec<String> {
+    assert!(lines[0].starts_with("{\"lane\":"));
+    lines[1..].to_vec()
+}
+
+/// A folder's files.
+pub(crate) fn image(files: &MemoryFiles) -> Vec<(String, Vec<u8>)> {
+    files.names().into_iter().map(|name| (name.clone(), files.contents(&name).unwrap())).collect()
 }
 
 /// A lane whose memtable is flushed by [`flush`].

@@ -5,8 +5,10 @@
 pub(crate) mod model;
 
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +17,7 @@ use std::{
 };
 
 use antiphon_engine::{
-    Engine, EngineError, EngineOptions, OpenReport,
+    Checkpointed, Engine, EngineError, EngineOptions, OpenReport,
     door::{CaughtUp, Command, Done, HistoryPage, HistoryRange, Output, Refusal, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind},
 };
@@ -25,6 +27,9 @@ use antiphon_wire::{
 };
 
 pub(crate) type TestEngine = Engine<MemoryFiles, MemoryClock, MemoryRandom>;
+
+/// What became of a checkpoint.
+pub(crate) type Made = Result<Checkpointed, EngineError>;
 
 /// A lane with its world.
 pub(crate) struct Lane {
@@ -261,7 +266,7 @@ impl Lane {
 
     pub(crate) fn close(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let result = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let result = Rc::new(RefCell::new(None));
         let slot = result.clone();
         self.tasks.push(Box::pin(async move {
             let closed = engine.close().await;
@@ -272,6 +277,26 @@ impl Lane {
         assert!(self.tasks.is_empty(), "the futures end");
         let closed = result.borrow_mut().take();
         closed.expect("close ends")
+    }
+
+    /// Begins a checkpoint; its end will be where it says.
+    pub(crate) fn start_checkpoint(&mut self, target: &MemoryFiles) -> Rc<RefCell<Option<Made>>> {
+        let (engine, target) = (self.engine.clone(), target.clone());
+        let made = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&made);
+        self.tasks.push(Box::pin(async move {
+            let result = engine.checkpoint(&target).await;
+            *slot.borrow_mut() = Some(result);
+        }));
+        self.flag.0.store(true, Ordering::Relaxed);
+        made
+    }
+
+    /// Makes a checkpoint while nothing else happens.
+    pub(crate) fn checkpoint(&mut self, target: &MemoryFiles) -> Made {
+        let made = self.start_checkpoint(target);
+        self.settle_queued();
+        made.take().expect("a checkpoint ends")
     }
 
     /// The power fails, and the lane starts again on what is left.

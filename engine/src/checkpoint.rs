@@ -1,0 +1,72 @@
+//! A checkpoint: a lane's store as it was at one position, in a folder of its own.
+//!
+//! It has segments and a manifest, and no log: what the log held beyond the segments is in a segment too. Segments never change and
+//! their numbers are never used twice in a store, so those of the store itself are shared with it ([`Files::share`]). The manifest is
+//! written last, when every name before it is durable: a folder without one is no checkpoint.
+//!
+//! A running engine makes one by [`Engine::checkpoint`](crate::Engine::checkpoint), which flushes first;
+//! [`offline::checkpoint`](crate::offline::checkpoint()) makes one of a store that nobody runs, and changes nothing there.
+
+use antiphon_wire::ids::{LanePosition, TimestampMs};
+use serde::Serialize;
+
+use crate::{
+    engine::open::Blob,
+    error::StoreError,
+    manifest::{self, Manifest, ReplaceError},
+    seams::Files,
+    segment::SegmentId,
+};
+
+/// Segments that a checkpoint of a store at rest makes of its log have this bit in their number: the store's own numbers never have it, so
+/// that a number stands for the same bytes in all checkpoints of a store.
+pub(crate) const OF_LOG: u64 = 1 << 63;
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checkpointed {
+    /// Which lane.
+    pub lane: u16,
+    /// The store's identity, sixteen hexadecimal digits.
+    pub store: String,
+    /// Everything up to here is in it, and nothing after.
+    pub position: LanePosition,
+    /// No entry of it is later.
+    pub time_ms: TimestampMs,
+    /// Segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+}
+
+impl Checkpointed {
+    fn of(manifest: &Manifest, time: TimestampMs) -> Self {
+        Self {
+            lane: manifest.lane as u16,
+            store: format!("{:016x}", manifest.store),
+            position: LanePosition(manifest.flushed_position),
+            time_ms: time,
+            segments: manifest.segments.len() as u64,
+            segment_bytes: manifest.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.file_bytes)),
+        }
+    }
+}
+
+/// Shares with `target` the segments that `manifest` names but for `written`, which are there already, and makes the manifest known
+/// there. The caller keeps the segments from being removed meanwhile.
+pub(crate) async fn write<F: Files>(
+    files: &F,
+    target: &F,
+    mut manifest: Manifest,
+    written: Option<SegmentId>,
+) -> Result<Checkpointed, StoreError> {
+    let blob = Blob::decode(&manifest.blob)?;
+    // There is no log: its next file begins anew.
+    manifest.blob = Blob { generation: 0, ..blob }.encode();
+    for segment in manifest.segments.iter().filter(|segment| Some(segment.id) != written) {
+        files.share(&segment.id.file_name(), target).await?;
+    }
+    target.sync_folder().await?;
+    manifest::replace(target, &manifest).await.map_err(ReplaceError::into_file_error)?;
+    Ok(Checkpointed::of(&manifest, blob.time))
+}

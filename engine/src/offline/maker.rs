@@ -1,0 +1,200 @@
+//! Makes a lane's store out of records, by the engine's own memtable and segment writer: every row that follows from an entry is made by the
+//! one function that makes it when a node runs. Of a conversation that has lost entries, those that are left do not say everything: what is
+//! known besides is told ([`Maker::tell`]), and goes before what they say.
+//!
+//! Memory: one memtable of [`SEGMENT_BYTES`], and as many bytes of what was told. The folder is a whole store only after
+//! [`Maker::finish`]: until then the caller keeps it under another name.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId};
+
+use crate::{
+    cache::Cache,
+    compaction,
+    engine::{EngineError, open::Blob},
+    error::StoreError,
+    hash::IdHash,
+    keys::{self, FILTER, Family},
+    lane::record::Record,
+    manifest::SEGMENTS_MAX,
+    memtable::{LOST_ENTRIES_MAX, Memtable},
+    offline::replay::Replay,
+    row::Change,
+    rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, put_sequence},
+    seams::Files,
+    segment::SegmentSettings,
+    sorted::{FlushMark, Sorted, SortedSettings},
+};
+
+/// Memory of what becomes one segment: large enough that few segments come of it, small beside a machine's memory.
+const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Blocks kept for looking up message ids in what was written already.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a row that was told costs beyond its own bytes.
+const ROW_BYTES: usize = 96;
+
+/// Most lost entries that a memtable holds places for.
+const LEAP_MAX: u64 = 1 << 16;
+const _: () = assert!(LEAP_MAX < LOST_ENTRIES_MAX);
+
+/// Why a store cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MakeError {
+    /// It would have more segments than a manifest can name.
+    #[error("the lane is larger than a store can take in at once")]
+    TooLarge,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<MakeError> for EngineError {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::TooLarge => Self::Options { option: "segments", what: error.to_string() },
+            MakeError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// What is known of a conversation that has lost entries.
+pub(super) struct Told {
+    pub(super) start: StartRow,
+    pub(super) title: String,
+    /// Of the last entry, lost or not.
+    pub(super) tail: TailRow,
+    pub(super) members: BTreeMap<UserId, MemberRow>,
+    pub(super) pointers: Vec<(UserId, PointerRow)>,
+    /// First and last of each stretch of lost entries.
+    pub(super) lost: Vec<(Sequence, Sequence)>,
+}
+
+/// A store that is being made.
+pub(super) struct Maker<F: Files> {
+    sorted: Sorted<F>,
+    hash: IdHash,
+    blob: Blob,
+    memtable: Memtable,
+    /// Rows that go before those of the memtable, and how many bytes they have.
+    told: BTreeMap<Vec<u8>, Change<Vec<u8>>>,
+    told_bytes: usize,
+    segment_bytes: usize,
+    segments_max: usize,
+}
+
+impl<F: Files> Maker<F> {
+    /// Begins in an empty folder, under this identity.
+    pub(super) async fn create(files: F, store: u64, lane: u16, blob: Blob) -> Result<Self, MakeError> {
+        let settings = SortedSettings {
+            segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
+            flush_compression_level: SegmentSettings::default().compression_level,
+            compaction: compaction::Settings::default(),
+            cache: Cache::new(CACHE_BYTES),
+        };
+        let hash = IdHash(blob.salt);
+        let sorted = Sorted::create(files, settings, store, u32::from(lane), blob.encode()).await?;
+        let memtable = Memtable::new(hash);
+        let (segment_bytes, segments_max) = (SEGMENT_BYTES, SEGMENTS_MAX);
+        Ok(Self { sorted, hash, blob, memtable, told: BTreeMap::new(), told_bytes: 0, segment_bytes, segments_max })
+    }
+
+    /// Makes smaller segments, and fewer, for tests.
+    pub(super) fn set_limits(&mut self, segment_bytes: usize, segments_max: usize) {
+        (self.segment_bytes, self.segments_max) = (segment_bytes, segments_max);
+    }
+
+    /// Takes in a record. Those of one conversation come in its order.
+    pub(super) async fn apply(&mut self, position: LanePosition, record: &Record) -> Result<(), MakeError> {
+        self.memtable.apply(position, record);
+        if self.memtable.bytes() >= self.segment_bytes {
+            self.flush(0, None).await?;
+        }
+        Ok(())
+    }
+
+    /// So many entries of the conversation at hand are lost before the next one.
+    pub(super) async fn leap(&mut self, entries: u64) -> Result<(), MakeError> {
+        // A memtable holds a place for each, up to a number of them.
+        if entries >= LEAP_MAX { self.flush(0, None).await } else { Ok(()) }
+    }
+
+    /// Tells what is known of a conversation whose entries that are left were all taken in; `replay` is what those say.
+    pub(super) async fn tell(&mut self, id: ConversationId, told: &Told, replay: &Replay) -> Result<(), MakeError> {
+        for (first, last) in &told.lost {
+            let mut value = Vec::new();
+            put_sequence(*last, &mut value);
+            self.put(keys::lost(id, *first), value);
+        }
+        self.put(keys::single(id, Family::Start), told.start.encode());
+        self.put(keys::single(id, Family::Title), told.title.as_bytes().to_vec());
+        self.put(keys::single(id, Family::Tail), told.tail.encode());
+        for (user, state) in &replay.users {
+            if state.member.is_some() && !told.members.contains_key(user) {
+                self.row(keys::of_user(id, Family::Member, user), Change::Delete);
+                self.row(keys::user_conversation(user, id), Change::Delete);
+            }
+        }
+        for (user, member) in &told.members {
+            self.put(keys::of_user(id, Family::Member, user), member.encode());
+            let said = replay.users.get(user).filter(|said| said.member == Some(*member));
+            // Which record added the user is not known where that is lost: no client holds a position of this store yet.
+            let (sequence, position) = (member.visible_from, told.tail.position);
+            let row = said.map_or(UserRow { joined: true, sequence, position }, |said| said.row);
+            self.put(keys::user_conversation(user, id), row.encode());
+        }
+        for (user, pointer) in &told.pointers {
+            self.put(keys::of_user(id, Family::Pointer, user), pointer.encode());
+        }
+        if self.told_bytes >= self.segment_bytes { self.flush(0, None).await } else { Ok(()) }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.row(key, Change::Put(value));
+    }
+
+    fn row(&mut self, key: Vec<u8>, change: Change<Vec<u8>>) {
+        self.told_bytes += key.len() + change.as_ref().value().map_or(0, Vec::len) + ROW_BYTES;
+        self.told.insert(key, change);
+    }
+
+    /// Whether the conversation has a message of this id already.
+    pub(super) async fn is_known(&self, id: ConversationId, message: ClientMessageId) -> Result<bool, StoreError> {
+        if self.memtable.message(id, message).is_some() {
+            return Ok(true);
+        }
+        let key = keys::idempotency(id, message);
+        let runs = self.sorted.runs();
+        if !runs.may_contain(&key) {
+            return Ok(false);
+        }
+        Ok(runs.get(&key).await?.and_then(Change::value).is_some())
+    }
+
+    /// Everything was taken in: the lane ends at `position`, its last entry has this time.
+    pub(super) async fn finish(mut self, position: LanePosition, time: TimestampMs) -> Result<(), MakeError> {
+        let blob = Blob { time, ..self.blob };
+        self.flush(position.0, Some(blob)).await
+    }
+
+    /// Writes what is in memory as a segment, and what was told as one before it.
+    async fn flush(&mut self, flushed_position: u64, blob: Option<Blob>) -> Result<(), MakeError> {
+        let parts = usize::from(!self.memtable.is_empty()) + usize::from(!self.told.is_empty());
+        if self.sorted.manifest().segments.len() + parts > self.segments_max {
+            return Err(MakeError::TooLarge);
+        }
+        let full = std::mem::replace(&mut self.memtable, Memtable::new(self.hash));
+        let told = std::mem::take(&mut self.told);
+        self.told_bytes = 0;
+        // The position counts when everything before it is there.
+        let early = if told.is_empty() { flushed_position } else { self.sorted.manifest().flushed_position };
+        let blob = blob.map(|blob| blob.encode());
+        let mark = FlushMark { flushed_position: early, blob: blob.clone(), times: full.times() };
+        self.sorted.flush_from(&mut full.rows_without_lost(), mark).await?;
+        if !told.is_empty() {
+            self.sorted.flush(told, FlushMark { flushed_position, blob, times: None }).await?;
+        }
+        Ok(())
+    }
+}

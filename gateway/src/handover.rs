@@ -16,6 +16,14 @@
 //! Until `go` the owner goes on as before, whatever becomes of the newcomer; from then on it ends. Only who may write into the data
 //! folder reaches the socket, and only a living owner answers there, so neither a stale file nor a reused process id can mislead.
 //!
+//! At the same door `antiphon store checkpoint` asks the owner for a checkpoint of its lanes, for the same reasons: a console that anybody may
+//! reach is not where a node's data is given away.
+//!
+//! ```text
+//! antiphon-checkpoint 1   ──►   each lane flushes, and shares its segments with DATA/lane-NN/checkpoint, which is not there yet
+//!                         ◄──   ok lanes=N     (or: no REASON)
+//! ```
+//!
 //! Invariants: a line is short and arrives within a time limit, or the connection ends; one newcomer at a time. Must not do: touch the lock.
 
 use std::{
@@ -51,20 +59,26 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// From `ok` to `go`: a newcomer starts its shards meanwhile.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// From a request for a checkpoint to its answer: flushes of all lanes, on a busy disk. A newcomer that comes meanwhile is told to try again.
+pub(crate) const CHECKPOINT_MAX: Duration = Duration::from_secs(60);
+
+/// What a request for a checkpoint says.
+const CHECKPOINT: &str = "antiphon-checkpoint 1";
+
 /// How often the owner looks whether it should stop listening.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a socket that is missing may be missing: an owner that starts or ends will soon have one, or give up the lock.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// Why there will be no handover. The owner goes on.
+/// Why there will be no handover, or no checkpoint. The owner goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     /// Nobody answers: the owner is starting or ending. Try again when it runs, or has ended.
-    #[error("the running node takes no requests to hand over: it is starting or ending ({0})")]
+    #[error("the running node takes no requests: it is starting or ending ({0})")]
     Absent(io::Error),
     /// The owner says no, and why.
-    #[error("the running node does not hand over: {0}")]
+    #[error("the running node refuses: {0}")]
     Refused(String),
     /// The connection broke, or brought something else than an answer.
     #[error("the running node broke off: {0}")]
@@ -99,6 +113,9 @@ pub trait Owner: Send {
 
     /// It begins, with so many listeners of the newcomer; the result is the longest time to the end.
     fn begin(&mut self, listeners: u32) -> Duration;
+
+    /// Makes a checkpoint of every lane, within [`CHECKPOINT_MAX`] and not beyond `stop`; how many lanes, or why there is none.
+    fn checkpoint(&mut self, stop: &AtomicBool) -> Result<u64, String>;
 }
 
 /// Where the owner of a data folder is asked. Dropping it removes the socket.
@@ -160,6 +177,12 @@ fn serve(stream: UnixStream, console: SocketAddr, owner: &mut impl Owner, stop: 
     stream.set_nonblocking(false)?;
     let mut lines = Lines::new(stream)?;
     let asked = lines.next(ANSWER_MAX, stop)?;
+    if asked == CHECKPOINT {
+        return match owner.checkpoint(stop) {
+            Ok(lanes) => lines.say(&format!("ok lanes={lanes}")),
+            Err(reason) => lines.say(&format!("no {}", one_line(&reason))),
+        };
+    }
     let answer = match parse_offer(&asked) {
         Some(offer) => owner.asked(&offer),
         None => Err("it speaks another version of the handover".to_owned()),
@@ -238,6 +261,27 @@ impl Predecessor {
     }
 }
 
+/// Has the owner of a data folder make a checkpoint of each lane in `lane-NN/checkpoint`; how many lanes.
+///
+/// # Errors
+/// [`HandoverError`]; there may be checkpoints of some lanes then.
+pub fn ask_for_checkpoint(folder: &Path) -> Result<u64, HandoverError> {
+    let stream = by_short_name(folder, |short| UnixStream::connect(short)).map_err(HandoverError::Absent)?;
+    let mut lines = Lines::new(stream)?;
+    lines.say(CHECKPOINT)?;
+    let answer = lines.next(CHECKPOINT_MAX + ANSWER_MAX, &NEVER)?;
+    if let Some(reason) = answer.strip_prefix("no ") {
+        return Err(HandoverError::Refused(reason.to_owned()));
+    }
+    number_after(&answer, "ok lanes=").ok_or_else(|| unexpected(&answer).into())
+}
+
+/// A reason that has room in a line.
+fn one_line(reason: &str) -> String {
+    let most = LINE_BYTES_MAX as usize / 8;
+    reason.chars().take(most).map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn unexpected(line: &str) -> io::Error {
@@ -314,7 +358,7 @@ mod tests {
     const OFFER: Offer = Offer { listen: HERE, tls: None };
 
     /// Tells what it is asked, and hands over what listens on [`HERE`] only.
-    struct Told(mpsc::Sender<String>);
+    struct Told(mpsc::Sender<String>, Option<u64>);
 
     impl Owner for Told {
         fn asked(&mut self, offer: &Offer) -> Result<(), String> {
@@ -329,6 +373,11 @@ mod tests {
         fn begin(&mut self, listeners: u32) -> Duration {
             self.0.send(format!("begin {listeners}")).unwrap();
             Duration::from_millis(1_234)
+        }
+
+        fn checkpoint(&mut self, _: &AtomicBool) -> Result<u64, String> {
+            self.0.send("checkpoint".into()).unwrap();
+            self.1.take().map_or_else(|| Err("a disk\nis full".to_owned()), Ok)
         }
     }
 
@@ -348,7 +397,7 @@ mod tests {
         // What a killed owner has left is in nobody's way.
         fs::write(path.join(SOCKET), "").unwrap();
         let (sender, told) = mpsc::channel();
-        let door = Door::open(&path, HERE, Told(sender)).unwrap();
+        let door = Door::open(&path, HERE, Told(sender, None)).unwrap();
         let next = || told.recv_timeout(Duration::from_secs(10)).unwrap();
         let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let refused = Predecessor::ask(&path, Offer { listen: elsewhere, tls: Some(HERE) }).unwrap_err().to_string();
@@ -367,10 +416,24 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_is_made_or_refused_at_the_same_door() {
+        let path = folder("checkpoint");
+        assert!(matches!(ask_for_checkpoint(&path), Err(HandoverError::Absent(_))));
+        let (sender, told) = mpsc::channel();
+        let door = Door::open(&path, HERE, Told(sender, Some(3))).unwrap();
+        assert_eq!(ask_for_checkpoint(&path).unwrap(), 3);
+        let refused = ask_for_checkpoint(&path).unwrap_err().to_string();
+        assert_eq!(refused, "the running node refuses: a disk is full");
+        drop(door);
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["checkpoint", "checkpoint"]);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
     fn nonsense_is_answered_and_ended() {
         let path = folder("nonsense");
         let (sender, told) = mpsc::channel();
-        let door = Door::open(&path, HERE, Told(sender)).unwrap();
+        let door = Door::open(&path, HERE, Told(sender, None)).unwrap();
         let say = |text: &[u8]| {
             let mut stream = by_short_name(&path, |short| UnixStream::connect(short)).unwrap();
             stream.write_all(text).unwrap();

@@ -14,7 +14,11 @@
 use std::{
     net::TcpListener,
     ops::Range,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -22,7 +26,7 @@ use anyhow::bail;
 
 use crate::{
     core::placement::Placement,
-    handover::{Door, Offer},
+    handover::{CHECKPOINT_MAX, Door, Offer},
     metrics::{Metrics, Phase},
     outside::Outside,
     shard::{Control, Event},
@@ -53,6 +57,9 @@ const GOODBYES_PER_SECOND: u64 = 50_000;
 /// already, closing and opening the log.
 const RESTART_MS: u64 = 1_000;
 const HANDOVER_MS: u64 = 250;
+
+/// How often who waits for a checkpoint looks whether the node ends.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(100);
 
 /// What a node gives up as it ends, besides its folder.
 pub(crate) struct Possessions {
@@ -326,6 +333,9 @@ pub(crate) struct DoorKeeper {
     pub(crate) listeners: u32,
     pub(crate) control: Arc<Control>,
     pub(crate) longest: Duration,
+    /// How many log lanes there are, and who has to look up when a checkpoint is asked for.
+    pub(crate) lanes: usize,
+    pub(crate) wakers: Arc<[Waker]>,
     /// A newcomer was told that it begins: no other may be, nor may clients come back to these listeners.
     pub(crate) has_begun: bool,
 }
@@ -361,6 +371,29 @@ impl crate::handover::Owner for DoorKeeper {
         }
         self.control.tell(Event::HandOver(listeners));
         self.longest
+    }
+
+    fn checkpoint(&mut self, stop: &AtomicBool) -> Result<u64, String> {
+        let since = Instant::now();
+        let answers = self.control.checkpoint();
+        self.wakers.iter().for_each(Waker::wake);
+        let mut made = 0;
+        while made < self.lanes {
+            match answers.recv_timeout(CHECKPOINT_LOOK) {
+                Ok((_, Ok(()))) => made += 1,
+                Ok((lane, Err(text))) => {
+                    tracing::warn!(lane = lane.0, "no checkpoint: {text}");
+                    return Err(format!("lane {}: {text}", lane.0));
+                }
+                Err(_) if stop.load(Ordering::Acquire) => return Err("it is ending".to_owned()),
+                Err(_) if since.elapsed() >= CHECKPOINT_MAX => {
+                    return Err(format!("it could not flush its logs in {CHECKPOINT_MAX:?}"));
+                }
+                Err(_) => {}
+            }
+        }
+        tracing::info!(after_ms = since.elapsed().as_millis() as u64, "made a checkpoint");
+        Ok(made as u64)
     }
 }
 

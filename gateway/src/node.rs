@@ -276,6 +276,8 @@ impl Node<'_> {
             listeners: u32::from(self.placement.shards),
             control: Arc::clone(self.control),
             longest: longest_handover(self.config.timing.drain_ms),
+            lanes: usize::from(self.placement.lanes),
+            wakers: Arc::clone(self.wakers),
             has_begun: false,
         };
         let door = Door::open(&self.config.node.data, outside.address(), keeper)

@@ -3,11 +3,13 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fs, io,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
@@ -67,8 +69,17 @@ pub struct Control {
     closing: AtomicBool,
     /// How near the node is to its memory limit.
     pressure: AtomicU8,
+    /// Counts requests for a checkpoint; `checkpoint` has where the answers to the last one go. Locked once a request and shard.
+    checkpoints: AtomicU64,
+    checkpoint: Mutex<Option<mpsc::Sender<LaneCheckpoint>>>,
     events: mpsc::Sender<Event>,
 }
+
+/// What became of a lane's checkpoint.
+pub type LaneCheckpoint = (LaneId, Result<(), String>);
+
+/// The folder in a lane's own that a checkpoint of a running node is made in. Whoever asked for it takes it away.
+pub const CHECKPOINT_FOLDER: &str = "checkpoint";
 
 /// What the node's own thread is told, mostly by its shards.
 #[derive(Debug)]
@@ -114,6 +125,8 @@ impl Control {
             hurrying: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             pressure: AtomicU8::new(0),
+            checkpoints: AtomicU64::new(0),
+            checkpoint: Mutex::new(None),
             events,
         };
         (Arc::new(control), receiver)
@@ -153,6 +166,18 @@ impl Control {
     /// How shards are to receive newcomers. To be followed by a wake of each.
     pub fn set_pressure(&self, pressure: Pressure) {
         self.pressure.store(pressure as u8, Ordering::Release);
+    }
+
+    /// Each lane makes a checkpoint in [`CHECKPOINT_FOLDER`] and says so here. To be followed by a wake of each shard.
+    pub fn checkpoint(&self) -> mpsc::Receiver<LaneCheckpoint> {
+        let (answers, receiver) = mpsc::channel();
+        *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(answers);
+        self.checkpoints.fetch_add(1, Ordering::AcqRel);
+        receiver
+    }
+
+    fn checkpoint_answers(&self) -> Option<mpsc::Sender<LaneCheckpoint>> {
+        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn pressure(&self) -> Pressure {
@@ -215,6 +240,10 @@ pub struct NodeShard {
     wakers: Arc<[Waker]>,
     /// Lanes that are not open yet: number, folder and options.
     lanes: Vec<LaneStart>,
+    /// Where all of its lanes are.
+    folders: BTreeMap<LaneId, PathBuf>,
+    /// Requests for a checkpoint that were taken up.
+    checkpoints: u64,
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
     ring: Arc<uring::ShardCounters>,
@@ -245,6 +274,8 @@ impl NodeShard {
             id,
             mesh: start.mesh,
             wakers: start.wakers,
+            folders: start.lanes.iter().map(|lane| (lane.id, lane.folder.clone())).collect(),
+            checkpoints: 0,
             lanes: start.lanes,
             opened: Rc::default(),
             metrics: start.metrics,
@@ -314,7 +345,42 @@ async fn open_lane(
     Ok((engine, report))
 }
 
+/// Makes a lane's checkpoint: in its own folder, which is of its own file system, so that segments get a second name there.
+async fn checkpoint_lane(
+    context: &ShardContext,
+    folder: PathBuf,
+    engine: Engine<NodeFiles, SystemClock, OsRandom>,
+) -> Result<(), String> {
+    let target = folder.join(CHECKPOINT_FOLDER);
+    let made = target.clone();
+    let make = context.spawner().blocking(move || make_checkpoint_folder(&made));
+    let made = make.await.ok_or_else(|| "no thread to be had".to_owned())?;
+    let files = made.and_then(|()| context.files(&target));
+    let files = files.map_err(|error| format!("{}: {error}", target.display()))?;
+    engine.checkpoint(&files).await.map(drop).map_err(|error| error.to_string())
+}
+
+/// One that is there already is of another request.
+fn make_checkpoint_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
 impl NodeShard {
+    /// Takes up a request for a checkpoint.
+    fn make_checkpoints(&self) {
+        let Some(answers) = self.control.checkpoint_answers() else { return };
+        for lane in self.core.lanes() {
+            let (id, engine, context) = (lane.id(), lane.engine().clone(), self.context.clone());
+            let (answers, folder) = (answers.clone(), self.folders[&id].clone());
+            self.context.spawner().spawn(Queue::Background, async move {
+                let made = checkpoint_lane(&context, folder, engine).await;
+                // Whoever asked may have given up.
+                let _ = answers.send((id, made));
+            });
+        }
+    }
+
     /// Follows the node through its life.
     fn follow(&mut self) {
         for lane in self.opened.borrow_mut().drain(..) {
@@ -363,6 +429,10 @@ impl NodeShard {
         }
         if self.context.admission() == Admission::Closed && !std::mem::replace(&mut self.refusing, true) {
             self.control.tell(Event::Refusing(self.id));
+        }
+        let checkpoints = self.control.checkpoints.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.checkpoints, checkpoints) != checkpoints {
+            self.make_checkpoints();
         }
         if self.control.closing.load(Ordering::Acquire) && !std::mem::replace(&mut self.closing, true) {
             for lane in self.core.lanes() {

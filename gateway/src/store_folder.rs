@@ -5,7 +5,9 @@
 //! DATA/handover.sock where the owner is asked to hand over (see `handover`); only the owner of the lock makes or removes it
 //! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
+//! DATA/making-00/ …  lanes that `antiphon store` has not finished; no node starts beside them
 //! ```
+//! A folder with a `checkpoint.json` is a checkpoint: a copy to restore from, which no node starts on.
 //!
 //! Invariants: while a [`StoreFolder`] lives, no other process has one of the same folder; the kernel drops the lock when the owner
 //! dies, however it dies. Must not do: look into a lane's folder.
@@ -20,6 +22,12 @@ use std::{
 };
 
 use crate::core::token::SECRET_BYTES_MIN;
+
+/// What tells a checkpoint from a node's folder.
+pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.json";
+
+/// In place of `lane` in the name of a lane's folder while `antiphon store` makes it.
+pub(crate) const MAKING: &str = "making";
 
 /// How often a lock that is waited for is tried: clients wait as long.
 const LOCK_LOOK: Duration = Duration::from_millis(2);
@@ -56,6 +64,22 @@ pub enum StoreFolderError {
         /// Lanes asked for.
         wanted: usize,
     },
+    /// Restore it into a folder of its own.
+    #[error(
+        "{folder} is a checkpoint, a copy to keep; restore it first, with `antiphon store restore --from {folder} --data ANOTHER`"
+    )]
+    Checkpoint {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// Remove the folder and do again what made it.
+    #[error("{folder} holds {name}: `antiphon store` was interrupted; remove the folder and make it again")]
+    Unfinished {
+        /// Which folder.
+        folder: PathBuf,
+        /// What tells so.
+        name: String,
+    },
     /// Remove the file to have a new key made; tokens signed by the old one end.
     #[error("{path} is not a development key (64 hexadecimal digits)")]
     DevKey {
@@ -75,6 +99,9 @@ pub struct StoreFolder {
 impl StoreFolder {
     /// Makes the folder if it isn't there and takes its lock.
     pub fn open(path: &Path) -> Result<Self, StoreFolderError> {
+        if path.join(CHECKPOINT_FILE).exists() {
+            return Err(StoreFolderError::Checkpoint { folder: path.to_owned() });
+        }
         make_folder(path)?;
         let lock_path = path.join("LOCK");
         let at_lock = |source| StoreFolderError::Io { path: lock_path.clone(), source };
@@ -121,7 +148,11 @@ impl StoreFolder {
         let mut found = 0;
         for entry in fs::read_dir(folder).map_err(at)? {
             let name = entry.map_err(at)?.file_name();
-            found += usize::from(name.to_str().is_some_and(|name| name.starts_with("lane-")));
+            let name = name.to_string_lossy();
+            if name.strip_prefix(MAKING).is_some_and(|rest| rest.starts_with('-')) {
+                return Err(StoreFolderError::Unfinished { folder: folder.to_owned(), name: name.into_owned() });
+            }
+            found += usize::from(name.starts_with("lane-"));
         }
         if found == 0 || found == wanted {
             return Ok(());
@@ -229,6 +260,19 @@ mod tests {
         assert!(StoreFolder::open(&path).unwrap_err().to_string().contains("process unknown"));
         assert_eq!(StoreFolder::lane_folder(second.path(), 3).unwrap(), path.join("lane-03"));
         assert!(path.join("lane-03").is_dir());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_and_an_unfinished_store_are_left_alone() {
+        let path = folder("checkpoint");
+        fs::create_dir_all(path.join("lane-00")).unwrap();
+        assert!(StoreFolder::check_lanes(&path, 1).is_ok());
+        fs::create_dir(path.join("making-01")).unwrap();
+        assert!(matches!(StoreFolder::check_lanes(&path, 1), Err(StoreFolderError::Unfinished { .. })));
+        fs::write(path.join(CHECKPOINT_FILE), "").unwrap();
+        assert!(matches!(StoreFolder::open(&path), Err(StoreFolderError::Checkpoint { .. })));
+        assert!(!path.join("LOCK").exists(), "nothing is written there");
         fs::remove_dir_all(&path).unwrap();
     }
 

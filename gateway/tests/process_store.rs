@@ -110,6 +110,61 @@ fn a_flipped_byte_is_named_with_file_offset_conversation_and_entries() {
 }
 
 #[test]
+fn a_repair_keeps_the_rest_and_says_exactly_what_is_lost() {
+    let folder = Folder::new("store-repair");
+    let (choir, segment) = filled(&folder);
+    let (data, new) = (folder.data(), folder.0.join("new"));
+    let whole = text(&store(&["dump"], &data, None).stdout);
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 4;
+    fs::write(&segment, &bytes).unwrap();
+    let (verified, _) = verify(&data);
+    let lost = verified.lines().find(|line| line.contains(": lost: ")).unwrap();
+    let repaired = store(&["repair", "--to", new.to_str().unwrap()], &data, None);
+    let said = text(&repaired.stdout);
+    assert_eq!(repaired.status.code(), Some(1), "{said}{}", text(&repaired.stderr));
+    assert!(said.lines().any(|line| line == lost), "{lost} is not in {said}");
+    let range = lost.split(": entr").nth(1).unwrap();
+    let range: Vec<u64> = range.split([' ', ':']).filter_map(|word| word.parse().ok()).collect();
+    let (first, last) = (range[0], range[range.len() - 1]);
+    let count = last - first + 1;
+    let kept = MESSAGES as u64 + 1 - count;
+    let noun = if count == 1 { "entry of them is" } else { "entries of them are" };
+    let summary =
+        format!("repaired: 1 lane, 1 conversation, {kept} entries: {count} {noun} lost, 0 conversations are left out");
+    assert_eq!(said.lines().last(), Some(summary.as_str()), "{said}");
+    // The damaged folder stays as it is.
+    assert_eq!(fs::read(&segment).unwrap(), bytes);
+    let (said, code) = verify(&new);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains(&format!("conversation {choir}: ")) && said.contains("lost, as a repair has found"),
+        "{said}"
+    );
+    let dumped = text(&store(&["dump"], &new, None).stdout);
+    let (entries, others): (Vec<&str>, Vec<&str>) = dumped.lines().partition(|line| line.starts_with("{\"entry\""));
+    assert_eq!(entries.len() as u64, kept);
+    assert!(entries.iter().all(|line| whole.contains(line)), "an entry that nobody wrote");
+    assert!(
+        others.contains(&format!(r#"{{"lost":{{"conversation":"{choir}","first":{first},"last":{last}}}}}"#).as_str())
+    );
+    assert_eq!(store(&["load"], &folder.0.join("loaded"), Some(dumped.as_bytes())).status.code(), Some(0));
+
+    let node = Node::start_with(&new, &["node.lanes=1"]);
+    let mut bob = Client::fresh(node.listen, "bob");
+    let page = |after: u64| json!({"history": {"conversation": choir, "after": after, "limit": 1}});
+    let answer = bob.ask(page(first - 1)).unwrap();
+    assert_eq!(answer["error"]["code"], "damaged", "{answer}");
+    for (after, next) in [(first - 2, first - 1), (last, last + 1)] {
+        let answer = bob.ask(page(after)).unwrap();
+        assert_eq!(answer["history"]["entries"][0]["sequence"], json!(next), "{answer}");
+    }
+    let sent = bob.must("send", json!({"conversation": choir, "client_message_id": uuid(900), "text": "on"}));
+    assert_eq!(sent["sequence"], json!(MESSAGES as u64 + 2));
+}
+
+#[test]
 fn a_dump_makes_the_same_store_and_a_node_runs_on_it() {
     let folder = Folder::new("store-dump");
     let (choir, _) = filled(&folder);

@@ -2,9 +2,13 @@
 
 use std::{io, path::PathBuf};
 
-use antiphon_engine::{EngineError, error::StoreError, offline::LoadError};
+use antiphon_engine::{
+    EngineError,
+    error::StoreError,
+    offline::{LoadError, RestoreError},
+};
 
-use crate::store_folder::StoreFolderError;
+use crate::{handover::HandoverError, store_folder::StoreFolderError};
 
 /// Every variant says what to do, here or by its hint.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,7 @@ pub(super) enum ToolError {
     },
     /// Stop the node, or take a copy.
     #[error(
-        "the data folder {folder} is in use by a node (process {owner}); stop it first, or only `store inspect` it"
+        "the data folder {folder} is in use by a node (process {owner}); stop it first, or use a `store checkpoint` of it"
     )]
     InUse {
         /// Which.
@@ -39,8 +43,62 @@ pub(super) enum ToolError {
         /// The node's process id.
         owner: String,
     },
+    /// Give one of the checkpoints in it.
+    #[error("{folder}: holds checkpoints, the newest is {newest}")]
+    OfCheckpoints {
+        /// Which.
+        folder: PathBuf,
+        /// The newest of them.
+        newest: PathBuf,
+    },
+    /// Give a folder of its own.
+    #[error("{folder}: is no folder of checkpoints: there is {name} in it")]
+    NoShelf {
+        /// Which.
+        folder: PathBuf,
+        /// What tells so.
+        name: String,
+    },
+    /// Wait for the other.
+    #[error("{folder}: another checkpoint is being made there")]
+    Busy {
+        /// Which.
+        folder: PathBuf,
+    },
+    /// See to what the node says, or stop it.
+    #[error("{folder}: {source}")]
+    Refused {
+        /// The data folder.
+        folder: PathBuf,
+        /// What the node said.
+        source: HandoverError,
+    },
+    /// Take another checkpoint.
+    #[error("{path}: {what}")]
+    Checkpoint {
+        /// What tells of it.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Name each lane of the store once.
+    #[error("--until-position: lane {lane} {what}")]
+    UntilLane {
+        /// Which.
+        lane: u16,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The lane cannot be restored.
+    #[error("lane-{lane:02}: {source}")]
+    Restore {
+        /// Which lane.
+        lane: u16,
+        /// Why.
+        source: RestoreError,
+    },
     /// Give another folder, or empty this one.
-    #[error("{folder}: is not empty; a dump is loaded into a new folder only")]
+    #[error("{folder}: is not empty; a store is made in a new folder only")]
     NotEmpty {
         /// Which.
         folder: PathBuf,
@@ -95,6 +153,13 @@ impl ToolError {
                 ..
             }
             | Self::Load { source: LoadError::Line { .. }, .. }
+            | Self::Restore { source: RestoreError::Unsound(_), .. }
+            | Self::Restore {
+                source:
+                    RestoreError::Engine(EngineError::Store(StoreError::Damaged { .. }) | EngineError::LogMissing { .. }),
+                ..
+            }
+            | Self::Checkpoint { .. }
             | Self::Dump { .. } => 1,
             _ => 2,
         }
@@ -103,7 +168,22 @@ impl ToolError {
     /// What to do.
     pub(super) fn hint(&self) -> Option<&'static str> {
         let error = match self {
-            Self::Lane { source, .. } | Self::Load { source: LoadError::Engine(source), .. } => source,
+            Self::Lane { source, .. }
+            | Self::Load { source: LoadError::Engine(source), .. }
+            | Self::Restore { source: RestoreError::Engine(source), .. } => source,
+            Self::Restore { source: RestoreError::Unsound(_), .. } | Self::Checkpoint { .. } => {
+                return Some(
+                    "Restore another checkpoint, or `antiphon store repair` this one into a new folder; nothing was kept.",
+                );
+            }
+            Self::Restore { source: RestoreError::Beyond { .. }, .. } => {
+                return Some("Take a later checkpoint, or an earlier point; nothing was kept.");
+            }
+            Self::OfCheckpoints { .. } => return Some("Give the one that you mean."),
+            Self::NoShelf { .. } => return Some("Give a folder that holds nothing but checkpoints, or a new one."),
+            Self::Refused { .. } => {
+                return Some("Nothing was made. Try again, or stop the node and make it of the folder at rest.");
+            }
             Self::Load { .. } | Self::Dump { .. } => return Some("Make the dump anew; nothing of it was kept."),
             _ => return None,
         };

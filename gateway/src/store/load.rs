@@ -1,12 +1,9 @@
 //! `antiphon store load`: a dump on standard input becomes a new data folder.
 //!
-//! Each lane is made under another name and renamed when all of them are whole and durable, so that a load that was
-//! interrupted leaves nothing that a node would start on.
+//! What was interrupted leaves nothing that a node would start on: see [`NewStore`].
 
 use std::{
-    fs::{self, DirBuilder, File},
     io::{self, BufRead, BufReader, Read},
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -18,11 +15,12 @@ use super::{
     Ended,
     error::ToolError,
     files::{FolderFiles, now},
-    lane_name, print,
+    new_store::NewStore,
+    print,
     progress::Shown,
     text::counted,
 };
-use crate::{store_folder::StoreFolder, uring::OsRandom};
+use crate::uring::OsRandom;
 
 /// Longest line of a dump: the longest entry with every byte escaped, and its archive beside it.
 const LINE_BYTES_MAX: u64 = 4 << 20;
@@ -52,47 +50,20 @@ pub(super) fn header(lanes: usize) -> String {
 
 /// Loads a dump from standard input.
 pub(super) fn load(data: &Path) -> Result<Ended, ToolError> {
-    require_empty(data)?;
-    let folder = StoreFolder::open(data)?;
-    // Somebody may have come first.
-    require_empty(data)?;
+    let mut new = NewStore::begin(data)?;
     let mut lines = Lines::new(BufReader::with_capacity(1 << 20, io::stdin().lock()));
-    let loaded = load_lanes(folder.path(), &mut lines);
+    let loaded = load_lanes(&mut new, &mut lines);
     lines.shown.finish();
-    match loaded {
-        Ok((lanes, loaded)) => {
-            let lanes = counted(lanes as u64, "lane", "lanes");
-            let conversations = counted(loaded.conversations, "conversation", "conversations");
-            let entries = counted(loaded.entries, "entry", "entries");
-            print(&format!("loaded: {lanes}, {conversations}, {entries}\n"))?;
-            Ok(Ended::Well)
-        }
-        Err(error) => {
-            for lane in 0..LANES_MAX {
-                // Nobody starts on what is left, and the next load names it.
-                let _ = fs::remove_dir_all(data.join(lane_name("loading", lane as u16)));
-            }
-            Err(error)
-        }
-    }
+    let (lanes, loaded) = loaded?;
+    new.finish()?;
+    let lanes = counted(lanes as u64, "lane", "lanes");
+    let conversations = counted(loaded.conversations, "conversation", "conversations");
+    let entries = counted(loaded.entries, "entry", "entries");
+    print(&format!("loaded: {lanes}, {conversations}, {entries}\n"))?;
+    Ok(Ended::Well)
 }
 
-/// A folder that is not there is as good as an empty one; a lock alone is left by an attempt before.
-fn require_empty(folder: &Path) -> Result<(), ToolError> {
-    let at = |source| ToolError::Io { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(at)?,
-    };
-    for entry in entries {
-        if entry.map_err(at)?.file_name() != "LOCK" {
-            return Err(ToolError::NotEmpty { folder: folder.to_owned() });
-        }
-    }
-    Ok(())
-}
-
-fn load_lanes(folder: &Path, lines: &mut Lines<impl BufRead>) -> Result<(usize, Dumped), ToolError> {
+fn load_lanes(new: &mut NewStore, lines: &mut Lines<impl BufRead>) -> Result<(usize, Dumped), ToolError> {
     let first = lines.next()?.ok_or_else(|| lines.wrong("there is none"))?;
     let header: Header = serde_json::from_str(&first).map_err(|error| lines.wrong(&error.to_string()))?;
     let HeaderFields { version, lanes } = header.dump;
@@ -101,23 +72,13 @@ fn load_lanes(folder: &Path, lines: &mut Lines<impl BufRead>) -> Result<(usize, 
     }
     let mut all = Dumped::default();
     for lane in 0..lanes as u16 {
-        let path = folder.join(lane_name("loading", lane));
-        DirBuilder::new().mode(0o700).create(&path).map_err(|source| ToolError::Io { path: path.clone(), source })?;
-        let loaded = load_lane(&path, lane, lines)?;
+        let loaded = load_lane(&new.lane(lane)?, lane, lines)?;
         all.conversations += loaded.conversations;
         all.entries += loaded.entries;
     }
     if lines.next()?.is_some() {
         return Err(lines.wrong("there is something after the last lane"));
     }
-    for lane in 0..lanes as u16 {
-        let path = folder.join(lane_name("loading", lane));
-        fs::rename(&path, folder.join(lane_name("lane", lane))).map_err(|source| ToolError::Io { path, source })?;
-    }
-    sync_folder(folder)?;
-    let above = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // Above our own we may not be allowed to look.
-    let _ = sync_folder(above.unwrap_or(Path::new(".")));
     Ok((lanes, all))
 }
 
@@ -134,11 +95,6 @@ fn load_lane(path: &Path, lane: u16, lines: &mut Lines<impl BufRead>) -> Result<
             return Ok(loaded);
         }
     }
-}
-
-fn sync_folder(path: &Path) -> Result<(), ToolError> {
-    let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| ToolError::Io { path: path.to_owned(), source })
 }
 
 /// The lines of a dump, each of bounded length.
@@ -178,6 +134,8 @@ impl<R: BufRead> Lines<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn lines(text: &str) -> Lines<&[u8]> {
@@ -187,8 +145,7 @@ mod tests {
     fn refused(text: &str) -> String {
         let path = std::env::temp_dir().join(format!("antiphon-store-load-{}-{}", std::process::id(), text.len()));
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        let error = load_lanes(&path, &mut lines(text)).unwrap_err();
+        let error = load_lanes(&mut NewStore::begin(&path).unwrap(), &mut lines(text)).unwrap_err();
         fs::remove_dir_all(&path).unwrap();
         error.to_string()
     }

@@ -1,15 +1,20 @@
-//! `antiphon store`: a data folder looked at, checked, written out and made anew while no node runs on it.
+//! `antiphon store`: a data folder looked at, checked, written out and made anew while no node runs on it; and copied while one does.
 //!
 //! The engine's `offline` module does the work; this is its files, its command line and its words. docs/store.md is the
 //! reference.
 //!
 //! Exit codes: 0 all is well, 1 damage or a dump that cannot be loaded, 2 the folder or the arguments cannot be used.
-//! Must not do: write into a folder that is read, not even its `LOCK`.
+//! Must not do: write into a folder that is read, not even its `LOCK`; but for what a running node has made for a checkpoint.
 
+mod checkpoint;
+mod described;
 mod error;
 mod files;
 mod load;
+mod new_store;
 mod progress;
+mod repair;
+mod restore;
 mod text;
 
 use std::{
@@ -28,6 +33,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use self::{
+    described::Described,
     error::ToolError,
     files::{FolderFiles, now},
     progress::Shown,
@@ -56,6 +62,12 @@ enum StoreCommand {
         #[command(flatten)]
         which: Which,
     },
+    /// Makes a copy to keep, of a node that runs or has ended: whole, consistent, and of little size beside earlier ones.
+    Checkpoint(checkpoint::Arguments),
+    /// Makes a new store in an empty folder from a checkpoint, whole or up to a point.
+    Restore(restore::Arguments),
+    /// Makes a new store in an empty folder of what verifies in a damaged one, and says what is lost.
+    Repair(repair::Arguments),
     /// Makes a new store in an empty folder from a dump on standard input.
     Load {
         /// Data folder: one that is not there yet, or empty.
@@ -96,6 +108,9 @@ pub fn run(arguments: StoreArguments) -> ExitCode {
         StoreCommand::Inspect(looked) => inspect(&looked),
         StoreCommand::Verify(looked) => verify(&looked),
         StoreCommand::Dump { which } => dump(&which),
+        StoreCommand::Checkpoint(asked) => checkpoint::checkpoint(&asked),
+        StoreCommand::Restore(asked) => restore::restore(&asked),
+        StoreCommand::Repair(asked) => repair::repair(&asked),
         StoreCommand::Load { data } => load::load(&data),
     };
     match ended {
@@ -185,6 +200,9 @@ fn print_report(report: &VerifyReport) -> Result<(), ToolError> {
     if report.findings_left_out > 0 {
         print(&format!("{lane}: {} more findings\n", text::number(report.findings_left_out)))?;
     }
+    for loss in &report.losses {
+        print(&format!("note: {}\n", finding_line(&lane, loss)))?;
+    }
     if let Some(torn) = &report.torn_tail {
         print(&format!("note: {lane}/{torn}; it was never acknowledged, and the next start cuts it off\n"))?;
     }
@@ -238,7 +256,10 @@ fn lanes(which: &Which) -> Result<Vec<(u16, PathBuf)>, ToolError> {
     }
     found.sort_unstable();
     if found.is_empty() {
-        return Err(ToolError::NoLanes { folder: folder.clone() });
+        return Err(match checkpoint::newest_in(folder) {
+            Some(newest) => ToolError::OfCheckpoints { folder: folder.clone(), newest },
+            None => ToolError::NoLanes { folder: folder.clone() },
+        });
     }
     if let Some(lane) = which.lane {
         found.retain(|one| *one == lane);
@@ -248,10 +269,15 @@ fn lanes(which: &Which) -> Result<Vec<(u16, PathBuf)>, ToolError> {
     } else if let Some((missing, _)) = (0..).zip(&found).find(|(expected, lane)| expected != *lane) {
         return Err(ToolError::NoLane { folder: folder.clone(), lane: missing });
     }
+    // The last ones of a copy may be missing, too.
+    let described = Described::read(folder)?.filter(|_| which.lane.is_none());
+    if described.is_some_and(|described| described.lanes() > found.len()) {
+        return Err(ToolError::NoLane { folder: folder.clone(), lane: found.len() as u16 });
+    }
     Ok(found.into_iter().map(|lane| (lane, folder.join(lane_name("lane", lane)))).collect())
 }
 
-/// The name of a lane's folder; `loading` in place of `lane` while it is being made.
+/// The name of a lane's folder; `making` in place of `lane` while it is being made.
 fn lane_name(kind: &str, lane: u16) -> String {
     format!("{kind}-{lane:02}")
 }

@@ -141,6 +141,15 @@ impl Files for NodeFiles {
         result.map(drop).map_err(|number| error(&self.inner.path.to_string_lossy(), number))
     }
 
+    async fn share(&self, name: &str, to: &Self) -> Result<(), FileError> {
+        path_name(name)?;
+        let (from, to) = (self.inner.path.join(name), to.inner.path.join(name));
+        // Rare, and answered from memory: not worth an operation of the ring.
+        let linked = self.inner.spawner.blocking(move || std::fs::hard_link(from, to)).await;
+        let linked = linked.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        linked.map_err(|source| error(name, source.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
     async fn elsewhere<T: Send + 'static>(
         &self,
         urgency: Urgency,

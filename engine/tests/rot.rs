@@ -170,6 +170,32 @@ fn a_restart_goes_on_telling() {
     assert!(told.report.damage[0].all_known);
 }
 
+/// It makes that file seem to be of its own generation, of which there is one already.
+#[test]
+fn a_batch_that_went_to_the_beginning_of_a_free_file_takes_nothing_with_it() {
+    let mut lane = Lane::new(1);
+    let group = lane.create_group("ann", 1, &["bob"]);
+    let text = "x".repeat(1_000);
+    for number in 0.. {
+        if lane.engine.status().flushes > 0 {
+            break;
+        }
+        lane.sent("ann", group, number, &text);
+    }
+    lane.sent("ann", group, 1_000, "in no segment yet");
+    let image = lane.files.crash_image(1);
+    let (astray, _) = batches(&lane.files)[1];
+    let batch = image.peek(LOG, astray, PAGE as usize).unwrap();
+    assert!(image.overwrite("log-00000001", 0, &batch) && image.overwrite(LOG, astray, &[0; PAGE as usize]));
+    let mut again = Lane::open(image, MemoryClock::new(1_000_000), MemoryRandom::new(9), small_options()).unwrap();
+    assert_eq!(again.report.position, lane.engine.position(), "{:?}", again.report);
+    assert!(again.report.damage.iter().all(|damage| damage.harmless), "{:?}", again.report);
+    assert_eq!(again.whole_history("bob", group), lane.whole_history("bob", group));
+    again.sent("ann", group, 1_001, "on");
+    let once_more = again.opened_again(again.files.crash_image(2)).unwrap();
+    assert_eq!(once_more.report.position, again.engine.position(), "{:?}", once_more.report);
+}
+
 /// The beginning of a log file that was written over tells which generation the file is of; where it rots, the rest does.
 #[test]
 fn rot_at_the_beginning_of_a_file_that_went_round_is_told() {

@@ -113,6 +113,8 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         judge.model.change_answered(id, change, None);
     }
     let allowed = match (&asked.kind, code) {
+        (_, ErrorCode::StorageFailed) => !judge.model.sound || !judge.model.has_room,
+        (_, ErrorCode::StorageFull) => !judge.model.has_room,
         _ if code.temporary() => true,
         (_, ErrorCode::Damaged) => rot,
         (AskedKind::Create(_) | AskedKind::Change(_), ErrorCode::LimitReached) => full,
@@ -192,6 +194,7 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             judge.model.check(members.is_sorted_by(|one, two| one.user < two.user), || format!("{user}: {members:?}"));
         }
         (AskedKind::List, ServerFrame::ConversationsAnswer(list)) => {
+            judge.coverage.add(Count::ListsMeanwhile, u64::from(judge.model.fault_lasts));
             for summary in &list.conversations {
                 if let Some(last) = &summary.last {
                     judge.model.entry(&user, &last.0);
@@ -258,6 +261,7 @@ fn mark(
 /// A page of history: in order, without a gap, where it was asked for, and up to date.
 fn history(user: &UserId, range: Range, limit: u32, durable: u64, page: &HistoryAnswer, judge: &mut Judge<'_>) {
     judge.coverage.one(Count::HistoryPages);
+    judge.coverage.add(Count::HistoryMeanwhile, u64::from(judge.model.fault_lasts));
     let (id, first, last) = (page.conversation, page.first.0, page.last.0);
     let places: Vec<u64> =
         page.entries.iter().filter_map(|entry| judge.model.entry(user, &entry.0)).map(|(_, place)| place).collect();

@@ -212,12 +212,14 @@ impl Client {
                 judge.model.check(welcome.user == user, || format!("{user} was welcomed as {}", welcome.user));
                 let resumed = welcome.resume == ResumeOutcome::Resuming;
                 judge.coverage.one(if resumed { Count::Resumed } else { Count::Fresh });
+                judge.coverage.add(Count::ResumedMeanwhile, u64::from(resumed && judge.model.fault_lasts));
             }
             Event::CaughtUp | Event::Disconnected { .. } => {}
             Event::Stopped(reason) => self.stopped(&reason, judge),
             Event::Entry { conversation, sequence, entry } => self.entry(conversation, sequence, &entry.0, judge),
             Event::Acked { client_message_id, conversation, ack } => {
                 judge.coverage.one(Count::Acks);
+                judge.coverage.add(Count::AcksMeanwhile, u64::from(judge.model.fault_lasts));
                 judge.coverage.add(Count::Duplicates, u64::from(ack.duplicate));
                 if let Some(sent) = self.answered(conversation, client_message_id, judge) {
                     judge.model.acked(&user, conversation, client_message_id, &sent.content, &ack);

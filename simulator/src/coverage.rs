@@ -1,7 +1,10 @@
-//! What a run did and which faults it met, counted by kind; a kind that stays at nought over many seeds is a hole.
+//! What a run did, which states it was in and which faults it met, counted by kind.
+//!
+//! Each kind says within how many seeds it is sure to happen. A kind that does not is a hole: a fault that is never injected, or a state that
+//! nothing leads to any more, proves nothing, however many seeds pass.
 
 macro_rules! counts {
-    ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $within:expr;)*) => {
         /// What is counted.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Count { $($(#[$doc])* $variant,)* }
@@ -9,131 +12,266 @@ macro_rules! counts {
         impl Count {
             /// All kinds, in the order of the report.
             pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name),)*];
+
+            /// Seeds within which it is sure to happen: at least twenty times as many as it took on average when it was measured.
+            #[must_use]
+            pub fn within(self) -> u64 {
+                match self { $(Self::$variant => $within,)* }
+            }
         }
     };
 }
 
+/// Most seeds do it.
+const OFTEN: u64 = 200;
+/// It takes a plan that has it.
+const PLANNED: u64 = 1_000;
+/// It takes a plan that has it and some luck.
+const SELDOM: u64 = 10_000;
+/// It takes much luck.
+const RARE: u64 = 100_000;
+
 counts! {
     /// Entries that applications were given.
-    Entries "entries delivered";
+    Entries "entries delivered" PLANNED;
     /// Sends that applications made.
-    Sends "sends";
+    Sends "sends" PLANNED;
     /// Sends acknowledged.
-    Acks "acknowledged";
+    Acks "acknowledged" PLANNED;
     /// Of these, known before.
-    Duplicates "duplicates";
+    Duplicates "duplicates" PLANNED;
     /// Sends refused because their id was used for another body.
-    Conflicts "conflicts";
+    Conflicts "conflicts" PLANNED;
     /// Sends and requests refused because the user is not a member.
-    NotFound "not found";
+    NotFound "not found" PLANNED;
     /// Creations and additions refused because somebody had enough conversations.
-    LimitReached "limit reached";
+    LimitReached "limit reached" PLANNED;
     /// Refused for another reason.
-    Refused "other refusals";
+    Refused "other refusals" PLANNED;
     /// Pages of history read.
-    HistoryPages "history pages";
+    HistoryPages "history pages" PLANNED;
     /// Groups and direct conversations made.
-    Conversations "conversations made";
+    Conversations "conversations made" PLANNED;
     /// Members added and removed, titles set.
-    Changes "membership and titles";
+    Changes "membership and titles" PLANNED;
     /// Pointers moved.
-    Marks "pointers moved";
+    Marks "pointers moved" PLANNED;
     /// Receipts seen.
-    Receipts "receipts";
+    Receipts "receipts" PLANNED;
     /// Sessions that resumed by a position.
-    Resumed "sessions resumed";
+    Resumed "sessions resumed" PLANNED;
     /// Sessions without a position.
-    Fresh "sessions fresh";
+    Fresh "sessions fresh" PLANNED;
     /// Conversations of which a resume streamed nothing.
-    Skipped "entries skipped after joining again";
+    Skipped "entries skipped after joining again" PLANNED;
     /// Times a user was told that it left.
-    Left "left";
+    Left "left" PLANNED;
     /// Entries checked by the last reading of everything.
-    Audited "entries audited";
+    Audited "entries audited" PLANNED;
     /// Deliveries whose right could not be judged, for want of the log's beginning.
-    Unjudged "deliveries not judged";
+    Unjudged "deliveries not judged" PLANNED;
     /// Memtables flushed.
-    Flushes "flushes";
+    Flushes "flushes" PLANNED;
     /// Compactions.
-    Compactions "compactions";
+    Compactions "compactions" PLANNED;
     /// Log batches replayed.
-    Replayed "batches replayed";
+    Replayed "batches replayed" PLANNED;
     /// Torn tails cut.
-    TornTails "torn tails cut";
-    /// Log files that were made or used again.
-    LogBytes "log bytes written";
+    TornTails "torn tails cut" PLANNED;
+    /// Bytes of batches.
+    LogBytes "log bytes written" PLANNED;
     /// Reads of segments.
-    CacheMisses "segment blocks read";
+    CacheMisses "segment blocks read" PLANNED;
     /// Mesh frames that found a full queue.
-    MeshFull "fault: mesh queue full";
+    MeshFull "fault: mesh queue full" PLANNED;
     /// Connections cut, both sides told.
-    Cuts "fault: connection cut";
+    Cuts "fault: connection cut" PLANNED;
     /// Connections that went silent.
-    Silences "fault: connection silent";
+    Silences "fault: connection silent" PLANNED;
     /// Clients that stopped reading for a while.
-    Stalls "fault: client stalled";
+    Stalls "fault: client stalled" PLANNED;
     /// Clients that restarted with all they had.
-    RestartsKept "fault: client restart, state kept";
+    RestartsKept "fault: client restart, state kept" PLANNED;
     /// Clients that restarted from an older state.
-    RestartsBack "fault: client restart, older state";
+    RestartsBack "fault: client restart, older state" PLANNED;
     /// Clients that restarted with nothing.
-    RestartsLost "fault: client restart, state lost";
+    RestartsLost "fault: client restart, state lost" PLANNED;
     /// A second connection of the same device.
-    Replaced "fault: device connected twice";
+    Replaced "fault: device connected twice" PLANNED;
     /// The power failed.
-    Crashes "fault: power lost";
+    Crashes "fault: power lost" PLANNED;
     /// The process was killed.
-    Kills "fault: process killed";
+    Kills "fault: process killed" PLANNED;
     /// The power failed or the process was killed while opening.
-    CrashesOpening "fault: crash while opening";
+    CrashesOpening "fault: crash while opening" PLANNED;
     /// The node was restarted in order.
-    Drains "fault: graceful restart";
+    Drains "fault: graceful restart" PLANNED;
     /// The wall clock jumped.
-    ClockJumps "fault: clock jump";
+    ClockJumps "fault: clock jump" PLANNED;
     /// Volatile writes that a crash lost.
-    WritesLost "fault: unsynced writes lost";
+    WritesLost "fault: unsynced writes lost" PLANNED;
     /// Volatile writes that a crash tore.
-    WritesTorn "fault: unsynced writes torn";
+    WritesTorn "fault: unsynced writes torn" PLANNED;
     /// Volatile writes that a crash kept, perhaps in another order.
-    WritesKept "fault: unsynced writes kept";
+    WritesKept "fault: unsynced writes kept" PLANNED;
     /// Names that a crash lost.
-    NamesLost "fault: unsynced names lost";
+    NamesLost "fault: unsynced names lost" PLANNED;
     /// Failed reads.
-    ReadErrors "fault: EIO on read";
+    ReadErrors "fault: EIO on read" PLANNED;
     /// Failed writes.
-    WriteErrors "fault: EIO on write";
+    WriteErrors "fault: EIO on write" PLANNED;
     /// Failed syncs.
-    SyncErrors "fault: EIO on sync";
+    SyncErrors "fault: EIO on sync" PLANNED;
     /// Failed operations on names.
-    NameErrors "fault: EIO on names";
+    NameErrors "fault: EIO on names" PLANNED;
     /// Writes that a failed sync made never durable.
-    WritesDoomed "fault: writes doomed by a failed sync";
+    WritesDoomed "fault: writes doomed by a failed sync" PLANNED;
+    /// Writes that were said to have failed and reached the disk later.
+    WritesLate "fault: failed writes that came later" PLANNED;
     /// Writes refused for want of room.
-    Full "fault: disk full";
+    Full "fault: disk full" PLANNED;
     /// Bits flipped in segments.
-    FlipsSegment "fault: bit flipped in a segment";
+    FlipsSegment "fault: bit flipped in a segment" PLANNED;
     /// Bits flipped in the log.
-    FlipsLog "fault: bit flipped in the log";
+    FlipsLog "fault: bit flipped in the log" PLANNED;
     /// Bits flipped elsewhere.
-    FlipsOther "fault: bit flipped elsewhere";
+    FlipsOther "fault: bit flipped elsewhere" PLANNED;
     /// Sectors that can't be read any more.
-    BrokenRanges "fault: unreadable sectors";
+    BrokenRanges "fault: unreadable sectors" PLANNED;
+    /// In a batch's header.
+    FlipsLogHeader "fault:   of these in a batch's header" SELDOM;
+    /// In what a batch tells of the one before.
+    FlipsLogWitness "fault:   of these in a batch's witness" SELDOM;
+    /// In a batch's records.
+    FlipsLogRecords "fault:   of these in a batch's records" SELDOM;
+    /// In what means nothing.
+    FlipsLogPadding "fault:   of these in padding" SELDOM;
+    /// In a segment's rows.
+    FlipsSegmentData "fault:   bits flipped in rows" SELDOM;
+    /// In a segment's index or filter.
+    FlipsSegmentIndex "fault:   bits flipped in index and filter" SELDOM;
+    /// In a segment's header or footer.
+    FlipsSegmentEnds "fault:   bits flipped in header and footer" SELDOM;
+    /// Sectors of the log that can't be read any more.
+    BrokenLog "fault: unreadable sectors of the log" SELDOM;
+    /// Writes of the log that are not where they belong.
+    LogWritesAstray "fault: log writes astray" SELDOM;
+    /// Writes of other files that were sent astray.
+    WritesSentAstray "fault: other writes sent astray" SELDOM;
+    /// Writes that went over the log.
+    WritesAstrayLog "fault:   writes astray over the log" SELDOM;
+    /// Writes that went over a segment.
+    WritesAstraySegment "fault:   writes astray over a segment" SELDOM;
+    /// Writes that went over a manifest.
+    WritesAstrayManifest "fault:   writes astray over a manifest" SELDOM;
+    /// Writes that went where nothing is of ours.
+    WritesAstrayElsewhere "fault:   writes astray, harming nothing else" SELDOM;
+    /// Reads of segments that gave other bytes.
+    ReadsAstraySegment "fault: reads of segments astray" SELDOM;
+    /// Reads of manifests that gave other bytes.
+    ReadsAstrayManifest "fault: reads of manifests astray" SELDOM;
+    /// Times when a disk was slow.
+    SlowDisks "fault: slow disk" PLANNED;
+    /// Times when a disk answered nothing.
+    HungDisks "fault: hung disk" PLANNED;
+    /// Operations that waited for such a disk.
+    OperationsHeld "fault: operations held by a hung disk" PLANNED;
+    /// Times when the wall clock stood.
+    ClockStops "fault: clock stood" PLANNED;
+    /// Starts with other settings.
+    Reconfigured "fault: start with other settings" PLANNED;
+    /// Starts with another number of shards.
+    ShardsChanged "fault: start with other shards" PLANNED;
+    /// Runs whose lanes' disks are not equally fast.
+    UnequalDisks "fault: disks of unequal speed" PLANNED;
+    /// Crashes of a node that serves.
+    CrashesServing "crash: while serving" PLANNED;
+    /// Crashes of a node that says goodbye.
+    CrashesDraining "crash: while draining" SELDOM;
+    /// Crashes of a node that closes its lanes.
+    CrashesClosing "crash: while closing" SELDOM;
+    /// Lanes with nothing under way on their disk.
+    CutNothing "crash: disk idle" PLANNED;
+    /// See [`crate::disk`]: what was under way on the disk.
+    CutList "crash in: listing the folder" PLANNED;
+    /// As above.
+    CutSyncFolder "crash in: sync of the folder" PLANNED;
+    /// As above.
+    CutRemove "crash in: removing a file" PLANNED;
+    /// As above.
+    CutLogMake "crash in: making a log file" PLANNED;
+    /// As above.
+    CutLogFill "crash in: filling a log file" PLANNED;
+    /// As above.
+    CutLogSync "crash in: sync of a log file" PLANNED;
+    /// As above.
+    CutLogRename "crash in: renaming a log file" PLANNED;
+    /// As above.
+    CutLogOpen "crash in: opening a log file" PLANNED;
+    /// As above.
+    CutLogRead "crash in: reading the log" PLANNED;
+    /// As above.
+    CutLogWrite "crash in: writing the log" PLANNED;
+    /// As above.
+    CutSegmentOpen "crash in: opening a segment" PLANNED;
+    /// As above.
+    CutSegmentRead "crash in: reading a segment" PLANNED;
+    /// As above.
+    CutSegmentWrite "crash in: writing a segment" PLANNED;
+    /// As above.
+    CutSegmentSync "crash in: sync of a segment" PLANNED;
+    /// As above.
+    CutManifestOpen "crash in: opening a manifest" PLANNED;
+    /// As above.
+    CutManifestRead "crash in: reading the manifest" PLANNED;
+    /// As above.
+    CutManifestWrite "crash in: writing a manifest" PLANNED;
+    /// As above.
+    CutManifestSync "crash in: sync of a manifest" PLANNED;
+    /// As above.
+    CutManifestRename "crash in: renaming a manifest" PLANNED;
+    /// Segments begun while the same lane wrote another one.
+    FlushesBesideMerges "state: flush beside a merge" SELDOM;
+    /// Segments begun while another lane wrote one.
+    SegmentsOfLanesAtOnce "state: segments of two lanes at once" SELDOM;
+    /// Conversations loaded again.
+    Loads "state: conversations loaded" OFTEN;
+    /// Ids of messages looked up in segments.
+    IdempotencyReads "state: message ids read from segments" PLANNED;
+    /// Commands refused as too many.
+    Overloaded "state: commands refused as too many" PLANNED;
+    /// Flushes, merges and preparations that failed.
+    MaintenanceFailures "state: maintenance failed and tried again" PLANNED;
+    /// Damaged blocks that were met.
+    BlocksDamaged "state: damaged blocks met" SELDOM;
+    /// Damaged stretches of the log that opening found.
+    LogDamaged "state: damaged log found at opening" SELDOM;
+    /// Segments that opening found damaged.
+    SegmentsDamaged "state: damaged segments found at opening" SELDOM;
+    /// Sends acknowledged while a fault lasted.
+    AcksMeanwhile "meanwhile: acknowledged while a fault lasts" PLANNED;
+    /// Pages of history answered while a fault lasted.
+    HistoryMeanwhile "meanwhile: history read while a fault lasts" PLANNED;
+    /// Lists answered while a fault lasted.
+    ListsMeanwhile "meanwhile: lists read while a fault lasts" PLANNED;
+    /// Sessions resumed while a fault lasted.
+    ResumedMeanwhile "meanwhile: resumed while a fault lasts" PLANNED;
     /// Lanes that latched an error.
-    Fenced "lanes fenced";
+    Fenced "lanes fenced" PLANNED;
     /// Lanes opened for reading only.
-    ReadOnly "lanes opened read-only";
+    ReadOnly "lanes opened read-only" PLANNED;
     /// Lanes that could not be opened.
-    OpenRefused "lanes not opened";
+    OpenRefused "lanes not opened" PLANNED;
     /// Answers that said `damaged`.
-    DamageTold "damage told";
+    DamageTold "damage told" PLANNED;
     /// Answers that said `storage_full`.
-    FullTold "storage full told";
+    FullTold "storage full told" PLANNED;
     /// Answers that said `storage_failed`.
-    FailureTold "storage failure told";
+    FailureTold "storage failure told" PLANNED;
     /// Sessions closed as slow consumers.
-    SlowConsumers "slow consumers closed";
+    SlowConsumers "slow consumers closed" PLANNED;
     /// Sessions closed because they were silent.
-    Silent "silent sessions closed";
+    Silent "silent sessions closed" PLANNED;
 }
 
 /// Counts by kind.
@@ -155,6 +293,11 @@ impl Coverage {
     /// Counts one.
     pub fn one(&mut self, kind: Count) {
         self.add(kind, 1);
+    }
+
+    /// Adds one for each kind that happened.
+    pub fn mark(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += u64::from(theirs > 0));
     }
 
     /// How many.

@@ -1,26 +1,19 @@
 //! A lane's disk: [`MemoryFiles`] whose operations complete when the world says so, with the faults of the plan.
-//!
-//! [`SimFiles`] stands between engine and disk to see where the log was written, and to tell the planted lie that a log write is durable.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    future::Future,
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-};
+use std::{cell::Cell, rc::Rc};
 
-use antiphon_engine::{
-    memory_files::{MemoryFile, MemoryFiles, OperationKind, Ticket},
-    seams::{AlignedBuffer, File, FileError, Files, OpenMode},
-};
+use antiphon_engine::memory_files::{MemoryFiles, OperationKind, Ticket};
 
 use crate::{
     coverage::{Count, Coverage},
     dice::Dice,
+    files::{Class, LogWrite, SimFiles, State},
     plan::{Fault, Plan},
+    plant::Plant,
 };
+
+/// What a sector is: the least that a disk fails to read.
+const SECTOR_BYTES: u64 = 512;
 
 /// One lane's folder, over all crashes.
 pub struct LaneDisk {
@@ -30,36 +23,15 @@ pub struct LaneDisk {
     capacity_bytes: Option<u64>,
 }
 
-/// Which bytes of the log hold what: completed writes by file, in their order, and the newest two of all.
-#[derive(Default)]
-struct LogWrites {
-    files: BTreeMap<String, Vec<(u64, usize)>>,
-    newest: VecDeque<(String, u64)>,
-}
-
-/// The files that an engine is given.
-#[derive(Clone)]
-pub struct SimFiles {
-    inner: MemoryFiles,
-    log_writes: Rc<RefCell<LogWrites>>,
-    lies: bool,
-}
-
-/// An open file of [`SimFiles`].
-pub struct SimFile {
-    inner: MemoryFile,
-    name: String,
-    log: bool,
-    files: SimFiles,
-}
-
 impl LaneDisk {
-    /// An empty folder. `lies`: it says that log writes are durable as soon as they are submitted.
+    /// An empty folder. `segments` counts the segments that all lanes are writing.
     #[must_use]
-    pub fn new(seed: u64, lies: bool) -> Self {
+    pub fn new(seed: u64, plan: &Plan, plant: Option<Plant>, segments: &Rc<Cell<usize>>) -> Self {
         let inner = MemoryFiles::new(seed);
         inner.set_queued(true);
-        Self { files: SimFiles { inner, log_writes: Rc::default(), lies }, seen: None, capacity_bytes: None }
+        let keeps_before = plan.rate(Fault::MisdirectWrite) > 0;
+        let state = Rc::new(State::new(seed, keeps_before, plant, segments));
+        Self { files: SimFiles { inner, state }, seen: None, capacity_bytes: None }
     }
 
     /// For an engine.
@@ -97,30 +69,27 @@ impl LaneDisk {
         let inner = self.files.inner.reopen();
         inner.set_queued(true);
         inner.set_capacity(self.capacity_bytes);
-        self.files = SimFiles { inner, log_writes: Rc::clone(&self.files.log_writes), lies: self.files.lies };
+        self.files = SimFiles { inner, state: Rc::clone(&self.files.state) };
         self.seen = None;
     }
 
     /// There is room for so much more, or without an end.
     pub fn set_room(&mut self, bytes: Option<u64>) {
-        let used: usize = self
-            .files
-            .inner
-            .names()
-            .iter()
-            .filter_map(|name| self.files.inner.contents(name))
-            .map(|file| file.len())
-            .sum();
-        self.capacity_bytes = bytes.map(|room| used as u64 + room);
-        self.files.inner.set_capacity(self.capacity_bytes);
+        let inner = &self.files.inner;
+        let used: u64 = inner.names().iter().filter_map(|name| inner.size_of(name)).sum();
+        self.capacity_bytes = bytes.map(|room| used + room);
+        inner.set_capacity(self.capacity_bytes);
     }
 
     /// From now on operations fail with these chances, in a million, by kind.
     pub fn set_errors(&self, fault: Fault, per_million: u32) {
+        if fault == Fault::LateWrite {
+            self.files.inner.fail_writes_late(if per_million > 0 { 1_000_000 } else { 0 });
+        }
         for kind in OperationKind::ALL {
             let concerned = match fault {
                 Fault::ReadError => kind == OperationKind::Read,
-                Fault::WriteError => kind == OperationKind::Write,
+                Fault::WriteError | Fault::LateWrite => kind == OperationKind::Write,
                 Fault::SyncError => matches!(kind, OperationKind::Sync | OperationKind::SyncFolder),
                 _ => matches!(
                     kind,
@@ -133,38 +102,107 @@ impl LaneDisk {
         }
     }
 
+    /// So many of the next reads go astray.
+    pub fn misdirect_reads(&self, reads: u32) {
+        self.files.state.reads_astray.set(reads);
+    }
+
+    /// So many of the next writes to files that are being made go astray.
+    pub fn misdirect_writes(&self, writes: u32) {
+        self.files.state.writes_astray.set(writes);
+    }
+
+    /// A write of the log went astray some time ago: what stood there before stands there, and its bytes somewhere else.
+    pub fn misdirect_log_write(&self, dice: &Dice) -> Option<String> {
+        let (name, write) = self.earlier_log_write(dice)?;
+        let inner = &self.files.inner;
+        let bytes = inner.peek(&name, write.offset, write.length)?;
+        inner.overwrite(&name, write.offset, &write.before);
+        self.files.state.log_writes.borrow_mut().forget(&name, write.offset);
+        self.count(Count::LogWritesAstray);
+        self.files.land(&bytes, write.number, dice);
+        Some(format!("{name} at {}", write.offset))
+    }
+
+    fn earlier_log_write(&self, dice: &Dice) -> Option<(String, LogWrite)> {
+        let name = self.some_name(dice, |class| class == Class::Log)?;
+        let write = self.files.state.log_writes.borrow().earlier(&name, dice)?;
+        Some((name, write))
+    }
+
+    fn some_name(&self, dice: &Dice, wanted: impl Fn(Class) -> bool) -> Option<String> {
+        let mut names = self.files.inner.names();
+        names.retain(|name| wanted(Class::of(name)));
+        (!names.is_empty()).then(|| names.swap_remove(dice.index(names.len())))
+    }
+
     /// Rot: whether there was anything to destroy, and what it was.
     pub fn destroy(&self, fault: Fault, dice: &Dice) -> Option<String> {
-        let names = self.files.inner.names();
-        let is_log = |name: &String| name.contains("log");
-        let is_segment = |name: &String| name.contains("seg");
-        let wanted: Vec<&String> = match fault {
-            Fault::FlipLog => names.iter().filter(|name| is_log(name)).collect(),
-            Fault::FlipSegment | Fault::BreakRange => names.iter().filter(|name| is_segment(name)).collect(),
-            _ => names.iter().filter(|name| !is_log(name) && !is_segment(name)).collect(),
-        };
-        if wanted.is_empty() {
-            return None;
-        }
-        let name = wanted[dice.index(wanted.len())];
-        let length = self.files.inner.contents(name)?.len() as u64;
+        let name = self.some_name(dice, |class| match fault {
+            Fault::FlipLog | Fault::BreakLog => matches!(class, Class::Log | Class::LogMade),
+            Fault::FlipSegment | Fault::BreakRange => class == Class::Segment,
+            _ => matches!(class, Class::Manifest | Class::ManifestMade),
+        })?;
+        let inner = &self.files.inner;
+        let length = inner.size_of(&name)?;
         let offset = match fault {
-            // Rot of the last batch, with the one after it torn or not begun, can't be told from a write that was torn.
             Fault::FlipLog => {
-                let writes = self.files.log_writes.borrow();
-                let is_newest = |offset| writes.newest.iter().any(|(file, at)| (file, *at) == (name, offset));
-                let earlier: Vec<_> =
-                    writes.files.get(name)?.iter().filter(|(offset, _)| !is_newest(*offset)).collect();
-                let (offset, bytes) = **earlier.get(dice.index(earlier.len().max(1)))?;
-                offset + dice.below(bytes as u64)
+                let write = self.files.state.log_writes.borrow().earlier(&name, dice)?;
+                let within = dice.below(write.length as u64);
+                self.count(self.part_of_batch(&name, write.offset, within));
+                write.offset + within
             }
             _ => dice.below(length),
         };
         let done = match fault {
-            Fault::BreakRange => self.files.inner.break_range(name, offset / 512 * 512, 512),
-            _ => self.files.inner.flip_bit(name, offset, dice.below(8) as u8),
+            Fault::BreakRange | Fault::BreakLog => {
+                inner.break_range(&name, offset / SECTOR_BYTES * SECTOR_BYTES, SECTOR_BYTES)
+            }
+            _ => inner.flip_bit(&name, offset, dice.below(8) as u8),
         };
+        if done && fault == Fault::FlipSegment {
+            self.count(self.part_of_segment(&name, offset, length));
+        }
         done.then(|| format!("{name} at {offset}"))
+    }
+
+    /// Which part of a batch a byte belongs to; docs/format.md has the fields.
+    fn part_of_batch(&self, name: &str, batch: u64, within: u64) -> Count {
+        let header = self.files.inner.peek(name, batch, 64).unwrap_or_default();
+        let field = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        let (length, witness) = (u64::from(field(12).unwrap_or(0)), 25 * u64::from(field(56).unwrap_or(0)));
+        match within {
+            0..64 => Count::FlipsLogHeader,
+            within if within < 64 + witness => Count::FlipsLogWitness,
+            within if within < length => Count::FlipsLogRecords,
+            _ => Count::FlipsLogPadding,
+        }
+    }
+
+    fn part_of_segment(&self, name: &str, offset: u64, length: u64) -> Count {
+        let footer = length.saturating_sub(4096);
+        let index = self.files.inner.peek(name, footer + 32, 8).and_then(|bytes| bytes.try_into().ok());
+        match offset {
+            0..4096 => Count::FlipsSegmentEnds,
+            offset if offset >= footer => Count::FlipsSegmentEnds,
+            offset if offset < index.map_or(0, u64::from_le_bytes) => Count::FlipsSegmentData,
+            _ => Count::FlipsSegmentIndex,
+        }
+    }
+
+    fn count(&self, kind: Count) {
+        self.files.state.coverage.borrow_mut().one(kind);
+    }
+
+    /// Counts what is under way now, as the awaits that a crash cuts short.
+    pub fn count_awaits(&self, coverage: &mut Coverage) {
+        let pending = self.files.inner.pending();
+        if pending.is_empty() {
+            coverage.one(Count::CutNothing);
+        }
+        for operation in pending {
+            coverage.one(cut(operation.kind, &operation.name));
+        }
     }
 
     /// Adds this disk's faults to the report.
@@ -172,6 +210,7 @@ impl LaneDisk {
         let counts = self.files.inner.counts();
         let errors = |kind: OperationKind| counts.errors[kind as usize];
         let names = [OperationKind::Open, OperationKind::List, OperationKind::Rename, OperationKind::Remove];
+        coverage.join(&self.files.state.coverage.borrow());
         coverage.add(Count::WritesLost, counts.writes_lost);
         coverage.add(Count::WritesTorn, counts.writes_torn);
         coverage.add(Count::WritesKept, counts.writes_kept);
@@ -181,7 +220,33 @@ impl LaneDisk {
         coverage.add(Count::SyncErrors, errors(OperationKind::Sync) + errors(OperationKind::SyncFolder));
         coverage.add(Count::NameErrors, names.into_iter().map(errors).sum());
         coverage.add(Count::WritesDoomed, counts.writes_doomed);
+        coverage.add(Count::WritesLate, counts.writes_late);
         coverage.add(Count::Full, counts.full);
+    }
+}
+
+/// The await that a crash cuts short: an operation on a kind of file.
+fn cut(kind: OperationKind, name: &str) -> Count {
+    match (kind, Class::of(name)) {
+        (OperationKind::List, _) => Count::CutList,
+        (OperationKind::SyncFolder, _) => Count::CutSyncFolder,
+        (OperationKind::Remove, _) => Count::CutRemove,
+        (OperationKind::Open, Class::Log) => Count::CutLogOpen,
+        (OperationKind::Open, Class::LogMade) => Count::CutLogMake,
+        (OperationKind::Open, Class::Segment) => Count::CutSegmentOpen,
+        (OperationKind::Open, Class::Manifest | Class::ManifestMade) => Count::CutManifestOpen,
+        (OperationKind::Read, Class::Log | Class::LogMade) => Count::CutLogRead,
+        (OperationKind::Read, Class::Segment) => Count::CutSegmentRead,
+        (OperationKind::Read, Class::Manifest | Class::ManifestMade) => Count::CutManifestRead,
+        (OperationKind::Write, Class::Log) => Count::CutLogWrite,
+        (OperationKind::Write, Class::LogMade) => Count::CutLogFill,
+        (OperationKind::Write, Class::Segment) => Count::CutSegmentWrite,
+        (OperationKind::Write, Class::Manifest | Class::ManifestMade) => Count::CutManifestWrite,
+        (OperationKind::Sync, Class::Log | Class::LogMade) => Count::CutLogSync,
+        (OperationKind::Sync, Class::Segment) => Count::CutSegmentSync,
+        (OperationKind::Sync, Class::Manifest | Class::ManifestMade) => Count::CutManifestSync,
+        (OperationKind::Rename, Class::Log | Class::LogMade) => Count::CutLogRename,
+        (OperationKind::Rename, _) => Count::CutManifestRename,
     }
 }
 
@@ -191,92 +256,5 @@ pub fn duration_us(plan: &Plan, kind: OperationKind, dice: &Dice) -> u64 {
     match kind {
         OperationKind::Sync | OperationKind::SyncFolder => dice.delay_us(2 * plan.disk_us_max),
         _ => dice.delay_us(plan.disk_us_max),
-    }
-}
-
-impl SimFiles {
-    fn wrote(&self, name: &str, offset: u64, length: usize) {
-        let mut writes = self.log_writes.borrow_mut();
-        writes.newest.push_back((name.to_owned(), offset));
-        if writes.newest.len() > 2 {
-            writes.newest.pop_front();
-        }
-        let of_file = writes.files.entry(name.to_owned()).or_default();
-        // A write over an earlier one takes its place: a file that is used again begins anew.
-        of_file
-            .retain(|(other, other_length)| other + *other_length as u64 <= offset || *other >= offset + length as u64);
-        of_file.push((offset, length));
-    }
-}
-
-impl Files for SimFiles {
-    type File = SimFile;
-
-    async fn open(&self, name: &str, mode: OpenMode) -> Result<SimFile, FileError> {
-        let inner = self.inner.open(name, mode).await?;
-        Ok(SimFile { inner, name: name.to_owned(), log: mode == OpenMode::Log, files: self.clone() })
-    }
-
-    async fn list(&self) -> Result<Vec<String>, FileError> {
-        self.inner.list().await
-    }
-
-    async fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        self.inner.rename(from, to).await?;
-        let mut writes = self.log_writes.borrow_mut();
-        if let Some(moved) = writes.files.remove(from) {
-            writes.files.insert(to.to_owned(), moved);
-        }
-        Ok(())
-    }
-
-    async fn remove(&self, name: &str) -> Result<(), FileError> {
-        self.inner.remove(name).await
-    }
-
-    async fn sync_folder(&self) -> Result<(), FileError> {
-        self.inner.sync_folder().await
-    }
-
-    async fn share(&self, name: &str, to: &Self) -> Result<(), FileError> {
-        self.inner.share(name, &to.inner).await
-    }
-}
-
-impl File for SimFile {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<AlignedBuffer, FileError> {
-        self.inner.read_at(offset, length).await
-    }
-
-    async fn write_at(&self, offset: u64, buffer: AlignedBuffer) -> (AlignedBuffer, Result<(), FileError>) {
-        let length = buffer.len();
-        if !self.log {
-            return self.inner.write_at(offset, buffer).await;
-        }
-        if !self.files.lies {
-            let (buffer, result) = self.inner.write_at(offset, buffer).await;
-            if result.is_ok() {
-                self.files.wrote(&self.name, offset, length);
-            }
-            return (buffer, result);
-        }
-        // Planted: the write is on its way, and that is said to be enough.
-        let mut on_its_way = AlignedBuffer::zeroed(length);
-        on_its_way.copy_from_slice(&buffer);
-        let mut write = pin!(self.inner.write_at(offset, on_its_way));
-        let written = std::future::poll_fn(|context| match write.as_mut().poll(context) {
-            Poll::Ready((_, result)) => Poll::Ready(result),
-            Poll::Pending => Poll::Ready(Ok(())),
-        });
-        let result = written.await;
-        (buffer, result)
-    }
-
-    async fn sync(&self) -> Result<(), FileError> {
-        self.inner.sync().await
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
     }
 }

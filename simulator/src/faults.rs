@@ -3,12 +3,14 @@
 use antiphon_wire::session::Phase as SessionPhase;
 
 use crate::{
+    clients::Saved,
     coverage::Count,
     dice::Dice,
+    events::Event,
     network::LinkId,
     node::Phase,
     plan::Fault,
-    world::{CrashWaits, Event, World},
+    world::{CrashWaits, World},
 };
 
 impl World {
@@ -31,20 +33,20 @@ impl World {
                 let by_ms = dice.pick(&[-31_536_000_000, -60_000, -1, 1_000, 3_600_000, 31_536_000_000_i64]);
                 self.jump_clock(by_ms);
             }
-            Fault::Full => {
-                let lane = dice.index(self.disks.len());
-                self.disks[lane].set_room(Some(dice.pick(&[0, 4_096, 100_000])));
-                let until_us = self.now_us + dice.delay_us(2_000_000);
-                self.plan_at(until_us, Event::Room(lane));
+            Fault::ReadError | Fault::WriteError | Fault::SyncError | Fault::NameError | Fault::LateWrite => {
+                self.begin_lasting(fault, dice);
             }
-            Fault::ReadError | Fault::WriteError | Fault::SyncError | Fault::NameError => {
-                let lane = dice.index(self.disks.len());
-                self.disks[lane].set_errors(fault, dice.pick(&[20_000, 300_000, 1_000_000]));
-                let while_us = dice.pick(&[20 * self.plan.disk_us_max, 4 * self.plan.step_us_max]);
-                let until_us = self.now_us + dice.delay_us(while_us);
-                self.plan_at(until_us, Event::Heal(lane, fault));
+            Fault::Full | Fault::Slow | Fault::Hang | Fault::ClockStop => self.begin_lasting(fault, dice),
+            Fault::FlipSegment | Fault::FlipLog | Fault::FlipOther | Fault::BreakRange | Fault::BreakLog => {
+                self.rot(fault, dice);
             }
-            Fault::FlipSegment | Fault::FlipLog | Fault::FlipOther | Fault::BreakRange => self.rot(fault, dice),
+            Fault::MisdirectWrite => self.misdirect_write(dice),
+            Fault::MisdirectRead => {
+                let lane = dice.index(self.disks.len());
+                self.disks[lane].misdirect_reads(dice.pick(&[1, 3, 20]));
+            }
+            // Not of a moment: the plan has them.
+            Fault::Reconfigure | Fault::UnequalDisks => {}
         }
     }
 
@@ -79,8 +81,7 @@ impl World {
 
     fn restart_client(&mut self, fault: Fault, dice: &Dice) {
         let index = dice.index(self.clients.len());
-        let now_ms = self.now_ms();
-        let client = &mut self.clients[index];
+        let client = &self.clients[index];
         if !client.running || !client.wanted || client.session.phase() == SessionPhase::Idle {
             return;
         }
@@ -91,7 +92,16 @@ impl World {
             _ => (None, Count::RestartsLost),
         };
         self.coverage.one(kind);
-        // The process is gone: its connection breaks, whatever was on its way.
+        self.client_process_restarts(index, state, dice);
+        self.clients[index].running = false;
+        let later_us = self.now_us + dice.delay_us(1_000_000);
+        self.plan_at(later_us, Event::ClientStart(index));
+    }
+
+    /// A client's process is gone and another one is there: its connection breaks, whatever was on its way.
+    pub fn client_process_restarts(&mut self, index: usize, state: Option<Saved>, dice: &Dice) {
+        let now_ms = self.now_ms();
+        let client = &mut self.clients[index];
         if let Some(link) = client.link.take() {
             client.transport = None;
             self.links[link].client_open = false;
@@ -100,11 +110,7 @@ impl World {
                 self.plan_at(later_us, Event::UpEnd(link));
             }
         }
-        let client = &mut self.clients[index];
-        client.restart(now_ms, state);
-        client.running = false;
-        let later_us = self.now_us + dice.delay_us(1_000_000);
-        self.plan_at(later_us, Event::ClientStart(index));
+        self.clients[index].restart(now_ms, state);
     }
 
     /// A client that was replaced by another connection of its device comes back and replaces that one.
@@ -125,9 +131,14 @@ impl World {
     fn crash(&mut self, power: bool, dice: &Dice) {
         let Some(node) = &self.node else { return };
         self.coverage.one(if power { Count::Crashes } else { Count::Kills });
-        if node.phase == Phase::Opening {
-            self.coverage.one(Count::CrashesOpening);
+        match node.phase {
+            Phase::Opening => self.coverage.one(Count::CrashesOpening),
+            Phase::Serving => self.coverage.one(Count::CrashesServing),
+            Phase::Draining(_) => self.coverage.one(Count::CrashesDraining),
+            Phase::Closing(_) => self.coverage.one(Count::CrashesClosing),
+            Phase::Over => {}
         }
+        self.disks.iter().for_each(|disk| disk.count_awaits(&mut self.coverage));
         self.node_dies(power);
         self.plan_start(dice.delay_us(300_000));
         // Sometimes it dies again before it is up.
@@ -159,7 +170,19 @@ impl World {
             Fault::FlipSegment => Count::FlipsSegment,
             Fault::FlipLog => Count::FlipsLog,
             Fault::BreakRange => Count::BrokenRanges,
+            Fault::BreakLog => Count::BrokenLog,
             _ => Count::FlipsOther,
         });
+    }
+
+    /// A write of the log that was done, or the next one of a file that is being made.
+    fn misdirect_write(&mut self, dice: &Dice) {
+        let lane = dice.index(self.disks.len());
+        if dice.chance(500) {
+            let place = self.disks[lane].misdirect_log_write(dice);
+            self.trace.note(self.now_us, &[32, lane as u64], || format!("lane {lane}: a log write astray: {place:?}"));
+        } else {
+            self.disks[lane].misdirect_writes(dice.pick(&[1, 1, 3]));
+        }
     }
 }

@@ -12,11 +12,12 @@ use antiphon_wire::{
 use crate::{
     answers::{Asked, AskedKind, AuditPage, Range},
     coverage::Count,
+    events::Event,
     model::Model,
-    plan::{Fault, Plan},
+    plan::Plan,
     verdict,
     workload::history_request,
-    world::{Event, World},
+    world::World,
 };
 
 /// Virtual time after which whatever is not quiet never will be.
@@ -112,16 +113,25 @@ impl World {
     pub fn begin_quiet(&mut self) {
         self.trace.note(self.now_us, &[50], || "quiet begins".to_owned());
         self.crash_waits = None;
-        for disk in &mut self.disks {
-            disk.set_room(None);
-            Fault::ALL.iter().filter(|fault| fault.is_disk_error()).for_each(|fault| disk.set_errors(*fault, 0));
-        }
+        self.end_lasting();
         // A lane that met an error stores nothing any more: that is what a restart is for.
         if self.plan.has_disk_errors() || self.model.rot {
             self.node_dies(self.fault_dice.chance(500));
             self.plan_start(1_000);
         }
+        if self.plan.has_misreads() {
+            self.forgive_misreads();
+        }
         self.settle();
+    }
+
+    /// Reads that went astray destroyed nothing: from now on, after a restart, for clients that know nothing yet, all must be as if they had
+    /// never been.
+    fn forgive_misreads(&mut self) {
+        self.model.rot = false;
+        self.model.skips.clear();
+        let dice = self.network_dice.clone();
+        (0..self.clients.len()).for_each(|index| self.client_process_restarts(index, None, &dice));
     }
 
     fn settle(&mut self) {

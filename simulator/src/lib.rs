@@ -10,8 +10,11 @@ pub mod clients;
 pub mod coverage;
 pub mod dice;
 pub mod disk;
+pub mod events;
 pub mod faults;
+pub mod files;
 pub mod finish;
+pub mod lasting;
 pub mod model;
 pub mod network;
 pub mod node;
@@ -67,7 +70,7 @@ pub fn run(seed: u64, reduction: &Reduction, plant: Option<Plant>, detail: Detai
     }
     plant::arm(plant);
     SEED.set(seed);
-    let mut world = world::World::new(plan, detail, plant == Some(Plant::AckBeforeSync));
+    let mut world = world::World::new(plan, detail, plant);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     if let Err(panic) = panicked {
         let text = panic.downcast_ref::<String>().cloned();

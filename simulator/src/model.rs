@@ -40,6 +40,12 @@ pub struct Model {
     pub marks: Vec<Marking>,
     /// Stored data may have been destroyed.
     pub rot: bool,
+    /// The disk neither destroys nor refuses anything: nobody may be told that storage failed.
+    pub sound: bool,
+    /// There is always room: nobody may be told that there is none.
+    pub has_room: bool,
+    /// A fault lasts now, for what is counted.
+    pub fault_lasts: bool,
     /// Most conversations of a user in one lane.
     pub per_user_max: usize,
     /// How many lanes there are.
@@ -443,8 +449,11 @@ fn follows((before, earlier): (u64, &Known), (after, later): (u64, &Known)) -> O
     let message = u64::from(later.kind == EntryKind::Message);
     let least = earlier.ordinal + message;
     let most = earlier.ordinal + between - 1 + message;
-    (!(least..=most).contains(&later.ordinal))
-        .then(|| format!("ordinal {} at #{before} and {} at #{after}", earlier.ordinal, later.ordinal))
+    if !(least..=most).contains(&later.ordinal) {
+        return Some(format!("ordinal {} at #{before} and {} at #{after}", earlier.ordinal, later.ordinal));
+    }
+    (later.time_ms < earlier.time_ms)
+        .then(|| format!("time {} at #{before} and {} at #{after}", earlier.time_ms, later.time_ms))
 }
 
 impl Known {

@@ -31,7 +31,8 @@ use antiphon_wire::{
 use crate::{
     coverage::{Count, Coverage},
     dice::Dice,
-    disk::{LaneDisk, SimFiles},
+    disk::LaneDisk,
+    files::SimFiles,
     network::LinkId,
     plan::Plan,
     tasks::Tasks,
@@ -116,6 +117,8 @@ struct Slot {
 pub struct NodeStart<'a> {
     /// The run's plan.
     pub plan: &'a Plan,
+    /// What its engines are told, but for the lane.
+    pub engine: &'a EngineOptions,
     /// Shards; as many as lanes, or more.
     pub shards: u16,
     /// Which start it is.
@@ -360,6 +363,11 @@ impl Node {
                 coverage.add(Count::LogBytes, status.batch_bytes);
                 coverage.add(Count::CacheMisses, status.cache_misses);
                 coverage.add(Count::Fenced, u64::from(status.fenced.is_some()));
+                coverage.add(Count::Loads, status.loads);
+                coverage.add(Count::IdempotencyReads, status.idempotency_reads);
+                coverage.add(Count::Overloaded, status.overloaded);
+                coverage.add(Count::MaintenanceFailures, status.maintenance_failures);
+                coverage.add(Count::BlocksDamaged, status.blocks_damaged);
             }
         }
     }
@@ -382,7 +390,7 @@ impl SimShard {
         let arrivals = Rc::new(RefCell::new(Arrivals::default()));
         let mut tasks = Tasks::default();
         for lane in placement.lanes().filter(|lane| placement.shard_of(*lane) == id) {
-            let options = EngineOptions { lane: u16::from(lane.0), ..start.plan.engine.clone() };
+            let options = EngineOptions { lane: u16::from(lane.0), ..start.engine.clone() };
             let (files, clock) = (start.disks[usize::from(lane.0)].files(), start.clock.clone());
             let random = MemoryRandom::new(start.plan.seed ^ (start.incarnation << 8) ^ u64::from(lane.0));
             let arrivals = Rc::clone(&arrivals);

@@ -67,19 +67,60 @@ faults! {
     FlipOther "flip-other";
     /// A sector of a segment can't be read any more.
     BreakRange "break-range";
+    /// A write goes to a wrong place, which it destroys, and is missing at its own.
+    MisdirectWrite "misdirect-write";
+    /// A sector of the log can't be read any more.
+    BreakLog "break-log";
+    /// A read gives what stands at a wrong place.
+    MisdirectRead "misdirect-read";
+    /// A write fails, and reaches the disk later.
+    LateWrite "late-write";
+    /// A disk is slow for a while.
+    Slow "slow-disk";
+    /// A disk answers nothing for a while.
+    Hang "hung-disk";
+    /// The wall clock stands for a while.
+    ClockStop "clock-stop";
+    /// The node starts with other settings of its engine.
+    Reconfigure "reconfigure";
+    /// One lane's disk is slower than another's.
+    UnequalDisks "unequal-disks";
 }
+
+/// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
+const FIRST_FAULTS: usize = 20;
 
 impl Fault {
     /// It destroys stored data: some of it may be gone, which must be said and never be covered up.
     #[must_use]
     pub fn is_rot(self) -> bool {
-        matches!(self, Self::FlipSegment | Self::FlipLog | Self::FlipOther | Self::BreakRange)
+        matches!(
+            self,
+            Self::FlipSegment
+                | Self::FlipLog
+                | Self::FlipOther
+                | Self::BreakRange
+                | Self::MisdirectWrite
+                | Self::BreakLog
+        )
+    }
+
+    /// It happens at some step; the others are of the whole run.
+    #[must_use]
+    pub fn is_of_a_moment(self) -> bool {
+        !matches!(self, Self::Reconfigure | Self::UnequalDisks)
+    }
+
+    /// The faults that came after the first seeds, as [`Reduction::without`] wants them.
+    #[must_use]
+    pub fn later() -> u32 {
+        Self::ALL.iter().skip(FIRST_FAULTS).fold(0, |bits, fault| bits | (1 << *fault as u32))
     }
 
     /// The disk refuses an operation; what was acknowledged stays.
     #[must_use]
     pub fn is_disk_error(self) -> bool {
-        matches!(self, Self::ReadError | Self::WriteError | Self::SyncError | Self::NameError)
+        matches!(self, Self::ReadError | Self::WriteError | Self::SyncError | Self::NameError | Self::LateWrite)
     }
 }
 
@@ -148,6 +189,8 @@ pub struct Plan {
     pub mesh_frames_max: usize,
     /// Longest usual disk operation.
     pub disk_us_max: u64,
+    /// By lane: so many times as long as that.
+    pub disk_factors: Vec<u64>,
     /// Longest usual wait of a woken shard.
     pub wake_us_max: u64,
     /// Requests that a session may make at once.
@@ -182,12 +225,13 @@ impl Plan {
             burst_per_thousand: dice.pick(&[0, 0, 20, 60]),
             removal_per_thousand: dice.pick(&[0, 150, 400]),
             founders_stay: dice.chance(800),
-            faults: faults(&dice),
+            faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
             mesh_us_max: dice.pick(&[1, 20, 2_000]),
             mesh_frames_max: dice.pick(&[2, 8, 1_024]),
             disk_us_max: dice.pick(&[20, 300, 300, 5_000]),
+            disk_factors: vec![1; usize::from(lanes)],
             wake_us_max: dice.pick(&[1, 30, 500]),
             requests_burst_max: dice.pick(&[20, 200, 5_000]),
             requests_per_second_max: dice.pick(&[20, 100, 5_000]),
@@ -196,7 +240,30 @@ impl Plan {
             crash_at_end: dice.chance(500),
         };
         plan.reduce(reduction);
+        if plan.rate(Fault::UnequalDisks) > 0 {
+            let dice = Dice::new(seed, "unequal disks");
+            plan.disk_factors.iter_mut().for_each(|factor| *factor = dice.pick(&[1, 1, 10, 100]));
+        }
         plan
+    }
+
+    /// The engine's options of one start: of some, others than the seed's, if the plan has that.
+    #[must_use]
+    pub fn engine_at(&self, incarnation: u64) -> EngineOptions {
+        let dice = Dice::new(self.seed ^ (incarnation << 32), "settings");
+        if !dice.chance(10 * self.rate(Fault::Reconfigure)) {
+            return self.engine.clone();
+        }
+        EngineOptions {
+            log_file_bytes: dice.pick(&[512, 576, 640, 1_024]) * 1024,
+            log_files_max: dice.between(3, 6) as u32,
+            memtable_bytes: dice.pick(&[2_000, 20_000, 100_000, 1_000_000]),
+            memtable_age_ms_max: dice.pick(&[500, 5_000, 600_000]),
+            cache_bytes: dice.pick(&[0, 64 * 1024, 1024 * 1024]),
+            tails_max: dice.pick(&[1, 4, 1_000]),
+            reads_in_flight_max: dice.pick(&[1, 2, 64]),
+            ..self.engine.clone()
+        }
     }
 
     /// How often a step is this fault, in a thousand.
@@ -209,6 +276,12 @@ impl Plan {
     #[must_use]
     pub fn has_rot(&self) -> bool {
         Fault::ALL.iter().any(|fault| fault.is_rot() && self.rate(*fault) > 0)
+    }
+
+    /// Reads may give wrong bytes in this run, though nothing is destroyed.
+    #[must_use]
+    pub fn has_misreads(&self) -> bool {
+        self.rate(Fault::MisdirectRead) > 0
     }
 
     /// The disk may refuse operations in this run.
@@ -258,7 +331,7 @@ fn clients(dice: &Dice, users: usize) -> Vec<ClientPlan> {
 }
 
 /// A third of the faults or fewer, so that runs are about something.
-fn faults(dice: &Dice) -> Vec<u64> {
+fn faults(seed: u64, dice: &Dice) -> Vec<u64> {
     // A run is about rot, or about a disk that fails, or about neither: each judges by other rules.
     let theme = dice.below(100);
     let (rot, errors) = (theme < 14, (14..38).contains(&theme));
@@ -276,7 +349,32 @@ fn faults(dice: &Dice) -> Vec<u64> {
         let rate = dice.pick(&rates);
         if allowed && chosen { rate } else { 0 }
     };
-    Fault::ALL.iter().map(rate).collect()
+    let mut faults: Vec<u64> = Fault::ALL.iter().take(FIRST_FAULTS).map(rate).collect();
+    faults.extend(later_faults(&Dice::new(seed, "later faults"), rot, errors));
+    faults
+}
+
+/// The rates of the faults that came later.
+fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
+    // Reads go astray in runs of their own: nothing is lost by them, and that is held to.
+    let misreads = dice.chance(120) && !rot && !errors;
+    let share = dice.pick(&[0, 0, 200, 400]);
+    let rate = |fault: &Fault| {
+        let (allowed, chosen_per_thousand, rates) = match fault {
+            Fault::MisdirectWrite => (rot, 400, [10, 30, 80]),
+            // A lane with one is not opened any more, so that a run ends with it.
+            Fault::BreakLog => (rot, 80, [5, 10, 20]),
+            Fault::MisdirectRead => (misreads, 1_000, [20, 60, 120]),
+            Fault::LateWrite => (errors, 300, [20, 60, 120]),
+            Fault::Reconfigure => (true, share / 2, [20, 50, 80]),
+            Fault::UnequalDisks => (true, share / 2, [1, 1, 1]),
+            _ => (true, share, [5, 15, 40]),
+        };
+        let chosen = dice.chance(chosen_per_thousand);
+        let rate = dice.pick(&rates);
+        if allowed && chosen { rate } else { 0 }
+    };
+    Fault::ALL.iter().skip(FIRST_FAULTS).map(rate).collect()
 }
 
 fn engine(seed: u64, dice: &Dice) -> EngineOptions {

@@ -1,5 +1,5 @@
-//! Bugs that can be planted, to show that the simulator finds them. None exists in a normal build: two need the feature `planted`, which
-//! compiles hooks into engine and gateway, and the third is a lie of the simulated disk.
+//! Bugs that can be planted, to show that the simulator finds them. None exists in a normal build: some need the feature `planted`, which
+//! compiles hooks into engine and gateway, the others are lies of the simulated disk.
 
 use crate::{plan::Reduction, run, trace::Detail};
 
@@ -12,11 +12,30 @@ pub enum Plant {
     NoMembershipCheck,
     /// After a restart nothing is known of the ids of messages stored before.
     IdempotencyLostAtRestart,
+    /// A log write that failed is said to be done.
+    FailedWriteAcknowledged,
+    /// What a read gave by mistake is what stands there from then on.
+    MisreadsStay,
+    /// An operation that waited for a hung disk is never answered.
+    HeldOperationForgotten,
+    /// Blocks of segments are used whatever their checksum says.
+    ChecksumsIgnored,
+    /// The time of an entry is what the clock says, though it was set back.
+    ClockTrusted,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AckBeforeSync, Self::NoMembershipCheck, Self::IdempotencyLostAtRestart];
+    pub const ALL: [Self; 8] = [
+        Self::AckBeforeSync,
+        Self::NoMembershipCheck,
+        Self::IdempotencyLostAtRestart,
+        Self::FailedWriteAcknowledged,
+        Self::MisreadsStay,
+        Self::HeldOperationForgotten,
+        Self::ChecksumsIgnored,
+        Self::ClockTrusted,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -25,6 +44,11 @@ impl Plant {
             Self::AckBeforeSync => "ack-before-sync",
             Self::NoMembershipCheck => "no-membership-check",
             Self::IdempotencyLostAtRestart => "idempotency-lost-at-restart",
+            Self::FailedWriteAcknowledged => "failed-write-acknowledged",
+            Self::MisreadsStay => "misreads-stay",
+            Self::HeldOperationForgotten => "held-operation-forgotten",
+            Self::ChecksumsIgnored => "checksums-ignored",
+            Self::ClockTrusted => "clock-trusted",
         }
     }
 }
@@ -59,6 +83,8 @@ pub fn arm(plant: Option<Plant>) {
     {
         antiphon_gateway::core::planted::deliver_to_everybody(plant == Some(Plant::NoMembershipCheck));
         antiphon_engine::planted::forget_idempotency_at_open(plant == Some(Plant::IdempotencyLostAtRestart));
+        antiphon_engine::planted::ignore_checksums(plant == Some(Plant::ChecksumsIgnored));
+        antiphon_engine::planted::trust_the_clock(plant == Some(Plant::ClockTrusted));
     }
     #[cfg(not(feature = "planted"))]
     let _ = plant;
@@ -67,5 +93,9 @@ pub fn arm(plant: Option<Plant>) {
 /// Whether this build can plant it.
 #[must_use]
 pub fn is_available(plant: Plant) -> bool {
-    plant == Plant::AckBeforeSync || cfg!(feature = "planted")
+    let of_the_disk = matches!(
+        plant,
+        Plant::AckBeforeSync | Plant::FailedWriteAcknowledged | Plant::MisreadsStay | Plant::HeldOperationForgotten
+    );
+    of_the_disk || cfg!(feature = "planted")
 }

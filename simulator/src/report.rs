@@ -20,6 +20,8 @@ pub struct Totals {
     pub events: u64,
     /// What was done and met.
     pub coverage: Coverage,
+    /// In how many seeds.
+    pub seeds_with: Coverage,
 }
 
 impl Totals {
@@ -28,19 +30,28 @@ impl Totals {
         self.seeds += 1;
         self.events += outcome.events;
         self.coverage.join(&outcome.coverage);
+        self.seeds_with.mark(&outcome.coverage);
     }
 }
 
 /// The table of everything that was counted.
 #[must_use]
 pub fn table(totals: &Totals) -> String {
-    let mut text = String::from("covered:\n");
+    let mut text = format!("{:<46} {:>13} {:>10}\n", "covered", "times", "in seeds");
     for (kind, name) in Count::ALL {
-        let count = totals.coverage.get(*kind);
-        let hole = if count == 0 && totals.seeds >= 1_000 { "   <- never" } else { "" };
-        let _ = writeln!(text, "  {name:<40} {count:>12}{hole}");
+        let (count, seeds) = (totals.coverage.get(*kind), totals.seeds_with.get(*kind));
+        let hole = if count == 0 { "   <- never" } else { "" };
+        let _ = writeln!(text, "  {name:<44} {count:>13} {seeds:>10}{hole}");
     }
     text
+}
+
+/// What should have happened in so many seeds, and did not.
+#[must_use]
+pub fn never(totals: &Totals) -> Vec<&'static str> {
+    let missing =
+        Count::ALL.iter().filter(|(kind, _)| totals.coverage.get(*kind) == 0 && totals.seeds >= kind.within());
+    missing.map(|(_, name)| *name).collect()
 }
 
 /// The last line.

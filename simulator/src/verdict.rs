@@ -11,7 +11,7 @@ use antiphon_wire::{
 
 use crate::{
     coverage::{Count, Coverage},
-    finish::Reading,
+    finish::{Log, Reading},
     model::{Conversation, Known, Model},
 };
 
@@ -98,6 +98,11 @@ impl Replay {
 /// All that was acknowledged and all that was seen is where it was, in everybody's reading that reaches there.
 fn acknowledged(model: &Model, id: ConversationId, readings: &[(UserId, Reading)], problems: &mut Vec<String>) {
     let conversation = &model.conversations[&id];
+    let to_the_end = |(_, reading): &(UserId, Reading)| match reading.logs.get(&id) {
+        Some(Ok(log)) if log.broken.is_none() => Some(log.clone()),
+        _ => None,
+    };
+    let whole: Vec<Log> = readings.iter().filter_map(to_the_end).collect();
     for ((user, name), record) in &conversation.sends {
         let Some((ack, content)) = &record.acked else { continue };
         match conversation.entries.get(&ack.sequence.0) {
@@ -111,15 +116,15 @@ fn acknowledged(model: &Model, id: ConversationId, readings: &[(UserId, Reading)
             }
             // Nobody could read there, or somebody would have.
             None => {
-                let reaches = |log: &crate::finish::Log| (log.first..=log.last).contains(&ack.sequence.0);
-                let readable = readings.iter().any(|(_, reading)| {
-                    matches!(reading.logs.get(&id), Some(Ok(log)) if reaches(log) && log.broken.is_none())
-                });
-                if readable {
+                if whole.iter().any(|log| log.first <= ack.sequence.0) {
                     problems.push(format!("{id}: {name} of {user}, acknowledged as {ack:?}, is not there"));
                 }
             }
         }
+    }
+    // Whatever was destroyed, it is told: nobody reads to the end of less than there was.
+    if let Some(log) = whole.iter().find(|log| log.last < conversation.durable) {
+        problems.push(format!("{id} was read to its end at #{}, but #{} was there", log.last, conversation.durable));
     }
 }
 

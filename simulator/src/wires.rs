@@ -5,8 +5,9 @@ use antiphon_wire::session::Output;
 
 use crate::{
     clients::Judge,
+    events::Event,
     network::{Link, LinkId, Received, Transport, split},
-    world::{Event, World},
+    world::World,
 };
 
 impl World {
@@ -22,6 +23,7 @@ impl World {
                         self.trace.note(self.now_us, &[20, index as u64], || {
                             format!("client {index} ({}): {}", self.clients[index].user, show(&event))
                         });
+                        self.model.fault_lasts = self.lasting.is_any(self.now_us);
                         let mut judge = Judge { model: &mut self.model, coverage: &mut self.coverage };
                         self.clients[index].event(event, &mut judge);
                     }

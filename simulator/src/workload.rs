@@ -13,9 +13,10 @@ use crate::{
     clients::{Sent, user},
     coverage::Count,
     dice::Dice,
+    events::Event,
     model::Change,
     plan::{Fault, Plan},
-    world::{Event, World},
+    world::World,
 };
 
 /// Steps that are left, and what was made so far.
@@ -50,7 +51,7 @@ impl World {
         }
         self.workload.step += 1;
         let dice = Dice::new(self.plan.seed ^ (u64::from(self.workload.step) << 40), "step");
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.iter().filter(|fault| fault.is_of_a_moment()) {
             if self.plan.rate(*fault) > 0 && dice.chance(self.plan.rate(*fault)) {
                 self.inject(*fault, &dice);
             }

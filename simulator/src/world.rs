@@ -1,10 +1,9 @@
 //! The world: one queue of events on a virtual clock, and everything that they happen to. Events at the same time happen in the order in
 //! which they were planned; all that is left to chance is drawn from dice of the seed. So one seed is one run.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cell::Cell, cmp::Reverse, collections::BinaryHeap, rc::Rc};
 
 use antiphon_engine::memory_files::{MemoryClock, Ticket};
-use antiphon_gateway::core::io::ConnectionKey;
 use antiphon_wire::session::Phase as SessionPhase;
 
 use crate::{
@@ -12,11 +11,14 @@ use crate::{
     coverage::{Count, Coverage},
     dice::Dice,
     disk::{LaneDisk, duration_us},
+    events::{Event, Planned},
     finish::Finish,
+    lasting::Lasting,
     model::Model,
-    network::{Link, LinkId},
+    network::Link,
     node::{Node, NodeStart, Phase},
     plan::{Fault, Plan},
+    plant::Plant,
     trace::{Detail, Trace},
     workload::Workload,
 };
@@ -31,93 +33,6 @@ const START_PAUSE_US_MAX: u64 = 30_000_000;
 
 /// Events after which a run is said to go round in circles.
 const EVENTS_MAX: u64 = 3_000_000;
-
-/// Something that happens.
-#[derive(Debug)]
-pub enum Event {
-    /// A shard's turn.
-    Shard {
-        /// Of the node's life, since a dead one's events mean nothing.
-        incarnation: u64,
-        /// Which shard.
-        shard: usize,
-    },
-    /// A disk operation completes.
-    Disk {
-        /// Of the node's life.
-        incarnation: u64,
-        /// Whose disk.
-        lane: usize,
-        /// Which operation.
-        ticket: Ticket,
-    },
-    /// A connection arrives at its shard.
-    Accept(LinkId),
-    /// Bytes arrive at the server.
-    Up(LinkId, Vec<u8>),
-    /// The server sees the end of a connection.
-    UpEnd(LinkId),
-    /// Bytes arrive at the client.
-    Down(LinkId, Vec<u8>),
-    /// The client sees the end of a connection.
-    DownEnd(LinkId),
-    /// A send has left.
-    Sent {
-        /// Of the node's life.
-        incarnation: u64,
-        /// Whose connection.
-        shard: usize,
-        /// Which connection.
-        key: ConnectionKey,
-        /// Whether the shard turns because of it.
-        wakes: bool,
-    },
-    /// A client's timer.
-    Client(usize),
-    /// A client's process starts again.
-    ClientStart(usize),
-    /// The next action or fault.
-    Step,
-    /// The node starts again.
-    NodeStart,
-    /// The node dies again, soon after it started.
-    Crash {
-        /// Whether what was not synced is lost too.
-        power: bool,
-    },
-    /// A lane's disk has room again.
-    Room(usize),
-    /// A lane's disk fails no more.
-    Heal(usize, Fault),
-    /// The end of the run is looked at.
-    Finish,
-}
-
-struct Planned {
-    at_us: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Planned {}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.number).cmp(&(other.at_us, other.number))
-    }
-}
 
 /// Everything there is.
 pub struct World {
@@ -147,6 +62,9 @@ pub struct World {
     pub network_dice: Dice,
     /// The faults' dice.
     pub fault_dice: Dice,
+    /// Faults that last.
+    pub lasting: Lasting,
+    plant: Option<Plant>,
     clock: MemoryClock,
     clock_offset_ms: i64,
     schedule_dice: Dice,
@@ -175,13 +93,22 @@ pub struct CrashWaits {
 impl World {
     /// The world of a plan, about to start.
     #[must_use]
-    pub fn new(plan: Plan, detail: Detail, disk_lies: bool) -> Self {
+    pub fn new(plan: Plan, detail: Detail, plant: Option<Plant>) -> Self {
         let seed = plan.seed;
-        let disks = (0..plan.lanes).map(|lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), disk_lies)).collect();
+        let segments = Rc::new(Cell::new(0));
+        let disk = |lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), &plan, plant, &segments);
+        let disks = (0..plan.lanes).map(disk).collect();
         let clients =
             plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
         let per_user_max = plan.engine.conversations_per_user_max;
-        let model = Model { rot: plan.has_rot(), per_user_max, lanes: plan.lanes, ..Model::default() };
+        let model = Model {
+            rot: plan.has_rot() || plan.has_misreads(),
+            sound: !plan.has_rot() && !plan.has_disk_errors(),
+            has_room: plan.rate(Fault::Full) == 0,
+            per_user_max,
+            lanes: plan.lanes,
+            ..Model::default()
+        };
         let mut world = Self {
             now_us: 0,
             trace: Trace::new(detail),
@@ -195,6 +122,8 @@ impl World {
             finish: Finish::new(&plan),
             network_dice: Dice::new(seed, "network"),
             fault_dice: Dice::new(seed, "faults"),
+            lasting: Lasting::new(usize::from(plan.lanes)),
+            plant,
             clock: MemoryClock::new(EPOCH_MS),
             clock_offset_ms: 0,
             schedule_dice: Dice::new(seed, "schedule"),
@@ -207,6 +136,7 @@ impl World {
             crash_waits: None,
             plan,
         };
+        world.coverage.add(Count::UnequalDisks, u64::from(world.plan.disk_factors.iter().any(|factor| *factor > 1)));
         world.plan_start(0);
         for client in 0..world.clients.len() {
             let at_us = world.network_dice.delay_us(10_000);
@@ -249,15 +179,20 @@ impl World {
         self.queue.push(Reverse(Planned { at_us: at_us.max(self.now_us), number, event }));
     }
 
-    /// The wall clock jumps.
-    pub fn jump_clock(&mut self, by_ms: i64) {
-        self.clock_offset_ms += by_ms;
-        self.set_clock();
+    /// What the wall clock shows while it goes.
+    #[must_use]
+    pub fn clock_ms(&self) -> u64 {
+        (EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.clock_offset_ms)
     }
 
-    fn set_clock(&self) {
-        let now_ms = (EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.clock_offset_ms);
-        self.clock.set(now_ms);
+    /// The wall clock is so much further from now on.
+    pub fn shift_clock(&mut self, by_ms: i64) {
+        self.clock_offset_ms += by_ms;
+    }
+
+    /// Lets the node see the wall clock.
+    pub fn set_clock(&self) {
+        self.clock.set(self.lasting.clock_stands_ms().unwrap_or_else(|| self.clock_ms()));
     }
 
     fn happen(&mut self, event: Event) {
@@ -293,6 +228,7 @@ impl World {
                     .note(self.now_us, &[2, lane as u64], || format!("lane {lane}: no {} any more", fault.name()));
                 self.disks[lane].set_errors(fault, 0);
             }
+            Event::ClockGoes { catches_up } => self.clock_goes(catches_up),
             Event::Finish => self.finish_look(),
         }
     }
@@ -346,7 +282,8 @@ impl World {
         let incarnation = self.incarnations;
         for lane in 0..self.disks.len() {
             for (ticket, kind) in self.disks[lane].submitted() {
-                let takes_us = duration_us(&self.plan, kind, &self.schedule_dice);
+                let slowness = self.plan.disk_factors[lane] * self.lasting.slowness(lane, self.now_us);
+                let takes_us = slowness * duration_us(&self.plan, kind, &self.schedule_dice);
                 self.plan_at(self.now_us + takes_us, Event::Disk { incarnation, lane, ticket });
                 self.crash_within(takes_us);
             }
@@ -368,6 +305,14 @@ impl World {
 
     fn disk_completes(&mut self, incarnation: u64, lane: usize, ticket: Ticket) {
         if self.incarnations != incarnation || self.node.is_none() {
+            return;
+        }
+        if let Some(until_us) = self.lasting.hung_until_us(lane, self.now_us) {
+            self.coverage.one(Count::OperationsHeld);
+            if self.plant != Some(Plant::HeldOperationForgotten) {
+                let at_us = until_us + self.schedule_dice.delay_us(self.plan.disk_us_max);
+                self.plan_at(at_us, Event::Disk { incarnation, lane, ticket });
+            }
             return;
         }
         self.trace
@@ -395,8 +340,11 @@ impl World {
         }
         self.start_due_us = None;
         self.incarnations += 1;
+        let engine = self.plan.engine_at(self.incarnations);
+        self.coverage.add(Count::Reconfigured, u64::from(engine != self.plan.engine));
         let start = NodeStart {
             plan: &self.plan,
+            engine: &engine,
             shards: self.shards_next,
             incarnation: self.incarnations,
             disks: &self.disks,
@@ -414,7 +362,7 @@ impl World {
     fn node_opened(&mut self) {
         let Some(node) = &mut self.node else { return };
         for opened in std::mem::take(&mut node.opened) {
-            let trusted = !self.plan.has_rot();
+            let trusted = !self.plan.has_rot() && !self.plan.has_misreads();
             match opened {
                 Ok((lane, report)) => {
                     self.trace.note(self.now_us, &[6, report.position.0, report.batches], || {
@@ -423,6 +371,8 @@ impl World {
                     self.coverage.add(Count::Replayed, report.batches);
                     self.coverage.add(Count::TornTails, u64::from(report.torn_tail.is_some()));
                     self.coverage.add(Count::ReadOnly, u64::from(report.read_only));
+                    self.coverage.add(Count::LogDamaged, report.damage.len() as u64);
+                    self.coverage.add(Count::SegmentsDamaged, report.segments_damaged.len() as u64);
                     let sound = !report.read_only && report.damage.is_empty() && report.segments_damaged.is_empty();
                     self.model.check(sound || !trusted, || format!("a sound disk was called damaged: {report:?}"));
                 }
@@ -469,7 +419,9 @@ impl World {
         }
         // The machine may come back with another layout; the number of lanes is the store's.
         if self.fault_dice.chance(300) {
-            self.shards_next = self.fault_dice.between(u64::from(self.plan.lanes), 4) as u16;
+            let shards = self.fault_dice.between(u64::from(self.plan.lanes), 4) as u16;
+            self.coverage.add(Count::ShardsChanged, u64::from(shards != self.shards_next));
+            self.shards_next = shards;
         }
     }
 

@@ -72,12 +72,13 @@ pub(crate) async fn recover<F: Files>(
         let log_file = LogFile { name: name.clone(), file, bytes };
         found.push(Found::identify(log_file, &settings, &mut bytes_read).await?);
     }
-    found.sort_by_key(|found| found.generation);
+    // Two of one generation are possible if a batch was written to the beginning of a wrong file: then the one that begins earlier is it.
+    found.sort_by_key(|found| (found.generation, found.first));
     let mut replay = Replay::new(settings, next_name);
     replay.report.log_bytes_read = bytes_read;
-    for index in 0..found.len() {
-        let next_first = found.get(index + 1).filter(|next| next.generation > 0).map(|next| next.first);
-        replay.file(&found[index], next_first).await?;
+    for of in &found {
+        let next_first = found.iter().find(|next| next.generation > of.generation).map(|next| next.first);
+        replay.file(of, next_first).await?;
     }
     Ok(replay.finish(found))
 }
@@ -315,7 +316,7 @@ impl<F: Files> Replay<F> {
         }
     }
 
-    /// Reads a file; `next_first` is the first position of the next one.
+    /// Reads a file; `next_first` is the first position of the next generation.
     async fn file(&mut self, found: &Found<F::File>, next_first: Option<u64>) -> Result<(), StoreError> {
         let in_segments = next_first.is_some_and(|first| first <= self.settings.flushed.saturating_add(1));
         if found.generation == 0 || in_segments {
@@ -356,6 +357,11 @@ impl<F: Files> Replay<F> {
         }
         self.report.log_bytes_read += window.bytes_read;
         let log_file = found.log_file.clone();
+        if end == 0 && self.used.iter().any(|used| used.generation == found.generation) {
+            // It only seemed to be of this generation, and must not be gone on with.
+            self.free.push(log_file);
+            return Ok(());
+        }
         self.used.push(UsedFile { log_file, generation: found.generation, offset: end, last });
         Ok(())
     }

@@ -89,6 +89,15 @@ pub(super) struct Disk {
     slots: BTreeMap<Ticket, Slot>,
     tickets: u64,
     survivor: Option<Storage>,
+    /// Writes that were said to have failed and are still on their way.
+    late: Vec<LateWrite>,
+}
+
+struct LateWrite {
+    inode: InodeId,
+    log: bool,
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 impl Disk {
@@ -126,6 +135,9 @@ impl Disk {
     /// Whether there was such an operation, and who is to be woken.
     pub(super) fn release(&mut self, ticket: Ticket) -> (bool, Option<Waker>) {
         let Some(Waiting { operation, fails }) = self.waiting.remove(&ticket) else { return (false, None) };
+        if !self.late.is_empty() && self.faults.random.below(4) == 0 {
+            self.arrive_late();
+        }
         let answer = if fails { self.fail(operation) } else { self.carry_out(operation) };
         (true, self.answer(ticket, answer))
     }
@@ -155,6 +167,7 @@ impl Disk {
     pub(super) fn crash(&mut self, seed: u64) -> Vec<Waker> {
         let mut counts = self.counts.borrow_mut();
         counts.crashes += 1;
+        counts.writes_late += self.late.len() as u64;
         let survivor = self.storage.after_crash(seed, self.writes_in_flight(), self.changes_in_flight(), &mut counts);
         drop(counts);
         self.survivor = Some(survivor);
@@ -170,6 +183,9 @@ impl Disk {
             if random.below(2) == 0 {
                 wakers.extend(self.release(ticket).1);
             }
+        }
+        while !self.late.is_empty() {
+            self.arrive_late();
         }
         self.survivor = Some(self.storage.after_kill());
         wakers.extend(self.answer_all());
@@ -199,6 +215,7 @@ impl Disk {
             slots: BTreeMap::new(),
             tickets: 0,
             survivor: None,
+            late: Vec::new(),
         }
     }
 
@@ -207,7 +224,15 @@ impl Disk {
             Operation::Write { inode, offset, buffer, .. } => Some((*inode, VolatileWrite::in_flight(*offset, buffer))),
             _ => None,
         });
-        writes.collect()
+        let late = self.late.iter().map(|write| (write.inode, VolatileWrite::in_flight(write.offset, &write.bytes)));
+        writes.chain(late).collect()
+    }
+
+    /// The oldest of the late writes is there.
+    fn arrive_late(&mut self) {
+        let LateWrite { inode, log, offset, bytes } = self.late.remove(0);
+        self.counts.borrow_mut().writes_late += 1;
+        self.storage.write(inode, offset, &bytes, log);
     }
 
     fn changes_in_flight(&self) -> Vec<NameChange> {
@@ -251,6 +276,10 @@ impl Disk {
         self.counts.borrow_mut().errors[kind as usize] += 1;
         let random = self.faults.random.clone();
         match &operation {
+            Operation::Write { inode, log, offset, buffer, .. } if self.faults.is_late() => {
+                let (inode, log, offset, bytes) = (*inode, *log, *offset, buffer.to_vec());
+                self.late.push(LateWrite { inode, log, offset, bytes });
+            }
             Operation::Write { inode, log, offset, buffer, .. } => {
                 self.storage.write_some(*inode, *offset, buffer, *log, &random);
             }

@@ -67,6 +67,8 @@ pub struct FaultCounts {
     pub names_lost: u64,
     /// Writes that a failed sync made never durable.
     pub writes_doomed: u64,
+    /// Writes that were said to have failed and reached the disk later.
+    pub writes_late: u64,
 }
 
 /// What is to fail.
@@ -75,6 +77,8 @@ pub(super) struct Faults {
     pub(super) capacity_bytes: Option<u64>,
     once: Vec<(OperationKind, u64)>,
     per_million: [u32; OperationKind::ALL.len()],
+    /// So many of the writes that fail reach the disk later.
+    pub(super) late_per_million: u32,
 }
 
 impl Faults {
@@ -84,6 +88,7 @@ impl Faults {
             capacity_bytes: None,
             once: Vec::new(),
             per_million: [0; OperationKind::ALL.len()],
+            late_per_million: 0,
         }
     }
 
@@ -97,6 +102,11 @@ impl Faults {
 
     pub(super) fn fail_randomly(&mut self, kind: OperationKind, per_million: u32) {
         self.per_million[kind as usize] = per_million;
+    }
+
+    /// Whether a write that fails reaches the disk later.
+    pub(super) fn is_late(&self) -> bool {
+        self.late_per_million > 0 && self.random.below(1_000_000) < u64::from(self.late_per_million)
     }
 
     /// Counts an operation; whether it is to fail.

@@ -5,8 +5,12 @@
 //! when it was asked for; through [`OpenMode::Log`] it is durable when the write completes, within the file's durable size. At a
 //! crash every write that is not yet durable, in flight ones included, is kept, lost or torn at sectors of 512 bytes, each for
 //! itself, and overlapping ones in any order. Creations, renames and removals are volatile until `sync_folder`; at a crash each is
-//! kept or lost whole, whatever becomes of the others. A failed write leaves any mixture of old and new sectors. A failed sync makes
+//! kept or lost whole, whatever becomes of the others. A failed write leaves any mixture of old and new sectors, or, if
+//! [`MemoryFiles::fail_writes_late`] says so, reaches the disk later, at the end of the process at the latest. A failed sync makes
 //! some of what it covered never durable, even if a later sync succeeds (as Linux does).
+//!
+//! What destroys stored bytes is done from outside: [`MemoryFiles::flip_bit`], [`MemoryFiles::break_range`], and
+//! [`MemoryFiles::overwrite`] for a write that went to a wrong place.
 //!
 //! Operations complete at once, or, in queued mode, when [`MemoryFiles::release`] lets them, in any order; one whose future was
 //! dropped happens all the same.
@@ -102,6 +106,18 @@ impl MemoryFiles {
         self.disk.borrow_mut().faults.fail_randomly(kind, per_million);
     }
 
+    /// From now on so many of the writes that fail reach the disk later: after some other operation, when the process is killed, or
+    /// perhaps when the power fails.
+    pub fn fail_writes_late(&self, per_million: u32) {
+        self.disk.borrow_mut().faults.late_per_million = per_million;
+    }
+
+    /// Puts other bytes over a file's, durably at once and without making it longer: what a write that went to a wrong place does.
+    /// `false` if there is no such file.
+    pub fn overwrite(&self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        self.disk.borrow_mut().storage.overwrite(name, offset, bytes)
+    }
+
     /// Reads of these bytes of a file fail from now on, until all of them are written again. `false` if there is no such file.
     pub fn break_range(&self, name: &str, offset: u64, length: u64) -> bool {
         self.disk.borrow_mut().storage.break_range(name, offset, length)
@@ -157,6 +173,19 @@ impl MemoryFiles {
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         self.disk.borrow().storage.contents(name).map(<[u8]>::to_vec)
+    }
+
+    /// Some of a file's bytes as readers see them now, zeros beyond its end.
+    #[must_use]
+    pub fn peek(&self, name: &str, offset: u64, length: usize) -> Option<Vec<u8>> {
+        self.disk.borrow().storage.peek(name, offset, length)
+    }
+
+    /// A file's size, by name.
+    #[must_use]
+    pub fn size_of(&self, name: &str) -> Option<u64> {
+        let disk = self.disk.borrow();
+        disk.storage.find(name).map(|inode| disk.storage.size_bytes(inode))
     }
 
     /// Puts a file there, durable at once; for tests that prepare a folder.

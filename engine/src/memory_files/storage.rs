@@ -82,6 +82,14 @@ impl Storage {
         Some(&self.inodes.get(&self.find(name)?)?.durable)
     }
 
+    /// A file's bytes from `offset`, zeros beyond its end.
+    pub(super) fn peek(&self, name: &str, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let stored = self.contents(name)?.get(offset as usize..).unwrap_or_default();
+        let mut bytes = stored[..stored.len().min(length)].to_vec();
+        bytes.resize(length, 0);
+        Some(bytes)
+    }
+
     pub(super) fn size_bytes(&self, inode: InodeId) -> u64 {
         self.inodes.get(&inode).map_or(0, |inode| inode.current.len() as u64)
     }
@@ -206,6 +214,22 @@ impl Storage {
         }
         let covering = inode.volatile.iter_mut().filter(|write| write.offset <= offset);
         covering.filter_map(|write| write.bytes.get_mut(offset - write.offset)).for_each(|byte| *byte ^= mask);
+        true
+    }
+
+    /// Other bytes stand there from now on, durably, as far as the file reaches.
+    pub(super) fn overwrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        let Some(inode) = self.find(name).and_then(|inode| self.inodes.get_mut(&inode)) else { return false };
+        let start = offset as usize;
+        replace(&mut inode.current, start, bytes);
+        replace(&mut inode.durable, start, bytes);
+        for write in &mut inode.volatile {
+            match start.checked_sub(write.offset) {
+                Some(skipped) => replace(&mut write.bytes, skipped, bytes),
+                None => replace(&mut write.bytes, 0, bytes.get(write.offset - start..).unwrap_or_default()),
+            }
+        }
+        inode.broken.retain(|range| range.start < offset || range.end > offset + bytes.len() as u64);
         true
     }
 
@@ -356,6 +380,13 @@ impl Fates {
             }
         }
     }
+}
+
+/// Puts `over` at `offset` without making the bytes longer.
+fn replace(bytes: &mut [u8], offset: usize, over: &[u8]) {
+    let there = bytes.get_mut(offset..).unwrap_or_default();
+    let length = there.len().min(over.len());
+    there[..length].copy_from_slice(&over[..length]);
 }
 
 /// Puts `over` at `offset`, with zeros before it if the bytes end earlier.

@@ -136,3 +136,43 @@ fn a_kill_keeps_what_was_completed_until_the_power_fails() {
     assert_eq!(after.contents("a").unwrap(), vec![1; PAGE_BYTES]);
     assert!((0..50).any(|seed| after.crash_image(seed).contents("a").is_none()));
 }
+
+#[test]
+fn a_write_that_failed_may_arrive_later_and_does_so_when_the_process_is_killed() {
+    let (mut before, mut never) = (0, 0);
+    for seed in 0..40 {
+        let files = MemoryFiles::new(seed);
+        files.put("log", vec![1; PAGE_BYTES]);
+        files.put("other", vec![0; PAGE_BYTES]);
+        files.fail_nth(OperationKind::Write, 1);
+        files.fail_writes_late(1_000_000);
+        let log = block_on(files.open("log", OpenMode::Log)).unwrap();
+        block_on(log.write_at(0, page(2))).1.unwrap_err();
+        assert_eq!(files.contents("log").unwrap(), vec![1; PAGE_BYTES], "not yet");
+        block_on(files.open("other", OpenMode::Read)).unwrap();
+        before += usize::from(files.contents("log").unwrap()[0] == 2);
+        never += usize::from(files.crash_image(seed).contents("log").unwrap()[0] == 1);
+        files.kill(seed);
+        assert_eq!(files.reopen().contents("log").unwrap(), vec![2; PAGE_BYTES]);
+        assert_eq!(files.counts().writes_late, 1);
+    }
+    assert!((1..40).contains(&before) && never > 0, "{before} {never}");
+}
+
+#[test]
+fn what_goes_over_a_file_stays_whatever_becomes_of_the_writes_before() {
+    let files = MemoryFiles::new(0);
+    block_on(async {
+        let file = create(&files, "a", 1).await;
+        files.sync_folder().await.unwrap();
+        file.sync().await.unwrap();
+        file.write_at(0, page(2)).await.1.unwrap();
+    });
+    assert!(files.overwrite("a", 512, &[7; PAGE_BYTES]) && !files.overwrite("b", 0, &[7]));
+    assert_eq!((files.size_of("a"), files.size_of("b")), (Some(PAGE_BYTES as u64), None));
+    for seed in 0..50 {
+        let bytes = files.crash_image(seed).contents("a").unwrap();
+        assert!(matches!(bytes[0], 1 | 2) && bytes[512..].iter().all(|byte| *byte == 7), "seed {seed}");
+    }
+    assert_eq!(files.peek("a", PAGE_BYTES as u64 - 1, 3), Some(vec![7, 0, 0]));
+}

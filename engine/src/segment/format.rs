@@ -222,7 +222,10 @@ impl BlockHeader {
     pub(super) fn check(block: &[u8], place: BlockPlace) -> Result<(Self, &[u8]), &'static str> {
         let (header, stored) = block.split_at_checked(BLOCK_HEADER_BYTES).ok_or("block too short")?;
         let (checksum, rest) = header.split_first_chunk::<4>().ok_or("block too short")?;
-        if u32::from_le_bytes(*checksum) != place.checksum(rest, stored) {
+        let sound = u32::from_le_bytes(*checksum) == place.checksum(rest, stored);
+        #[cfg(feature = "planted")]
+        let sound = sound || crate::planted::ignores_checksums();
+        if !sound {
             return Err("checksum does not match");
         }
         let header = Self::decode(rest).ok_or("block header is not of this version")?;

@@ -29,6 +29,9 @@ const QUIET_WITH_ROT_US: u64 = 100_000_000;
 /// What is on its way when all is answered arrives within this time.
 const AFTERMATH_US: u64 = 6_000_000;
 
+/// Whoever was given an entry so shortly before is still reading what it missed, a page at a time.
+const READING_ON_US: u64 = 2_000_000;
+
 /// How often a quiet that is not there yet is looked for.
 const LOOK_US: u64 = 200_000;
 
@@ -57,6 +60,8 @@ pub struct Finish {
     stage: Stage,
     crashes_left: u32,
     readers: Vec<Reader>,
+    /// When some client was last given an entry.
+    entry_us: u64,
 }
 
 /// One user's last reading.
@@ -98,7 +103,12 @@ impl Finish {
     /// A run that has not come to its end.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { stage: Stage::Working, crashes_left: u32::from(plan.crash_at_end), readers: Vec::new() }
+        Self { stage: Stage::Working, crashes_left: u32::from(plan.crash_at_end), readers: Vec::new(), entry_us: 0 }
+    }
+
+    /// Some client was given an entry.
+    pub fn saw_entry(&mut self, now_us: u64) {
+        self.entry_us = now_us;
     }
 
     /// Whether it has.
@@ -172,6 +182,10 @@ impl World {
             }
             Stage::Aftermath(until_us) => {
                 if self.now_us < until_us {
+                    return self.plan_at(self.now_us + LOOK_US, Event::Finish);
+                }
+                if self.now_us < self.finish.entry_us + READING_ON_US {
+                    self.finish.stage = Stage::Aftermath(self.now_us + AFTERMATH_US);
                     return self.plan_at(self.now_us + LOOK_US, Event::Finish);
                 }
                 if !quiet && !self.model.rot {

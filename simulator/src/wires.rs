@@ -23,6 +23,9 @@ impl World {
                         self.trace.note(self.now_us, &[20, index as u64], || {
                             format!("client {index} ({}): {}", self.clients[index].user, show(&event))
                         });
+                        if matches!(event, antiphon_wire::session::Event::Entry { .. }) {
+                            self.finish.saw_entry(self.now_us);
+                        }
                         self.model.fault_lasts = self.lasting.is_any(self.now_us);
                         let mut judge = Judge { model: &mut self.model, coverage: &mut self.coverage };
                         self.clients[index].event(event, &mut judge);

@@ -15,6 +15,10 @@ use crate::{
 /// What a sector is: the least that a disk fails to read.
 const SECTOR_BYTES: u64 = 512;
 
+/// Before a batch's witness, and a row of that.
+const BATCH_HEADER_BYTES: u64 = 64;
+const WITNESS_ROW_BYTES: u64 = 25;
+
 /// One lane's folder, over all crashes.
 pub struct LaneDisk {
     files: SimFiles,
@@ -139,17 +143,25 @@ impl LaneDisk {
     /// Rot: whether there was anything to destroy, and what it was.
     pub fn destroy(&self, fault: Fault, dice: &Dice) -> Option<String> {
         let name = self.some_name(dice, |class| match fault {
-            Fault::FlipLog | Fault::BreakLog => matches!(class, Class::Log | Class::LogMade),
+            Fault::FlipLog | Fault::FlipBatch | Fault::BreakLog => matches!(class, Class::Log | Class::LogMade),
             Fault::FlipSegment | Fault::BreakRange => class == Class::Segment,
             _ => matches!(class, Class::Manifest | Class::ManifestMade),
         })?;
         let inner = &self.files.inner;
         let length = inner.size_of(&name)?;
         let offset = match fault {
-            Fault::FlipLog => {
+            Fault::FlipLog | Fault::FlipBatch => {
                 let write = self.files.state.log_writes.borrow().earlier(&name, dice)?;
-                let within = dice.below(write.length as u64);
-                self.count(self.part_of_batch(&name, write.offset, within));
+                let parts = self.batch(&name, &write);
+                let within = match fault {
+                    Fault::FlipBatch => {
+                        let ends = [0, parts.header, parts.witness, parts.records];
+                        let part = dice.index(3);
+                        ends[part] + dice.below(ends[part + 1] - ends[part])
+                    }
+                    _ => dice.below(write.length as u64),
+                };
+                self.count(parts.holding(within));
                 write.offset + within
             }
             _ => dice.below(length),
@@ -166,17 +178,15 @@ impl LaneDisk {
         done.then(|| format!("{name} at {offset}"))
     }
 
-    /// Which part of a batch a byte belongs to; docs/format.md has the fields.
-    fn part_of_batch(&self, name: &str, batch: u64, within: u64) -> Count {
-        let header = self.files.inner.peek(name, batch, 64).unwrap_or_default();
-        let field = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
-        let (length, witness) = (u64::from(field(12).unwrap_or(0)), 25 * u64::from(field(56).unwrap_or(0)));
-        match within {
-            0..64 => Count::FlipsLogHeader,
-            within if within < 64 + witness => Count::FlipsLogWitness,
-            within if within < length => Count::FlipsLogRecords,
-            _ => Count::FlipsLogPadding,
-        }
+    /// The parts of a batch; docs/format.md has the fields. What another fault has destroyed has none but a header.
+    fn batch(&self, name: &str, write: &LogWrite) -> BatchParts {
+        let bytes = self.files.inner.peek(name, write.offset, BATCH_HEADER_BYTES as usize).unwrap_or_default();
+        let field =
+            |at: usize| bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let header = BATCH_HEADER_BYTES;
+        let records = u64::from(field(12)).clamp(header, write.length as u64);
+        let witness = (header + WITNESS_ROW_BYTES * u64::from(field(56))).min(records);
+        BatchParts { header, witness, records }
     }
 
     fn part_of_segment(&self, name: &str, offset: u64, length: u64) -> Count {
@@ -222,6 +232,25 @@ impl LaneDisk {
         coverage.add(Count::WritesDoomed, counts.writes_doomed);
         coverage.add(Count::WritesLate, counts.writes_late);
         coverage.add(Count::Full, counts.full);
+    }
+}
+
+/// Where the parts of a batch end, from its beginning.
+struct BatchParts {
+    header: u64,
+    witness: u64,
+    records: u64,
+}
+
+impl BatchParts {
+    /// The part that a byte belongs to.
+    fn holding(&self, within: u64) -> Count {
+        match within {
+            within if within < self.header => Count::FlipsLogHeader,
+            within if within < self.witness => Count::FlipsLogWitness,
+            within if within < self.records => Count::FlipsLogRecords,
+            _ => Count::FlipsLogPadding,
+        }
     }
 }
 

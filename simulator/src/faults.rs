@@ -37,9 +37,12 @@ impl World {
                 self.begin_lasting(fault, dice);
             }
             Fault::Full | Fault::Slow | Fault::Hang | Fault::ClockStop => self.begin_lasting(fault, dice),
-            Fault::FlipSegment | Fault::FlipLog | Fault::FlipOther | Fault::BreakRange | Fault::BreakLog => {
-                self.rot(fault, dice);
-            }
+            Fault::FlipSegment
+            | Fault::FlipLog
+            | Fault::FlipBatch
+            | Fault::FlipOther
+            | Fault::BreakRange
+            | Fault::BreakLog => self.rot(fault, dice),
             Fault::MisdirectWrite => self.misdirect_write(dice),
             Fault::MisdirectRead => {
                 let lane = dice.index(self.disks.len());
@@ -168,7 +171,7 @@ impl World {
         self.trace.note(self.now_us, &[31, lane as u64], || format!("lane {lane}: {} in {place}", fault.name()));
         self.coverage.one(match fault {
             Fault::FlipSegment => Count::FlipsSegment,
-            Fault::FlipLog => Count::FlipsLog,
+            Fault::FlipLog | Fault::FlipBatch => Count::FlipsLog,
             Fault::BreakRange => Count::BrokenRanges,
             Fault::BreakLog => Count::BrokenLog,
             _ => Count::FlipsOther,

@@ -85,6 +85,8 @@ faults! {
     Reconfigure "reconfigure";
     /// One lane's disk is slower than another's.
     UnequalDisks "unequal-disks";
+    /// A bit of a batch's own bytes flips, which are few beside the padding of its pages.
+    FlipBatch "flip-batch";
 }
 
 /// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
@@ -102,6 +104,7 @@ impl Fault {
                 | Self::BreakRange
                 | Self::MisdirectWrite
                 | Self::BreakLog
+                | Self::FlipBatch
         )
     }
 
@@ -361,7 +364,7 @@ fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
     let share = dice.pick(&[0, 0, 200, 400]);
     let rate = |fault: &Fault| {
         let (allowed, chosen_per_thousand, rates) = match fault {
-            Fault::MisdirectWrite => (rot, 400, [10, 30, 80]),
+            Fault::MisdirectWrite | Fault::FlipBatch => (rot, 400, [10, 30, 80]),
             // A lane with one is not opened any more, so that a run ends with it.
             Fault::BreakLog => (rot, 80, [5, 10, 20]),
             Fault::MisdirectRead => (misreads, 1_000, [20, 60, 120]),

@@ -33,57 +33,57 @@ const RARE: u64 = 100_000;
 
 counts! {
     /// Entries that applications were given.
-    Entries "entries delivered" PLANNED;
+    Entries "entries delivered" OFTEN;
     /// Sends that applications made.
-    Sends "sends" PLANNED;
+    Sends "sends" OFTEN;
     /// Sends acknowledged.
-    Acks "acknowledged" PLANNED;
+    Acks "acknowledged" OFTEN;
     /// Of these, known before.
-    Duplicates "duplicates" PLANNED;
+    Duplicates "duplicates" OFTEN;
     /// Sends refused because their id was used for another body.
-    Conflicts "conflicts" PLANNED;
+    Conflicts "conflicts" OFTEN;
     /// Sends and requests refused because the user is not a member.
-    NotFound "not found" PLANNED;
+    NotFound "not found" OFTEN;
     /// Creations and additions refused because somebody had enough conversations.
     LimitReached "limit reached" PLANNED;
     /// Refused for another reason.
-    Refused "other refusals" PLANNED;
+    Refused "other refusals" OFTEN;
     /// Pages of history read.
-    HistoryPages "history pages" PLANNED;
+    HistoryPages "history pages" OFTEN;
     /// Groups and direct conversations made.
-    Conversations "conversations made" PLANNED;
+    Conversations "conversations made" OFTEN;
     /// Members added and removed, titles set.
-    Changes "membership and titles" PLANNED;
+    Changes "membership and titles" OFTEN;
     /// Pointers moved.
-    Marks "pointers moved" PLANNED;
+    Marks "pointers moved" OFTEN;
     /// Receipts seen.
-    Receipts "receipts" PLANNED;
+    Receipts "receipts" OFTEN;
     /// Sessions that resumed by a position.
-    Resumed "sessions resumed" PLANNED;
+    Resumed "sessions resumed" OFTEN;
     /// Sessions without a position.
-    Fresh "sessions fresh" PLANNED;
+    Fresh "sessions fresh" OFTEN;
     /// Conversations of which a resume streamed nothing.
-    Skipped "entries skipped after joining again" PLANNED;
+    Skipped "entries skipped after joining again" RARE;
     /// Times a user was told that it left.
     Left "left" PLANNED;
     /// Entries checked by the last reading of everything.
-    Audited "entries audited" PLANNED;
+    Audited "entries audited" OFTEN;
     /// Deliveries whose right could not be judged, for want of the log's beginning.
-    Unjudged "deliveries not judged" PLANNED;
+    Unjudged "deliveries not judged" SELDOM;
     /// Memtables flushed.
-    Flushes "flushes" PLANNED;
+    Flushes "flushes" OFTEN;
     /// Compactions.
     Compactions "compactions" PLANNED;
     /// Log batches replayed.
-    Replayed "batches replayed" PLANNED;
+    Replayed "batches replayed" OFTEN;
     /// Torn tails cut.
-    TornTails "torn tails cut" PLANNED;
+    TornTails "torn tails cut" SELDOM;
     /// Bytes of batches.
-    LogBytes "log bytes written" PLANNED;
+    LogBytes "log bytes written" OFTEN;
     /// Reads of segments.
-    CacheMisses "segment blocks read" PLANNED;
+    CacheMisses "segment blocks read" OFTEN;
     /// Mesh frames that found a full queue.
-    MeshFull "fault: mesh queue full" PLANNED;
+    MeshFull "fault: mesh queue full" OFTEN;
     /// Connections cut, both sides told.
     Cuts "fault: connection cut" PLANNED;
     /// Connections that went silent.
@@ -91,23 +91,23 @@ counts! {
     /// Clients that stopped reading for a while.
     Stalls "fault: client stalled" PLANNED;
     /// Clients that restarted with all they had.
-    RestartsKept "fault: client restart, state kept" PLANNED;
+    RestartsKept "fault: client restart, state kept" OFTEN;
     /// Clients that restarted from an older state.
     RestartsBack "fault: client restart, older state" PLANNED;
     /// Clients that restarted with nothing.
-    RestartsLost "fault: client restart, state lost" PLANNED;
+    RestartsLost "fault: client restart, state lost" OFTEN;
     /// A second connection of the same device.
-    Replaced "fault: device connected twice" PLANNED;
+    Replaced "fault: device connected twice" OFTEN;
     /// The power failed.
-    Crashes "fault: power lost" PLANNED;
+    Crashes "fault: power lost" OFTEN;
     /// The process was killed.
-    Kills "fault: process killed" PLANNED;
+    Kills "fault: process killed" OFTEN;
     /// The power failed or the process was killed while opening.
-    CrashesOpening "fault: crash while opening" PLANNED;
+    CrashesOpening "fault: crash while opening" OFTEN;
     /// The node was restarted in order.
     Drains "fault: graceful restart" PLANNED;
     /// The wall clock jumped.
-    ClockJumps "fault: clock jump" PLANNED;
+    ClockJumps "fault: clock jump" OFTEN;
     /// Volatile writes that a crash lost.
     WritesLost "fault: unsynced writes lost" PLANNED;
     /// Volatile writes that a crash tore.
@@ -117,27 +117,27 @@ counts! {
     /// Names that a crash lost.
     NamesLost "fault: unsynced names lost" PLANNED;
     /// Failed reads.
-    ReadErrors "fault: EIO on read" PLANNED;
+    ReadErrors "fault: EIO on read" SELDOM;
     /// Failed writes.
     WriteErrors "fault: EIO on write" PLANNED;
     /// Failed syncs.
-    SyncErrors "fault: EIO on sync" PLANNED;
+    SyncErrors "fault: EIO on sync" SELDOM;
     /// Failed operations on names.
-    NameErrors "fault: EIO on names" PLANNED;
+    NameErrors "fault: EIO on names" SELDOM;
     /// Writes that a failed sync made never durable.
-    WritesDoomed "fault: writes doomed by a failed sync" PLANNED;
+    WritesDoomed "fault: writes doomed by a failed sync" SELDOM;
     /// Writes that were said to have failed and reached the disk later.
-    WritesLate "fault: failed writes that came later" PLANNED;
+    WritesLate "fault: failed writes that came later" SELDOM;
     /// Writes refused for want of room.
     Full "fault: disk full" PLANNED;
     /// Bits flipped in segments.
-    FlipsSegment "fault: bit flipped in a segment" PLANNED;
+    FlipsSegment "fault: bit flipped in a segment" SELDOM;
     /// Bits flipped in the log.
     FlipsLog "fault: bit flipped in the log" PLANNED;
     /// Bits flipped elsewhere.
     FlipsOther "fault: bit flipped elsewhere" PLANNED;
     /// Sectors that can't be read any more.
-    BrokenRanges "fault: unreadable sectors" PLANNED;
+    BrokenRanges "fault: unreadable sectors" SELDOM;
     /// In a batch's header.
     FlipsLogHeader "fault:   of these in a batch's header" SELDOM;
     /// In what a batch tells of the one before.
@@ -181,65 +181,65 @@ counts! {
     /// Starts with other settings.
     Reconfigured "fault: start with other settings" PLANNED;
     /// Starts with another number of shards.
-    ShardsChanged "fault: start with other shards" PLANNED;
+    ShardsChanged "fault: start with other shards" OFTEN;
     /// Runs whose lanes' disks are not equally fast.
     UnequalDisks "fault: disks of unequal speed" PLANNED;
     /// Crashes of a node that serves.
-    CrashesServing "crash: while serving" PLANNED;
+    CrashesServing "crash: while serving" OFTEN;
     /// Crashes of a node that says goodbye.
     CrashesDraining "crash: while draining" SELDOM;
     /// Crashes of a node that closes its lanes.
-    CrashesClosing "crash: while closing" SELDOM;
+    CrashesClosing "crash: while closing" RARE;
     /// Lanes with nothing under way on their disk.
-    CutNothing "crash: disk idle" PLANNED;
+    CutNothing "crash: disk idle" OFTEN;
     /// See [`crate::disk`]: what was under way on the disk.
     CutList "crash in: listing the folder" PLANNED;
     /// As above.
     CutSyncFolder "crash in: sync of the folder" PLANNED;
     /// As above.
-    CutRemove "crash in: removing a file" PLANNED;
+    CutRemove "crash in: removing a file" SELDOM;
     /// As above.
-    CutLogMake "crash in: making a log file" PLANNED;
+    CutLogMake "crash in: making a log file" SELDOM;
     /// As above.
     CutLogFill "crash in: filling a log file" PLANNED;
     /// As above.
-    CutLogSync "crash in: sync of a log file" PLANNED;
+    CutLogSync "crash in: sync of a log file" SELDOM;
     /// As above.
-    CutLogRename "crash in: renaming a log file" PLANNED;
+    CutLogRename "crash in: renaming a log file" SELDOM;
     /// As above.
-    CutLogOpen "crash in: opening a log file" PLANNED;
+    CutLogOpen "crash in: opening a log file" SELDOM;
     /// As above.
-    CutLogRead "crash in: reading the log" PLANNED;
+    CutLogRead "crash in: reading the log" SELDOM;
     /// As above.
-    CutLogWrite "crash in: writing the log" PLANNED;
+    CutLogWrite "crash in: writing the log" OFTEN;
     /// As above.
     CutSegmentOpen "crash in: opening a segment" PLANNED;
     /// As above.
     CutSegmentRead "crash in: reading a segment" PLANNED;
     /// As above.
-    CutSegmentWrite "crash in: writing a segment" PLANNED;
+    CutSegmentWrite "crash in: writing a segment" SELDOM;
     /// As above.
-    CutSegmentSync "crash in: sync of a segment" PLANNED;
+    CutSegmentSync "crash in: sync of a segment" SELDOM;
     /// As above.
     CutManifestOpen "crash in: opening a manifest" PLANNED;
     /// As above.
     CutManifestRead "crash in: reading the manifest" PLANNED;
     /// As above.
-    CutManifestWrite "crash in: writing a manifest" PLANNED;
+    CutManifestWrite "crash in: writing a manifest" SELDOM;
     /// As above.
-    CutManifestSync "crash in: sync of a manifest" PLANNED;
+    CutManifestSync "crash in: sync of a manifest" SELDOM;
     /// As above.
-    CutManifestRename "crash in: renaming a manifest" PLANNED;
+    CutManifestRename "crash in: renaming a manifest" SELDOM;
     /// Segments begun while the same lane wrote another one.
     FlushesBesideMerges "state: flush beside a merge" SELDOM;
     /// Segments begun while another lane wrote one.
-    SegmentsOfLanesAtOnce "state: segments of two lanes at once" SELDOM;
+    SegmentsOfLanesAtOnce "state: segments of two lanes at once" PLANNED;
     /// Conversations loaded again.
     Loads "state: conversations loaded" OFTEN;
     /// Ids of messages looked up in segments.
-    IdempotencyReads "state: message ids read from segments" PLANNED;
+    IdempotencyReads "state: message ids read from segments" OFTEN;
     /// Commands refused as too many.
-    Overloaded "state: commands refused as too many" PLANNED;
+    Overloaded "state: commands refused as too many" OFTEN;
     /// Flushes, merges and preparations that failed.
     MaintenanceFailures "state: maintenance failed and tried again" PLANNED;
     /// Damaged blocks that were met.
@@ -249,29 +249,29 @@ counts! {
     /// Segments that opening found damaged.
     SegmentsDamaged "state: damaged segments found at opening" SELDOM;
     /// Sends acknowledged while a fault lasted.
-    AcksMeanwhile "meanwhile: acknowledged while a fault lasts" PLANNED;
+    AcksMeanwhile "meanwhile: acknowledged while a fault lasts" OFTEN;
     /// Pages of history answered while a fault lasted.
-    HistoryMeanwhile "meanwhile: history read while a fault lasts" PLANNED;
+    HistoryMeanwhile "meanwhile: history read while a fault lasts" OFTEN;
     /// Lists answered while a fault lasted.
-    ListsMeanwhile "meanwhile: lists read while a fault lasts" PLANNED;
+    ListsMeanwhile "meanwhile: lists read while a fault lasts" OFTEN;
     /// Sessions resumed while a fault lasted.
     ResumedMeanwhile "meanwhile: resumed while a fault lasts" PLANNED;
     /// Lanes that latched an error.
     Fenced "lanes fenced" PLANNED;
     /// Lanes opened for reading only.
-    ReadOnly "lanes opened read-only" PLANNED;
+    ReadOnly "lanes opened read-only" SELDOM;
     /// Lanes that could not be opened.
     OpenRefused "lanes not opened" PLANNED;
     /// Answers that said `damaged`.
-    DamageTold "damage told" PLANNED;
+    DamageTold "damage told" SELDOM;
     /// Answers that said `storage_full`.
-    FullTold "storage full told" PLANNED;
+    FullTold "storage full told" SELDOM;
     /// Answers that said `storage_failed`.
     FailureTold "storage failure told" PLANNED;
     /// Sessions closed as slow consumers.
-    SlowConsumers "slow consumers closed" PLANNED;
+    SlowConsumers "slow consumers closed" SELDOM;
     /// Sessions closed because they were silent.
-    Silent "silent sessions closed" PLANNED;
+    Silent "silent sessions closed" SELDOM;
 }
 
 /// Counts by kind.

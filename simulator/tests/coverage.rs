@@ -14,7 +14,10 @@ fn what_never_happens_is_told_when_there_were_seeds_enough() {
     assert_eq!(never(&totals), [""; 0], "no seeds, no holes");
     totals.seeds = Count::Sends.within();
     assert!(never(&totals).contains(&"sends"));
-    totals.add(&run(0, &Reduction::default(), None, Detail::Hash));
+    for seed in 0..5 {
+        totals.add(&run(seed, &Reduction::default(), None, Detail::Hash));
+    }
+    assert!(totals.seeds_with.get(Count::Sends) <= 5 && totals.coverage.get(Count::Sends) > 5);
     assert!(!never(&totals).contains(&"sends"));
     totals.seeds = u64::MAX;
     let holes = never(&totals);

@@ -12,7 +12,7 @@ use std::{
 
 use antiphon_simulator::{
     Outcome,
-    plan::{Fault, Reduction},
+    plan::{Fault, Plan, Reduction},
     plant::{self, Plant},
     report::{self, Totals},
     run,
@@ -55,6 +55,9 @@ struct Arguments {
     /// Leaves a fault out.
     #[arg(long, value_parser = fault)]
     without: Vec<Fault>,
+    /// Passes over seeds that have none of these faults.
+    #[arg(long, value_parser = fault)]
+    with: Vec<Fault>,
     /// At most so many steps.
     #[arg(long, default_value_t = 0)]
     steps: u32,
@@ -67,6 +70,13 @@ struct Arguments {
     /// Looks for no smaller run that fails as well.
     #[arg(long)]
     no_shrink: bool,
+}
+
+impl Arguments {
+    fn wants(&self, seed: u64, reduction: &Reduction) -> bool {
+        let has = |fault: &Fault| Plan::new(seed, reduction).rate(*fault) > 0;
+        self.with.is_empty() || self.with.iter().any(has)
+    }
 }
 
 fn fault(name: &str) -> Result<Fault, String> {
@@ -110,7 +120,7 @@ fn main() -> ExitCode {
     let Some(failed) = failed else {
         println!("{}", report::last_line(&totals, 0, seconds));
         // With a fault left out or a bug planted, less happens.
-        let whole = reduction == Reduction::default() && arguments.plant.is_none();
+        let whole = reduction == Reduction::default() && arguments.plant.is_none() && arguments.with.is_empty();
         return if whole { holes(&totals) } else { ExitCode::SUCCESS };
     };
     tell(&arguments, &reduction, failed);
@@ -186,6 +196,9 @@ fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (
                         || deadline.is_some_and(|deadline| Instant::now() >= deadline)
                     {
                         return;
+                    }
+                    if !arguments.wants(seed, reduction) {
+                        continue;
                     }
                     let outcome = run(seed, reduction, arguments.plant, Detail::Hash);
                     let mut shared = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -190,7 +190,8 @@ fn log_files_go_round_and_nothing_is_lost() {
             lane.crash(random.below(u64::MAX));
             assert!(lane.report.damage.is_empty() && !lane.report.read_only, "seed {seed}: {:?}", lane.report);
             assert_eq!(lane.whole_history("bob", conversation).len() as u64, 1 + stored, "seed {seed}");
-            assert!(lane.report.log_bytes_read <= 4 * 512 * 1024 + 4 * 4096, "{:?}", lane.report);
+            // Each once to tell its generation, as far as a batch may reach, and once to replay it.
+            assert!(lane.report.log_bytes_read <= 2 * 4 * 512 * 1024, "{:?}", lane.report);
         }
         assert!(flushes > 2, "seed {seed}: {flushes} flushes of {stored} messages");
     }

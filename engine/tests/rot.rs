@@ -170,6 +170,25 @@ fn a_restart_goes_on_telling() {
     assert!(told.report.damage[0].all_known);
 }
 
+/// What stands there instead says that the file was never used.
+#[test]
+fn the_first_batch_of_a_file_that_never_arrived_takes_no_other_with_it() {
+    let mut lane = Lane::new(1);
+    let group = lane.create_group("ann", 1, &["bob"]);
+    let other = lane.create_group("ann", 2, &["bob"]);
+    lane.sent("ann", other, 1, "one");
+    let image = lane.files.crash_image(1);
+    let blank = image.peek("log-00000001", 0, PAGE as usize).unwrap();
+    assert!(image.overwrite(LOG, 0, &blank));
+    let mut told = Lane::open(image, MemoryClock::new(1_000_000), MemoryRandom::new(9), small_options()).unwrap();
+    assert_eq!(told.report.position, lane.engine.position(), "{:?}", told.report);
+    let [damage] = told.report.damage.as_slice() else { panic!("{:?}", told.report) };
+    let lost = LostRange { conversation: group, first: Sequence(1), last: Sequence(1) };
+    assert_eq!((damage.offset, damage.harmless, damage.conversations.as_slice()), (0, false, [lost].as_slice()));
+    assert_eq!(code(&mut told, "bob", group), Some(ErrorCode::Damaged));
+    assert_eq!(code(&mut told, "bob", other), None);
+}
+
 /// It makes that file seem to be of its own generation, of which there is one already.
 #[test]
 fn a_batch_that_went_to_the_beginning_of_a_free_file_takes_nothing_with_it() {

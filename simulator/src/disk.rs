@@ -58,6 +58,12 @@ impl LaneDisk {
         fresh
     }
 
+    /// Nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.files.inner.pending().is_empty()
+    }
+
     /// Lets an operation complete.
     pub fn release(&self, ticket: Ticket) {
         self.files.inner.release(ticket);

@@ -12,6 +12,7 @@ use antiphon_wire::{
 use crate::{
     answers::{Asked, AskedKind, AuditPage, Range},
     coverage::Count,
+    disk::LaneDisk,
     events::Event,
     model::Model,
     plan::Plan,
@@ -166,7 +167,9 @@ impl World {
         let heard = |link: usize| self.links[link].down_at_us <= self.now_us;
         let at_rest =
             |client: &crate::clients::Client| !client.wanted || (client.is_quiet() && client.link.is_some_and(heard));
-        let quiet = self.all_live() && self.clients.iter().all(at_rest);
+        // What a client that forgot it had sent may still wait for the disk.
+        let idle = self.disks.iter().all(LaneDisk::is_idle);
+        let quiet = idle && self.all_live() && self.clients.iter().all(at_rest);
         match self.finish.stage {
             Stage::Working | Stage::Over => return,
             Stage::Settling(since_us) => {

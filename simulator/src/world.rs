@@ -282,7 +282,7 @@ impl World {
         let incarnation = self.incarnations;
         for lane in 0..self.disks.len() {
             for (ticket, kind) in self.disks[lane].submitted() {
-                let slowness = self.plan.disk_factors[lane] * self.lasting.slowness(lane, self.now_us);
+                let slowness = self.plan.disk_factors[lane].max(self.lasting.slowness(lane, self.now_us));
                 let takes_us = slowness * duration_us(&self.plan, kind, &self.schedule_dice);
                 self.plan_at(self.now_us + takes_us, Event::Disk { incarnation, lane, ticket });
                 self.crash_within(takes_us);

@@ -103,6 +103,9 @@ impl<F: File> Found<F> {
                 if header.salt != settings.salt || header.lane != settings.lane {
                     return Err(foreign(name, header.salt, settings));
                 }
+                // Where the first batch of a newer generation never arrived, an older one is left. The second begins within the largest.
+                let newest = window.newest(settings, BATCH_BYTES_LIMIT as u64).await?;
+                let header = newest.filter(|newest| newest.generation > header.generation).unwrap_or(header);
                 (header.generation, header.first, None)
             }
             Err(Fault::Newer { version, salt }) if salt == settings.salt => return Err(newer(name, version)),
@@ -110,7 +113,7 @@ impl<F: File> Found<F> {
             Err(fault) => {
                 // A new generation's first write that did not complete, over an old generation or nothing; or damage.
                 let torn = window.generation_claimed(0, settings).await?.map(|generation| (fault, generation));
-                let newest = window.newest(settings).await?;
+                let newest = window.newest(settings, u64::MAX).await?;
                 let (generation, first) = newest.map_or((0, 0), |header| (header.generation, header.first));
                 (generation, first, torn)
             }
@@ -254,12 +257,12 @@ impl<'a, F: File> Window<'a, F> {
         Ok(claimed.and_then(|(_, generation)| Some(u64::from_le_bytes(generation.try_into().ok()?))))
     }
 
-    /// Looks through the whole file for the first batch of the newest generation in it.
-    async fn newest(&mut self, settings: &Settings) -> Result<Option<Header>, FileError> {
+    /// Looks for the first batch of the newest generation among those that begin in the file's first `bytes` or right behind.
+    async fn newest(&mut self, settings: &Settings, bytes: u64) -> Result<Option<Header>, FileError> {
         self.piece = BATCH_BYTES_LIMIT;
         let mut newest: Option<Header> = None;
         let mut offset = 0;
-        while offset < self.log_file.bytes {
+        while offset < self.log_file.bytes && offset <= bytes {
             match self.check(offset).await? {
                 Ok(batch) if batch.header.salt == settings.salt && batch.header.lane == settings.lane => {
                     if newest.is_none_or(|newest| newest.generation < batch.header.generation) {

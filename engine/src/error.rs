@@ -28,7 +28,10 @@ pub enum StoreError {
         keys: DamagedKeys,
     },
     /// Written by a newer version of this program: start that one.
-    #[error("{file}: format version {found} is newer than {supported}, the newest that this program reads")]
+    #[error(
+        "{file}: format version {found} is newer than {supported}, the newest that this program reads; start the version \
+         that wrote it"
+    )]
     NewerVersion {
         /// The file's name.
         file: String,

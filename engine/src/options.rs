@@ -2,7 +2,7 @@
 
 use antiphon_wire::limits::CONVERSATIONS_PER_USER_MAX;
 
-use crate::{engine::EngineError, seams::PAGE_BYTES};
+use crate::{engine::EngineError, lane::format::BATCH_BYTES_LIMIT, seams::PAGE_BYTES};
 
 /// Largest record: a group's first entry with all its members' names, with room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
@@ -93,9 +93,11 @@ impl EngineOptions {
         if !self.log_file_bytes.is_multiple_of(PAGE_BYTES as u64) {
             return refuse("log_file_bytes", format!("must be a multiple of {PAGE_BYTES}"));
         }
-        if !self.batch_bytes_max.is_multiple_of(PAGE_BYTES) || self.batch_bytes_max < 2 * RECORD_BYTES_MAX {
-            let least = 2 * RECORD_BYTES_MAX;
-            return refuse("batch_bytes_max", format!("must be a multiple of {PAGE_BYTES} and at least {least}"));
+        let (least, most) = (2 * RECORD_BYTES_MAX, BATCH_BYTES_LIMIT);
+        if !self.batch_bytes_max.is_multiple_of(PAGE_BYTES) || !(least..=most).contains(&self.batch_bytes_max) {
+            // What recovery reads at once bounds it from above.
+            let what = format!("must be a multiple of {PAGE_BYTES}, at least {least} and at most {most}");
+            return refuse("batch_bytes_max", what);
         }
         if self.log_file_bytes < 2 * self.batch_bytes_max as u64 {
             return refuse("log_file_bytes", "must hold at least two batches of batch_bytes_max".into());

@@ -133,6 +133,17 @@ impl<F: Files> Sorted<F> {
     /// cannot be used, [`StoreError::SegmentMissing`], [`StoreError::ForeignStore`]. Nothing was changed then. A segment with a
     /// damaged footer, index or filter does not fail the opening: see [`OpenReport::damaged`].
     pub async fn open(files: F, settings: SortedSettings) -> Result<(Self, OpenReport), StoreError> {
+        let (sorted, mut report) = Self::open_as_it_is(files, settings).await?;
+        report.removed = sorted.remove_leftovers().await?;
+        Ok((sorted, report))
+    }
+
+    /// As [`Sorted::open`], but leftovers stay: nothing is changed. For a caller who has more to look at first, and calls
+    /// [`Sorted::remove_leftovers`] before any edit.
+    ///
+    /// # Errors
+    /// As [`Sorted::open`].
+    pub async fn open_as_it_is(files: F, settings: SortedSettings) -> Result<(Self, OpenReport), StoreError> {
         let manifest = manifest::read(&files).await?;
         let context = SegmentContext::new(files, settings.cache, manifest.store, settings.segment);
         let mut report = OpenReport::default();
@@ -150,8 +161,15 @@ impl<F: Files> Sorted<F> {
                 Err(error) => return Err(error),
             });
         }
-        report.removed = remove_leftovers(&context.files, &manifest).await?;
         Ok((Self::over(context, settings.flush_compression_level, settings.compaction, manifest, runs), report))
+    }
+
+    /// Removes leftovers of interrupted edits, and gives their names.
+    ///
+    /// # Errors
+    /// Whatever the files say.
+    pub async fn remove_leftovers(&self) -> Result<Vec<String>, StoreError> {
+        remove_leftovers(&self.inner.context.files, &self.manifest()).await
     }
 
     /// The manifest as it is on disk.

@@ -197,6 +197,37 @@ fn log_files_go_round_and_nothing_is_lost() {
     }
 }
 
+/// The first write of a log file may be under way, and never complete, while a flush becomes durable: the manifest does not speak of a
+/// file that recovery may not find.
+#[test]
+fn a_flush_during_the_first_write_of_a_log_file_does_not_ask_for_it() {
+    // A file holds 128 batches of a page.
+    let options = EngineOptions { log_file_bytes: 512 * 1024, memtable_bytes: 1 << 20, ..small_options() };
+    let mut lane = Lane::with_options(3, options);
+    let conversation = lane.create_direct("ann", "bob");
+    for number in 0..127 {
+        lane.sent("ann", conversation, number, "one page of the log");
+    }
+    lane.files.set_queued(true);
+    lane.submit(send("ann", conversation, 127, "the first of the next file"));
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    lane.settle();
+    let is_log_write =
+        |name: &str, kind| kind == OperationKind::Write && name.starts_with("log-") && !name.ends_with(".new");
+    while let Some(other) = lane.files.pending().iter().find(|of| !is_log_write(&of.name, of.kind)) {
+        lane.files.release(other.ticket);
+        lane.settle();
+    }
+    assert_eq!(lane.engine.status().flushed_position.0, 128);
+    assert!(lane.engine.status().write_in_flight);
+    for seed in 0..20 {
+        let mut again = lane.opened_again(lane.files.crash_image(seed)).unwrap_or_else(|error| panic!("{error}"));
+        assert!(again.report.damage.is_empty(), "{:?}", again.report);
+        assert!((128..=129).contains(&again.whole_history("bob", conversation).len()));
+    }
+}
+
 /// A flush may end with any record of a log file: also with the one before the file's last, which then is all that is to be replayed of it.
 #[test]
 fn a_flush_that_ends_near_the_end_of_a_log_file_leaves_nothing_out() {

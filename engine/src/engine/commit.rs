@@ -100,8 +100,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         match result {
             Ok(()) => {
                 let padded = buffer.len() as u64;
+                if place.offset == 0 {
+                    // A file has come into use: the manifest is to name it, and another is to be ready.
+                    self.shared.upkeep.raise();
+                }
                 state.core.stage.sealed = last == state.core.stage.position;
-                state.core.log.written(padded, last.0, checksum);
+                state.core.log.wrote(padded, last.0, checksum);
                 state.core.memory.active_log_bytes += padded;
                 state.core.counters.batches += u64::from(last > state.core.stage.position);
                 state.core.counters.batch_bytes += padded;

@@ -16,14 +16,14 @@ pub enum EngineError {
         /// The lane of the options.
         expected: u16,
     },
-    /// There are log files but no manifest: the folder was copied in part. Restore the rest.
-    #[error("{file}: a log file without a manifest: the folder was copied in part")]
+    /// There are log files or segments but no manifest: the folder was copied in part. Restore the rest.
+    #[error("{file}: there is no manifest beside it: the folder was copied in part")]
     ManifestLost {
-        /// One of the log files.
+        /// One of them.
         file: String,
     },
-    /// The first log file that is still needed is missing: the folder was copied in part.
-    #[error("the log's files from generation {first} to {last} are missing: the folder was copied in part")]
+    /// Log files that came into use are missing: the folder was copied in part. Restore the rest.
+    #[error("log: the files of generation {first} to {last} are missing: the folder was copied in part")]
     LogMissing {
         /// First missing generation.
         first: u64,

@@ -19,6 +19,7 @@ use crate::{
         prepare::prepare,
     },
     memtable::Memtable,
+    row::Change,
     seams::{Clock, FileError, Files, Random},
     sorted::FlushMark,
 };
@@ -29,6 +30,8 @@ const RETRY_MS: u64 = 1_000;
 enum Work<D> {
     Prepare(String),
     Flush(Arc<Memtable>, FlushMark),
+    /// The manifest is to name the log's newest file, so that a folder without it, or with a part of it, is not taken for a whole one.
+    Name(FlushMark),
     Remove(LogFile<D>),
     Wait,
     End,
@@ -45,6 +48,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             match self.next_work() {
                 Work::Prepare(name) => self.prepare(name).await,
                 Work::Flush(memtable, mark) => self.flush(memtable, mark).await,
+                Work::Name(mark) => self.name(mark).await,
                 Work::Remove(log_file) => self.remove(log_file).await,
                 Work::Wait => self.shared.upkeep.wait().await,
                 Work::End => break,
@@ -68,8 +72,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return Work::Prepare(name);
         }
         if let Some(memtable) = state.core.memory.sealed.clone() {
-            let blob =
-                Blob { salt: state.core.log.salt, time: state.core.stage.time, generation: state.core.log.generation };
+            let blob = Self::blob(state);
             let mark =
                 FlushMark { flushed_position: memtable.last().0, blob: Some(blob.encode()), times: memtable.times() };
             return Work::Flush(memtable, mark);
@@ -77,7 +80,25 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if let Some(log_file) = state.core.log.unwanted.pop() {
             return Work::Remove(log_file);
         }
-        Work::Wait
+        self.unnamed(state).map_or(Work::Wait, Work::Name)
+    }
+
+    /// What the manifest is to say of the log.
+    fn blob(state: &State<F::File>) -> Blob {
+        let (generation, file_bytes) = state.core.log.written();
+        Blob { salt: state.core.log.salt, time: state.core.stage.time, generation, file_bytes }
+    }
+
+    /// What tells the manifest of a log file that it does not know of, if there is one.
+    fn unnamed(&self, state: &State<F::File>) -> Option<FlushMark> {
+        let blob = Self::blob(state);
+        let named = Blob::decode(&self.shared.sorted.manifest().blob).ok()?;
+        let flushed_position = state.core.memory.flushed.0;
+        ((named.generation, named.file_bytes) < (blob.generation, blob.file_bytes)).then(|| FlushMark {
+            flushed_position,
+            blob: Some(blob.encode()),
+            times: None,
+        })
     }
 
     async fn compaction_loop(&self) {
@@ -188,6 +209,13 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
         state.core.memory.spare_map = Arc::into_inner(memtable).map(Memtable::into_map);
         self.seal_if_due(state);
+    }
+
+    async fn name(&self, mark: FlushMark) {
+        let nothing: [(&[u8], Change<&[u8]>); 0] = [];
+        if let Err(error) = self.shared.sorted.flush(nothing, mark).await {
+            self.failed(&mut self.shared.state.borrow_mut(), error.to_string());
+        }
     }
 
     async fn remove(&self, log_file: LogFile<F::File>) {

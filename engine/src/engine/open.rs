@@ -23,7 +23,7 @@ use crate::{
     keys::{self, FILTER, Family},
     lane::{
         format::Builder,
-        log::number_of,
+        log::{Log, number_of},
         prepare::{TEMPORARY_SUFFIX, prepare},
         recovery::{Recovered, Settings, recover},
     },
@@ -33,12 +33,13 @@ use crate::{
     rows::TailRow,
     runs::Runs,
     seams::{Clock, Files, Random},
-    segment::SegmentSettings,
+    segment::{SegmentId, SegmentSettings},
     signal::Signal,
     sorted::{self, Sorted, SortedSettings},
 };
 
-/// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64`, little endian.
+/// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64 · file bytes u64`, little endian; the last
+/// may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob {
     /// The log's secret.
@@ -47,6 +48,8 @@ pub(crate) struct Blob {
     pub(crate) time: TimestampMs,
     /// The newest generation of log files at that time.
     pub(crate) generation: u64,
+    /// How large that file is; 0 if it is not known.
+    pub(crate) file_bytes: u64,
 }
 
 const BLOB_VERSION: u8 = 1;
@@ -54,7 +57,7 @@ const BLOB_VERSION: u8 = 1;
 impl Blob {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![BLOB_VERSION];
-        for number in [self.salt, self.time.0, self.generation] {
+        for number in [self.salt, self.time.0, self.generation, self.file_bytes] {
             bytes.extend(number.to_le_bytes());
         }
         bytes
@@ -72,7 +75,23 @@ impl Blob {
         }
         let mut fields = || Some((reader.u64()?, reader.u64()?, reader.u64()?));
         let (salt, time, generation) = fields().ok_or_else(damaged_blob)?;
-        Ok(Self { salt, time: TimestampMs(time), generation })
+        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes: reader.u64().unwrap_or(0) })
+    }
+
+    /// Holds the log's files against what the manifest says of them.
+    pub(crate) fn check<F>(&self, log: &Log<F>) -> Result<(), EngineError> {
+        if log.generation < self.generation {
+            return Err(EngineError::LogMissing { first: log.generation + 1, last: self.generation });
+        }
+        let named = log.full.iter().chain(&log.current).find(|used| used.generation == self.generation);
+        match named.map(|used| &used.log_file) {
+            Some(file) if file.bytes < self.file_bytes => {
+                let what = "the file was cut short";
+                let (file, offset) = (file.name.clone(), file.bytes);
+                Err(StoreError::Damaged { file, offset, what, keys: DamagedKeys::all() }.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -104,16 +123,13 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     let (sorted, found) = if created {
         (create(&files, &names, settings, random, &options).await?, sorted::OpenReport::default())
     } else {
-        Sorted::open(files.clone(), settings).await?
+        Sorted::open_as_it_is(files.clone(), settings).await?
     };
     let manifest = sorted.manifest();
     if manifest.lane != u32::from(options.lane) {
         return Err(EngineError::OtherLane { found: manifest.lane, expected: options.lane });
     }
     let blob = Blob::decode(&manifest.blob)?;
-    for name in names.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX) && name.starts_with("log-")) {
-        files.remove(name).await?;
-    }
     let hash = IdHash(blob.salt);
     let log_settings = Settings {
         lane: options.lane,
@@ -123,15 +139,18 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         hash,
     };
     let mut recovered = recover(&files, &names, log_settings).await?;
-    if recovered.log.generation < blob.generation {
-        let (first, last) = (recovered.log.generation + 1, blob.generation);
-        return Err(EngineError::LogMissing { first, last });
-    }
+    blob.check(&recovered.log)?;
     if recovered.report.read_only {
+        // Leftovers stay: where the log has lost something, they may be what is left of it.
         find_lost(&mut recovered, &sorted.runs()).await;
+    } else {
+        // Last, so that whatever is refused is as it was.
+        for name in names.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX) && name.starts_with("log-")) {
+            files.remove(name).await?;
+        }
+        recovered.report.leftovers_removed = sorted.remove_leftovers().await?;
     }
     recovered.report.created = created;
-    recovered.report.leftovers_removed = found.removed;
     recovered.report.segments_damaged = found.damaged;
     recovered.report.position = LanePosition(recovered.position);
     recovered.report.flushed_position = LanePosition(manifest.flushed_position);
@@ -178,12 +197,16 @@ async fn create<F: Files, R: Random>(
     random: &R,
     options: &EngineOptions,
 ) -> Result<Sorted<F>, EngineError> {
-    if let Some(file) = names.iter().find(|name| number_of(name).is_some()) {
-        return Err(EngineError::ManifestLost { file: file.clone() });
-    }
-    let blob = Blob { salt: random.next(), time: TimestampMs(0), generation: 0 };
+    refuse_parts(names)?;
+    let blob = Blob { salt: random.next(), time: TimestampMs(0), generation: 0, file_bytes: 0 };
     let store = random.next();
     Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
+}
+
+/// A folder without a manifest is a new one only if nothing of a store is in it: the manifest is the first that is made.
+pub(crate) fn refuse_parts(names: &[String]) -> Result<(), EngineError> {
+    let is_part = |name: &&String| number_of(name).is_some() || SegmentId::from_file_name(name).is_some();
+    names.iter().filter(is_part).min().map_or(Ok(()), |file| Err(EngineError::ManifestLost { file: file.clone() }))
 }
 
 fn state<F: Files, C: Clock>(

@@ -4,7 +4,7 @@
 //! Becoming ready again costs no write: a batch of a newer generation over its beginning makes it new. Each file that becomes
 //! current takes the next generation, so recovery finds their order.
 //!
-//! Must not do: I/O; the caller writes where [`Log::place`] says and tells [`Log::written`].
+//! Must not do: I/O; the caller writes where [`Log::place`] says and tells [`Log::wrote`].
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -96,11 +96,21 @@ impl<F> Log<F> {
     }
 
     /// The batch that [`Log::place`] placed is durable; `last` is the position of its last record.
-    pub(crate) fn written(&mut self, bytes: u64, last: u64, checksum: u32) {
+    pub(crate) fn wrote(&mut self, bytes: u64, last: u64, checksum: u32) {
         let used = self.current.as_mut().expect("a batch was placed");
         used.offset += bytes;
         used.last = last;
         self.chain = checksum;
+    }
+
+    /// The newest generation of which there is a durable batch, and the size of its file, 0 if it is not known any more. A file that
+    /// was begun may hold nothing.
+    pub(crate) fn written(&self) -> (u64, u64) {
+        let bytes = |used: Option<&UsedFile<F>>| used.map_or(0, |used| used.log_file.bytes);
+        match &self.current {
+            Some(used) if used.offset == 0 => (self.generation - 1, bytes(self.full.back())),
+            current => (self.generation, bytes(current.as_ref())),
+        }
     }
 
     /// Records up to `flushed` are in segments: files with no others are free. Says whether any became so.

@@ -101,7 +101,7 @@ impl<F: Files> Loader<F> {
         let digits = lane.store.len() == 16 && lane.store.bytes().all(|byte| byte.is_ascii_hexdigit());
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
-        let blob = Blob { salt: random.next(), time: lane.time_ms, generation: 0 };
+        let blob = Blob { salt: random.next(), time: lane.time_ms, generation: 0, file_bytes: 0 };
         let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
         Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }

@@ -7,7 +7,7 @@ use crate::{
     cache::Cache,
     engine::{
         EngineError,
-        open::{Blob, find_lost},
+        open::{Blob, find_lost, refuse_parts},
     },
     error::{DamagedKeys, StoreError},
     hash::IdHash,
@@ -68,9 +68,7 @@ impl<F: Files> Opened<F> {
         let mut names = files.list().await?;
         names.sort_unstable();
         if !names.iter().any(|name| name == manifest::NAME) {
-            if let Some(file) = names.iter().find(|name| number_of(name).is_some()) {
-                return Err(EngineError::ManifestLost { file: file.clone() });
-            }
+            refuse_parts(&names)?;
             return Err(StoreError::ManifestMissing.into());
         }
         let manifest = manifest::read(&files).await?;
@@ -112,14 +110,18 @@ impl<F: Files> Opened<F> {
         if recovered.report.read_only {
             find_lost(&mut recovered, &self.runs).await;
         }
-        let (newest, needed) = (recovered.log.generation, self.blob.generation);
+        let (unreadable, missing) = match self.blob.check(&recovered.log) {
+            Err(EngineError::LogMissing { first, last }) => (None, Some((first, last))),
+            Err(EngineError::Store(error)) => (Some(error), None),
+            other => (None, other.map(|()| None)?),
+        };
         Ok(Logged {
             position: LanePosition(recovered.position),
             time: recovered.time.max(self.blob.time),
             memtable: recovered.memtable,
             report: recovered.report,
-            unreadable: None,
-            missing: (newest < needed).then_some((newest + 1, needed)),
+            unreadable,
+            missing,
         })
     }
 

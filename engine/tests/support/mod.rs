@@ -321,6 +321,15 @@ pub(crate) fn send(from: &str, conversation: ConversationId, key: u64, text: &st
     Command::Send { user: user(from), conversation, client_message_id, body: Content::text(text).0 }
 }
 
+/// Tells a manifest that the log file it names has so many bytes, for a test that cuts the file to what is used of it.
+pub(crate) fn name_log_bytes(manifest: &mut [u8], bytes: u64) {
+    let length = u32::from_le_bytes(manifest[12..16].try_into().unwrap()) as usize;
+    let manifest = &mut manifest[..length];
+    manifest[length - 8..].copy_from_slice(&bytes.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&manifest[..16]), &manifest[20..]);
+    manifest[16..20].copy_from_slice(&checksum.to_le_bytes());
+}
+
 /// An archive's entry, in memory.
 pub(crate) fn entry(archive: &[u8]) -> Entry {
     let view = view_entry(archive).unwrap();

@@ -1,0 +1,156 @@
+//! Stores of older versions are read and written on; of newer ones nothing is touched.
+
+use antiphon_engine::{
+    EngineError,
+    door::{Command, Done},
+    error::StoreError,
+    memory_files::{MemoryFiles, OperationKind},
+    offline,
+};
+use antiphon_wire::ids::ConversationId;
+
+use crate::{
+    golden::{Golden, all, dump, flush, newest, open},
+    support::{Lane, block_on, user},
+};
+
+const PAGE: usize = 4096;
+
+fn conversations(lane: &mut Lane, name: &str) -> Vec<ConversationId> {
+    match lane.ask(Command::Conversations { user: user(name), after: None, limit: 50 }) {
+        Ok(Done::Conversations { conversations, more: false }) => {
+            conversations.iter().map(|summary| summary.conversation).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many entries a user sees.
+fn seen(lane: &mut Lane, name: &str, ids: &[ConversationId]) -> usize {
+    ids.iter().map(|id| lane.whole_history(name, *id).len()).sum()
+}
+
+#[test]
+fn a_store_of_every_version_is_read_and_written_on() {
+    for Golden { version, files, dump: expected } in all() {
+        let files = files.crash_image(1);
+        assert!(dump(&files) == expected, "version {version}: what is dumped is not what was written");
+        let report = block_on(offline::verify(files.clone(), 0, |_| ())).unwrap();
+        assert!(report.is_sound() && report.torn_tail.is_none(), "version {version}: {:?}", report.findings);
+
+        let mut lane = open(&files).unwrap();
+        let report = &lane.report;
+        assert!(report.damage.is_empty() && report.segments_damaged.is_empty() && !report.read_only, "{report:?}");
+        let ids = conversations(&mut lane, "ann");
+        let before = seen(&mut lane, "ann", &ids);
+        assert!((before, ids.len()) == (expected.iter().filter(|line| line.starts_with("{\"entry\"")).count(), 3));
+        // A retry of a message that is stored, and new ones, over a flush and restarts.
+        let duplicate = lane.send("ann", ids[0], 3, "message 3").unwrap();
+        assert!(matches!(duplicate, Done::Sent { duplicate: true, .. }), "{duplicate:?}");
+        for (number, id) in ids.iter().enumerate() {
+            lane.sent("ann", *id, 200 + number as u64, "by the next version");
+            flush(&mut lane);
+            lane.reopen();
+        }
+        lane.sent("ann", ids[0], 300, "and in its log");
+        lane.crash(version.into());
+        assert_eq!(seen(&mut lane, "ann", &ids), before + 4, "version {version}");
+        let report = block_on(offline::verify(lane.files.clone(), 0, |_| ())).unwrap();
+        assert!(report.is_sound(), "version {version}: {:?}", report.findings);
+        let after = dump(&lane.files);
+        let missing = expected.iter().find(|line| line.starts_with("{\"entry\"") && !after.contains(line));
+        assert_eq!(missing, None, "version {version}: an entry is another now");
+    }
+}
+
+/// Changes a file of the newest version.
+fn changed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> MemoryFiles {
+    let files = newest();
+    let mut bytes = files.contents(name).unwrap();
+    change(&mut bytes);
+    files.put(name, bytes);
+    files
+}
+
+fn seal_page(page: &mut [u8]) {
+    let checksum = crc32c::crc32c(&page[..PAGE - 4]);
+    page[PAGE - 4..].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Gives a manifest or a batch, whose length and checksum have the same places, the checksum it must have.
+fn seal_length(bytes: &mut [u8], zeros: &[u8]) {
+    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), zeros);
+    let checksum = crc32c::crc32c_append(checksum, &bytes[20..length]);
+    bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
+}
+
+#[test]
+fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
+    let names = newest().names();
+    let segments: Vec<&String> = names.iter().filter(|name| name.starts_with("segment-")).collect();
+    let log = names.iter().find(|name| name.starts_with("log-")).unwrap();
+    let batch = |page: usize| {
+        changed(log, |bytes| {
+            bytes[page * PAGE + 8] = 2;
+            seal_length(&mut bytes[page * PAGE..], &[0; 4]);
+        })
+    };
+    let last = newest().contents(log).unwrap().len() / PAGE - 1;
+    let mut cases: Vec<(&str, &str, MemoryFiles)> = vec![
+        (
+            "manifest",
+            "manifest",
+            changed("manifest", |bytes| {
+                bytes[8] = 2;
+                seal_length(bytes, &[]);
+            }),
+        ),
+        (
+            "the engine's part of the manifest",
+            "manifest",
+            changed("manifest", |bytes| {
+                let blob = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize - 33;
+                assert_eq!(bytes[blob], 1);
+                bytes[blob] = 2;
+                seal_length(bytes, &[]);
+            }),
+        ),
+        ("the log's first batch", log, batch(0)),
+        ("a batch behind others", log, batch(last / 2)),
+        ("the log's last batch", log, batch(last)),
+    ];
+    for segment in segments {
+        for (what, from_end) in [("a segment's header", false), ("a segment's footer", true)] {
+            let files = changed(segment, |bytes| {
+                let at = if from_end { bytes.len() - PAGE } else { 0 };
+                bytes[at + 8] = 2;
+                seal_page(&mut bytes[at..at + PAGE]);
+            });
+            cases.push((what, segment, files));
+        }
+    }
+    for (what, name, files) in cases {
+        // What an interrupted flush leaves is removed at opening; not here.
+        for leftover in ["segment-00000000000000ff", "manifest.new", "log-00000009.new"] {
+            files.put(leftover, vec![1; PAGE]);
+        }
+        let image = |files: &MemoryFiles| -> Vec<_> {
+            files.names().into_iter().map(|name| (files.contents(&name), name)).collect()
+        };
+        let before = image(&files);
+        let error = open(&files).err().unwrap_or_else(|| panic!("{what} of a newer version was opened"));
+        let EngineError::Store(StoreError::NewerVersion { file, found: 2, supported: 1 }) = &error else {
+            panic!("{what}: {error}")
+        };
+        assert_eq!(file, name, "{what}");
+        assert!(image(&files) == before, "{what}: something was changed");
+        let counts = files.operations();
+        for kind in [OperationKind::Write, OperationKind::Rename, OperationKind::Remove, OperationKind::Sync] {
+            assert_eq!(counts[kind as usize], 0, "{what}: {kind:?}");
+        }
+        // Looking at it offline says the same.
+        let looked = block_on(offline::verify(files.clone(), 0, |_| ())).err();
+        assert_eq!(looked, Some(error), "{what}");
+    }
+}

@@ -1,4 +1,4 @@
-//! The bytes of version 1, fixed; decoded here by the tables of the format's documentation, not by the engine.
+//! The bytes of version 1, fixed. `tests/format` decodes them by the tables of the format's documentation, not by the engine.
 //!
 //! With `ANTIPHON_BLESS` set in the environment the files under tests/golden and fuzz/corpus are written anew: for a new format
 //! version only.
@@ -105,96 +105,6 @@ fn a_compressed_segment_of_version_1_is_read() {
     assert_eq!(read(fixed, KeyFilter::WHOLE_KEYS), put_only(rows(200)));
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> usize {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-}
-
-/// A block by the table "Block": its bytes, and where the next begins.
-fn block_at(bytes: &[u8], at: usize, kind: u8) -> (&[u8], usize) {
-    let length = u32_at(bytes, at + 4);
-    let stored = &bytes[at + 16..at + 16 + length];
-    let place = [SEGMENT.0.to_le_bytes(), (at as u64).to_le_bytes()].concat();
-    let covered = [&place[..], &bytes[at + 4..at + 16], stored].concat();
-    assert_eq!(u32_at(bytes, at), crc32c::crc32c(&covered) as usize);
-    assert_eq!(u32_at(bytes, at + 8), length, "not compressed");
-    assert_eq!(bytes[at + 12..at + 16], [kind, 0, 0, 0]);
-    (stored, at + 16 + length)
-}
-
-/// The rows of a block by the table "Rows"; all numbers in the golden file are below 128.
-fn rows_of(block: &[u8]) -> Vec<Row> {
-    let groups = u32_at(block, block.len() - 4);
-    let end = block.len() - 4 - 4 * groups;
-    let (mut at, mut key, mut rows) = (0, Vec::new(), Vec::new());
-    while at < end {
-        let [shared, unshared, tag] = [block[at], block[at + 1], block[at + 2]].map(usize::from);
-        assert_eq!(rows.len() % 16 == 0, shared == 0);
-        if shared == 0 {
-            assert_eq!(u32_at(block, end + rows.len() / 16 * 4), at);
-        }
-        at += 3;
-        key.truncate(shared);
-        key.extend(&block[at..at + unshared]);
-        at += unshared;
-        rows.push((key.clone(), (tag > 0).then(|| block[at..at + tag - 1].to_vec())));
-        at += tag.saturating_sub(1);
-    }
-    rows
-}
-
-#[test]
-fn the_tables_decode_the_golden_segment() {
-    let bytes = fs::read(here("tests/golden/segment-v1")).unwrap();
-    let footer = &bytes[bytes.len() - PAGE..];
-    for (page, magic) in [(&bytes[..PAGE], b"ANTISEGM"), (footer, b"ANTISEGF")] {
-        assert_eq!(&page[..8], magic);
-        assert_eq!(u32_at(page, 8), 1);
-        assert_eq!(u32_at(page, PAGE - 4), crc32c::crc32c(&page[..PAGE - 4]) as usize);
-    }
-    assert_eq!((u64_at(&bytes, 16), u64_at(&bytes, 24)), (SEGMENT.0, STORE));
-    assert_eq!((u32_at(footer, 12), u64_at(footer, 16), u64_at(footer, 24)), (1, SEGMENT.0, STORE));
-    let [index, filter, end] = [32, 40, 48].map(|at| u64_at(footer, at) as usize);
-    assert_eq!(u64_at(footer, 56), bytes.len() as u64);
-    assert_eq!((u64_at(footer, 64), u64_at(footer, 72)), (40, 6));
-    assert_eq!((u64_at(footer, 96), u64_at(footer, 104), u32_at(footer, 112)), (1_700, 1_800, 1));
-    let (first, last) = (u32_at(footer, 120), u32_at(footer, 124));
-    assert_eq!(footer[128..128 + first], rows(40)[0].0);
-    assert_eq!(footer[128 + first..128 + first + last], rows(40)[39].0);
-
-    let (mut at, mut found, mut indexed, mut raw) = (PAGE, Vec::new(), Vec::new(), 0);
-    while at < index {
-        let (block, next) = block_at(&bytes, at, 1);
-        found.extend(rows_of(block));
-        indexed.push((found.last().unwrap().0.clone(), Some(((next - at) as u32).to_le_bytes().to_vec())));
-        raw += block.len();
-        at = next;
-    }
-    assert_eq!(found, rows(40));
-    assert_eq!((u64_at(footer, 88), u32_at(footer, 116)), (raw as u64, indexed.len()));
-    let (block, next) = block_at(&bytes, index, 2);
-    assert_eq!((rows_of(block), next), (indexed, filter));
-    let (block, next) = block_at(&bytes, filter, 3);
-    assert_eq!((usize::from(block[0]), next), (last, end));
-    assert_eq!(block[2..2 + last], rows(40)[39].0);
-    let table = &block[2 + last..];
-    let u16_at = |at: usize| usize::from(u16::from_le_bytes(table[at..at + 2].try_into().unwrap()));
-    assert_eq!((u32_at(table, 0), table.len()), (40, 4 + 2 * 3 + 3 * 40));
-    assert_eq!(u16_at(4 + 2 * 2), 40);
-    for (key, _) in rows(40) {
-        let hash = xxhash_rust::xxh3::xxh3_64(&key);
-        let bucket = (((hash >> 32) * 3) >> 32) as usize;
-        let begin = if bucket == 0 { 0 } else { u16_at(4 + 2 * (bucket - 1)) };
-        let fingerprint = |at: usize| (u16_at(10 + 2 * at), table[10 + 2 * 40 + at]);
-        let expected = ((hash & 0xffff) as usize, (hash >> 16) as u8);
-        assert!((begin..u16_at(4 + 2 * bucket)).any(|at| fingerprint(at) == expected));
-    }
-    assert!(bytes[end..bytes.len() - PAGE].iter().all(|byte| *byte == 0));
-}
-
 fn manifest() -> Manifest {
     let segment = |id: u64, level: u32| SegmentEntry {
         id: SegmentId(id),
@@ -217,22 +127,10 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn a_manifest_of_version_1_and_its_tables() {
+fn a_manifest_of_version_1() {
     let bytes = golden("manifest-v1", || manifest().encode());
     assert_eq!(manifest().encode(), bytes);
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
-    assert_eq!(&bytes[..8], b"ANTIMANI");
-    assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12), u32_at(&bytes, 20)), (1, bytes.len(), 0));
-    let covered = [&bytes[..16], &bytes[20..]].concat();
-    assert_eq!(u32_at(&bytes, 16), crc32c::crc32c(&covered) as usize);
-    assert_eq!((u64_at(&bytes, 24), u32_at(&bytes, 32), u32_at(&bytes, 36)), (STORE, 2, 0));
-    assert_eq!((u64_at(&bytes, 40), u64_at(&bytes, 48), u64_at(&bytes, 56)), (11, 10, 123_456));
-    assert_eq!((u32_at(&bytes, 64), u32_at(&bytes, 68)), (2, 12));
-    assert_eq!((u64_at(&bytes, 72), u64_at(&bytes, 80), u64_at(&bytes, 88)), (9, 9 * 4096, 900));
-    assert_eq!((u64_at(&bytes, 96), u32_at(&bytes, 104)), (9, 0));
-    assert_eq!(bytes[108..120], [3, 0, 9, 9, 9, 5, 0, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    assert_eq!(u64_at(&bytes, 120), 4);
-    assert_eq!(&bytes[bytes.len() - 12..], b"the caller's");
 }
 
 /// Small valid files, and what a mutation of each kind makes of them.

@@ -1,0 +1,195 @@
+//! Decoded files held against what was put in and what the engine's reports say.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    files::{self, Batch, Listed, Manifest, Record, Row, Segment},
+    tables::{Document, Fault, require},
+    world::{Expected, Sample, newest, time_of, unlikely, witness_of},
+};
+
+/// The store and segment of the fixed files.
+const GOLDEN_STORE: u64 = 0x0123_4567_89ab_cdef;
+const GOLDEN_SEGMENT: u64 = 7;
+
+pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault> {
+    let file = |name: &str| {
+        let found = sample.files.iter().find(|(of, _)| of == name);
+        found.map(|(_, bytes)| bytes.as_slice()).ok_or_else(|| format!("there is no {name}"))
+    };
+    let manifest = files::manifest(document, file("manifest")?)?;
+    let blob = files::blob(document, &manifest.blob)?;
+    let inspection = &sample.inspection;
+    require!((manifest.store, manifest.lane) == (sample.store, sample.lane), "{manifest:?}");
+    require!(manifest.edit == inspection.manifest_edit, "edit {}", manifest.edit);
+    require!(manifest.flushed_position == inspection.flushed_position.0, "flushed to {}", manifest.flushed_position);
+    require!(manifest.segments.iter().all(|listed| listed.id < manifest.next_segment), "{manifest:?}");
+    let names = manifest.segments.iter().map(|listed| (format!("segment-{:016x}", listed.id), listed.level));
+    let shown = inspection.segments.iter().map(|segment| (segment.file.clone(), u64::from(segment.level)));
+    require!(names.eq(shown), "segments are {:?}, not {:?}", manifest.segments, inspection.segments);
+
+    let newest_generation = log(document, sample, blob.salt)?;
+    let times = sample.expected.times_from(manifest.flushed_position);
+    let named = inspection.log_files.iter().find(|facts| facts.generation == blob.generation);
+    require!(named.map(|facts| facts.bytes) == Some(blob.file_bytes), "{blob:?}, but {:?}", inspection.log_files);
+    require!(times.contains(&blob.time) && blob.generation == newest_generation, "{blob:?} of {newest_generation}");
+
+    let mut rows = Vec::new();
+    for listed in &manifest.segments {
+        let name = format!("segment-{:016x}", listed.id);
+        let segment = files::segment(document, file(&name)?).map_err(|fault| format!("{name}: {fault}"))?;
+        check_segment(&segment, listed, &manifest).map_err(|fault| format!("{name}: {fault}"))?;
+        for (key, value) in &segment.rows {
+            rows.push(document.row(key, value.as_deref())?);
+        }
+    }
+    let (found, expected) = (newest(rows), sample.expected.rows(manifest.flushed_position));
+    for (key, value) in &found {
+        require!(expected.get(key) == Some(value), "{key:?} is {value:?}, not {:?}", expected.get(key));
+    }
+    let missing = expected.keys().find(|key| !found.contains_key(*key));
+    require!(missing.is_none(), "{missing:?} is in no segment");
+    Ok(())
+}
+
+/// All log files, held against what was given out. Gives the newest generation.
+fn log(document: &Document, sample: &Sample, salt: u64) -> Result<u64, Fault> {
+    let mut logs: Vec<(&str, Vec<Batch>)> = Vec::new();
+    for (name, bytes) in sample.files.iter().filter(|(name, _)| name.starts_with("log-")) {
+        let batches = files::log(document, bytes).map_err(|fault| format!("{name}: {fault}"))?;
+        logs.push((name, batches));
+    }
+    logs.sort_by_key(|(_, batches)| batches.first().map(|batch| batch.generation));
+    for (name, batches) in &logs {
+        let facts = sample.inspection.log_files.iter().find(|facts| facts.file == *name);
+        let facts = facts.ok_or_else(|| format!("{name} is not reported"))?;
+        let generation = batches.first().map(|batch| batch.generation);
+        require!(generation == Some(facts.generation), "{name}: generation {generation:?}, not {}", facts.generation);
+        require!(generation == Some(0) || batches.len() as u64 == facts.batches, "{name}: {} batches", batches.len());
+    }
+    let used: Vec<&Vec<Batch>> = logs.iter().map(|(_, of)| of).filter(|of| of[0].generation > 0).collect();
+    let generations: Vec<u64> = used.iter().map(|batches| batches[0].generation).collect();
+    require!(generations.is_sorted_by(|one, other| one + 1 == *other), "generations {generations:?}");
+    let mut before: Option<(&Batch, Vec<Record>)> = None;
+    for batch in used.into_iter().flatten() {
+        require!((batch.lane, batch.salt) == (sample.lane, salt), "lane {}, salt {:x}", batch.lane, batch.salt);
+        follows(batch, before.as_ref(), &sample.expected)?;
+        let held = match before.take() {
+            Some((_, held)) if batch.records.is_empty() => held,
+            // A seal of a batch that is not there any more.
+            None if batch.records.is_empty() => continue,
+            _ => batch.records.clone(),
+        };
+        before = Some((batch, held));
+    }
+    let last = before.map_or(0, |(batch, _)| batch.first_position + batch.records.len() as u64 - 1);
+    require!(last == sample.position, "the log ends at {last}, not {}", sample.position);
+    // A file that waits for its first use has one batch, of no generation.
+    for (name, batches) in logs.iter().filter(|(_, batches)| batches[0].generation == 0) {
+        let [Batch { lane, chain: 0, first_position: 0, records_before: 0, witness, records, .. }] = batches.as_slice()
+        else {
+            return Err(format!("{name}: never used, and not empty: {batches:?}"));
+        };
+        require!(*lane == sample.lane && witness.is_empty() && records.is_empty(), "{name}: never used, and not empty");
+    }
+    Ok(generations.last().copied().unwrap_or(0))
+}
+
+/// Holds a batch against the one before it, with the records of which that one or its witness tells, and against what was given
+/// out.
+fn follows(batch: &Batch, before: Option<&(&Batch, Vec<Record>)>, expected: &Expected) -> Result<(), Fault> {
+    let first = batch.first_position;
+    match before {
+        Some((last, held)) => {
+            require!(batch.chain == last.checksum, "position {first}: the chain is not the checksum before");
+            require!(first == last.first_position + last.records.len() as u64, "position {first} follows {last:?}");
+            require!(batch.records_before == held.len() as u64, "position {first}: {} before", batch.records_before);
+            require!(batch.witness == witness_of(held), "position {first}: the witness is {:?}", batch.witness);
+        }
+        None if first == 1 => {
+            require!((batch.chain, batch.records_before, batch.witness.len()) == (0, 0, 0), "{batch:?} is the first");
+        }
+        None => {}
+    }
+    let from = (first as usize).checked_sub(1).ok_or("a first position of 0")?;
+    let given_out = expected.records.get(from..from + batch.records.len());
+    require!(given_out == Some(&batch.records[..]), "position {first}: {:?}, not {given_out:?}", batch.records);
+    Ok(())
+}
+
+fn check_segment(segment: &Segment, listed: &Listed, manifest: &Manifest) -> Result<(), Fault> {
+    require!(segment.store == manifest.store, "of store {:x}", segment.store);
+    let found = Listed { level: listed.level, ..segment.listed.clone() };
+    require!(found == *listed, "{found:?}, but listed as {listed:?}");
+    require!(listed.level == 0 || segment.blocks_compressed > 0, "merged, but not compressed");
+    let times = segment.rows.iter().filter_map(|(key, value)| {
+        let archive = value.as_ref().filter(|_| key.len() == 26 && key[17] == 7)?.get(8..)?;
+        time_of(&Record::Entry(archive.to_vec()))
+    });
+    let times: Vec<u64> = times.collect();
+    let range = times.iter().min().copied().zip(times.iter().max().copied());
+    require!(segment.times == range, "times {:?}, not {range:?}", segment.times);
+    require!(segment.filter_id == 2, "filter id {}", segment.filter_id);
+    check_filter(segment, |key| match key[0] {
+        1 if key[17] == 6 => vec![&key[..17], key],
+        1 => vec![&key[..17]],
+        _ => vec![&key[..=key.iter().position(|byte| *byte == 0).unwrap_or(0)]],
+    })
+}
+
+/// Every piece of every key is in the part that answers for the key, and of what is in none hardly any.
+fn check_filter<'a>(segment: &'a Segment, pieces: impl Fn(&'a [u8]) -> Vec<&'a [u8]>) -> Result<(), Fault> {
+    let parts = &segment.filter;
+    require!(parts.is_sorted_by(|one, other| one.last_key < other.last_key), "the filter's parts do not ascend");
+    require!(parts.last().is_some_and(|part| part.last_key == segment.listed.last_key), "the filter ends early");
+    for (key, _) in &segment.rows {
+        let part = parts.iter().find(|part| part.last_key >= *key).ok_or("no part answers for a key")?;
+        let missing = pieces(key).into_iter().find(|piece| !part.holds(piece));
+        require!(missing.is_none(), "the filter does not hold {missing:02x?} of {key:02x?}");
+    }
+    let held = (0..1_000).filter(|seed| parts.iter().any(|part| part.holds(&unlikely(*seed).to_le_bytes()))).count();
+    require!(held < 10 && parts.iter().any(|part| part.pieces() > 0), "the filter holds {held} of 1,000 others");
+    Ok(())
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+}
+
+/// The rows that the fixed segments were made of.
+fn golden_rows(count: u32) -> Vec<Row> {
+    let row = |number: u32| {
+        let value = (number % 7 != 3).then(|| format!("message {number}").into_bytes());
+        ([&b"room"[..], &number.to_be_bytes()].concat(), value)
+    };
+    (1..=count).map(row).collect()
+}
+
+/// The fixed files, held against what they were made of.
+pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
+    for (name, count, times, compressed) in
+        [("segment-v1", 40, Some((1_700, 1_800)), false), ("segment-v1-zstd", 200, None, true)]
+    {
+        let segment = files::segment(document, &golden(name)).map_err(|fault| format!("{name}: {fault}"))?;
+        require!((segment.store, segment.listed.id) == (GOLDEN_STORE, GOLDEN_SEGMENT), "{name}: {:?}", segment.listed);
+        require!(segment.rows == golden_rows(count), "{name}: {:?}", segment.rows);
+        require!((segment.times, segment.filter_id) == (times, 1), "{name}: {:?}", segment.times);
+        require!((segment.blocks_compressed > 0) == compressed, "{name}: {} compressed", segment.blocks_compressed);
+        check_filter(&segment, |key| vec![key]).map_err(|fault| format!("{name}: {fault}"))?;
+    }
+    let manifest = files::manifest(document, &golden("manifest-v1"))?;
+    let numbers = (manifest.store, manifest.lane, manifest.edit, manifest.next_segment, manifest.flushed_position);
+    require!(numbers == (GOLDEN_STORE, 2, 11, 10, 123_456), "{manifest:?}");
+    require!(manifest.blob == b"the caller's", "{manifest:?}");
+    let listed = |id: u64, level: u64| Listed {
+        id,
+        file_bytes: id * 4096,
+        rows: id * 100,
+        deletes: id,
+        level,
+        first_key: vec![id as u8; 3],
+        last_key: vec![0xff; 5],
+    };
+    require!(manifest.segments == [listed(9, 0), listed(4, 1)], "{manifest:?}");
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! A store with everything in it, and what its bytes have to say by what the engine gave out.
+
+use std::collections::BTreeMap;
+
+use antiphon_engine::{
+    EngineOptions,
+    door::{Command, Output},
+    memory_files::MemoryRandom,
+    offline::{self, Inspection},
+    seams::Random as _,
+};
+use antiphon_wire::{
+    frame::{ConversationStart, EntryKind, MembershipChange},
+    ids::{ConversationId, Sequence},
+};
+
+use crate::{
+    files::{Held, Record},
+    support::{Lane, block_on, entry, send, user},
+    tables::{Decoded, Value},
+};
+
+const USERS: [&str; 12] =
+    ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal", "ida", "jon", "kim", "a-user-with-a-longer-name"];
+
+/// Files with what is known of them.
+pub(crate) struct Sample {
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub(crate) expected: Expected,
+    pub(crate) store: u64,
+    pub(crate) lane: u64,
+    pub(crate) position: u64,
+    pub(crate) inspection: Inspection,
+}
+
+/// What the engine gave out, in the order of positions.
+#[derive(Default)]
+pub(crate) struct Expected {
+    pub(crate) records: Vec<Record>,
+    /// Of each conversation's entries, how many messages there are up to and with them.
+    ordinals: BTreeMap<[u8; 16], Vec<u64>>,
+}
+
+/// Rows by name and key.
+pub(crate) type Rows = BTreeMap<(String, BTreeMap<String, Vec<u8>>), BTreeMap<String, Value>>;
+
+impl Expected {
+    pub(crate) fn take(&mut self, outputs: impl IntoIterator<Item = Output>) {
+        for output in outputs {
+            match output {
+                Output::Entry { conversation, archive, .. } => {
+                    self.ordinals.entry(conversation.0).or_default().push(entry(&archive).ordinal.0);
+                    self.records.push(Record::Entry(archive.to_vec()));
+                }
+                Output::Receipt { conversation, user, read, delivered, .. } => {
+                    let before = read.0.checked_sub(1).map(|index| self.ordinals[&conversation.0][index as usize]);
+                    self.records.push(Record::Mark {
+                        conversation: conversation.0,
+                        read: read.0,
+                        messages: before.unwrap_or(0),
+                        delivered: delivered.0,
+                        user: user.as_str().to_owned(),
+                    });
+                }
+                Output::Answer { .. } | Output::Committed { .. } | Output::Fenced { .. } => {}
+            }
+        }
+    }
+
+    /// Times of the entries from a position on.
+    pub(crate) fn times_from(&self, position: u64) -> Vec<u64> {
+        let records = self.records.iter().skip(position.saturating_sub(1) as usize);
+        records.filter_map(|record| time_of(record)).collect()
+    }
+
+    /// All rows that records up to a position make.
+    pub(crate) fn rows(&self, position: u64) -> Rows {
+        let mut rows = Rows::new();
+        for (at, record) in (1..=position).zip(&self.records) {
+            match record {
+                Record::Mark { conversation, read, messages, delivered, user } => {
+                    let value = numbers([("read", *read), ("messages", *messages), ("delivered", *delivered)]);
+                    rows.insert(key("pointer", *conversation, [("user", user.as_bytes())]), value);
+                }
+                Record::Entry(archive) => add_entry(&mut rows, at, archive),
+            }
+        }
+        rows
+    }
+}
+
+/// When an entry was stored.
+pub(crate) fn time_of(record: &Record) -> Option<u64> {
+    match record {
+        Record::Entry(archive) => Some(entry(archive).time_ms.0),
+        Record::Mark { .. } => None,
+    }
+}
+
+/// What the next batch's witness says of these.
+pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
+    let mut held: BTreeMap<[u8; 16], Held> = BTreeMap::new();
+    for record in records {
+        let Record::Entry(archive) = record else { continue };
+        let entry = entry(archive);
+        let conversation = entry.conversation.0;
+        let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
+        of.last = entry.sequence.0;
+        of.kinds |= u64::from(matches!(entry.kind, EntryKind::Created | EntryKind::Membership));
+    }
+    held.into_values().collect()
+}
+
+fn key<const COUNT: usize>(
+    name: &str,
+    conversation: [u8; 16],
+    fields: [(&str, &[u8]); COUNT],
+) -> (String, BTreeMap<String, Vec<u8>>) {
+    let fields = fields.into_iter().chain([("conversation", &conversation[..])]);
+    (name.to_owned(), fields.map(|(field, bytes)| (field.to_owned(), bytes.to_vec())).collect())
+}
+
+fn numbers<const COUNT: usize>(fields: [(&str, u64); COUNT]) -> BTreeMap<String, Value> {
+    fields.into_iter().map(|(field, number)| (field.to_owned(), Value::Number(number))).collect()
+}
+
+fn with(mut fields: BTreeMap<String, Value>, field: &str, bytes: &[u8]) -> BTreeMap<String, Value> {
+    fields.insert(field.to_owned(), Value::Bytes(bytes.to_vec()));
+    fields
+}
+
+fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
+    let entry = entry(archive);
+    let (id, sequence, ordinal, time) = (entry.conversation.0, entry.sequence.0, entry.ordinal.0, entry.time_ms.0);
+    let value = with(numbers([("position", position)]), "archive", archive);
+    rows.insert(key("entry", id, [("sequence", &sequence.to_be_bytes())]), value);
+    let tail = [("position", position), ("sequence", sequence), ("ordinal", ordinal), ("time", time)];
+    rows.insert(key("tail", id, []), numbers(tail));
+    let mut change = MembershipChange { added: Vec::new(), removed: Vec::new() };
+    match entry.kind {
+        EntryKind::Message => {
+            let pointer = numbers([("read", sequence), ("messages", ordinal), ("delivered", sequence)]);
+            rows.insert(key("pointer", id, [("user", entry.sender.as_str().as_bytes())]), pointer);
+            let message = key("message id", id, [("id", &entry.client_message_id.0)]);
+            rows.insert(message, numbers([("sequence", sequence)]));
+        }
+        EntryKind::Title => drop(rows.insert(key("title", id, []), with(BTreeMap::new(), "title", &entry.body))),
+        EntryKind::Membership => change = MembershipChange::from_body(&entry.body).unwrap(),
+        EntryKind::Created => {
+            let start = ConversationStart::from_body(&entry.body).unwrap();
+            let fields = [("time", time), ("epoch", entry.epoch.0.into()), ("flags", start.direct.into())];
+            let value = with(numbers(fields), "creator", entry.sender.as_str().as_bytes());
+            rows.insert(key("start", id, []), value);
+            rows.insert(key("title", id, []), with(BTreeMap::new(), "title", start.title.as_bytes()));
+            change.added = start.members;
+        }
+    }
+    for (users, kind) in [(&change.removed, 2), (&change.added, 1)] {
+        for user in users {
+            let name = [("user", user.as_str().as_bytes())];
+            let member = key("member", id, name);
+            if kind == 1 {
+                rows.insert(member, numbers([("visible from", sequence), ("messages", ordinal)]));
+            } else {
+                rows.remove(&member);
+            }
+            let value = numbers([("kind", kind), ("sequence", sequence), ("position", position)]);
+            rows.insert(key("user", id, name), value);
+        }
+    }
+}
+
+/// The newest rows of those that are given newest first.
+pub(crate) fn newest(decoded: impl IntoIterator<Item = Decoded>) -> Rows {
+    let mut rows: BTreeMap<_, Option<BTreeMap<String, Value>>> = BTreeMap::new();
+    for (name, key, value) in decoded {
+        rows.entry((name, key)).or_insert(value);
+    }
+    rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// A store on which so many messages and changes were made, by chance.
+pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
+    let random = MemoryRandom::new(seed);
+    let number = options.lane;
+    let mut lane = Lane::with_options(seed, options);
+    let mut expected = Expected::default();
+    let mut conversations = Vec::new();
+    for key in 0..6 {
+        let members: Vec<&str> = USERS.iter().copied().filter(|_| random.below(2) == 0).collect();
+        conversations.push(lane.create_group("ann", key, &members));
+        conversations.push(lane.create_direct("bob", USERS[2 + usize::from(key)]));
+    }
+    expected.take(std::mem::take(&mut lane.outputs));
+    for step in 0..steps {
+        act(&mut lane, &conversations, &random, u64::from(step) * 10);
+        lane.settle_queued();
+        lane.clock.advance(random.below(5));
+        if random.below(50) == 0 {
+            // The second finds that nothing has happened since the first.
+            lane.engine.tick();
+            lane.engine.tick();
+            lane.settle_queued();
+        }
+        expected.take(std::mem::take(&mut lane.outputs));
+    }
+    let inspection = block_on(offline::inspect(lane.files.clone(), number, true, |_| ())).unwrap();
+    let names = lane.files.names();
+    Sample {
+        files: names.into_iter().map(|name| (name.clone(), lane.files.contents(&name).unwrap())).collect(),
+        expected,
+        store: lane.engine.store_id(),
+        lane: number.into(),
+        position: lane.engine.position().0,
+        inspection,
+    }
+}
+
+/// Submits a few commands at once, so that they share a batch. Some are refused: of strangers, beyond the end.
+fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom, key: u64) {
+    let name = || USERS[random.below(USERS.len() as u64) as usize];
+    let pick = || conversations[random.below(conversations.len() as u64) as usize];
+    let (one, other, conversation) = (name(), name(), pick());
+    let command = match random.below(100) {
+        0..8 => Command::AddMembers { user: user("ann"), conversation, members: vec![user(other), user(name())] },
+        8..13 => Command::RemoveMembers { user: user("ann"), conversation, members: vec![user(other)] },
+        13..16 => Command::SetTitle { user: user(one), conversation, title: format!("title {}", random.below(9)) },
+        16..30 => {
+            let pointer = || Some(Sequence(1 + random.below(9)));
+            Command::Mark { user: user(one), conversation, read: pointer(), delivered: pointer() }
+        }
+        choice => {
+            for number in 0..1 + random.below(6) {
+                let length = if choice == 99 { random.below(14_000) } else { random.below(400) };
+                let text = format!("{number} {}", "la ".repeat(length as usize / 3));
+                lane.submit(send(name(), pick(), key + number, &text));
+            }
+            return;
+        }
+    };
+    lane.submit(command);
+}
+
+/// Sixty-four bits that no sample has by chance.
+pub(crate) fn unlikely(seed: u64) -> u64 {
+    MemoryRandom::new(seed).next()
+}

@@ -30,7 +30,7 @@ use crate::{
     metrics::{Metrics, Phase},
     outside::Outside,
     shard::{Control, Event},
-    store_folder::StoreFolder,
+    store_folder::{StoreFolder, StoreFolderError},
     uring::{self, Waker},
 };
 
@@ -106,8 +106,8 @@ impl Life<'_> {
         self.wait(None, |tally| tally.ready == shards).map(drop)
     }
 
-    /// Opens the lanes and accepts.
-    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+    /// Opens the lanes, and accepts if `check` agrees to the identity of their stores together.
+    pub(crate) fn begin(&mut self, check: impl FnOnce(u64) -> Result<(), StoreFolderError>) -> anyhow::Result<()> {
         let (shards, lanes) = (self.shards(), usize::from(self.placement.lanes));
         self.control.open();
         self.wake_all();
@@ -115,6 +115,7 @@ impl Life<'_> {
         if self.tally.open < lanes {
             bail!("told to end twice while the lanes were opening");
         }
+        check(self.control.store())?;
         self.control.serve();
         self.wake_all();
         self.wait(None, |tally| tally.accepting == shards)?;

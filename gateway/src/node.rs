@@ -103,8 +103,9 @@ fn claim(config: &Config) -> anyhow::Result<Claim> {
             Ok(Claim::After(asked.context("take over")?))
         }
         folder => {
+            let folder = folder?;
             StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
-            Ok(Claim::Folder(folder?))
+            Ok(Claim::Folder(folder))
         }
     }
 }
@@ -255,9 +256,9 @@ impl Node<'_> {
             Claim::Folder(owned) => (owned, None),
             Claim::After(before) => (self.take_over(before, usize::from(self.placement.shards))?, Some(Instant::now())),
         };
-        *folder = Some(owned);
+        let owned = folder.insert(owned);
         let outside = early.map_or_else(|| self.start_outside(listen), Ok)?;
-        life.begin()?;
+        life.begin(|store| owned.record_lanes(self.config.node.lanes, store))?;
         if let Some(since) = took_over {
             addresses
                 .iter()

@@ -137,6 +137,11 @@ impl Control {
         self.opening.store(true, Ordering::Release);
     }
 
+    /// All lanes' stores in one number, when all lanes are open.
+    pub(crate) fn store(&self) -> u64 {
+        self.store.load(Ordering::Acquire)
+    }
+
     /// Shards may accept.
     pub fn serve(&self) {
         self.serving.store(true, Ordering::Release);
@@ -307,7 +312,11 @@ impl NodeShard {
                         opened.borrow_mut().push(Lane::new(id, placement, engine));
                         control.tell(Event::LaneOpen(id, report));
                     }
-                    Err(error) => control.tell(Event::LaneFailed(id, format!("{folder}: {error:#}"))),
+                    Err(error) => {
+                        let hint = error.downcast_ref().and_then(crate::store::hint);
+                        let hint = hint.map_or_else(String::new, |hint| format!(". {hint}"));
+                        control.tell(Event::LaneFailed(id, format!("{folder}: {error:#}{hint}")));
+                    }
                 }
             });
         }

@@ -4,6 +4,7 @@
 //! DATA/LOCK          exclusive lock of the running node; its text is the owner's process id
 //! DATA/handover.sock where the owner is asked to hand over (see `handover`); only the owner of the lock makes or removes it
 //! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
+//! DATA/lanes         how many log lanes there are, and the identity of their stores together; made at the first start
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
 //! DATA/making-00/ …  lanes that `antiphon store` has not finished; no node starts beside them
 //! ```
@@ -13,6 +14,7 @@
 //! dies, however it dies. Must not do: look into a lane's folder.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -20,6 +22,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use antiphon_wire::limits::LANES_MAX;
 
 use crate::core::token::SECRET_BYTES_MIN;
 
@@ -47,7 +51,9 @@ pub enum StoreFolderError {
         owner: String,
     },
     /// Make the path readable and writable, or choose another.
-    #[error("{path}: {source}")]
+    #[error(
+        "{path}: {source}; make the data folder readable and writable for this user, or choose another with --data"
+    )]
     Io {
         /// Which path.
         path: PathBuf,
@@ -79,6 +85,33 @@ pub enum StoreFolderError {
         folder: PathBuf,
         /// What tells so.
         name: String,
+    },
+    /// Restore the folder from a whole copy.
+    #[error(
+        "{folder}: lane-{lane:02} is missing, of {lanes} log lanes: the folder was copied in part; restore it whole"
+    )]
+    LaneMissing {
+        /// Which folder.
+        folder: PathBuf,
+        /// The lane.
+        lane: usize,
+        /// How many there must be.
+        lanes: usize,
+    },
+    /// Restore each lane from its own copy, or, if they do belong together, remove the file.
+    #[error(
+        "{folder}: lanes of several stores were mixed; restore each from its own copy, or remove {folder}/lanes if they do \
+         belong together"
+    )]
+    Mixed {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// Restore the file, or remove it to have it made anew.
+    #[error("{path} does not say which log lanes there are; restore it, or remove it if all of them are there")]
+    LanesFile {
+        /// Which path.
+        path: PathBuf,
     },
     /// Remove the file to have a new key made; tokens signed by the old one end.
     #[error("{path} is not a development key (64 hexadecimal digits)")]
@@ -145,19 +178,51 @@ impl StoreFolder {
     /// another one it would not be found.
     pub fn check_lanes(folder: &Path, wanted: usize) -> Result<(), StoreFolderError> {
         let at = |source| StoreFolderError::Io { path: folder.to_owned(), source };
-        let mut found = 0;
+        let mut found = BTreeSet::new();
         for entry in fs::read_dir(folder).map_err(at)? {
             let name = entry.map_err(at)?.file_name();
-            let name = name.to_string_lossy();
+            let Some(name) = name.to_str() else { continue };
             if name.strip_prefix(MAKING).is_some_and(|rest| rest.starts_with('-')) {
-                return Err(StoreFolderError::Unfinished { folder: folder.to_owned(), name: name.into_owned() });
+                return Err(StoreFolderError::Unfinished { folder: folder.to_owned(), name: name.to_owned() });
             }
-            found += usize::from(name.starts_with("lane-"));
+            found.extend(numbered("lane-", name));
         }
-        if found == 0 || found == wanted {
-            return Ok(());
+        let folder = folder.to_owned();
+        let made_with = recorded_lanes(&folder)?.map(|(lanes, _)| lanes);
+        let Some(last) = found.last() else {
+            return match made_with {
+                Some(lanes) => Err(StoreFolderError::LaneMissing { folder, lane: 0, lanes }),
+                None => Ok(()),
+            };
+        };
+        let lanes = made_with.unwrap_or(last + 1);
+        if let Some(lane) = (0..lanes).find(|lane| !found.contains(lane)) {
+            return Err(StoreFolderError::LaneMissing { folder, lane, lanes });
         }
-        Err(StoreFolderError::Lanes { folder: folder.to_owned(), found, wanted })
+        if lanes != wanted {
+            return Err(StoreFolderError::Lanes { folder, found: lanes, wanted });
+        }
+        Ok(())
+    }
+
+    /// Writes down how many lanes there are and the identity of their stores together, if that is not written yet: from then on a lane
+    /// that is missing, or another store's, is told. To be called when all of them are there.
+    pub fn record_lanes(&self, lanes: usize, store: u64) -> Result<(), StoreFolderError> {
+        match recorded_lanes(&self.path)? {
+            None => {}
+            Some(recorded) if recorded == (lanes, store) => return Ok(()),
+            Some(_) => return Err(StoreFolderError::Mixed { folder: self.path.clone() }),
+        }
+        let (path, draft) = (self.path.join(LANES), self.path.join("lanes.new"));
+        let at = |source| StoreFolderError::Io { path: draft.clone(), source };
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&draft)?;
+            writeln!(file, "{lanes} {store:016x}")?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(at)?;
+        sync_folder(&self.path)
     }
 
     /// The folder of a log lane, made if it isn't there. Needs no lock: only what is inside is the owner's alone.
@@ -171,6 +236,33 @@ impl StoreFolder {
         let _ = sync_folder(above.unwrap_or(Path::new(".")));
         Ok(path)
     }
+}
+
+/// The file that says which lanes a folder has.
+const LANES: &str = "lanes";
+
+/// How many lanes a folder has and the identity of their stores together, if it is written down.
+pub(crate) fn recorded_lanes(folder: &Path) -> Result<Option<(usize, u64)>, StoreFolderError> {
+    let path = folder.join(LANES);
+    match fs::read_to_string(&path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        // What does not have its form says nothing: also what is not text.
+        Err(source) if source.kind() != io::ErrorKind::InvalidData => Err(StoreFolderError::Io { path, source }),
+        text => {
+            let parsed = text.ok().and_then(|text| {
+                let (lanes, store) = text.trim_end().split_once(' ')?;
+                let store = u64::from_str_radix(store, 16).ok().filter(|_| store.len() == 16)?;
+                Some((lanes.parse().ok().filter(|lanes| (1..=LANES_MAX).contains(lanes))?, store))
+            });
+            parsed.map(Some).ok_or(StoreFolderError::LanesFile { path })
+        }
+    }
+}
+
+/// The number in a name that is `prefix` and two digits.
+fn numbered(prefix: &str, name: &str) -> Option<usize> {
+    let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 2)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// The secret that signs a folder's development tokens, made if it isn't there. Needs no lock: scripts ask for tokens while the node
@@ -273,6 +365,40 @@ mod tests {
         fs::write(path.join(CHECKPOINT_FILE), "").unwrap();
         assert!(matches!(StoreFolder::open(&path), Err(StoreFolderError::Checkpoint { .. })));
         assert!(!path.join("LOCK").exists(), "nothing is written there");
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn lanes_that_are_missing_are_missed() {
+        let path = folder("lanes");
+        let first = StoreFolder::open(&path).unwrap();
+        let check = |wanted| StoreFolder::check_lanes(&path, wanted).map_err(|error| error.to_string());
+        let refused = |wanted| check(wanted).unwrap_err();
+        assert_eq!(check(2), Ok(()));
+        // Before their number is written down, a gap tells, and a number that is not theirs.
+        StoreFolder::lane_folder(&path, 1).unwrap();
+        assert!(refused(1).contains("lane-00 is missing, of 2"), "{}", refused(1));
+        StoreFolder::lane_folder(&path, 0).unwrap();
+        fs::create_dir(path.join("lane-00.bak")).unwrap();
+        assert_eq!(check(2), Ok(()));
+        assert!(refused(3).contains("use --lanes 2"), "{}", refused(3));
+        first.record_lanes(2, 0xabc).unwrap();
+        first.record_lanes(2, 0xabc).unwrap();
+        assert!(matches!(first.record_lanes(2, 0xabd), Err(StoreFolderError::Mixed { .. })));
+        assert_eq!(fs::read_to_string(path.join("lanes")).unwrap(), "2 0000000000000abc\n");
+        assert_eq!(check(2), Ok(()));
+        // From then on the last one is missed, too, and all of them.
+        for (missing, named) in [(1, "lane-01 is missing, of 2"), (0, "lane-00 is missing, of 2")] {
+            fs::remove_dir(path.join(format!("lane-0{missing}"))).unwrap();
+            for wanted in [1, 2] {
+                assert!(refused(wanted).contains(named), "{}", refused(wanted));
+            }
+        }
+        for text in ["", "none\n", "2", "2 3", "0 0000000000000abc", "17 0000000000000abc", "2 0000000000000abc 1"] {
+            fs::write(path.join("lanes"), text).unwrap();
+            assert!(refused(2).contains("does not say which log lanes"), "{text:?}: {}", refused(2));
+        }
+        fs::remove_file(path.join("lanes")).unwrap();
         fs::remove_dir_all(&path).unwrap();
     }
 

@@ -65,6 +65,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if state.core.stage.fenced.is_some() || self.retry_waits(state) {
             return Work::Wait;
         }
+        let unnamed = self.unnamed(state);
+        // The least work, and first, but nothing that makes room waits for it.
+        if let Some(mark) = unnamed.clone().filter(|_| !state.core.upkeep.naming_failed) {
+            return Work::Name(mark);
+        }
         let options = &self.shared.options;
         if state.core.log.ready.is_empty() && state.core.log.files() < options.log_files_max as usize {
             let name = file_name(state.core.log.next_name);
@@ -80,7 +85,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if let Some(log_file) = state.core.log.unwanted.pop() {
             return Work::Remove(log_file);
         }
-        self.unnamed(state).map_or(Work::Wait, Work::Name)
+        unnamed.map_or(Work::Wait, Work::Name)
     }
 
     /// What the manifest is to say of the log.
@@ -213,8 +218,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     async fn name(&self, mark: FlushMark) {
         let nothing: [(&[u8], Change<&[u8]>); 0] = [];
-        if let Err(error) = self.shared.sorted.flush(nothing, mark).await {
-            self.failed(&mut self.shared.state.borrow_mut(), error.to_string());
+        let named = self.shared.sorted.flush(nothing, mark).await;
+        let mut state = self.shared.state.borrow_mut();
+        state.core.upkeep.naming_failed = named.is_err();
+        if let Err(error) = named {
+            self.failed(&mut state, error.to_string());
         }
     }
 

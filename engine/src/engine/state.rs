@@ -178,6 +178,8 @@ pub(super) struct Upkeep {
     pub(super) flush_full: bool,
     /// How often flushing failed.
     pub(super) flush_failures: u64,
+    /// Naming a log file in the manifest failed: it comes after everything else then.
+    pub(super) naming_failed: bool,
     /// When something failed last; it is tried again a second later.
     pub(super) failed_at: Option<TimestampMs>,
     /// Compaction failed, and waits as well.

@@ -187,24 +187,29 @@ impl ToolError {
             Self::Load { .. } | Self::Dump { .. } => return Some("Make the dump anew; nothing of it was kept."),
             _ => return None,
         };
-        match error {
-            EngineError::Store(StoreError::NewerVersion { .. }) => {
-                Some("A newer version of antiphon has written it: use that one.")
-            }
-            EngineError::Store(StoreError::ManifestMissing) => {
-                Some("This is no lane of a store: give the data folder that holds lane-00, or restore the lane.")
-            }
-            EngineError::ManifestLost { .. } | EngineError::LogMissing { .. } => {
-                Some("Restore the folder from a whole copy.")
-            }
-            EngineError::Store(StoreError::ForeignStore { .. }) | EngineError::OtherLane { .. } => {
-                Some("Files or folders of several stores or lanes were mixed: restore each from its own copy.")
-            }
-            EngineError::Store(StoreError::File(_)) => Some("See to the disk and to the permissions of the folder."),
-            EngineError::Store(StoreError::Damaged { .. }) => {
-                Some("`antiphon store verify` tells all that is damaged, and whose it is.")
-            }
-            _ => None,
+        hint(error)
+    }
+}
+
+/// What to do about a lane that cannot be opened.
+pub(crate) fn hint(error: &EngineError) -> Option<&'static str> {
+    match error {
+        EngineError::Store(StoreError::NewerVersion { .. }) => {
+            Some("A newer version of antiphon has written it: use that one.")
         }
+        EngineError::Store(StoreError::ManifestMissing) => {
+            Some("This is no lane of a store: give the data folder that holds lane-00, or restore the lane.")
+        }
+        EngineError::ManifestLost { .. }
+        | EngineError::LogMissing { .. }
+        | EngineError::Store(StoreError::SegmentMissing { .. }) => Some("Restore the folder from a whole copy."),
+        EngineError::Store(StoreError::ForeignStore { .. }) | EngineError::OtherLane { .. } => {
+            Some("Files or folders of several stores or lanes were mixed: restore each from its own copy.")
+        }
+        EngineError::Store(StoreError::File(_)) => Some("See to the disk and to the permissions of the folder."),
+        EngineError::Store(StoreError::Damaged { .. }) => {
+            Some("`antiphon store verify` tells all that is damaged, and whose it is.")
+        }
+        _ => None,
     }
 }

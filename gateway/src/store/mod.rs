@@ -32,13 +32,14 @@ use antiphon_wire::limits::LANES_MAX;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+pub(crate) use self::error::hint;
 use self::{
     described::Described,
     error::ToolError,
     files::{FolderFiles, now},
     progress::Shown,
 };
-use crate::store_folder::owner_of;
+use crate::store_folder::{owner_of, recorded_lanes};
 
 /// How often the folder of a node that runs is looked at before what is seen is taken for what is there: merges are
 /// seconds apart.
@@ -266,8 +267,11 @@ fn lanes(which: &Which) -> Result<Vec<(u16, PathBuf)>, ToolError> {
         if found.is_empty() {
             return Err(ToolError::NoLane { folder: folder.clone(), lane });
         }
-    } else if let Some((missing, _)) = (0..).zip(&found).find(|(expected, lane)| expected != *lane) {
-        return Err(ToolError::NoLane { folder: folder.clone(), lane: missing });
+    } else {
+        let lanes = recorded_lanes(folder)?.map_or(found.len(), |(lanes, _)| lanes);
+        if let Some(lane) = (0..lanes as u16).find(|lane| !found.contains(lane)) {
+            return Err(ToolError::NoLane { folder: folder.clone(), lane });
+        }
     }
     // The last ones of a copy may be missing, too.
     let described = Described::read(folder)?.filter(|_| which.lane.is_none());

@@ -68,6 +68,30 @@ fn every_error_is_listed_and_the_status_says_so() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// What the engine would refuse is refused before a folder is made.
+#[test]
+fn options_that_contradict_each_other_are_refused_with_what_they_may_be() {
+    let folder = folder("contradictions");
+    let data = folder.join("data");
+    for (settings, words) in [
+        (&["store.log_files_max=2"][..], "store.log_files_max: 2 is not from 3 to"),
+        (&["store.log_file_bytes=1048576"], "store.log_file_bytes: 1048576 is not from 2097152 to"),
+        (&["store.log_file_bytes=2097153"], "store.log_file_bytes: is not a multiple of 4096"),
+        (&["store.memtable_bytes=0"], "store.memtable_bytes: 0 is not from"),
+        (&["node.lanes=17"], "node.lanes: 17 is not from 1 to 16"),
+        (&["node.shards=1", "node.lanes=2"], "node.lanes: 2 lanes need as many shards, there are 1"),
+    ] {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let arguments = ["serve", "--dev", "--data", data.to_str().unwrap()].into_iter().chain(settings);
+        let output = antiphon(&arguments.collect::<Vec<_>>());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(words), "{words}: {errors}");
+        assert!(!data.exists(), "{words}: something was made");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn a_script_gets_a_token_without_a_node() {
     let folder = folder("token");

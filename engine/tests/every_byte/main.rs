@@ -29,10 +29,10 @@ use support::block_on;
 use truth::{Judge, Lost, Shown, read};
 
 /// Bytes from one flip to the next, where not all are taken; with no factor in common with 8, so that all bits come.
-const STRIDE: usize = 499;
+const STRIDE: usize = 797;
 
 /// Lengths from one cut to the next, where not all are taken.
-const CUT_STRIDE: usize = 4_001;
+const CUT_STRIDE: usize = 8_009;
 
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -206,9 +206,9 @@ keys! {
         "Longest page of history or of a list.";
     "limits.page_items_default" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_DEFAULT as u64),
         "Page length when a request names none.";
-    "store.log_file_bytes" None, integer(MIB, 4 * GIB), Default::Integer(64 * MIB),
+    "store.log_file_bytes" None, integer(2 * MIB, 4 * GIB), Default::Integer(64 * MIB),
         "Size of one pre-written log file; a multiple of 4096.";
-    "store.log_files_max" None, integer(2, 1_024), Default::Integer(8),
+    "store.log_files_max" None, integer(3, 1_024), Default::Integer(8),
         "Log files of a lane; they bound what a restart replays.";
     "store.memtable_bytes" None, integer(MIB, 16 * GIB), Default::Integer(64 * MIB),
         "Recent entries that a lane holds in memory before it writes a segment.";

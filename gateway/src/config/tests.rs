@@ -116,7 +116,7 @@ hs256_secret = \"short\"
              expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
             "conf/antiphon.toml:15: websocket.deflate: is true or false, not integer",
             "conf/antiphon.toml:18: auth.hs256_secret: an HS256 secret needs at least 32 bytes, this one has 5",
-            "env ANTIPHON_STORE_LOG_FILE_BYTES: store.log_file_bytes: \"64MiB\" is not a whole number from 1048576 to 4294967296",
+            "env ANTIPHON_STORE_LOG_FILE_BYTES: store.log_file_bytes: \"64MiB\" is not a whole number from 2097152 to 4294967296",
             "env ANTIPHON_WEBSOCKET_DEFLATE: websocket.deflate: \"on\" is neither true nor false",
             "flag --shards: node.shards: 0 is not from 1 to 512",
         ]
@@ -146,7 +146,7 @@ fn values_must_fit_together() {
     check(&with("[browsers]\norigins_allowed = [\"https://a.example/\"]"), "is not an origin");
     check(&with("[limits]\npage_items_max = 10"), "page_items_default: is above");
     check(&with("[limits]\nrequests_per_second_max = 1000"), "requests_burst_max: is below");
-    check(&with("[store]\nlog_file_bytes = 1048577"), "multiple of 4096");
+    check(&with("[store]\nlog_file_bytes = 2097153"), "multiple of 4096");
     check(&with("[timing]\nhead_timeout_ms = 20000"), "head_timeout_ms: is above");
     check(&with("[limits]\nframes_per_second_max = 49"), "frames_per_second_max: is below");
     check(&with("[limits]\nframes_burst_max = 199"), "frames_burst_max: is below");

@@ -1,5 +1,5 @@
-//! A node started on a data folder that it cannot have left like that: each start ends at once, with the folder or file and what to do;
-//! nothing in the folder is changed, and when it is made whole again, everything is there.
+//! A node started on a data folder that it cannot have left like that: each start ends at once, with the folder or
+//! file and what to do; nothing in the folder is changed, and when it is made whole again, everything is there.
 
 mod process_common;
 

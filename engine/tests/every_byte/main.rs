@@ -1,9 +1,9 @@
-//! Every byte of every file of a small store changed, one at a time, and every file cut at every length: what matters is told, with
-//! conversation and range; what users are shown is what was written, and only to whom it may be shown; the rest has no meaning, and
-//! where that is, is known exactly.
+//! Every byte of every file of a small store changed, one at a time, and every file cut at every length: what matters
+//! is told, with conversation and range; what users are shown is what was written, and only to whom it may be shown;
+//! the rest has no meaning, and where that is, is known exactly.
 //!
-//! A run of every byte and every length takes minutes: set `ANTIPHON_EVERY_BYTE` for it. Without it a stride is taken that comes to
-//! every structure. Both print a table. docs/format.md has the figures of a whole run.
+//! A run of every byte and every length takes minutes: set `ANTIPHON_EVERY_BYTE` for it. Without it a stride is taken
+//! that comes to every structure. Both print a table. docs/format.md has the figures of a whole run.
 
 mod regions;
 mod store;
@@ -126,8 +126,9 @@ impl Whole {
         fate
     }
 
-    /// What is lost, verifying names: with conversation and range; with the conversation alone, where nothing of it is shown for
-    /// want of some of it. Readers also say `damaged` of the entry right behind, where that is in a newer segment.
+    /// What is lost, verifying names: with conversation and range; with the conversation alone, where nothing of it
+    /// is shown for want of some of it. Readers also say `damaged` of the entry right behind, where that is in a
+    /// newer segment.
     fn names_all(
         &self,
         name: &str,
@@ -208,8 +209,8 @@ fn fates_of(region: Region) -> &'static [Fate] {
         Region::Data => &[Fate::Reading, Fate::Verifying],
         Region::Batch => &[Fate::Opening],
         Region::BatchInSegments | Region::Seal => &[Fate::Harmless],
-        // The log may begin with any batch that segments hold whole, and a file whose beginning claims a later generation looks like
-        // one that was about to be used again.
+        // The log may begin with any batch that segments hold whole, and a file whose beginning claims a later
+        // generation looks like one that was about to be used again.
         Region::FirstBatchInSegments | Region::Blank | Region::LastSeal => &[Fate::Meaningless, Fate::Torn],
         Region::ManifestPadding | Region::SegmentPadding | Region::BatchPadding | Region::Beyond => {
             &[Fate::Meaningless]

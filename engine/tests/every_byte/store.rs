@@ -1,5 +1,6 @@
-//! A small store that has one of everything: two log files in use (one of them over an older generation), one that was never
-//! used, segments of two levels, a manifest; groups whose members came and went, a direct conversation, one of others.
+//! A small store that has one of everything: two log files in use (one of them over an older generation), one that
+//! was never used, segments of two levels, a manifest; groups whose members came and went, a direct conversation, one
+//! of others.
 
 use antiphon_engine::{
     EngineOptions,
@@ -90,7 +91,8 @@ fn logs(files: &MemoryFiles) -> Vec<(String, u64, usize)> {
     shown.log_files.into_iter().map(|of| (of.file, of.generation, of.used_bytes as usize)).collect()
 }
 
-/// The files as they are, with log files cut behind what is used of them and so many pages more; without those never used.
+/// The files as they are, with log files cut behind what is used of them and so many pages more; without those never
+/// used.
 fn cut(files: &MemoryFiles, keep_whole: u64, more: impl Fn(u64) -> Option<usize>) -> Vec<(String, Vec<u8>)> {
     let logs = logs(files);
     let mut kept = Vec::new();

@@ -1,4 +1,5 @@
-//! What users are shown of a store, read through the engine's door, and what is wrong with it if a file was changed meanwhile.
+//! What users are shown of a store, read through the engine's door, and what is wrong with it if a file was changed
+//! meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -110,7 +111,8 @@ pub(crate) fn read(lane: &mut Lane, talks: &[Talk]) -> Shown {
     shown
 }
 
-/// Pages forward; where one is `damaged` it goes on behind the entry. `Err` for a conversation that is not shown at all.
+/// Pages forward; where one is `damaged` it goes on behind the entry. `Err` for a conversation that is not shown at
+/// all.
 fn history(lane: &mut Lane, name: &str, id: ConversationId) -> Answer<History> {
     let mut found = History { last: 0, entries: BTreeMap::new(), damaged: BTreeSet::new() };
     let mut after = 0;
@@ -148,8 +150,8 @@ impl Missed {
     }
 }
 
-/// Holds what was shown of a damaged store against what was shown of the whole one: gives the entries that are lost, and what is
-/// wrong.
+/// Holds what was shown of a damaged store against what was shown of the whole one: gives the entries that are lost,
+/// and what is wrong.
 pub(crate) struct Judge<'a> {
     pub(crate) truth: &'a Shown,
     pub(crate) shown: &'a Shown,

@@ -1,6 +1,7 @@
 //! A store of each format version, fixed: what that version's program wrote, and what it meant by it.
 //!
-//! With `ANTIPHON_BLESS` set in the environment, the files of the newest version are written anew: for a new format version only.
+//! With `ANTIPHON_BLESS` set in the environment, the files of the newest version are written anew: for a new format
+//! version only.
 
 use std::{fs, path::PathBuf};
 
@@ -121,8 +122,8 @@ fn batch(lane: &mut Lane, conversations: &[ConversationId], key: u64) {
     }
 }
 
-/// A small store with everything: segments of two levels, stored as they are and compressed, delete markers, a log with every kind of
-/// record, a seal, and a witness.
+/// A small store with everything: segments of two levels, stored as they are and compressed, delete markers, a log
+/// with every kind of record, a seal, and a witness.
 fn write() -> MemoryFiles {
     let mut lane = Lane::with_options(0x1064, options());
     let ann = || user("ann");

@@ -1,5 +1,6 @@
-//! Folders copied in part, mixed with others, or with foreign files; options that contradict; a clock that was set back. Each gets an
-//! error of its own with the file, nothing is written, and nothing is lost: what was taken away is brought back, and all is there.
+//! Folders copied in part, mixed with others, or with foreign files; options that contradict; a clock that was set
+//! back. Each gets an error of its own with the file, nothing is written, and nothing is lost: what was taken away is
+//! brought back, and all is there.
 
 use antiphon_engine::{
     EngineError, EngineOptions,
@@ -85,7 +86,8 @@ fn a_folder_that_was_copied_in_part_is_refused_by_name() {
     }
 }
 
-/// The log's newest file came into use after the last flush: no segment depends on it, and the manifest names it all the same.
+/// The log's newest file came into use after the last flush: no segment depends on it, and the manifest names it all
+/// the same.
 #[test]
 fn the_newest_log_file_is_missed_before_anything_of_it_is_flushed() {
     let mut lane = Lane::with_options(1, EngineOptions { memtable_age_ms_max: u64::MAX, ..options() });
@@ -136,8 +138,8 @@ fn files_of_another_store_or_lane_are_refused_by_name() {
     assert!(matches!(error, EngineError::Store(StoreError::ForeignStore { .. } | StoreError::SegmentMissing { .. })));
 }
 
-/// A manifest that was copied before the rest: later segments are not named by it, and are all that is left of what the log does not
-/// hold any more.
+/// A manifest that was copied before the rest: later segments are not named by it, and are all that is left of what
+/// the log does not hold any more.
 #[test]
 fn an_older_manifest_loses_nothing() {
     let mut lane = Lane::with_options(1, EngineOptions { log_files_max: 3, ..options() });

@@ -95,8 +95,8 @@ fn log(document: &Document, sample: &Sample, salt: u64) -> Result<u64, Fault> {
     Ok(generations.last().copied().unwrap_or(0))
 }
 
-/// Holds a batch against the one before it, with the records of which that one or its witness tells, and against what was given
-/// out.
+/// Holds a batch against the one before it, with the records of which that one or its witness tells, and against what
+/// was given out.
 fn follows(batch: &Batch, before: Option<&(&Batch, Vec<Record>)>, expected: &Expected) -> Result<(), Fault> {
     let first = batch.first_position;
     match before {

@@ -1,7 +1,7 @@
 //! Whole files taken apart by the document: a log file into batches and records, a manifest, a segment into rows.
 //!
-//! What the document says in words (where batches begin, how blocks follow each other, what a group of rows is) is here; what it
-//! says in tables is asked of [`Document`]. Must not do: use the engine's decoders.
+//! What the document says in words (where batches begin, how blocks follow each other, what a group of rows is) is
+//! here; what it says in tables is asked of [`Document`]. Must not do: use the engine's decoders.
 
 use crate::tables::{Document, Fault, Fields, Given, Letters, NOTHING, require};
 
@@ -106,8 +106,8 @@ impl FilterPart {
     }
 }
 
-/// The batches of a log file from its beginning: those of its generation. What is behind them was told by an older one, or is
-/// zeros.
+/// The batches of a log file from its beginning: those of its generation. What is behind them was told by an older
+/// one, or is zeros.
 pub(crate) fn log(document: &Document, bytes: &[u8]) -> Result<Vec<Batch>, Fault> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut at = 0;

@@ -1,7 +1,8 @@
-//! The tables of docs/format.md, read as a description of bytes: whatever a table says is what is decoded and demanded here.
+//! The tables of docs/format.md, read as a description of bytes: whatever a table says is what is decoded and
+//! demanded here.
 //!
-//! A layout's table has the columns offset (optional), size, field and remark, and the name of the heading or of the bold words
-//! before it. Must not do: know any layout by itself, or fall back on the engine's decoders.
+//! A layout's table has the columns offset (optional), size, field and remark, and the name of the heading or of the
+//! bold words before it. Must not do: know any layout by itself, or fall back on the engine's decoders.
 
 use std::collections::BTreeMap;
 
@@ -163,7 +164,8 @@ impl Document {
         found.and_then(number).ok_or_else(|| format!("{table}: {field} is no number within the bytes"))
     }
 
-    /// Takes `bytes` apart by a table. With a field of what is left, the table describes all of them, else their beginning.
+    /// Takes `bytes` apart by a table. With a field of what is left, the table describes all of them, else their
+    /// beginning.
     pub(crate) fn decode<'a>(&self, name: &str, bytes: &'a [u8], given: Given<'_>) -> Result<Fields<'a>, Fault> {
         let rows = self.table(name)?;
         let middle = rows.iter().position(|row| matches!(row.size, Size::Rest)).unwrap_or(rows.len());

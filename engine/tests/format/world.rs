@@ -70,7 +70,7 @@ impl Expected {
     /// Times of the entries from a position on.
     pub(crate) fn times_from(&self, position: u64) -> Vec<u64> {
         let records = self.records.iter().skip(position.saturating_sub(1) as usize);
-        records.filter_map(|record| time_of(record)).collect()
+        records.filter_map(time_of).collect()
     }
 
     /// All rows that records up to a position make.

@@ -118,7 +118,7 @@ pub async fn repair<F: Files>(
     let SegmentsRead { mut areas, unreadable, .. } = SegmentsRead::of(&opened.runs).await?;
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
-    let blob = Blob { salt: random.next(), time: logged.time, generation: 0 };
+    let blob = Blob { salt: random.next(), time: logged.time, generation: 0, file_bytes: 0 };
     let mut report =
         Repaired { lane, store: format!("{store:016x}"), position: logged.position, ..Repaired::default() };
     findings.into_iter().chain(log_findings(&logged)).for_each(|finding| report.find(finding));

@@ -126,7 +126,7 @@ pub async fn restore<S: Files, T: Files>(
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());
     let (store, salt) = (random.next(), random.next());
-    let blob = Blob { salt, time: logged.time, generation: 0 };
+    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0 };
     let is_whole = match until {
         Until::End => true,
         Until::Time(time) => time >= logged.time,

@@ -185,7 +185,7 @@ fn the_first_batch_of_a_file_that_never_arrived_takes_no_other_with_it() {
     let [damage] = told.report.damage.as_slice() else { panic!("{:?}", told.report) };
     let lost = LostRange { conversation: group, first: Sequence(1), last: Sequence(1) };
     assert_eq!((damage.offset, damage.harmless, damage.conversations.as_slice()), (0, false, [lost].as_slice()));
-    assert_eq!(code(&mut told, "bob", group), Some(ErrorCode::Damaged));
+    assert_eq!(code(&mut told, "bob", group), Some(ErrorCode::NotFound), "who belongs to it was in what is lost");
     assert_eq!(code(&mut told, "bob", other), None);
 }
 

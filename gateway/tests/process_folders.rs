@@ -170,9 +170,10 @@ fn a_folder_that_was_copied_in_part_or_mixed_is_refused_with_what_to_do() {
     fs::remove_dir_all(path_of("lane-01")).unwrap();
     fs::rename(away.join("lane-01"), path_of("lane-01")).unwrap();
 
-    fs::create_dir(path_of("loading-01")).unwrap();
-    refused("a load that was killed", &data, &[LANES], &["a dump was being loaded", "load the dump again"]);
-    fs::remove_dir(path_of("loading-01")).unwrap();
+    fs::create_dir(path_of("making-01")).unwrap();
+    let words = ["making-01", "`antiphon store` was interrupted", "make it again"];
+    refused("a load that was killed", &data, &[LANES], &words);
+    fs::remove_dir(path_of("making-01")).unwrap();
     is_whole(&data, &groups);
 }
 

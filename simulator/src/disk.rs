@@ -282,6 +282,7 @@ fn cut(kind: OperationKind, name: &str) -> Count {
         (OperationKind::Sync, Class::Manifest | Class::ManifestMade) => Count::CutManifestSync,
         (OperationKind::Rename, Class::Log | Class::LogMade) => Count::CutLogRename,
         (OperationKind::Rename, _) => Count::CutManifestRename,
+        (OperationKind::Share, _) => unreachable!("a simulated disk shares its files with no other"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    rc::Rc,
+    sync::Arc,
 };
 
 use antiphon_engine::{
@@ -42,7 +42,7 @@ pub(crate) struct Shown {
 #[derive(PartialEq)]
 struct History {
     last: u64,
-    entries: BTreeMap<u64, Rc<[u8]>>,
+    entries: BTreeMap<u64, Arc<[u8]>>,
     /// Those that are answered with `damaged`.
     damaged: BTreeSet<u64>,
 }
@@ -50,7 +50,7 @@ struct History {
 /// What a user had missed.
 #[derive(PartialEq)]
 struct Missed {
-    entries: BTreeMap<(ConversationId, u64), Rc<[u8]>>,
+    entries: BTreeMap<(ConversationId, u64), Arc<[u8]>>,
     too_far: BTreeSet<ConversationId>,
     left: BTreeMap<ConversationId, u64>,
 }

@@ -1,11 +1,11 @@
 //! Decoded files held against what was put in and what the engine's reports say.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
     files::{self, Batch, Listed, Manifest, Record, Row, Segment},
-    tables::{Document, Fault, require},
-    world::{Expected, Sample, newest, time_of, unlikely, witness_of},
+    tables::{Document, Fault, Value, require},
+    world::{Expected, Mended, Sample, newest, time_of, unlikely, witness_of},
 };
 
 /// The store and segment of the fixed files.
@@ -49,6 +49,29 @@ pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault>
     }
     let missing = expected.keys().find(|key| !found.contains_key(*key));
     require!(missing.is_none(), "{missing:?} is in no segment");
+    Ok(())
+}
+
+/// What a repaired store's rows tell of lost entries, held against what was found lost.
+pub(crate) fn compare_lost(document: &Document, mended: &Mended) -> Result<(), Fault> {
+    let manifest = files::manifest(document, &mended.files.contents("manifest").unwrap())?;
+    let mut found = Vec::new();
+    for listed in &manifest.segments {
+        let bytes = mended.files.contents(&format!("segment-{:016x}", listed.id)).unwrap();
+        for (key, value) in files::segment(document, &bytes)?.rows {
+            let (name, key, value) = document.row(&key, value.as_deref())?;
+            if name == "lost" {
+                found.push((key, value));
+            }
+        }
+    }
+    let expected = mended.lost.iter().map(|(conversation, first, last)| {
+        let key = [("conversation", conversation.to_vec()), ("sequence", first.to_be_bytes().to_vec())];
+        let key = key.into_iter().map(|(field, bytes)| (field.to_owned(), bytes)).collect();
+        (key, Some(BTreeMap::from([("last".to_owned(), Value::Number(*last))])))
+    });
+    let expected: Vec<_> = expected.collect();
+    require!(found == expected, "lost are {found:?}, not {expected:?}");
     Ok(())
 }
 

@@ -10,10 +10,10 @@ mod world;
 use std::{fs, path::PathBuf};
 
 use antiphon_engine::EngineOptions;
-use compare::{compare, compare_golden};
+use compare::{compare, compare_golden, compare_lost};
 use support::small_options;
 use tables::Document;
-use world::{Sample, sample};
+use world::{Mended, Sample, mended, sample};
 
 fn document() -> String {
     fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md")).unwrap()
@@ -29,9 +29,10 @@ fn flushing(lane: u16) -> EngineOptions {
     EngineOptions { lane, ..small_options() }
 }
 
-fn check(text: &str, samples: &[Sample]) -> Result<(), String> {
+fn check(text: &str, samples: &[Sample], mended: &Mended) -> Result<(), String> {
     let document = Document::parse(text)?;
     compare_golden(&document)?;
+    compare_lost(&document, mended)?;
     samples.iter().try_for_each(|sample| compare(&document, sample))
 }
 
@@ -45,7 +46,7 @@ fn the_documents_tables_decode_what_the_engine_writes() {
     assert!(levels.contains(&0) && levels.iter().any(|level| *level > 1), "{levels:?}");
     let generations = merged.inspection.log_files.iter().map(|file| file.generation).max().unwrap();
     assert!(generations as usize > merged.inspection.log_files.len(), "the log went round");
-    check(&document(), &samples).unwrap_or_else(|fault| panic!("{fault}"));
+    check(&document(), &samples, &mended()).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// What becomes of a table's line, one way after the other.
@@ -94,9 +95,9 @@ fn altered(line: &str, next: &str) -> Vec<(&'static str, Vec<String>)> {
 /// Whatever is wrong or missing in a table is found: each of its lines is removed, and altered in many ways.
 #[test]
 fn a_wrong_or_missing_field_of_the_document_is_found() {
-    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3))];
+    let (samples, mended) = ([sample(3, 30, unflushed(0)), sample(4, 160, flushing(3))], mended());
     let text = document();
-    check(&text, &samples).unwrap_or_else(|fault| panic!("{fault}"));
+    check(&text, &samples, &mended).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(Document::parse(&text).unwrap().tables(), 14, "every table is known to these tests");
     let lines: Vec<&str> = text.lines().collect();
     let (mut tried, mut survivors, mut layout) = (0, Vec::new(), false);
@@ -112,7 +113,7 @@ fn a_wrong_or_missing_field_of_the_document_is_found() {
             let altered: Vec<&str> =
                 lines[..index].iter().copied().chain(replaced).chain(lines[index + 2..].iter().copied()).collect();
             tried += 1;
-            if check(&altered.join("\n"), &samples).is_ok() {
+            if check(&altered.join("\n"), &samples, &mended).is_ok() {
                 survivors.push(format!("{what}: {line}"));
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use antiphon_engine::{
     EngineOptions,
     door::{Command, Output},
-    memory_files::MemoryRandom,
+    memory_files::{MemoryFiles, MemoryRandom},
     offline::{self, Inspection},
     seams::Random as _,
 };
@@ -16,7 +16,7 @@ use antiphon_wire::{
 
 use crate::{
     files::{Held, Record},
-    support::{Lane, block_on, entry, send, user},
+    support::{Lane, block_on, entry, send, small_options, user},
     tables::{Decoded, Value},
 };
 
@@ -239,6 +239,44 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
         }
     };
     lane.submit(command);
+}
+
+/// A store that a repair made of a damaged one.
+pub(crate) struct Mended {
+    pub(crate) files: MemoryFiles,
+    /// What it tells of lost entries: the conversation, the first and the last of them.
+    pub(crate) lost: Vec<([u8; 16], u64, u64)>,
+}
+
+/// A conversation of which a block of entries was destroyed, repaired.
+pub(crate) fn mended() -> Mended {
+    let options = EngineOptions { memtable_age_ms_max: 1, memtable_bytes: 4 << 20, ..small_options() };
+    let mut lane = Lane::with_options(5, options);
+    let id = lane.create_group("ann", 1, &["bob"]);
+    for key in 0..200 {
+        lane.sent("ann", id, key, &"la ".repeat(100));
+    }
+    lane.clock.advance(1_000);
+    lane.engine.tick();
+    lane.settle_queued();
+    let damaged = lane.files.crash_image(0);
+    let segment = damaged.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+    // Entries are the last rows of a conversation, and most of this file.
+    assert!(damaged.flip_bit(&segment, damaged.size_of(&segment).unwrap() / 2, 0));
+    let files = MemoryFiles::new(0);
+    block_on(offline::repair(damaged, files.clone(), 0, &MemoryRandom::new(6), |_| ())).unwrap();
+    let mut lost = Vec::new();
+    let mut sink = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(told) = line.get("lost") {
+            assert_eq!(told["conversation"], id.to_string());
+            lost.push((id.0, told["first"].as_u64().unwrap(), told["last"].as_u64().unwrap()));
+        }
+        true
+    };
+    block_on(offline::dump(files.clone(), 0, |_| (), &mut sink)).unwrap();
+    assert!(!lost.is_empty(), "nothing was lost");
+    Mended { files, lost }
 }
 
 /// Sixty-four bits that no sample has by chance.

@@ -188,6 +188,18 @@ pub(crate) fn parse(key: &[u8]) -> Option<Key> {
     }
 }
 
+/// The conversation that a row belongs to, which decides its lane: every key has one. `None` if the key is none of ours.
+pub(crate) fn conversation_of(key: &[u8]) -> Option<ConversationId> {
+    match key.split_first()? {
+        (&CONVERSATIONS, rest) => rest.first_chunk().map(|id| ConversationId(*id)),
+        (&USERS, rest) => {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            rest.get(end + 1..)?.try_into().ok().map(ConversationId)
+        }
+        _ => None,
+    }
+}
+
 /// Whose a key is. `None` if it is none of ours.
 pub(crate) fn owner(key: &[u8]) -> Option<Owner> {
     match key.split_first()? {
@@ -225,10 +237,12 @@ mod tests {
         ] {
             let of = if matches!(expected, Key::User(_)) { Owner::User(name("ann")) } else { Owner::Conversation(id) };
             assert_eq!(owner(&key), Some(of), "{key:?}");
+            assert_eq!(conversation_of(&key), Some(id), "{key:?}");
             assert_eq!(parse(&key), Some(expected), "{key:?}");
         }
         for key in [&b""[..], b"\x01short", b"\x02nozero", b"\x02bad name\0", b"\x03"] {
             assert_eq!(owner(key), None, "{key:?}");
+            assert_eq!(conversation_of(key), None, "{key:?}");
         }
     }
 

@@ -23,6 +23,7 @@ mod memtable;
 mod merge;
 pub mod offline;
 mod options;
+pub mod partitions;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod report;

@@ -11,6 +11,7 @@
 use crate::{
     bytes::Reader,
     error::{DamagedKeys, StoreError},
+    partitions::{Adopted, Partitions, SET_BYTES},
     row::KEY_BYTES_MAX,
     seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
     segment::{SegmentId, SegmentStatistics},
@@ -22,8 +23,11 @@ pub const NAME: &str = "manifest";
 /// The name under which a new manifest is written.
 pub const TEMPORARY_NAME: &str = "manifest.new";
 
-/// The newest format version, and the one that is written.
-pub const VERSION: u32 = 1;
+/// The newest format version.
+pub const VERSION: u32 = 2;
+
+/// The version that is written where no segment was adopted: a program from before lanes could change reads it.
+const VERSION_OF_OWN: u32 = 1;
 
 /// Most segments of a store. A choice of compaction keeps them to some tens for a terabyte.
 pub const SEGMENTS_MAX: usize = 16 * 1024;
@@ -33,11 +37,13 @@ pub const BLOB_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest manifest: every segment with two keys of the greatest length.
 const MANIFEST_BYTES_MAX: u64 =
-    (HEADER_BYTES + SEGMENTS_MAX * (SEGMENT_BYTES_MIN + 2 * KEY_BYTES_MAX) + BLOB_BYTES_MAX) as u64;
+    (HEADER_BYTES + SEGMENTS_MAX * (SEGMENT_BYTES_MIN + 2 * KEY_BYTES_MAX + ADOPTED_BYTES_MAX) + BLOB_BYTES_MAX) as u64;
 
 const MAGIC: [u8; 8] = *b"ANTIMANI";
 const HEADER_BYTES: usize = 72;
 const SEGMENT_BYTES_MIN: usize = 36;
+/// In version 2, whether a segment was adopted; and if so store, number and two sets of partitions.
+const ADOPTED_BYTES_MAX: usize = 1 + 16 + 2 * SET_BYTES;
 
 /// A store's manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub struct SegmentEntry {
     pub first_key: Vec<u8>,
     /// Its last key.
     pub last_key: Vec<u8>,
+    /// Set if a lane before this one wrote it; what is above is of the whole file then.
+    pub adopted: Option<Adopted>,
 }
 
 impl SegmentEntry {
@@ -89,7 +97,30 @@ impl SegmentEntry {
             deletes: statistics.deletes,
             first_key: statistics.first_key.clone(),
             last_key: statistics.last_key.clone(),
+            adopted: None,
         }
+    }
+
+    /// Bytes of its file, or, if it was adopted, about as much of them as is of this lane.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
+        self.adopted.as_ref().map_or(self.file_bytes, |adopted| adopted.share_of(self.file_bytes))
+    }
+
+    /// Whether a row of it with this key counts.
+    pub(crate) fn shows(&self, key: &[u8]) -> bool {
+        self.adopted.as_ref().is_none_or(|adopted| adopted.shows(key))
+    }
+
+    /// Whether the file is the one that is meant, as far as its footer tells beside its identity.
+    pub(crate) fn is_of(&self, statistics: &SegmentStatistics) -> bool {
+        *self == Self { id: self.id, adopted: self.adopted, ..Self::new(statistics, self.level) }
+    }
+
+    /// The number by which the file itself goes, and its store, where a store's own segments have `store`.
+    #[must_use]
+    pub fn origin(&self, store: u64) -> (SegmentId, u64) {
+        self.adopted.map_or((self.id, store), |adopted| (adopted.id, adopted.store))
     }
 }
 
@@ -104,7 +135,9 @@ impl Manifest {
         assert!(self.blob.len() <= BLOB_BYTES_MAX, "the blob is too long");
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.segments.len() * 96 + self.blob.len());
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
+        let has_adopted = self.segments.iter().any(|segment| segment.adopted.is_some());
+        let version = if has_adopted { VERSION } else { VERSION_OF_OWN };
+        bytes.extend(version.to_le_bytes());
         bytes.extend([0; 12]); // length, checksum and a reserved word: filled in below
         bytes.extend(self.store.to_le_bytes());
         bytes.extend(self.lane.to_le_bytes());
@@ -116,7 +149,7 @@ impl Manifest {
         bytes.extend((self.blob.len() as u32).to_le_bytes());
         debug_assert_eq!(bytes.len(), HEADER_BYTES);
         for segment in &self.segments {
-            encode_segment(segment, &mut bytes);
+            encode_segment(segment, version, &mut bytes);
         }
         bytes.extend(&self.blob);
         let length = u32::try_from(bytes.len()).expect("bounded by the limits above");
@@ -131,8 +164,8 @@ impl Manifest {
     /// # Errors
     /// [`StoreError::Damaged`] or [`StoreError::NewerVersion`].
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let content = checked_content(bytes)?;
-        decode_content(content).ok_or_else(|| damaged("fields do not fit together"))
+        let (version, content) = checked_content(bytes)?;
+        decode_content(version, content).ok_or_else(|| damaged("fields do not fit together"))
     }
 }
 
@@ -197,7 +230,7 @@ async fn write_temporary<F: Files>(files: &F, manifest: &Manifest) -> Result<(),
     file.sync().await
 }
 
-fn encode_segment(segment: &SegmentEntry, bytes: &mut Vec<u8>) {
+fn encode_segment(segment: &SegmentEntry, version: u32, bytes: &mut Vec<u8>) {
     bytes.extend(segment.id.0.to_le_bytes());
     bytes.extend(segment.file_bytes.to_le_bytes());
     bytes.extend(segment.rows.to_le_bytes());
@@ -208,10 +241,20 @@ fn encode_segment(segment: &SegmentEntry, bytes: &mut Vec<u8>) {
         bytes.extend((key.len() as u16).to_le_bytes());
         bytes.extend(key);
     }
+    if version == VERSION_OF_OWN {
+        return;
+    }
+    bytes.push(u8::from(segment.adopted.is_some()));
+    if let Some(adopted) = segment.adopted {
+        bytes.extend(adopted.store.to_le_bytes());
+        bytes.extend(adopted.id.0.to_le_bytes());
+        bytes.extend(adopted.held.to_bytes());
+        bytes.extend(adopted.shown.to_bytes());
+    }
 }
 
-/// The bytes after the fixed part, once length and checksum hold.
-fn checked_content(bytes: &[u8]) -> Result<&[u8], StoreError> {
+/// The version, and the bytes after the fixed part, once length and checksum hold.
+fn checked_content(bytes: &[u8]) -> Result<(u32, &[u8]), StoreError> {
     let mut head = Reader::new(bytes);
     let fixed = (|| Some((head.array::<8>()?, head.u32()?, head.u32()?, head.u32()?, head.u32()?)))();
     let Some((magic, version, length, stored, reserved)) = fixed else { return Err(damaged("too short")) };
@@ -227,10 +270,12 @@ fn checked_content(bytes: &[u8]) -> Result<&[u8], StoreError> {
     if version > VERSION {
         return Err(StoreError::NewerVersion { file: NAME.to_owned(), found: version, supported: VERSION });
     }
-    content.get(24..).filter(|_| version == VERSION && reserved == 0).ok_or_else(|| damaged("unknown version"))
+    let is_known = (VERSION_OF_OWN..=VERSION).contains(&version) && reserved == 0;
+    let rest = content.get(24..).filter(|_| is_known).ok_or_else(|| damaged("unknown version"))?;
+    Ok((version, rest))
 }
 
-fn decode_content(content: &[u8]) -> Option<Manifest> {
+fn decode_content(version: u32, content: &[u8]) -> Option<Manifest> {
     let mut reader = Reader::new(content);
     let store = reader.u64()?;
     let lane = reader.u32()?;
@@ -247,14 +292,16 @@ fn decode_content(content: &[u8]) -> Option<Manifest> {
     }
     let mut segments = Vec::with_capacity(segment_count);
     for _ in 0..segment_count {
-        segments.push(decode_segment(&mut reader)?);
+        segments.push(decode_segment(version, &mut reader)?);
     }
+    // One form for each manifest: what has nothing adopted is of the version before.
+    (version == VERSION_OF_OWN || segments.iter().any(|segment| segment.adopted.is_some())).then_some(())?;
     let blob = reader.take(blob_length).filter(|blob| blob.len() <= BLOB_BYTES_MAX)?.to_vec();
     reader.rest().is_empty().then_some(())?;
     Some(Manifest { store, lane, edit, next_segment, flushed_position, segments, blob })
 }
 
-fn decode_segment(reader: &mut Reader<'_>) -> Option<SegmentEntry> {
+fn decode_segment(version: u32, reader: &mut Reader<'_>) -> Option<SegmentEntry> {
     let id = SegmentId(reader.u64()?);
     let file_bytes = reader.u64()?;
     let rows = reader.u64()?;
@@ -263,7 +310,25 @@ fn decode_segment(reader: &mut Reader<'_>) -> Option<SegmentEntry> {
     let first_key = decode_key(reader)?;
     let last_key = decode_key(reader)?;
     (first_key <= last_key).then_some(())?;
-    Some(SegmentEntry { id, level, file_bytes, rows, deletes, first_key, last_key })
+    let adopted = match version {
+        VERSION_OF_OWN => None,
+        _ => decode_adopted(reader)?,
+    };
+    Some(SegmentEntry { id, level, file_bytes, rows, deletes, first_key, last_key, adopted })
+}
+
+/// What says whose an adopted segment is; the outer `None` if it does not have its form.
+fn decode_adopted(reader: &mut Reader<'_>) -> Option<Option<Adopted>> {
+    match reader.u8()? {
+        0 => Some(None),
+        1 => {
+            let (store, id) = (reader.u64()?, SegmentId(reader.u64()?));
+            let (held, shown) = (Partitions::from_bytes(&reader.array()?), Partitions::from_bytes(&reader.array()?));
+            let is_part = !shown.is_empty() && held.and(&shown) == shown;
+            is_part.then_some(Some(Adopted { store, id, held, shown }))
+        }
+        _ => None,
+    }
 }
 
 fn decode_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {

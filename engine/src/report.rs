@@ -141,7 +141,7 @@ pub struct Status {
     pub blocks_damaged: u64,
     /// Segments.
     pub segments: usize,
-    /// Their bytes.
+    /// Their bytes; of adopted ones this lane's part.
     pub segment_bytes: u64,
     /// Bytes in the block cache.
     pub cache_bytes: usize,

@@ -18,6 +18,7 @@ pub struct Runs<F: Files> {
 }
 
 /// One run. Cloning gives another handle on the same.
+#[expect(clippy::large_enum_variant, reason = "there are some tens of runs, and hardly ever a damaged one")]
 pub enum Run<F: Files> {
     /// A segment that can be read.
     Segment(SegmentReader<F>),
@@ -140,7 +141,9 @@ impl<F: Files> Run<F> {
     fn may_contain(&self, key: &[u8]) -> bool {
         match self {
             Self::Segment(reader) => reader.may_contain(key),
-            Self::Damaged { entry, .. } => key >= entry.first_key.as_slice() && key <= entry.last_key.as_slice(),
+            Self::Damaged { entry, .. } => {
+                key >= entry.first_key.as_slice() && key <= entry.last_key.as_slice() && entry.shows(key)
+            }
         }
     }
 

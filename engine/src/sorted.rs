@@ -248,17 +248,24 @@ impl<F: Files> Sorted<F> {
         inner.finish_flush(statistics, mark).await
     }
 
-    /// What [`Sorted::compact`] would merge now.
+    /// What [`Sorted::compact`] would merge now; or, if nothing, an adopted segment that it would rewrite without rows that do not count.
     #[must_use]
     pub fn choose(&self) -> Option<Choice> {
         let state = self.inner.state.borrow();
         let runs = state.runs.newest_first().iter().map(|run| match run {
             Run::Segment(reader) => {
-                RunInfo { bytes: reader.statistics().file_bytes, mergeable: !state.unmergeable.contains(&reader.id()) }
+                let (bytes, adopted) = (reader.statistics().file_bytes, reader.adopted());
+                RunInfo {
+                    // What a merge would write of it.
+                    bytes: adopted.map_or(bytes, |adopted| adopted.share_of(bytes)),
+                    mergeable: !state.unmergeable.contains(&reader.id()),
+                    holds_others: adopted.is_some_and(|adopted| !adopted.is_whole()),
+                }
             }
-            Run::Damaged { entry, .. } => RunInfo { bytes: entry.file_bytes, mergeable: false },
+            Run::Damaged { entry, .. } => RunInfo { bytes: entry.file_bytes, mergeable: false, holds_others: false },
         });
-        compaction::choose(&runs.collect::<Vec<_>>(), &self.inner.compaction)
+        let runs = runs.collect::<Vec<_>>();
+        compaction::choose(&runs, &self.inner.compaction).or_else(|| compaction::choose_rewrite(&runs))
     }
 
     /// Merges what [`compaction::choose`] chooses; `Ok(None)` if it chooses nothing. One at a time: a second call while one runs
@@ -608,8 +615,8 @@ pub(crate) async fn open_segment<F: Files>(
     context: &SegmentContext<F>,
     entry: &SegmentEntry,
 ) -> Result<SegmentReader<F>, StoreError> {
-    let reader = SegmentReader::open(context, entry.id).await?;
-    if SegmentEntry::new(reader.statistics(), entry.level) == *entry {
+    let reader = SegmentReader::open_adopted(context, entry.id, entry.adopted).await?;
+    if entry.is_of(reader.statistics()) {
         Ok(reader)
     } else {
         Err(reader.damaged_whole("is not the segment that the manifest names"))

@@ -1,4 +1,4 @@
-//! The bytes of version 1, fixed. `tests/format` decodes them by the tables of the format's documentation, not by the engine.
+//! The bytes of each version, fixed. `tests/format` decodes them by the tables of the format's documentation, not by the engine.
 //!
 //! With `ANTIPHON_BLESS` set in the environment the files under tests/golden and fuzz/corpus are written anew: for a new format
 //! version only.
@@ -10,6 +10,7 @@ use antiphon_engine::{
     fuzzing::{SEGMENT, STORE, fuzz_manifest, fuzz_segment},
     manifest::{Manifest, SegmentEntry},
     memory_files::{MemoryFiles, MemoryRandom, block_on},
+    partitions::{Adopted, Partitions},
     row::{Change, Direction, KeyRange},
     runs::{Run, Runs},
     segment::{KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentWriter},
@@ -114,6 +115,7 @@ fn manifest() -> Manifest {
         deletes: id,
         first_key: vec![id as u8; 3],
         last_key: vec![0xff; 5],
+        adopted: None,
     };
     Manifest {
         store: STORE,
@@ -123,6 +125,32 @@ fn manifest() -> Manifest {
         flushed_position: 123_456,
         segments: vec![segment(9, 0), segment(4, 1)],
         blob: b"the caller's".to_vec(),
+    }
+}
+
+/// One that names a segment of another lane between two of its own.
+fn adopting() -> Manifest {
+    let mut manifest = manifest();
+    let origin = manifest.segments[1].clone();
+    let adopted = Adopted {
+        store: STORE + 1,
+        id: SegmentId(3),
+        held: Partitions::of_lane(1, 2),
+        shown: Partitions::of_lane(1, 2).and(&Partitions::of_lane(2, 3)),
+    };
+    manifest.segments.insert(1, SegmentEntry { id: SegmentId(8), adopted: Some(adopted), ..origin });
+    manifest
+}
+
+#[test]
+fn a_manifest_of_version_2() {
+    let bytes = golden("manifest-v2", || adopting().encode());
+    assert_eq!(adopting().encode(), bytes);
+    assert_eq!(Manifest::decode(&bytes).unwrap(), adopting());
+    for (what, shown) in [("what it does not hold", Partitions::of_lane(0, 1)), ("nothing", Partitions::default())] {
+        let mut manifest = adopting();
+        manifest.segments[1].adopted.as_mut().unwrap().shown = shown;
+        assert!(Manifest::decode(&manifest.encode()).is_err(), "shows {what}");
     }
 }
 
@@ -175,6 +203,7 @@ fn manifests() -> Vec<(&'static str, Vec<u8>)> {
     let padded = [&base[..], &[0; 100]].concat();
     vec![
         ("two-segments", base.clone()),
+        ("adopted", adopting().encode()),
         ("no-segments", none.encode()),
         ("padded", padded),
         ("version", change(8, 9)),

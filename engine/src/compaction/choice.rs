@@ -3,7 +3,8 @@
 //! Only neighbours in age are merged, so that newest-wins stays a matter of order. A window of runs is worth merging when its total
 //! is at least [`Settings::growth`] times its largest run: then every row of it lands in a run `growth` times as large as the one
 //! it came from, and is rewritten at most log(final ÷ flushed) ÷ log(growth) times. With the defaults and flushes of 16 MiB and
-//! more that is two merges, a write amplification of three with the flush; a run of [`Settings::final_bytes`] is never touched again.
+//! more that is two merges, a write amplification of three with the flush; a run of [`Settings::final_bytes`] is never touched again,
+//! unless it was adopted with rows of other lanes ([`choose_rewrite`]).
 //! Of all such windows the cheapest is taken, the newest among equals.
 //!
 //! Many small runs that never add up (a nearly idle store that flushes by age) would slow reads down, so beyond
@@ -37,6 +38,8 @@ pub struct RunInfo {
     pub bytes: u64,
     /// Whether it may be merged: not damaged, and not being merged already.
     pub mergeable: bool,
+    /// Whether some of its rows do not count: it was adopted from a lane that had others, too.
+    pub holds_others: bool,
 }
 
 /// A window of runs to merge, counted from the newest.
@@ -67,6 +70,15 @@ pub fn choose(newest_first: &[RunInfo], settings: &Settings) -> Option<Choice> {
     best.map(|(_, choice)| choice)
 }
 
+/// A run to be written anew by itself where nothing is worth merging: the smallest with rows that do not count. Until every lane that has
+/// adopted a file has done so, the file's room is not free.
+#[must_use]
+pub fn choose_rewrite(newest_first: &[RunInfo]) -> Option<Choice> {
+    let others = newest_first.iter().enumerate().filter(|(_, run)| run.mergeable && run.holds_others);
+    let (newest, _) = others.min_by_key(|(_, run)| run.bytes)?;
+    Some(Choice { newest, count: 1, reaches_oldest: newest + 1 == newest_first.len() })
+}
+
 /// The shortest window worth merging that begins with the first of `runs`: (total, count).
 fn cheapest_from(runs: &[RunInfo], growth: u64, settings: &Settings) -> Option<(u64, usize)> {
     let (mut total, mut largest) = (0u64, 0u64);
@@ -88,7 +100,26 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn runs(sizes: &[u64]) -> Vec<RunInfo> {
-        sizes.iter().map(|mib| RunInfo { bytes: mib * MIB, mergeable: *mib > 0 }).collect()
+        sizes.iter().map(|mib| RunInfo { bytes: mib * MIB, mergeable: *mib > 0, holds_others: false }).collect()
+    }
+
+    const fn run(bytes: u64) -> RunInfo {
+        RunInfo { bytes, mergeable: true, holds_others: false }
+    }
+
+    #[test]
+    fn what_holds_rows_of_others_is_written_anew_the_smallest_first() {
+        let mut runs = runs(&[10, 3000, 0, 7, 5]);
+        assert_eq!(choose_rewrite(&runs), None);
+        for index in [1, 2, 3] {
+            runs[index].holds_others = true;
+        }
+        let chosen = |runs: &[RunInfo]| choose_rewrite(runs).map(|of| (of.newest, of.count, of.reaches_oldest));
+        assert_eq!(chosen(&runs), Some((3, 1, false)), "what may not be merged is left alone");
+        runs[3].holds_others = false;
+        assert_eq!(chosen(&runs), Some((1, 1, false)), "however large it is");
+        runs[4].holds_others = true;
+        assert_eq!(chosen(&runs), Some((4, 1, true)));
     }
 
     #[test]
@@ -118,13 +149,13 @@ mod tests {
             let mut sizes: Vec<RunInfo> = Vec::new();
             let (mut flushed, mut written, mut most) = (0, 0, 0);
             for _ in 0..3000 {
-                sizes.insert(0, RunInfo { bytes: flush_mib * MIB, mergeable: true });
+                sizes.insert(0, run(flush_mib * MIB));
                 flushed += flush_mib * MIB;
                 written += flush_mib * MIB;
                 while let Some(choice) = choose(&sizes, &settings) {
                     let window = choice.newest..choice.newest + choice.count;
                     let total: u64 = sizes[window.clone()].iter().map(|run| run.bytes).sum();
-                    sizes.splice(window, [RunInfo { bytes: total, mergeable: true }]);
+                    sizes.splice(window, [run(total)]);
                     written += total;
                 }
                 most = most.max(sizes.iter().filter(|run| run.bytes < settings.final_bytes).count());
@@ -141,11 +172,11 @@ mod tests {
         let mut sizes: Vec<RunInfo> = Vec::new();
         let mut most = 0;
         for step in 0..20_000u64 {
-            sizes.insert(0, RunInfo { bytes: 4096 + (step * 7919) % 50_000, mergeable: true });
+            sizes.insert(0, run(4096 + (step * 7919) % 50_000));
             while let Some(choice) = choose(&sizes, &settings) {
                 let window = choice.newest..choice.newest + choice.count;
                 let total: u64 = sizes[window.clone()].iter().map(|run| run.bytes).sum();
-                sizes.splice(window, [RunInfo { bytes: total, mergeable: true }]);
+                sizes.splice(window, [run(total)]);
             }
             most = most.max(sizes.len());
         }

@@ -11,7 +11,7 @@ use std::{
     task::Poll,
 };
 
-pub use choice::{Choice, RunInfo, Settings, choose};
+pub use choice::{Choice, RunInfo, Settings, choose, choose_rewrite};
 pub(crate) use job::Job;
 
 /// Whether a row has outlived its use: such rows are left out of what a merge writes. A reader must treat them as absent by itself,

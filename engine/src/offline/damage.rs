@@ -8,7 +8,9 @@ use crate::{
     engine::EngineError,
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
+    manifest::Manifest,
     offline::{conversation::Missing, report::Finding},
+    partitions::Adopted,
     row::KeyRange,
     runs::{Run, Runs},
     seams::Files,
@@ -28,6 +30,8 @@ struct Area {
     offset: u64,
     what: String,
     keys: DamagedKeys,
+    /// Set if the segment was adopted: conversations of other lanes are no concern of this one.
+    adopted: Option<Adopted>,
     /// Conversations that may have lost rows, with the entries that are missing.
     concerned: BTreeMap<ConversationId, Vec<Missing>>,
     /// Conversations beyond those that are named.
@@ -46,8 +50,9 @@ pub(super) struct SegmentsRead {
 }
 
 impl SegmentsRead {
-    pub(super) async fn of<F: Files>(runs: &Runs<F>) -> Result<Self, EngineError> {
-        let mut read = Self::default();
+    /// `runs` are those of the manifest, or what is left of them.
+    pub(super) async fn of<F: Files>(runs: &Runs<F>, manifest: &Manifest) -> Result<Self, EngineError> {
+        let mut read = Self { areas: Areas::of_segments(manifest), ..Self::default() };
         for run in runs.newest_first() {
             read.segments += 1;
             let reader = match run {
@@ -80,10 +85,17 @@ impl SegmentsRead {
 #[derive(Default)]
 pub(super) struct Areas {
     areas: Vec<Area>,
+    /// By file.
+    adopted: BTreeMap<String, Adopted>,
     left_out: u64,
 }
 
 impl Areas {
+    fn of_segments(manifest: &Manifest) -> Self {
+        let adopted = manifest.segments.iter().filter_map(|entry| Some((entry.id.file_name(), entry.adopted?)));
+        Self { adopted: adopted.collect(), ..Self::default() }
+    }
+
     /// Takes in damage that a reader has met.
     pub(super) fn add(&mut self, error: &StoreError) {
         let StoreError::Damaged { file, offset, what, keys } = error else { return };
@@ -96,8 +108,9 @@ impl Areas {
             self.left_out += 1;
             return;
         }
+        let adopted = self.adopted.get(file).copied();
         let (file, what, keys) = (file.to_owned(), what.to_owned(), keys.clone());
-        self.areas.push(Area { file, offset, what, keys, concerned: BTreeMap::new(), more: 0 });
+        self.areas.push(Area { file, offset, what, keys, adopted, concerned: BTreeMap::new(), more: 0 });
     }
 
     /// Whether rows in the range may be lost. Parts that are not told apart may have held anything.
@@ -107,7 +120,7 @@ impl Areas {
 
     /// The same, of the files that `may` have held them.
     pub(super) fn touch_in(&self, range: &KeyRange, may: impl Fn(&str) -> bool) -> bool {
-        self.left_out > 0 || self.areas.iter().any(|area| overlaps(&area.keys, range) && may(&area.file))
+        self.left_out > 0 || self.areas.iter().any(|area| area.may_hold(range) && may(&area.file))
     }
 
     /// Puts a conversation down to what may have taken rows of it, and what is missing of it where it may have been;
@@ -121,7 +134,7 @@ impl Areas {
     ) -> Vec<Missing> {
         let whole = KeyRange::prefix(keys::conversation(id));
         let mut left = missing.to_vec();
-        for area in self.areas.iter_mut().filter(|area| overlaps(&area.keys, &whole)) {
+        for area in self.areas.iter_mut().filter(|area| area.may_hold(&whole)) {
             let mut taken: Vec<Missing> = missing.iter().filter_map(|of| within(&area.keys, id, *of)).collect();
             for part in &taken {
                 left = left.into_iter().flat_map(|of| without(of, *part)).collect();
@@ -138,7 +151,7 @@ impl Areas {
     pub(super) fn concern_unseen(&mut self, id: ConversationId) -> bool {
         let whole = KeyRange::prefix(keys::conversation(id));
         let mut found = false;
-        for area in self.areas.iter_mut().filter(|area| overlaps(&area.keys, &whole)) {
+        for area in self.areas.iter_mut().filter(|area| area.may_hold(&whole)) {
             found = true;
             if !area.concerned.contains_key(&id) {
                 area.name(id, vec![(Sequence(1), None)]);
@@ -162,7 +175,19 @@ impl Areas {
 }
 
 impl Area {
+    /// Whether it may have held rows in a range, which is of one conversation.
+    fn may_hold(&self, range: &KeyRange) -> bool {
+        overlaps(&self.keys, range) && self.shows(&range.start)
+    }
+
+    fn shows(&self, key: &[u8]) -> bool {
+        self.adopted.as_ref().is_none_or(|adopted| adopted.shows(key))
+    }
+
     fn name(&mut self, id: ConversationId, missing: Vec<Missing>) {
+        if !self.shows(&keys::conversation(id)) {
+            return;
+        }
         if self.concerned.len() < CONCERNED_MAX || self.concerned.contains_key(&id) {
             self.concerned.entry(id).or_default().extend(missing);
         } else {

@@ -15,6 +15,7 @@ use crate::{
         read_only::{Progress, ReadOnly},
         walk::Walk,
     },
+    partitions::Adopted,
     rows::{MemberRow, StartRow, decode_entry},
     runs::Run,
     seams::Files,
@@ -37,7 +38,7 @@ pub struct Inspection {
     pub log_files: Vec<LogFileFacts>,
     /// Files of an interrupted flush or merge, which the next start removes.
     pub leftovers: Vec<String>,
-    /// Bytes of all segments' files.
+    /// Bytes of all segments' files; of those that were adopted, this lane's part, so that the lanes of a store add up.
     pub segment_bytes: u64,
     /// Bytes of all log files, whether used or not.
     pub log_bytes: u64,
@@ -68,8 +69,24 @@ pub struct SegmentFacts {
     pub times: Option<(TimestampMs, TimestampMs)>,
     /// Whose the first and the last row are.
     pub range: (Neighbours, Neighbours),
+    /// Whose it was, if another lane wrote it; other lanes may have it, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<AdoptedFacts>,
     /// Why it cannot be read, if so; what the manifest does not tell is 0 then.
     pub damage: Option<String>,
+}
+
+/// Where an adopted segment comes from, and how much of it counts in the lane.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct AdoptedFacts {
+    /// The store that wrote it, in hexadecimal digits.
+    pub store: String,
+    /// Its file there.
+    pub file: String,
+    /// Partitions of which it may have rows.
+    pub held: u32,
+    /// Those of them whose rows count here.
+    pub shown: u32,
 }
 
 /// Whose a key is.
@@ -176,13 +193,13 @@ pub async fn inspect<F: Files>(
         flushed_position: LanePosition(flushed),
         segments: opened.manifest.segments.iter().zip(opened.runs.newest_first()).map(segment).collect(),
         leftovers: opened.leftovers(),
-        segment_bytes: opened.segment_bytes(),
+        segment_bytes: opened.own_bytes(),
         log_bytes: log_files.iter().map(|of| of.bytes).sum(),
         log_files,
         totals: None,
     };
     if totals {
-        files.expect(inspection.segment_bytes);
+        files.expect(opened.segment_bytes());
         let mut totals = count(&opened).await?;
         let unflushed = inspection.log_files.iter().filter(|of| of.last.0 > flushed);
         totals.unflushed_bytes = unflushed.map(|of| of.used_bytes).sum();
@@ -206,6 +223,7 @@ fn segment<F: Files>((entry, run): (&crate::manifest::SegmentEntry, &Run<F>)) ->
         stored_bytes: 0,
         times: None,
         range: (Neighbours::of(&entry.first_key), Neighbours::of(&entry.last_key)),
+        adopted: entry.adopted.as_ref().map(AdoptedFacts::of),
         damage: None,
     };
     match run {
@@ -219,6 +237,17 @@ fn segment<F: Files>((entry, run): (&crate::manifest::SegmentEntry, &Run<F>)) ->
         }
     }
     facts
+}
+
+impl AdoptedFacts {
+    fn of(adopted: &Adopted) -> Self {
+        Self {
+            store: format!("{:016x}", adopted.store),
+            file: adopted.id.file_name(),
+            held: adopted.held.count(),
+            shown: adopted.shown.count(),
+        }
+    }
 }
 
 impl Neighbours {

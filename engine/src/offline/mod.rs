@@ -1,6 +1,6 @@
 //! A lane's store looked at while nobody runs it: [`verify()`], [`inspect()`] and [`dump()`] read it, a [`Loader`] makes
-//! one from a dump; [`checkpoint()`] makes a copy to keep, [`restore()`] a store of one, and
-//! [`repair()`] a store of what verifies in a damaged one.
+//! one from a dump; [`checkpoint()`] makes a copy to keep, [`restore()`] a store of one,
+//! [`repair()`] a store of what verifies in a damaged one, and [`spread()`] another number of lanes of some.
 //!
 //! docs/store.md tells what operators see of it. All of it is logic over [`Files`](crate::seams::Files). What reads
 //! does so through a folder that refuses everything else, so that nothing here can write, rename or remove, whatever it
@@ -17,6 +17,7 @@ mod conversation;
 mod damage;
 mod dump;
 mod inspect;
+mod lanes;
 mod lines;
 mod load;
 mod maker;
@@ -31,7 +32,8 @@ mod walk;
 
 pub use checkpoint::checkpoint;
 pub use dump::{Dumped, dump};
-pub use inspect::{Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, inspect};
+pub use inspect::{AdoptedFacts, Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, inspect};
+pub use lanes::{LanesError, NewLane, spread};
 pub use load::{LoadError, Loader};
 pub use read_only::Progress;
 pub use repair::{Repaired, repair};

@@ -140,6 +140,11 @@ impl<F: Files> Opened<F> {
         self.manifest.segments.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.file_bytes))
     }
 
+    /// The same, of adopted ones this lane's part.
+    pub(super) fn own_bytes(&self) -> u64 {
+        self.manifest.segments.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.own_bytes()))
+    }
+
     /// Names of log files.
     pub(super) fn log_names(&self) -> impl Iterator<Item = &String> {
         self.names.iter().filter(|name| number_of(name).is_some())

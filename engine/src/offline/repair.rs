@@ -115,7 +115,7 @@ pub async fn repair<F: Files>(
     let mut salvage = Salvage { to: &to, files: Vec::new(), findings: Vec::new(), lost: Vec::new() };
     salvage.damaged_segments(&mut opened, &files).await?;
     let Salvage { files: salvaged, findings, lost, .. } = salvage;
-    let SegmentsRead { mut areas, unreadable, .. } = SegmentsRead::of(&opened.runs).await?;
+    let SegmentsRead { mut areas, unreadable, .. } = SegmentsRead::of(&opened.runs, &opened.manifest).await?;
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
     let blob = Blob { salt: random.next(), time: logged.time, generation: 0, file_bytes: 0 };

@@ -150,7 +150,7 @@ async fn copy<S: Files, T: Files>(
 ) -> Result<Restored, RestoreError> {
     let from = &opened.manifest;
     for segment in &from.segments {
-        copy_segment((&opened.files, from.store), (to, store), segment.id).await?;
+        copy_segment((&opened.files, from.store), (to, store), segment).await?;
     }
     let mut manifest = Manifest {
         store,

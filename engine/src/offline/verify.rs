@@ -48,7 +48,7 @@ pub async fn verify<F: Files>(
     // Each segment is read twice: by itself, and for the merged view.
     files.expect(opened.segment_bytes().saturating_mul(2));
     let logged = opened.read_log().await?;
-    let read = SegmentsRead::of(&opened.runs).await?;
+    let read = SegmentsRead::of(&opened.runs, &opened.manifest).await?;
     let mut verify = Verify::new(&opened, &logged, lane, read);
     verify.log();
     verify.rows().await?;

@@ -1,4 +1,4 @@
-//! A scan of one segment, in either direction, through the cache: a source of merges.
+//! A scan of one segment, in either direction, through the cache: a source of merges. Rows that do not count are passed over.
 
 use super::{
     SegmentReader,
@@ -147,11 +147,15 @@ impl<F: Files> Source for SegmentCursor<F> {
                 },
                 State::InGroup if !self.is_on_row() => self.leave_group()?,
                 State::InGroup => {
-                    if self.row().is_some_and(|(key, _)| self.range.contains(key)) {
-                        return Ok(Settled::Row);
+                    let shown = self.row().filter(|(key, _)| self.range.contains(key));
+                    match shown.map(|(key, _)| self.reader.shows(key)) {
+                        Some(true) => return Ok(Settled::Row),
+                        Some(false) => self.advance(),
+                        None => {
+                            self.rows.clear();
+                            self.state = State::End;
+                        }
                     }
-                    self.rows.clear();
-                    self.state = State::End;
                 }
             }
         }

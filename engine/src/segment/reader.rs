@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{DamagedKeys, StoreError},
     merge::{Settled, Source},
+    partitions::Adopted,
     row::{Change, KeyRange, SharedBytes},
     seams::{File, FileError, Files, OpenMode, PAGE_BYTES},
 };
@@ -35,6 +36,8 @@ struct Inner<F: Files> {
     index: Index,
     /// `None` if the segment has none that answers this program's questions.
     filter: Option<Filter>,
+    /// Set if another lane wrote it; some of its rows may not count then.
+    adopted: Option<Adopted>,
 }
 
 /// What [`SegmentReader::verify`] found.
@@ -57,16 +60,31 @@ impl<F: Files> SegmentReader<F> {
     /// [`StoreError::SegmentMissing`], [`StoreError::Damaged`], [`StoreError::NewerVersion`], [`StoreError::ForeignStore`], and
     /// whatever the files say.
     pub async fn open(context: &SegmentContext<F>, id: SegmentId) -> Result<Self, StoreError> {
+        Self::open_adopted(context, id, None).await
+    }
+
+    /// As [`SegmentReader::open`], of a segment that another lane wrote, if that is told: it has a name by `id` here. Rows that do not
+    /// count are passed over by all but [`SegmentReader::verify`].
+    ///
+    /// # Errors
+    /// As [`SegmentReader::open`].
+    pub async fn open_adopted(
+        context: &SegmentContext<F>,
+        id: SegmentId,
+        adopted: Option<Adopted>,
+    ) -> Result<Self, StoreError> {
         let name = id.file_name();
         let file = match context.files.open(&name, OpenMode::Read).await {
             Err(FileError::NotFound { .. }) => return Err(StoreError::SegmentMissing { file: name }),
             other => other?,
         };
-        let footer = read_ends(&file, id, context.store).await?;
-        let opening = Opening { context, file: &file, id, footer: &footer };
+        let identity = adopted.map_or((id, context.store), |adopted| (adopted.id, adopted.store));
+        let mut footer = read_ends(&file, id, identity).await?;
+        footer.statistics.id = id;
+        let opening = Opening { context, file: &file, id, place: identity.0, footer: &footer };
         let index = opening.read_index().await?;
         let filter = opening.read_filter().await?;
-        let inner = Inner { context: context.clone(), file, statistics: footer.statistics, index, filter };
+        let inner = Inner { context: context.clone(), file, statistics: footer.statistics, index, filter, adopted };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -82,6 +100,16 @@ impl<F: Files> SegmentReader<F> {
         &self.inner.statistics
     }
 
+    /// Set if another lane wrote it.
+    pub(crate) fn adopted(&self) -> Option<&Adopted> {
+        self.inner.adopted.as_ref()
+    }
+
+    /// Whether a row of it with this key counts.
+    pub(crate) fn shows(&self, key: &[u8]) -> bool {
+        self.inner.adopted.as_ref().is_none_or(|adopted| adopted.shows(key))
+    }
+
     /// Whether it may hold a row with this key. `false` is certain. Needs no read.
     #[must_use]
     pub fn may_contain(&self, key: &[u8]) -> bool {
@@ -95,6 +123,11 @@ impl<F: Files> SegmentReader<F> {
 
     /// As [`SegmentReader::may_contain`], for a key that many segments are asked about.
     pub(crate) fn may_contain_hashed(&self, key: &[u8], hashes: &KeyHashes) -> bool {
+        self.shows(key) && self.file_may_contain(key, hashes)
+    }
+
+    /// The same, whether the row counts or not.
+    fn file_may_contain(&self, key: &[u8], hashes: &KeyHashes) -> bool {
         if let Some(filter) = &self.inner.filter {
             return filter.may_contain_key(key, hashes);
         }
@@ -140,15 +173,15 @@ impl<F: Files> SegmentReader<F> {
         self.cached_rows(number).ok()??.get(key)
     }
 
-    /// Reads every block and checks checksums, order, index, filter and statistics against each other. Reads past the cache; goes
-    /// on behind damage.
+    /// Reads every block and checks checksums, order, index, filter and statistics against each other, of rows that do not count, too.
+    /// Reads past the cache; goes on behind damage.
     ///
     /// # Errors
     /// Whatever the files say; damage is in the answer.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
         let mut check = RowCheck { reader: self, last_key: Vec::new(), rows: 0, deletes: 0 };
-        let mut cursor = StreamCursor::new(self);
+        let mut cursor = StreamCursor::of_file(self);
         loop {
             let settled = match cursor.settle() {
                 Ok(Settled::NeedsBlock) => {
@@ -267,7 +300,8 @@ impl<F: Files> SegmentReader<F> {
 
     fn decode(&self, number: u32, block: &[u8]) -> Result<Rc<[u8]>, StoreError> {
         let offset = self.indexed_block(number).map_or(0, |block| block.offset);
-        let place = BlockPlace { segment: self.id(), offset };
+        let segment = self.inner.adopted.as_ref().map_or(self.id(), |adopted| adopted.id);
+        let place = BlockPlace { segment, offset };
         let decoded = self.inner.context.decoder.borrow_mut().decode(block, place, BlockKind::Data);
         decoded.map_err(|what| self.damaged_block(number, what))
     }
@@ -277,8 +311,12 @@ impl<F: Files> SegmentReader<F> {
     }
 }
 
-/// Reads and checks the first and the last page.
-pub(super) async fn read_ends(file: &impl File, id: SegmentId, store: u64) -> Result<Footer, StoreError> {
+/// Reads and checks the first and the last page of the file that goes by `id`, and must name the identity: number and store.
+pub(super) async fn read_ends(
+    file: &impl File,
+    id: SegmentId,
+    (named, store): (SegmentId, u64),
+) -> Result<Footer, StoreError> {
     let size = file.size_bytes();
     let page = PAGE_BYTES as u64;
     if !size.is_multiple_of(page) || size < 3 * page {
@@ -291,7 +329,7 @@ pub(super) async fn read_ends(file: &impl File, id: SegmentId, store: u64) -> Re
     if header_store != store {
         return Err(StoreError::ForeignStore { file: id.file_name(), found: header_store, expected: store });
     }
-    if header_id != id || footer.statistics.id != id || footer.store != store {
+    if header_id != named || footer.statistics.id != named || footer.store != store {
         return Err(damaged_file(id, 0, "belongs to another segment"));
     }
     Ok(footer)
@@ -302,6 +340,8 @@ struct Opening<'a, F: Files> {
     context: &'a SegmentContext<F>,
     file: &'a F::File,
     id: SegmentId,
+    /// The number that block checksums begin with.
+    place: SegmentId,
     footer: &'a Footer,
 }
 
@@ -347,7 +387,7 @@ impl<F: Files> Opening<'_, F> {
             let offset = stream.offset();
             let damaged = |what| damaged_file(self.id, offset, what);
             let block = stream.next_block(self.file).await?.ok_or_else(|| damaged("block length leads outside"))?;
-            let place = BlockPlace { segment: self.id, offset };
+            let place = BlockPlace { segment: self.place, offset };
             let raw = self.context.decoder.borrow_mut().decode(block, place, kind).map_err(damaged)?;
             fits(raw).ok_or_else(|| damaged("block does not fit the footer"))?;
         }
@@ -377,7 +417,7 @@ impl<F: Files> RowCheck<'_, F> {
         if self.reader.block_of(key) != Some(block) {
             return Err(self.reader.damaged_whole("the index leads to another block"));
         }
-        if !self.reader.may_contain(key) {
+        if !self.reader.file_may_contain(key, &self.reader.hashes(key)) {
             return Err(self.reader.damaged_whole("the filter denies a row"));
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Reading the rows of a segment whose header, footer, index or filter is damaged, or its data too: past the index, block by block, since
 //! blocks follow each other without gaps and each has a checksum of its own.
 //!
-//! What is read is written as a new segment, which is as good as any. A block that is damaged leaves a gap between its neighbours' keys;
-//! behind one whose length cannot be believed nothing is found any more.
+//! What is read, and counts, is written as a new segment, which is as good as any. A block that is damaged leaves a gap between its
+//! neighbours' keys; behind one whose length cannot be believed nothing is found any more.
 
 use std::ops::Bound;
 
@@ -49,7 +49,7 @@ pub(crate) async fn salvage<S: Files, T: Files>(
     let mut rows = Rows { entry, writer: None, last: None, count: 0, gap: None, lost: Vec::new() };
     let mut decoder = BlockDecoder::default();
     loop {
-        let place = BlockPlace { segment: entry.id, offset: bytes.offset() };
+        let place = BlockPlace { segment: entry.origin(store).0, offset: bytes.offset() };
         let Some(block) = bytes.next_block(&file).await? else { break };
         match BlockHeader::check(block, place) {
             // The index begins.
@@ -78,10 +78,11 @@ async fn is_of(file: &impl File, store: u64, entry: &SegmentEntry) -> Result<boo
     }
     let first = file.read_at(0, PAGE_BYTES).await?;
     let last = file.read_at(entry.file_bytes - page, PAGE_BYTES).await?;
-    let by_header = decode_header(&first).ok().map(|named| named == (entry.id, store));
+    let origin = entry.origin(store);
+    let by_header = decode_header(&first).ok().map(|named| named == origin);
     let by_footer = Footer::decode(&last, entry.file_bytes)
         .ok()
-        .map(|footer| footer.store == store && SegmentEntry::new(&footer.statistics, entry.level) == *entry);
+        .map(|footer| (footer.statistics.id, footer.store) == origin && entry.is_of(&footer.statistics));
     Ok(by_header != Some(false) && by_footer != Some(false) && (by_header.is_some() || by_footer.is_some()))
 }
 
@@ -124,11 +125,13 @@ impl<T: Files> Rows<'_, T> {
                     continue;
                 }
                 self.close_gap(Bound::Excluded(key.to_vec()));
-                let writer = match &mut self.writer {
-                    Some(writer) => writer,
-                    none => none.insert(SegmentWriter::create(to, id).await?),
-                };
-                writer.push(key, change.as_ref().map(AsRef::as_ref)).await?;
+                if self.entry.shows(key) {
+                    let writer = match &mut self.writer {
+                        Some(writer) => writer,
+                        none => none.insert(SegmentWriter::create(to, id).await?),
+                    };
+                    writer.push(key, change.as_ref().map(AsRef::as_ref)).await?;
+                }
                 self.last = Some(key.to_vec());
                 self.count += 1;
             }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     error::StoreError,
     merge::{Settled, Source},
+    partitions::Adopted,
     row::{Change, SharedBytes},
     seams::{File, FileError, Files, PAGE_BYTES},
 };
@@ -76,7 +77,7 @@ impl ByteStream {
     }
 }
 
-/// All rows of a segment in ascending order, read in large pieces. A source of merges.
+/// All rows of a segment that count, in ascending order, read in large pieces. A source of merges.
 pub(crate) struct StreamCursor<F: Files> {
     reader: SegmentReader<F>,
     bytes: ByteStream,
@@ -86,6 +87,8 @@ pub(crate) struct StreamCursor<F: Files> {
     rows: GroupRows,
     row: usize,
     bytes_read: u64,
+    /// Rows that do not count are given, too.
+    gives_all: bool,
 }
 
 impl<F: Files> StreamCursor<F> {
@@ -100,7 +103,13 @@ impl<F: Files> StreamCursor<F> {
             rows: GroupRows::default(),
             row: 0,
             bytes_read: 0,
+            gives_all: reader.adopted().is_none_or(Adopted::is_whole),
         }
+    }
+
+    /// The same with rows that do not count.
+    pub(super) fn of_file(reader: &SegmentReader<F>) -> Self {
+        Self { gives_all: true, ..Self::new(reader) }
     }
 
     /// Stored bytes read since this was last asked.
@@ -128,8 +137,11 @@ impl<F: Files> StreamCursor<F> {
 impl<F: Files> Source for StreamCursor<F> {
     fn settle(&mut self) -> Result<Settled, StoreError> {
         loop {
-            if self.row < self.rows.len() {
-                return Ok(Settled::Row);
+            while let Some((key, _)) = self.rows.row(self.row) {
+                if self.gives_all || self.reader.shows(key) {
+                    return Ok(Settled::Row);
+                }
+                self.row += 1;
             }
             let Some(block) = self.block.as_ref().filter(|block| self.group < block.groups()) else {
                 return Ok(if self.is_past_last_block() { Settled::End } else { Settled::NeedsBlock });

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
-    files::{self, Batch, Listed, Manifest, Record, Row, Segment},
+    files::{self, Adopted, Batch, Listed, Manifest, Record, Row, Segment},
     tables::{Document, Fault, Value, require},
     world::{Expected, Mended, Sample, newest, time_of, unlikely, witness_of},
 };
@@ -200,10 +200,13 @@ pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
         require!((segment.blocks_compressed > 0) == compressed, "{name}: {} compressed", segment.blocks_compressed);
         check_filter(&segment, |key| vec![key]).map_err(|fault| format!("{name}: {fault}"))?;
     }
-    let manifest = files::manifest(document, &golden("manifest-v1"))?;
-    let numbers = (manifest.store, manifest.lane, manifest.edit, manifest.next_segment, manifest.flushed_position);
-    require!(numbers == (GOLDEN_STORE, 2, 11, 10, 123_456), "{manifest:?}");
-    require!(manifest.blob == b"the caller's", "{manifest:?}");
+    let manifests =
+        [files::manifest(document, &golden("manifest-v1"))?, files::manifest(document, &golden("manifest-v2"))?];
+    for manifest in &manifests {
+        let numbers = (manifest.store, manifest.lane, manifest.edit, manifest.next_segment, manifest.flushed_position);
+        require!(numbers == (GOLDEN_STORE, 2, 11, 10, 123_456), "{manifest:?}");
+        require!(manifest.blob == b"the caller's", "{manifest:?}");
+    }
     let listed = |id: u64, level: u64| Listed {
         id,
         file_bytes: id * 4096,
@@ -212,7 +215,18 @@ pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
         level,
         first_key: vec![id as u8; 3],
         last_key: vec![0xff; 5],
+        adopted: None,
     };
-    require!(manifest.segments == [listed(9, 0), listed(4, 1)], "{manifest:?}");
+    require!(manifests[0].segments == [listed(9, 0), listed(4, 1)], "{manifests:?}");
+    // A partition's bit is by its number, from the first byte's least significant one on.
+    let set = |holds: fn(usize) -> bool| {
+        let bits = |byte: usize| (0..8).filter(|bit| holds(byte * 8 + bit)).map(|bit| 1 << bit).sum();
+        (0..128).map(bits).collect::<Vec<u8>>()
+    };
+    let (held, shown) =
+        (set(|partition| partition % 2 == 1), set(|partition| partition % 2 == 1 && partition % 3 == 2));
+    let adopted = Some(Adopted { store: GOLDEN_STORE + 1, id: 3, held, shown });
+    let adopted = Listed { id: 8, adopted, ..listed(4, 1) };
+    require!(manifests[1].segments == [listed(9, 0), adopted, listed(4, 1)], "{manifests:?}");
     Ok(())
 }

@@ -60,6 +60,16 @@ pub(crate) struct Listed {
     pub(crate) level: u64,
     pub(crate) first_key: Vec<u8>,
     pub(crate) last_key: Vec<u8>,
+    pub(crate) adopted: Option<Adopted>,
+}
+
+/// Whose an adopted segment is; sets of partitions are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Adopted {
+    pub(crate) store: u64,
+    pub(crate) id: u64,
+    pub(crate) held: Vec<u8>,
+    pub(crate) shown: Vec<u8>,
 }
 
 /// The engine's part of a manifest.
@@ -188,11 +198,29 @@ fn mark(document: &Document, payload: &[u8]) -> Result<Record, Fault> {
     })
 }
 
+/// What a manifest of version 2 says behind a segment, and how long it is.
+fn adopted(document: &Document, bytes: &[u8]) -> Result<(Option<Adopted>, usize), Fault> {
+    const TABLE: &str = "Whether it was adopted";
+    match document.peek(TABLE, "adopted", bytes)? {
+        0 => return Ok((None, 1)),
+        adopted => require!(adopted == 1, "adopted is {adopted}"),
+    }
+    let fields = document.decode(TABLE, bytes, NOTHING)?;
+    let adopted = Adopted {
+        store: fields.number("origin store")?,
+        id: fields.number("origin id")?,
+        held: fields.bytes("held")?.to_vec(),
+        shown: fields.bytes("shown")?.to_vec(),
+    };
+    Ok((Some(adopted), fields.end))
+}
+
 pub(crate) fn manifest(document: &Document, bytes: &[u8]) -> Result<Manifest, Fault> {
     let length = document.peek("Manifest", "length", bytes)? as usize;
     let whole = bytes.get(..length).ok_or_else(|| format!("a manifest of {length} bytes is beyond the file"))?;
     let fields = document.decode("Manifest", whole, NOTHING)?;
-    version_one(&fields)?;
+    let version = fields.number("format version")?;
+    require!(fields.bytes("magic")? == b"ANTIMANI" && (1..=2).contains(&version), "a manifest of version {version}");
     let mut segments = Vec::new();
     let mut rest = fields.bytes("list")?;
     while !rest.is_empty() {
@@ -208,9 +236,17 @@ pub(crate) fn manifest(document: &Document, bytes: &[u8]) -> Result<Manifest, Fa
             level: one.number("level")?,
             first_key: first.to_vec(),
             last_key: last.to_vec(),
+            adopted: None,
         });
         rest = &rest[one.end..];
+        if version == 2 {
+            let (adopted, length) = adopted(document, rest)?;
+            segments.last_mut().expect("one was pushed").adopted = adopted;
+            rest = &rest[length..];
+        }
     }
+    let is_second = segments.iter().any(|segment| segment.adopted.is_some());
+    require!(is_second == (version == 2), "version {version}, and adopted is {is_second}");
     let blob = fields.bytes("blob")?.to_vec();
     require!(fields.number("segments")? == segments.len() as u64, "the manifest lists {} segments", segments.len());
     require!(fields.number("blob length")? == blob.len() as u64, "the blob has {} bytes", blob.len());
@@ -412,5 +448,6 @@ fn statistics(footer: &Fields<'_>, file: &[u8], id: u64, data: &Data) -> Result<
         level: 0,
         first_key: first.clone(),
         last_key: last.clone(),
+        adopted: None,
     })
 }

@@ -243,12 +243,12 @@ fn what_is_no_store_is_refused_by_name() {
     // A newer manifest is no damage.
     let newer = lane.files.crash_image(1);
     let mut bytes = newer.contents("manifest").unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..length]);
     bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
     newer.put("manifest", bytes);
-    assert!(matches!(refused(&newer), EngineError::Store(StoreError::NewerVersion { found: 2, .. })));
+    assert!(matches!(refused(&newer), EngineError::Store(StoreError::NewerVersion { found: 3, .. })));
 }
 
 #[test]

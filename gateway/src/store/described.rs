@@ -177,6 +177,7 @@ mod tests {
             deletes: 0,
             first_key: vec![1],
             last_key: vec![1],
+            adopted: None,
         };
         let segments = vec![segment(2), segment(1)];
         let manifest = Manifest { store, lane, edit, next_segment, flushed_position: 42, segments, blob: Vec::new() };

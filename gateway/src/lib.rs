@@ -8,6 +8,7 @@ pub mod config;
 pub mod core;
 pub mod echo;
 pub mod handover;
+mod lane_switch;
 mod life;
 pub mod mesh;
 pub mod metrics;

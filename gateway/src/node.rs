@@ -31,11 +31,13 @@ use crate::{
     },
     echo::EchoMode,
     handover::{Door, Offer, Predecessor},
+    lane_switch::Left,
     life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
     mesh::Mesh,
     metrics::Metrics,
     outside::{MemoryWatch, Outside, OutsideConfig},
     shard::{Control, Event, LaneStart, NodeShard, ShardStart},
+    store::lanes,
     store_folder::{StoreFolder, StoreFolderError, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, ShardError, Waker, Worker},
@@ -104,10 +106,27 @@ fn claim(config: &Config) -> anyhow::Result<Claim> {
         }
         folder => {
             let folder = folder?;
+            bring_to_lanes(&folder, config.node.lanes)?;
             StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
             Ok(Claim::Folder(folder))
         }
     }
+}
+
+/// Gives the folder the lanes that the configuration asks for; what an earlier start left half way is seen to first.
+fn bring_to_lanes(folder: &StoreFolder, lanes: usize) -> anyhow::Result<()> {
+    let (left, changed) = lanes::bring_to(folder, lanes)?;
+    match left {
+        Left::Nothing => {}
+        Left::Unfinished => tracing::info!("what an interrupted change of the number of lanes had left was removed"),
+        Left::Decided => {
+            tracing::info!("a change of the number of lanes that was interrupted was gone on with, and is done")
+        }
+    }
+    if let Some(changed) = changed {
+        tracing::info!("{changed}");
+    }
+    Ok(())
 }
 
 fn offer(config: &Config) -> Offer {

@@ -7,6 +7,7 @@
 //! DATA/lanes         how many log lanes there are, and the identity of their stores together; made at the first start
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
 //! DATA/making-00/ …  lanes that `antiphon store` has not finished; no node starts beside them
+//! DATA/changing-lanes/, DATA/changed-lanes/  another number of lanes on its way (see `lane_switch`)
 //! ```
 //! A folder with a `checkpoint.json` is a checkpoint: a copy to restore from, which no node starts on.
 //!
@@ -25,7 +26,7 @@ use std::{
 
 use antiphon_wire::limits::LANES_MAX;
 
-use crate::core::token::SECRET_BYTES_MIN;
+use crate::{core::token::SECRET_BYTES_MIN, lane_switch::CHANGED};
 
 /// What tells a checkpoint from a node's folder.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint.json";
@@ -60,8 +61,11 @@ pub enum StoreFolderError {
         /// What the system said.
         source: io::Error,
     },
-    /// Start with the number of lanes that the folder was made with.
-    #[error("{folder} was made with {found} log lanes and can't be opened with {wanted}; use --lanes {found}")]
+    /// Take over with the number of lanes that there are, or stop the node first.
+    #[error(
+        "{folder} has {found} log lanes, and a node that takes over can't have {wanted}; use --lanes {found}, or stop the running \
+         node first"
+    )]
     Lanes {
         /// Which folder.
         folder: PathBuf,
@@ -69,6 +73,14 @@ pub enum StoreFolderError {
         found: usize,
         /// Lanes asked for.
         wanted: usize,
+    },
+    /// Let a start, or `antiphon store lanes`, go on with it.
+    #[error(
+        "{folder}: its number of lanes was being changed; start the node, or use `antiphon store lanes`, which goes on with it"
+    )]
+    LanesChanging {
+        /// Which folder.
+        folder: PathBuf,
     },
     /// Restore it into a folder of its own.
     #[error(
@@ -177,6 +189,14 @@ impl StoreFolder {
     /// Checks that the folder has the given number of lanes, or none yet. A conversation's lane follows from their number, so with
     /// another one it would not be found.
     pub fn check_lanes(folder: &Path, wanted: usize) -> Result<(), StoreFolderError> {
+        match Self::lanes(folder)? {
+            Some(found) if found != wanted => Err(StoreFolderError::Lanes { folder: folder.to_owned(), found, wanted }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many lanes a folder has, all of which are there; `None` if there are none yet.
+    pub(crate) fn lanes(folder: &Path) -> Result<Option<usize>, StoreFolderError> {
         let at = |source| StoreFolderError::Io { path: folder.to_owned(), source };
         let mut found = BTreeSet::new();
         for entry in fs::read_dir(folder).map_err(at)? {
@@ -185,6 +205,9 @@ impl StoreFolder {
             if name.strip_prefix(MAKING).is_some_and(|rest| rest.starts_with('-')) {
                 return Err(StoreFolderError::Unfinished { folder: folder.to_owned(), name: name.to_owned() });
             }
+            if name == CHANGED {
+                return Err(StoreFolderError::LanesChanging { folder: folder.to_owned() });
+            }
             found.extend(numbered("lane-", name));
         }
         let folder = folder.to_owned();
@@ -192,17 +215,14 @@ impl StoreFolder {
         let Some(last) = found.last() else {
             return match made_with {
                 Some(lanes) => Err(StoreFolderError::LaneMissing { folder, lane: 0, lanes }),
-                None => Ok(()),
+                None => Ok(None),
             };
         };
         let lanes = made_with.unwrap_or(last + 1);
         if let Some(lane) = (0..lanes).find(|lane| !found.contains(lane)) {
             return Err(StoreFolderError::LaneMissing { folder, lane, lanes });
         }
-        if lanes != wanted {
-            return Err(StoreFolderError::Lanes { folder, found: lanes, wanted });
-        }
-        Ok(())
+        Ok(Some(lanes))
     }
 
     /// Writes down how many lanes there are and the identity of their stores together, if that is not written yet: from then on a lane
@@ -217,7 +237,7 @@ impl StoreFolder {
         let at = |source| StoreFolderError::Io { path: draft.clone(), source };
         let write = || {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&draft)?;
-            writeln!(file, "{lanes} {store:016x}")?;
+            file.write_all(lanes_text(lanes, store).as_bytes())?;
             file.sync_all()?;
             fs::rename(&draft, &path)
         };
@@ -227,7 +247,7 @@ impl StoreFolder {
 
     /// The folder of a log lane, made if it isn't there. Needs no lock: only what is inside is the owner's alone.
     pub fn lane_folder(folder: &Path, lane: usize) -> Result<PathBuf, StoreFolderError> {
-        let path = folder.join(format!("lane-{lane:02}"));
+        let path = folder.join(lane_name(lane));
         make_folder(&path)?;
         // The engine makes durable what is inside; that the folders themselves survive a power cut is up to us. Above our own we
         // may not be allowed to look.
@@ -239,7 +259,22 @@ impl StoreFolder {
 }
 
 /// The file that says which lanes a folder has.
-const LANES: &str = "lanes";
+pub(crate) const LANES: &str = "lanes";
+
+/// What stands in it.
+pub(crate) fn lanes_text(lanes: usize, store: u64) -> String {
+    format!("{lanes} {store:016x}\n")
+}
+
+/// The name of a lane's folder.
+pub(crate) fn lane_name(lane: usize) -> String {
+    format!("lane-{lane:02}")
+}
+
+/// The identity of stores together, in the order of their lanes.
+pub(crate) fn store_of_lanes(stores: impl IntoIterator<Item = u64>) -> u64 {
+    (0..).zip(stores).fold(0, |all, (lane, store)| all ^ store.rotate_left(lane))
+}
 
 /// How many lanes a folder has and the identity of their stores together, if it is written down.
 pub(crate) fn recorded_lanes(folder: &Path) -> Result<Option<(usize, u64)>, StoreFolderError> {
@@ -295,12 +330,12 @@ pub fn dev_key(folder: &Path) -> Result<Vec<u8>, StoreFolderError> {
     from_hexadecimal(text.trim()).ok_or(StoreFolderError::DevKey { path })
 }
 
-fn sync_folder(path: &Path) -> Result<(), StoreFolderError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreFolderError> {
     let synced = File::open(path).and_then(|folder| folder.sync_all());
     synced.map_err(|source| StoreFolderError::Io { path: path.to_owned(), source })
 }
 
-fn make_folder(path: &Path) -> Result<(), StoreFolderError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreFolderError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| StoreFolderError::Io { path: path.to_owned(), source })
 }

@@ -125,7 +125,6 @@ fn a_folder_that_was_copied_in_part_or_mixed_is_refused_with_what_to_do() {
         refused(missing, &data, &["node.lanes=1"], &[named, "restore it whole"]);
         fs::rename(away.join(missing), path_of(missing)).unwrap();
     }
-    refused("another number of lanes", &data, &["node.lanes=1"], &["2 log lanes", "use --lanes 2"]);
 
     for start in ["manifest", "log-00000000"] {
         let path = file_of(&data, "lane-01", start);

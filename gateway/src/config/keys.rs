@@ -119,7 +119,7 @@ keys! {
     "node.shards" Some("--shards"), integer(1, SHARDS_MAX), Default::Cores,
         "Threads that hold connections; more than cores where the open-file limit is small.";
     "node.lanes" Some("--lanes"), integer(1, LANES_MAX as u64), Default::Lanes,
-        "Shards that also own a log; at most one a core.";
+        "Shards that also own a log; at most one a core. A start with another number than before takes the data as it is; clients begin anew.";
     "node.listen" Some("--listen"), Form::Address, Default::Text("127.0.0.1:8080"),
         "Address for clients (WebSocket).";
     "node.console" Some("--console"), Form::Address, Default::Text("127.0.0.1:8081"),

@@ -1,12 +1,9 @@
 //! Where things live: conversations in partitions, partitions on lanes, lanes on shards.
 
+use antiphon_engine::partitions::lane_of;
 use antiphon_wire::ids::ConversationId;
 
 use super::mesh::{LaneId, ShardId};
-
-/// Partitions of all conversations, fixed for ever: the unit in which lanes share the work. Many times the most lanes, so that any
-/// number of lanes gets nearly equal shares.
-pub const PARTITIONS: u32 = 1024;
 
 /// How a node is laid out; the same on every shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +18,7 @@ impl Placement {
     /// The lane that owns a conversation.
     #[must_use]
     pub fn lane_of(&self, conversation: ConversationId) -> LaneId {
-        LaneId((conversation.partition(PARTITIONS) % u32::from(self.lanes)) as u8)
+        LaneId(lane_of(conversation, u16::from(self.lanes)) as u8)
     }
 
     /// The shard that a lane lives on. Lanes spread evenly over the shards, so that with many shards a core they do not share one.

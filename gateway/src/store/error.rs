@@ -8,6 +8,7 @@ use antiphon_engine::{
     offline::{LoadError, RestoreError},
 };
 
+use super::lanes::ChangeError;
 use crate::{handover::HandoverError, store_folder::StoreFolderError};
 
 /// Every variant says what to do, here or by its hint.
@@ -138,6 +139,9 @@ pub(super) enum ToolError {
     /// The new folder cannot be made, or is in use.
     #[error(transparent)]
     Folder(#[from] StoreFolderError),
+    /// The number of lanes stays as it is.
+    #[error(transparent)]
+    Lanes(#[from] ChangeError),
 }
 
 impl ToolError {
@@ -146,7 +150,7 @@ impl ToolError {
     }
 
     /// The process's exit code.
-    pub(super) const fn code(&self) -> u8 {
+    pub(super) fn code(&self) -> u8 {
         match self {
             Self::Lane {
                 source: EngineError::Store(StoreError::Damaged { .. }) | EngineError::LogMissing { .. },
@@ -161,6 +165,7 @@ impl ToolError {
             }
             | Self::Checkpoint { .. }
             | Self::Dump { .. } => 1,
+            Self::Lanes(error) if error.is_damage() => 1,
             _ => 2,
         }
     }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod described;
 mod error;
 mod files;
+pub(crate) mod lanes;
 mod load;
 mod new_store;
 mod progress;
@@ -39,7 +40,10 @@ use self::{
     files::{FolderFiles, now},
     progress::Shown,
 };
-use crate::store_folder::{owner_of, recorded_lanes};
+use crate::{
+    lane_switch::CHANGED,
+    store_folder::{StoreFolderError, owner_of, recorded_lanes},
+};
 
 /// How often the folder of a node that runs is looked at before what is seen is taken for what is there: merges are
 /// seconds apart.
@@ -69,6 +73,8 @@ enum StoreCommand {
     Restore(restore::Arguments),
     /// Makes a new store in an empty folder of what verifies in a damaged one, and says what is lost.
     Repair(repair::Arguments),
+    /// Gives a node's folder another number of log lanes, without copying it, as a start with that number does.
+    Lanes(lanes::Arguments),
     /// Makes a new store in an empty folder from a dump on standard input.
     Load {
         /// Data folder: one that is not there yet, or empty.
@@ -112,6 +118,7 @@ pub fn run(arguments: StoreArguments) -> ExitCode {
         StoreCommand::Checkpoint(asked) => checkpoint::checkpoint(&asked),
         StoreCommand::Restore(asked) => restore::restore(&asked),
         StoreCommand::Repair(asked) => repair::repair(&asked),
+        StoreCommand::Lanes(asked) => lanes::lanes(&asked),
         StoreCommand::Load { data } => load::load(&data),
     };
     match ended {
@@ -151,9 +158,15 @@ fn inspect(looked: &Looked) -> Result<Ended, ToolError> {
     };
     let damaged = all.iter().any(is_damaged);
     if looked.json {
-        print(&format!("{}\n", json!({ "lanes": all })))?;
+        let segment_bytes = text::all_segment_bytes(&all);
+        print(&format!("{}\n", json!({ "lanes": all, "segment_bytes": segment_bytes })))?;
     } else {
         all.iter().try_for_each(|of| print(&text::inspection(of)))?;
+        let is_adopted = |of: &Inspection| of.segments.iter().any(|segment| segment.adopted.is_some());
+        if all.iter().any(is_adopted) {
+            let bytes = text::bytes(text::all_segment_bytes(&all));
+            print(&format!("all lanes: segments of {bytes}, each file once that lanes share\n"))?;
+        }
     }
     Ok(if damaged && !runs { Ended::WithDamage } else { Ended::Well })
 }
@@ -251,6 +264,9 @@ fn lanes(which: &Which) -> Result<Vec<(u16, PathBuf)>, ToolError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(at)? {
         let name = entry.map_err(at)?.file_name();
+        if name == CHANGED {
+            return Err(StoreFolderError::LanesChanging { folder: folder.clone() }.into());
+        }
         let lane = name.to_str().and_then(|name| name.strip_prefix("lane-")?.parse::<u16>().ok());
         let is_lane = |lane: &u16| usize::from(*lane) < LANES_MAX && *name == *lane_name("lane", *lane);
         found.extend(lane.filter(is_lane));

@@ -1,5 +1,7 @@
 //! What `antiphon store` says, as text for people.
 
+use std::collections::BTreeMap;
+
 use antiphon_engine::offline::{Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, VerifyReport};
 
 /// A number with its thousands apart.
@@ -82,6 +84,12 @@ fn segment(of: &SegmentFacts) -> String {
         counted(of.deletes, "delete", "deletes"),
         bytes(of.bytes)
     );
+    if let Some(adopted) = &of.adopted {
+        text.push_str(&format!("  adopted from {} of store {}", adopted.file, adopted.store));
+        if adopted.shown < adopted.held {
+            text.push_str(&format!(", {} of {} partitions", number(adopted.shown.into()), number(adopted.held.into())));
+        }
+    }
     match &of.damage {
         Some(damage) => text.push_str(&format!("  CANNOT BE READ: {damage}")),
         None => text.push_str(&format!(
@@ -96,6 +104,19 @@ fn segment(of: &SegmentFacts) -> String {
         text.push_str(&format!("  times {least} to {most} ms"));
     }
     text
+}
+
+/// Bytes of the segments of all lanes, each file once, however many lanes have adopted it.
+pub(super) fn all_segment_bytes(lanes: &[Inspection]) -> u64 {
+    let mut shared = BTreeMap::new();
+    let mut sum = 0;
+    for of in lanes.iter().flat_map(|lane| &lane.segments) {
+        match &of.adopted {
+            Some(adopted) => drop(shared.insert((&adopted.store, &adopted.file), of.bytes)),
+            None => sum += of.bytes,
+        }
+    }
+    sum + shared.values().sum::<u64>()
 }
 
 fn owner(of: &Neighbours) -> String {

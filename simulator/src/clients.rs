@@ -245,7 +245,8 @@ impl Client {
                 self.app.views.remove(&conversation);
             }
             Event::Reset => {
-                judge.model.check(judge.model.rot, || format!("{user} was told to forget everything"));
+                let allowed = judge.model.rot || judge.model.relaned;
+                judge.model.check(allowed, || format!("{user} was told to forget everything"));
                 self.app.views.clear();
                 self.app.listing = Some(None);
             }

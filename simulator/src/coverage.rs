@@ -182,6 +182,8 @@ counts! {
     Reconfigured "fault: start with other settings" PLANNED;
     /// Starts with another number of shards.
     ShardsChanged "fault: start with other shards" OFTEN;
+    /// Starts with another number of lanes.
+    LanesChanged "fault: start with other lanes" SELDOM;
     /// Runs whose lanes' disks are not equally fast.
     UnequalDisks "fault: disks of unequal speed" PLANNED;
     /// Crashes of a node that serves.

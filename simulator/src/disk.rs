@@ -38,6 +38,28 @@ impl LaneDisk {
         Self { files: SimFiles { inner, state }, seen: None, capacity_bytes: None }
     }
 
+    /// A folder with these files, on which nothing has happened yet.
+    #[must_use]
+    pub fn holding(
+        inner: MemoryFiles,
+        seed: u64,
+        plan: &Plan,
+        plant: Option<Plant>,
+        segments: &Rc<Cell<usize>>,
+    ) -> Self {
+        inner.set_queued(true);
+        let of_new = Self::new(seed, plan, plant, segments);
+        Self { files: SimFiles { inner, state: of_new.files.state }, ..of_new }
+    }
+
+    /// The folder as nobody but an operator sees it: operations complete at once, and there is room. For a disk that no node has.
+    #[must_use]
+    pub fn at_rest(&self) -> MemoryFiles {
+        self.files.inner.set_queued(false);
+        self.files.inner.set_capacity(None);
+        self.files.inner.clone()
+    }
+
     /// For an engine.
     #[must_use]
     pub fn files(&self) -> SimFiles {

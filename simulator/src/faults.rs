@@ -49,7 +49,7 @@ impl World {
                 self.disks[lane].misdirect_reads(dice.pick(&[1, 3, 20]));
             }
             // Not of a moment: the plan has them.
-            Fault::Reconfigure | Fault::UnequalDisks => {}
+            Fault::Reconfigure | Fault::UnequalDisks | Fault::Relane => {}
         }
     }
 

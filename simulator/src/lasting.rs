@@ -22,6 +22,11 @@ impl Lasting {
         Self { hung_until_us: vec![0; lanes], slow: vec![(0, 1); lanes], clock_stands_ms: None, until_us: 0 }
     }
 
+    /// There are other lanes, whose disks nothing is wrong with.
+    pub fn give_lanes(&mut self, lanes: usize) {
+        (self.hung_until_us, self.slow) = (vec![0; lanes], vec![(0, 1); lanes]);
+    }
+
     /// What the wall clock shows, if it stands.
     #[must_use]
     pub fn clock_stands_ms(&self) -> Option<u64> {

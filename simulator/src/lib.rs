@@ -20,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod plant;
+mod relane;
 pub mod report;
 pub mod shrink;
 pub mod tasks;

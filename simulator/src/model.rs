@@ -50,6 +50,8 @@ pub struct Model {
     pub per_user_max: usize,
     /// How many lanes there are.
     pub lanes: u8,
+    /// Their number has changed: clients are told to begin anew.
+    pub relaned: bool,
     /// Requests made so far: the oracle's time.
     pub asked: u64,
     /// The first violation.

@@ -87,6 +87,8 @@ faults! {
     UnequalDisks "unequal-disks";
     /// A bit of a batch's own bytes flips, which are few beside the padding of its pages.
     FlipBatch "flip-batch";
+    /// The node starts with another number of lanes.
+    Relane "relane";
 }
 
 /// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
@@ -111,7 +113,7 @@ impl Fault {
     /// It happens at some step; the others are of the whole run.
     #[must_use]
     pub fn is_of_a_moment(self) -> bool {
-        !matches!(self, Self::Reconfigure | Self::UnequalDisks)
+        !matches!(self, Self::Reconfigure | Self::UnequalDisks | Self::Relane)
     }
 
     /// The faults that came after the first seeds, as [`Reduction::without`] wants them.
@@ -307,6 +309,7 @@ impl Plan {
         }
         if reduction.one_lane {
             (self.shards, self.lanes) = (1, 1);
+            self.faults[Fault::Relane as usize] = 0;
         }
     }
 }
@@ -371,6 +374,7 @@ fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
             Fault::LateWrite => (errors, 300, [20, 60, 120]),
             Fault::Reconfigure => (true, share / 2, [20, 50, 80]),
             Fault::UnequalDisks => (true, share / 2, [1, 1, 1]),
+            Fault::Relane => (!rot && !errors && !misreads, share / 2, [20, 50, 80]),
             _ => (true, share, [5, 15, 40]),
         };
         let chosen = dice.chance(chosen_per_thousand);

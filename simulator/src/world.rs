@@ -64,7 +64,10 @@ pub struct World {
     pub fault_dice: Dice,
     /// Faults that last.
     pub lasting: Lasting,
-    plant: Option<Plant>,
+    /// The planted bug, if there is one.
+    pub plant: Option<Plant>,
+    /// Segments that lanes are writing.
+    pub segments: Rc<Cell<usize>>,
     clock: MemoryClock,
     clock_offset_ms: i64,
     schedule_dice: Dice,
@@ -124,6 +127,7 @@ impl World {
             fault_dice: Dice::new(seed, "faults"),
             lasting: Lasting::new(usize::from(plan.lanes)),
             plant,
+            segments,
             clock: MemoryClock::new(EPOCH_MS),
             clock_offset_ms: 0,
             schedule_dice: Dice::new(seed, "schedule"),
@@ -221,12 +225,13 @@ impl World {
             Event::Crash { power } => self.crash_again(power),
             Event::Room(lane) => {
                 self.trace.note(self.now_us, &[1, lane as u64], || format!("lane {lane}: room again"));
-                self.disks[lane].set_room(None);
+                // The lane may be no more.
+                self.disks.get_mut(lane).into_iter().for_each(|disk| disk.set_room(None));
             }
             Event::Heal(lane, fault) => {
                 self.trace
                     .note(self.now_us, &[2, lane as u64], || format!("lane {lane}: no {} any more", fault.name()));
-                self.disks[lane].set_errors(fault, 0);
+                self.disks.get(lane).into_iter().for_each(|disk| disk.set_errors(fault, 0));
             }
             Event::ClockGoes { catches_up } => self.clock_goes(catches_up),
             Event::Finish => self.finish_look(),
@@ -340,6 +345,7 @@ impl World {
         }
         self.start_due_us = None;
         self.incarnations += 1;
+        self.relane(self.incarnations);
         let engine = self.plan.engine_at(self.incarnations);
         self.coverage.add(Count::Reconfigured, u64::from(engine != self.plan.engine));
         let start = NodeStart {
@@ -417,7 +423,7 @@ impl World {
                 self.server_gone(link);
             }
         }
-        // The machine may come back with another layout; the number of lanes is the store's.
+        // The machine may come back with another layout.
         if self.fault_dice.chance(300) {
             let shards = self.fault_dice.between(u64::from(self.plan.lanes), 4) as u16;
             self.coverage.add(Count::ShardsChanged, u64::from(shards != self.shards_next));

@@ -334,8 +334,8 @@ impl Model {
             let of_user =
                 self.of_lane(id).filter(|(_, conversation)| conversation.certainty(user).member == Some(true));
             let (count, max) = (of_user.count(), self.per_user_max);
-            // Whose rows are damaged is let in.
-            self.check(count <= max || self.rot, || {
+            // Whose rows are damaged is let in; and who has conversations of lanes that have become one may have more than fit.
+            self.check(count <= max || self.rot || self.relaned, || {
                 format!("{user} joined {id} and has {count} conversations of {max}")
             });
         }

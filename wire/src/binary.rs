@@ -55,6 +55,20 @@ pub mod kind {
     pub const READ: u8 = 9;
     /// `delivered` and its answer.
     pub const DELIVERED: u8 = 10;
+    /// `edit` and its answer.
+    pub const EDIT: u8 = 11;
+    /// `delete` and its answer.
+    pub const DELETE: u8 = 12;
+    /// `react` and its answer.
+    pub const REACT: u8 = 13;
+    /// `pin` and its answer.
+    pub const PIN: u8 = 14;
+    /// `retain` and its answer.
+    pub const RETAIN: u8 = 15;
+    /// `reactions` and its answer.
+    pub const REACTIONS: u8 = 16;
+    /// `pins` and its answer.
+    pub const PINS: u8 = 17;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -69,6 +83,8 @@ pub mod kind {
     pub const CAUGHT_UP: u8 = 69;
     /// The server closes.
     pub const GOODBYE: u8 = 70;
+    /// What became of messages.
+    pub const STATES: u8 = 71;
 }
 
 /// Reads a client's frame.
@@ -86,6 +102,13 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::HISTORY => read(payload).map(Request::History),
         kind::READ => read(payload).map(Request::Read),
         kind::DELIVERED => read(payload).map(Request::Delivered),
+        kind::EDIT => read(payload).map(Request::Edit),
+        kind::DELETE => read(payload).map(Request::Delete),
+        kind::REACT => read(payload).map(Request::React),
+        kind::PIN => read(payload).map(Request::Pin),
+        kind::RETAIN => read(payload).map(Request::Retain),
+        kind::REACTIONS => read(payload).map(Request::Reactions),
+        kind::PINS => read(payload).map(Request::Pins),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -106,6 +129,13 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::History(frame) => write(kind::HISTORY, id, frame),
         Request::Read(frame) => write(kind::READ, id, frame),
         Request::Delivered(frame) => write(kind::DELIVERED, id, frame),
+        Request::Edit(frame) => write(kind::EDIT, id, frame),
+        Request::Delete(frame) => write(kind::DELETE, id, frame),
+        Request::React(frame) => write(kind::REACT, id, frame),
+        Request::Pin(frame) => write(kind::PIN, id, frame),
+        Request::Retain(frame) => write(kind::RETAIN, id, frame),
+        Request::Reactions(frame) => write(kind::REACTIONS, id, frame),
+        Request::Pins(frame) => write(kind::PINS, id, frame),
     }
 }
 
@@ -129,6 +159,13 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::HISTORY => read(payload).map(ServerFrame::HistoryAnswer),
         kind::READ => read(payload).map(ServerFrame::ReadAnswer),
         kind::DELIVERED => read(payload).map(ServerFrame::DeliveredAnswer),
+        kind::EDIT => read(payload).map(ServerFrame::EditAnswer),
+        kind::DELETE => read(payload).map(ServerFrame::DeleteAnswer),
+        kind::REACT => read(payload).map(ServerFrame::ReactAnswer),
+        kind::PIN => read(payload).map(ServerFrame::PinAnswer),
+        kind::RETAIN => read(payload).map(ServerFrame::RetainAnswer),
+        kind::REACTIONS => read(payload).map(ServerFrame::ReactionsAnswer),
+        kind::PINS => read(payload).map(ServerFrame::PinsAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -136,6 +173,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::TOO_FAR => read(payload).map(ServerFrame::TooFar),
         kind::CAUGHT_UP => read(payload).map(ServerFrame::CaughtUp),
         kind::GOODBYE => read(payload).map(ServerFrame::Goodbye),
+        kind::STATES => read(payload).map(ServerFrame::States),
         other => Err(unknown(other)),
     };
     let checked = server.and_then(|server| validate::server(&server).map(|()| server));
@@ -156,6 +194,13 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::HistoryAnswer(frame) => write(kind::HISTORY, id, frame),
         ServerFrame::ReadAnswer(frame) => write(kind::READ, id, frame),
         ServerFrame::DeliveredAnswer(frame) => write(kind::DELIVERED, id, frame),
+        ServerFrame::EditAnswer(frame) => write(kind::EDIT, id, frame),
+        ServerFrame::DeleteAnswer(frame) => write(kind::DELETE, id, frame),
+        ServerFrame::ReactAnswer(frame) => write(kind::REACT, id, frame),
+        ServerFrame::PinAnswer(frame) => write(kind::PIN, id, frame),
+        ServerFrame::RetainAnswer(frame) => write(kind::RETAIN, id, frame),
+        ServerFrame::ReactionsAnswer(frame) => write(kind::REACTIONS, id, frame),
+        ServerFrame::PinsAnswer(frame) => write(kind::PINS, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),
@@ -163,6 +208,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::TooFar(frame) => write(kind::TOO_FAR, id, frame),
         ServerFrame::CaughtUp(frame) => write(kind::CAUGHT_UP, id, frame),
         ServerFrame::Goodbye(frame) => write(kind::GOODBYE, id, frame),
+        ServerFrame::States(frame) => write(kind::STATES, id, frame),
     }
 }
 

@@ -79,6 +79,10 @@ error_codes! {
     Overloaded = 17 "overloaded" true "the server is overloaded";
     /// The server is going away.
     ShuttingDown = 18 "shutting_down" true "the server is shutting down";
+    /// No such message in the conversation, or none that you may see.
+    NoMessage = 19 "no_message" false "no such message";
+    /// The message was deleted: it does not change any more.
+    Deleted = 20 "deleted" false "the message was deleted";
 }
 
 macro_rules! close_codes {

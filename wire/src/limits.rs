@@ -7,6 +7,16 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// a hundred messages fits a connection's outbound budget.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
+/// Longest reaction, in bytes of UTF-8: the longest emoji sequences in use (families, flags of regions) have up to 28.
+pub const REACTION_BYTES_MAX: usize = 32;
+
+/// Most different reactions to one message. What a page says of a message grows with them: a page full of such messages stays below the
+/// longest frame.
+pub const REACTIONS_PER_MESSAGE_MAX: usize = 64;
+
+/// Most pinned messages of a conversation: they are loaded with its state, and more are no help to anybody who looks for one.
+pub const PINS_PER_CONVERSATION_MAX: usize = 100;
+
 /// Longest title of a conversation, in bytes of UTF-8: what a phone shows, several times over.
 pub const TITLE_BYTES_MAX: usize = 256;
 

@@ -9,7 +9,7 @@ use crate::{
     codes::ErrorCode,
     frame::{
         Connect, ContentView, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, MembersAction,
-        MembershipChange, Request, ServerFrame, view_content, view_entry,
+        MembershipChange, Request, ServerFrame, check_reaction, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
@@ -62,6 +62,22 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
         Request::History(frame) => history(frame),
         Request::Read(frame) => sequence("sequence", frame.sequence),
         Request::Delivered(frame) => sequence("sequence", frame.sequence),
+        Request::Edit(frame) => {
+            entry_at("target", frame.target)?;
+            frame.content.view().map(|_| ()).map_err(|error| entry_problem("content", error))
+        }
+        Request::Delete(frame) => entry_at("target", frame.target),
+        Request::React(frame) => {
+            entry_at("target", frame.target)?;
+            check_reaction(&frame.reaction).map_err(|error| entry_problem("reaction", error))
+        }
+        Request::Pin(frame) => entry_at("target", frame.target),
+        Request::Retain(frame) => entry_at("before", frame.before),
+        Request::Reactions(frame) => {
+            entry_at("target", frame.target)?;
+            page(&mut frame.limit)
+        }
+        Request::Pins(_) => Ok(()),
     }
 }
 
@@ -102,7 +118,21 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
             sequence("first", frame.first)?;
             sequence("last", frame.last)
         }
-        ServerFrame::Welcome(_)
+        ServerFrame::EditAnswer(frame)
+        | ServerFrame::DeleteAnswer(frame)
+        | ServerFrame::ReactAnswer(frame)
+        | ServerFrame::PinAnswer(frame)
+        | ServerFrame::RetainAnswer(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::PinsAnswer(frame) => frame.pins.iter().try_for_each(|pin| sequence("pins", *pin)),
+        ServerFrame::States(frame) => {
+            sequence("as_of", frame.as_of)?;
+            frame.states.iter().try_for_each(|state| {
+                sequence("states.sequence", state.sequence)?;
+                state.edited.as_ref().map_or(Ok(()), |edited| sequence("states.edited.sequence", edited.sequence))
+            })
+        }
+        ServerFrame::ReactionsAnswer(_)
+        | ServerFrame::Welcome(_)
         | ServerFrame::Pong(_)
         | ServerFrame::Error(_)
         | ServerFrame::CaughtUp(_)
@@ -161,6 +191,14 @@ fn sequence(field: &str, sequence: Sequence) -> Result<(), Problem> {
     Err(Problem::new(ErrorCode::Invalid, format!("{field} is beyond {JSON_INTEGER_MAX}")))
 }
 
+/// A sequence that an entry can have.
+fn entry_at(field: &str, of: Sequence) -> Result<(), Problem> {
+    if of == Sequence(0) {
+        return Err(Problem::new(ErrorCode::Invalid, format!("{field} must be at least 1")));
+    }
+    sequence(field, of)
+}
+
 fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
     let entry = view_entry(&bytes.0).map_err(|error| entry_problem("entry", error))?;
     sequence("entry.sequence", Sequence(entry.sequence.0.to_native()))?;
@@ -169,19 +207,22 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
     }
     let body = entry.body.as_slice();
     match EntryKind::from(&entry.kind) {
+        // Its content was taken away.
+        EntryKind::Message if body.is_empty() => Ok(()),
         EntryKind::Message => view_content(body).map(|ContentView::Text(_)| ()),
         EntryKind::Membership => MembershipChange::from_body(body).map(|_| ()),
         EntryKind::Title => std::str::from_utf8(body).map(|_| ()).map_err(|_| EntryError::Text),
         EntryKind::Created => ConversationStart::from_body(body).map(|_| ()),
+        kind => view_change(kind, body).map(|_| ()),
     }
     .map_err(|error| entry_problem("entry.body", error))
 }
 
 fn entry_problem(field: &str, error: EntryError) -> Problem {
     let code = match error {
-        EntryError::Archive | EntryError::Text => ErrorCode::Malformed,
+        EntryError::Archive | EntryError::Text | EntryError::Change => ErrorCode::Malformed,
         EntryError::UnknownContent | EntryError::Empty => ErrorCode::Invalid,
-        EntryError::TooLong => ErrorCode::TooLarge,
+        EntryError::TooLong | EntryError::ReactionTooLong => ErrorCode::TooLarge,
     };
     Problem::new(code, format!("{field}: {error}"))
 }

@@ -50,6 +50,9 @@ fn limits_are_those_of_the_code() {
     let expect = [
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX),
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),
+        ("REACTION_BYTES_MAX", limits::REACTION_BYTES_MAX),
+        ("REACTIONS_PER_MESSAGE_MAX", limits::REACTIONS_PER_MESSAGE_MAX),
+        ("PINS_PER_CONVERSATION_MAX", limits::PINS_PER_CONVERSATION_MAX),
         ("TITLE_BYTES_MAX", limits::TITLE_BYTES_MAX),
         ("CLIENT_FRAME_BYTES_MAX", limits::CLIENT_FRAME_BYTES_MAX),
         ("SERVER_FRAME_BYTES_MAX", limits::SERVER_FRAME_BYTES_MAX),
@@ -89,6 +92,13 @@ fn kinds_are_those_of_the_code() {
         (kind::HISTORY, "history"),
         (kind::READ, "read"),
         (kind::DELIVERED, "delivered"),
+        (kind::EDIT, "edit"),
+        (kind::DELETE, "delete"),
+        (kind::REACT, "react"),
+        (kind::PIN, "pin"),
+        (kind::RETAIN, "retain"),
+        (kind::REACTIONS, "reactions"),
+        (kind::PINS, "pins"),
         (kind::ERROR, "error"),
         (kind::MESSAGE, "message"),
         (kind::RECEIPT, "receipt"),
@@ -96,6 +106,7 @@ fn kinds_are_those_of_the_code() {
         (kind::TOO_FAR, "too_far"),
         (kind::CAUGHT_UP, "caught_up"),
         (kind::GOODBYE, "goodbye"),
+        (kind::STATES, "states"),
     ];
     assert_eq!(got, expect);
 }
@@ -122,11 +133,15 @@ fn every_example_is_a_frame() {
 #[test]
 fn every_frame_has_an_example() {
     for (direction, names) in [
-        ("request", "connect ping create members conversations title send history read delivered"),
+        (
+            "request",
+            "connect ping create members conversations title send history read delivered edit delete react pin retain \
+             reactions pins",
+        ),
         (
             "server",
             "connect ping create members conversations title send history read error message receipt left too_far \
-             caught_up goodbye",
+             caught_up goodbye states edit delete react pin retain reactions pins",
         ),
     ] {
         for name in names.split_whitespace() {

@@ -42,8 +42,8 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// A push has no id, and neither has an error of the connection.
 fn id_of(frame: &ServerFrame) -> Option<RequestId> {
-    use ServerFrame::{CaughtUp, Goodbye, Left, Message, Receipt, TooFar};
-    let push = matches!(frame, Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_));
+    use ServerFrame::{CaughtUp, Goodbye, Left, Message, Receipt, States, TooFar};
+    let push = matches!(frame, Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_));
     if push { None } else { ID }
 }
 
@@ -84,10 +84,10 @@ fn every_kind_has_a_sample() {
     let kinds = |frames: Vec<Vec<u8>>| frames.iter().map(|bytes| bytes[0]).collect::<BTreeSet<u8>>();
     let requests = samples::requests();
     let requests = requests.iter().map(|(_, request)| Encoding::Rkyv.encode_request(ID, request));
-    assert!(kinds(requests.collect()).into_iter().eq(1..=10));
+    assert!(kinds(requests.collect()).into_iter().eq(1..=17));
     let server = samples::server();
     let server = server.iter().map(|(_, frame)| Encoding::Rkyv.encode_server(ID, frame));
-    assert!(kinds(server.collect()).into_iter().eq((1..=10).chain(64..=70)));
+    assert!(kinds(server.collect()).into_iter().eq((1..=17).chain(64..=71)));
 }
 
 #[test]

@@ -11,14 +11,14 @@ use rkyv::{
 use super::Each;
 use crate::{
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
-    limits::TEXT_BYTES_MAX,
+    limits::{REACTION_BYTES_MAX, TEXT_BYTES_MAX},
 };
 
-/// What an entry is. Numbers are for ever; 5 to 9 are reserved for edit, tombstone, reaction, pin and retention.
+/// What an entry is. Numbers are for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum EntryKind {
-    /// A message: the body is a [`Content`].
+    /// A message: the body is a [`Content`], or empty if that was taken away.
     Message = 1,
     /// Members came or went: the body is a [`MembershipChange`] archive.
     Membership = 2,
@@ -26,6 +26,16 @@ pub enum EntryKind {
     Title = 3,
     /// The first entry: the body is a [`ConversationStart`] archive.
     Created = 4,
+    /// A message has another content; for this one and those below see [`super::view_change`].
+    Edit = 5,
+    /// A message's content is gone.
+    Deletion = 6,
+    /// A reaction to a message was added or removed.
+    Reaction = 7,
+    /// A message was pinned, or the pin taken off.
+    Pin = 8,
+    /// Entries before one are gone.
+    Retention = 9,
 }
 
 impl From<&ArchivedEntryKind> for EntryKind {
@@ -35,6 +45,11 @@ impl From<&ArchivedEntryKind> for EntryKind {
             ArchivedEntryKind::Membership => Self::Membership,
             ArchivedEntryKind::Title => Self::Title,
             ArchivedEntryKind::Created => Self::Created,
+            ArchivedEntryKind::Edit => Self::Edit,
+            ArchivedEntryKind::Deletion => Self::Deletion,
+            ArchivedEntryKind::Reaction => Self::Reaction,
+            ArchivedEntryKind::Pin => Self::Pin,
+            ArchivedEntryKind::Retention => Self::Retention,
         }
     }
 }
@@ -54,7 +69,7 @@ pub struct Entry {
     pub time_ms: TimestampMs,
     /// What it is.
     pub kind: EntryKind,
-    /// The sender's own name for a message; zero for other kinds.
+    /// The sender's own name for a message or a change of one; zero for other kinds.
     pub client_message_id: ClientMessageId,
     /// Who did it.
     pub sender: UserId,
@@ -104,6 +119,12 @@ pub enum EntryError {
     /// Text beyond [`TEXT_BYTES_MAX`].
     #[error("text is longer than {TEXT_BYTES_MAX} bytes")]
     TooLong,
+    /// A reaction beyond [`REACTION_BYTES_MAX`].
+    #[error("a reaction is longer than {REACTION_BYTES_MAX} bytes")]
+    ReactionTooLong,
+    /// Not the body of a change.
+    #[error("a change of a message does not have its form")]
+    Change,
 }
 
 /// A message's content: one byte that tells its kind, then the kind's own form. Kind 1 is plain text: UTF-8.

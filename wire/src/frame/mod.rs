@@ -3,11 +3,13 @@
 //! A client sends [`Request`]s, a server [`ServerFrame`]s. One frame is one WebSocket message. An answer has the request's id and,
 //! in JSON, the request's key; a push has no id.
 
+mod change;
 mod conversations;
 mod entry;
 mod messages;
 mod session;
 
+pub use change::*;
 pub use conversations::*;
 pub use entry::*;
 pub use messages::*;
@@ -43,6 +45,20 @@ pub enum Request {
     Read(Read),
     /// Moves the delivered pointer.
     Delivered(Delivered),
+    /// Gives a message another content.
+    Edit(Edit),
+    /// Takes a message's content away.
+    Delete(Delete),
+    /// Adds or removes a reaction.
+    React(React),
+    /// Pins a message, or takes the pin off.
+    Pin(Pin),
+    /// Lets entries before one go.
+    Retain(Retain),
+    /// Lists who reacted to a message.
+    Reactions(Reactions),
+    /// Lists the pinned messages.
+    Pins(Pins),
 }
 
 /// What a server says: answers, then pushes.
@@ -68,6 +84,20 @@ pub enum ServerFrame {
     ReadAnswer(Marked),
     /// Answers `delivered`.
     DeliveredAnswer(Marked),
+    /// Answers `edit`: the change is durable.
+    EditAnswer(Ack),
+    /// Answers `delete`.
+    DeleteAnswer(Ack),
+    /// Answers `react`.
+    ReactAnswer(Ack),
+    /// Answers `pin`.
+    PinAnswer(Ack),
+    /// Answers `retain`.
+    RetainAnswer(Ack),
+    /// Answers `reactions`.
+    ReactionsAnswer(ReactionsAnswer),
+    /// Answers `pins`.
+    PinsAnswer(PinsAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.
@@ -82,4 +112,6 @@ pub enum ServerFrame {
     CaughtUp(CaughtUp),
     /// The server ends the connection.
     Goodbye(Goodbye),
+    /// What became of messages that are given right before or after this frame.
+    States(States),
 }

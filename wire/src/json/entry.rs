@@ -11,8 +11,9 @@ use serde::{
 
 use crate::{
     frame::{
-        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Content, ContentView,
-        ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, view_body, view_content, view_entry,
+        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Change, ChangeView, Content,
+        ContentView, ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, view_body, view_change,
+        view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -41,6 +42,16 @@ struct JsonEntry<'a> {
     added: Option<Vec<UserId>>,
     #[serde(default)]
     removed: Option<Vec<UserId>>,
+    #[serde(default)]
+    target: Option<Sequence>,
+    #[serde(default)]
+    reaction: Option<String>,
+    #[serde(default)]
+    on: Option<bool>,
+    #[serde(default)]
+    before: Option<Sequence>,
+    #[serde(default)]
+    messages: Option<Ordinal>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -50,6 +61,11 @@ enum JsonKind {
     Membership,
     Title,
     Created,
+    Edit,
+    Deletion,
+    Reaction,
+    Pin,
+    Retention,
 }
 
 impl Serialize for EntryBytes {
@@ -74,10 +90,13 @@ impl Serialize for ArchiveAsJson<'_> {
         json.serialize_field("sender", entry.sender.as_str())?;
         match &entry.kind {
             ArchivedEntryKind::Message => {
-                let ContentView::Text(text) = view_content(body).map_err(ser::Error::custom)?;
                 json.serialize_field("kind", &JsonKind::Message)?;
                 json.serialize_field("client_message_id", &ClientMessageId(entry.client_message_id.0))?;
-                json.serialize_field("text", text)?;
+                // One whose content was taken away has no text.
+                if !body.is_empty() {
+                    let ContentView::Text(text) = view_content(body).map_err(ser::Error::custom)?;
+                    json.serialize_field("text", text)?;
+                }
             }
             ArchivedEntryKind::Membership => {
                 let change = view_body::<ArchivedMembershipChange>(body).map_err(ser::Error::custom)?;
@@ -96,8 +115,83 @@ impl Serialize for ArchiveAsJson<'_> {
                 json.serialize_field("title", start.title.as_str())?;
                 json.serialize_field("members", &Names(&start.members))?;
             }
+            kind => {
+                let id = ClientMessageId(entry.client_message_id.0);
+                change_fields(&mut json, EntryKind::from(kind), id, body)?;
+            }
         }
         json.end()
+    }
+}
+
+/// The fields of an entry that changes a message.
+fn change_fields<S: SerializeStruct>(
+    json: &mut S,
+    kind: EntryKind,
+    id: ClientMessageId,
+    body: &[u8],
+) -> Result<(), S::Error> {
+    let change = view_change(kind, body).map_err(ser::Error::custom)?;
+    let name = match change {
+        ChangeView::Edit { .. } => JsonKind::Edit,
+        ChangeView::Delete { .. } => JsonKind::Deletion,
+        ChangeView::React { .. } => JsonKind::Reaction,
+        ChangeView::Pin { .. } => JsonKind::Pin,
+        ChangeView::Retain { .. } => JsonKind::Retention,
+    };
+    json.serialize_field("kind", &name)?;
+    json.serialize_field("client_message_id", &id)?;
+    match change {
+        ChangeView::Edit { target, content } => {
+            json.serialize_field("target", &target)?;
+            if let Some(content) = content {
+                let ContentView::Text(text) = view_content(content).map_err(ser::Error::custom)?;
+                json.serialize_field("text", text)?;
+            }
+        }
+        ChangeView::Delete { target } => json.serialize_field("target", &target)?,
+        ChangeView::React { target, text, on } => {
+            json.serialize_field("target", &target)?;
+            json.serialize_field("reaction", text)?;
+            json.serialize_field("on", &on)?;
+        }
+        ChangeView::Pin { target, on } => {
+            json.serialize_field("target", &target)?;
+            json.serialize_field("on", &on)?;
+        }
+        ChangeView::Retain { before, messages } => {
+            json.serialize_field("before", &before)?;
+            json.serialize_field("messages", &messages)?;
+        }
+    }
+    Ok(())
+}
+
+impl JsonEntry<'_> {
+    /// The body of an entry that changes a message; an error names the field that is missing.
+    fn change_body<E: de::Error>(&self) -> Result<(EntryKind, Vec<u8>), E> {
+        let missing = |field| move || E::missing_field(field);
+        let target = || self.target.ok_or_else(missing("target"));
+        let on = || self.on.ok_or_else(missing("on"));
+        let change = match self.kind {
+            JsonKind::Edit => {
+                let content = self.text.as_ref().map_or_else(|| Content(Vec::new()), |text| Content::text(text));
+                Change::Edit { target: target()?, content }
+            }
+            JsonKind::Deletion => Change::Delete { target: target()? },
+            JsonKind::Reaction => {
+                let text = self.reaction.clone().ok_or_else(missing("reaction"))?;
+                Change::React { target: target()?, text, on: on()? }
+            }
+            JsonKind::Pin => Change::Pin { target: target()?, on: on()? },
+            JsonKind::Retention => Change::Retain { before: self.before.ok_or_else(missing("before"))? },
+            JsonKind::Message | JsonKind::Membership | JsonKind::Title | JsonKind::Created => {
+                return Err(E::custom("not a change of a message"));
+            }
+        };
+        let body = change.to_body(self.messages.unwrap_or_default());
+        view_change(change.kind(), &body).map_err(E::custom)?;
+        Ok((change.kind(), body))
     }
 }
 
@@ -115,11 +209,14 @@ impl<'de> Deserialize<'de> for EntryBytes {
         let json = JsonEntry::deserialize(deserializer)?;
         let missing = |field| move || de::Error::missing_field(field);
         let (kind, body) = match json.kind {
-            JsonKind::Message => {
-                let content = Content::text(&json.text.ok_or_else(missing("text"))?);
-                content.view().map_err(de::Error::custom)?;
-                (EntryKind::Message, content.0)
-            }
+            JsonKind::Message => match &json.text {
+                Some(text) => {
+                    let content = Content::text(text);
+                    content.view().map_err(de::Error::custom)?;
+                    (EntryKind::Message, content.0)
+                }
+                None => (EntryKind::Message, Vec::new()),
+            },
             JsonKind::Membership => {
                 let (added, removed) = (json.added.unwrap_or_default(), json.removed.unwrap_or_default());
                 (EntryKind::Membership, MembershipChange { added, removed }.to_body())
@@ -133,6 +230,7 @@ impl<'de> Deserialize<'de> for EntryBytes {
                 };
                 (EntryKind::Created, start.to_body())
             }
+            _ => json.change_body()?,
         };
         let entry = Entry {
             conversation: json.conversation,

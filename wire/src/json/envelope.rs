@@ -40,6 +40,13 @@ impl Family for Request {
             "history" => Self::History(map.next_value()?),
             "read" => Self::Read(map.next_value()?),
             "delivered" => Self::Delivered(map.next_value()?),
+            "edit" => Self::Edit(map.next_value()?),
+            "delete" => Self::Delete(map.next_value()?),
+            "react" => Self::React(map.next_value()?),
+            "pin" => Self::Pin(map.next_value()?),
+            "retain" => Self::Retain(map.next_value()?),
+            "reactions" => Self::Reactions(map.next_value()?),
+            "pins" => Self::Pins(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -59,6 +66,13 @@ impl Family for ServerFrame {
             "history" => Self::HistoryAnswer(map.next_value()?),
             "read" => Self::ReadAnswer(map.next_value()?),
             "delivered" => Self::DeliveredAnswer(map.next_value()?),
+            "edit" => Self::EditAnswer(map.next_value()?),
+            "delete" => Self::DeleteAnswer(map.next_value()?),
+            "react" => Self::ReactAnswer(map.next_value()?),
+            "pin" => Self::PinAnswer(map.next_value()?),
+            "retain" => Self::RetainAnswer(map.next_value()?),
+            "reactions" => Self::ReactionsAnswer(map.next_value()?),
+            "pins" => Self::PinsAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),
@@ -66,6 +80,7 @@ impl Family for ServerFrame {
             "too_far" => Self::TooFar(map.next_value()?),
             "caught_up" => Self::CaughtUp(map.next_value()?),
             "goodbye" => Self::Goodbye(map.next_value()?),
+            "states" => Self::States(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(frame))

@@ -39,6 +39,13 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::History(frame) => write("history", id, frame),
         Request::Read(frame) => write("read", id, frame),
         Request::Delivered(frame) => write("delivered", id, frame),
+        Request::Edit(frame) => write("edit", id, frame),
+        Request::Delete(frame) => write("delete", id, frame),
+        Request::React(frame) => write("react", id, frame),
+        Request::Pin(frame) => write("pin", id, frame),
+        Request::Retain(frame) => write("retain", id, frame),
+        Request::Reactions(frame) => write("reactions", id, frame),
+        Request::Pins(frame) => write("pins", id, frame),
     }
 }
 
@@ -71,6 +78,13 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::HistoryAnswer(frame) => write("history", id, frame),
         ServerFrame::ReadAnswer(frame) => write("read", id, frame),
         ServerFrame::DeliveredAnswer(frame) => write("delivered", id, frame),
+        ServerFrame::EditAnswer(frame) => write("edit", id, frame),
+        ServerFrame::DeleteAnswer(frame) => write("delete", id, frame),
+        ServerFrame::ReactAnswer(frame) => write("react", id, frame),
+        ServerFrame::PinAnswer(frame) => write("pin", id, frame),
+        ServerFrame::RetainAnswer(frame) => write("retain", id, frame),
+        ServerFrame::ReactionsAnswer(frame) => write("reactions", id, frame),
+        ServerFrame::PinsAnswer(frame) => write("pins", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),
@@ -78,6 +92,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::TooFar(frame) => write("too_far", id, frame),
         ServerFrame::CaughtUp(frame) => write("caught_up", id, frame),
         ServerFrame::Goodbye(frame) => write("goodbye", id, frame),
+        ServerFrame::States(frame) => write("states", id, frame),
     }
 }
 

@@ -1,4 +1,4 @@
-//! JSON forms that differ from the structs they stand for: `send`, whose content's field stands beside the ids, and `error`,
+//! JSON forms that differ from the structs they stand for: `send` and `edit`, whose content's field stands beside the ids, and `error`,
 //! whose code is a name.
 
 use std::borrow::Cow;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::{
     codes::ErrorCode,
-    frame::{Content, ContentView, ErrorFrame, Send},
-    ids::{ClientMessageId, ConversationId},
+    frame::{Content, ContentView, Edit, ErrorFrame, Send},
+    ids::{ClientMessageId, ConversationId, Sequence},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +37,40 @@ impl<'de> Deserialize<'de> for Send {
         Ok(Self {
             conversation: json.conversation,
             client_message_id: json.client_message_id,
+            content: Content::text(&json.text),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct JsonEdit<'a> {
+    conversation: ConversationId,
+    client_message_id: ClientMessageId,
+    target: Sequence,
+    #[serde(borrow)]
+    text: Cow<'a, str>,
+}
+
+impl Serialize for Edit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ContentView::Text(text) = self.content.view().map_err(ser::Error::custom)?;
+        JsonEdit {
+            conversation: self.conversation,
+            client_message_id: self.client_message_id,
+            target: self.target,
+            text: Cow::Borrowed(text),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = JsonEdit::deserialize(deserializer)?;
+        Ok(Self {
+            conversation: json.conversation,
+            client_message_id: json.client_message_id,
+            target: json.target,
             content: Content::text(&json.text),
         })
     }

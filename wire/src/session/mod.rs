@@ -25,7 +25,9 @@ pub use machine::Session;
 
 use crate::{
     codec::{DecodeError, Encoding},
-    frame::{Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Left, Receipt, ServerFrame, Welcome},
+    frame::{
+        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Left, Receipt, ServerFrame, States, Welcome,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, RequestId, Sequence},
     limits::PAGE_ITEMS_MAX,
 };
@@ -155,6 +157,9 @@ pub enum Event {
     },
     /// Somebody's pointers moved.
     Receipt(Receipt),
+    /// What became of messages that come as entries right before or after this: see [`States::as_of`] for which entries are in it. To
+    /// edit, delete, react, pin or retain is a [`Session::request`]; one whose answer did not come is asked again under the same id.
+    States(States),
     /// The user is no longer a member: it is as if the conversation did not exist.
     Left(Left),
     /// Entries that can't be had any more, or never could; the next one comes after them.

@@ -76,6 +76,7 @@ impl Session {
         match frame {
             ServerFrame::Message(entry) => self.entry(now_ms, entry),
             ServerFrame::Receipt(receipt) => self.event(Event::Receipt(receipt)),
+            ServerFrame::States(states) => self.event(Event::States(states)),
             ServerFrame::Left(left) => {
                 self.forget(left.conversation);
                 self.event(Event::Left(left));

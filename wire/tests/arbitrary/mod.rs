@@ -28,7 +28,37 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(conversation, sequence)| Request::Read(Read { conversation, sequence })),
         (conversation(), sequence())
             .prop_map(|(conversation, sequence)| Request::Delivered(Delivered { conversation, sequence })),
+        (conversation(), name(), change()).prop_map(|(conversation, client_message_id, change)| match change {
+            Change::Edit { target, content } => {
+                Request::Edit(Edit { conversation, client_message_id, target, content })
+            }
+            Change::Delete { target } => Request::Delete(Delete { conversation, client_message_id, target }),
+            Change::React { target, text: reaction, on } => {
+                Request::React(React { conversation, client_message_id, target, reaction, on })
+            }
+            Change::Pin { target, on } => Request::Pin(Pin { conversation, client_message_id, target, on }),
+            Change::Retain { before } => Request::Retain(Retain { conversation, client_message_id, before }),
+        }),
+        (conversation(), target(), option::of(user()), limit()).prop_map(|(conversation, target, after, limit)| {
+            Request::Reactions(Reactions { conversation, target, after, limit })
+        }),
+        conversation().prop_map(|conversation| Request::Pins(Pins { conversation })),
     ]
+}
+
+/// Any change of a message.
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (target(), text()).prop_map(|(target, text)| Change::Edit { target, content: Content::text(&text) }),
+        target().prop_map(|target| Change::Delete { target }),
+        (target(), "\\PC{1,8}", any::<bool>()).prop_map(|(target, text, on)| Change::React { target, text, on }),
+        (target(), any::<bool>()).prop_map(|(target, on)| Change::Pin { target, on }),
+        target().prop_map(|before| Change::Retain { before }),
+    ]
+}
+
+fn target() -> impl Strategy<Value = Sequence> {
+    (1..=JSON_INTEGER_MAX).prop_map(Sequence)
 }
 
 pub(crate) fn server() -> impl Strategy<Value = ServerFrame> {
@@ -45,11 +75,13 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
             EntryKind::Created,
             ConversationStart { direct, title, members }.to_body()
         )),
+        change().prop_map(|change| (change.kind(), change.to_body(Ordinal(0)))),
+        Just((EntryKind::Message, Vec::new())),
     ];
     let place = (conversation(), epoch(), sequence(), sequence(), time_ms());
     (place, name(), user(), body).prop_map(|((conversation, epoch, sequence, ordinal, time_ms), name, sender, body)| {
         let (kind, body) = body;
-        let named = kind == EntryKind::Message;
+        let named = kind == EntryKind::Message || kind.is_change();
         let client_message_id = if named { name } else { ClientMessageId([0; 16]) };
         let ordinal = Ordinal(ordinal.0);
         Entry { conversation, epoch, sequence, ordinal, time_ms, kind, client_message_id, sender, body }
@@ -82,6 +114,19 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         }),
         marked().prop_map(ServerFrame::ReadAnswer),
         marked().prop_map(ServerFrame::DeliveredAnswer),
+        (sequence(), sequence(), time_ms(), any::<bool>()).prop_map(|(sequence, ordinal, time_ms, duplicate)| {
+            ServerFrame::ReactAnswer(Ack { sequence, ordinal: Ordinal(ordinal.0), time_ms, duplicate })
+        }),
+        (vec((user(), vec(text(), 0..3)), 0..3), option::of(user())).prop_map(|(reactors, next)| {
+            let reactions = reactors.into_iter().map(|(user, reactions)| Reactor { user, reactions }).collect();
+            ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
+        }),
+        vec(sequence(), 0..4).prop_map(|pins| ServerFrame::PinsAnswer(PinsAnswer { pins })),
+        (conversation(), epoch(), sequence(), vec(message_state(), 0..3)).prop_map(
+            |(conversation, epoch, as_of, states)| {
+                ServerFrame::States(States { conversation, epoch, as_of, states })
+            }
+        ),
     ]
 }
 
@@ -177,6 +222,18 @@ fn summary() -> impl Strategy<Value = Summary> {
             unread,
             last,
         },
+    )
+}
+
+fn message_state() -> impl Strategy<Value = MessageState> {
+    let edited = (sequence(), time_ms()).prop_map(|(sequence, time_ms)| Edited { sequence, time_ms });
+    let reaction = (text(), any::<u32>(), any::<bool>()).prop_map(|(reaction, count, mine)| ReactionCount {
+        reaction,
+        count,
+        mine,
+    });
+    (sequence(), option::of(edited), any::<bool>(), any::<bool>(), vec(reaction, 0..3)).prop_map(
+        |(sequence, edited, deleted, pinned, reactions)| MessageState { sequence, edited, deleted, pinned, reactions },
     )
 }
 

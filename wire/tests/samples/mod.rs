@@ -17,6 +17,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
     let members = |action| Request::Members(Members { conversation, action });
     let history =
         |before, after, around, limit| Request::History(History { conversation, before, after, around, limit });
+    let edit = Edit { conversation, client_message_id: NAME, target: sequence, content: Content::text("Hi 🎶") };
+    let react =
+        React { conversation, client_message_id: NAME, target: sequence, reaction: "👍".to_owned(), on: true };
     vec![
         (
             "connect",
@@ -45,6 +48,16 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("history-around", history(None, None, Some(sequence), None)),
         ("read", Request::Read(Read { conversation, sequence })),
         ("delivered", Request::Delivered(Delivered { conversation, sequence })),
+        ("edit", Request::Edit(edit)),
+        ("delete", Request::Delete(Delete { conversation, client_message_id: NAME, target: sequence })),
+        ("react", Request::React(react)),
+        ("pin", Request::Pin(Pin { conversation, client_message_id: NAME, target: sequence, on: true })),
+        ("retain", Request::Retain(Retain { conversation, client_message_id: NAME, before: sequence })),
+        (
+            "reactions",
+            Request::Reactions(Reactions { conversation, target: sequence, after: Some(user("bob")), limit: Some(50) }),
+        ),
+        ("pins", Request::Pins(Pins { conversation })),
     ]
 }
 
@@ -70,11 +83,20 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
     let members = vec![user("alice"), user("bob"), user("carol")];
     let start = ConversationStart { direct: false, title: "Choir".to_owned(), members };
     let change = MembershipChange { added: vec![user("dave")], removed: vec![] };
+    let target = Sequence(2);
+    let changed = |sequence, change: Change| entry(change.kind(), sequence, NAME, change.to_body(Ordinal(1)));
     vec![
         ("created", entry(EntryKind::Created, 1, none, start.to_body())),
         ("message", entry(EntryKind::Message, 2, NAME, Content::text("Hi \"Bob\" 🎵").0)),
         ("membership", entry(EntryKind::Membership, 3, none, change.to_body())),
         ("title", entry(EntryKind::Title, 4, none, "Große Probe".as_bytes().to_vec())),
+        ("edit", changed(5, Change::Edit { target, content: Content::text("Hi 🎶") })),
+        ("edit-taken-away", changed(6, Change::Edit { target, content: Content(Vec::new()) })),
+        ("reaction", changed(7, Change::React { target, text: "👍".to_owned(), on: true })),
+        ("pin", changed(8, Change::Pin { target, on: false })),
+        ("deletion", changed(9, Change::Delete { target })),
+        ("message-taken-away", entry(EntryKind::Message, 2, NAME, Vec::new())),
+        ("retention", changed(10, Change::Retain { before: Sequence(3) })),
     ]
 }
 
@@ -115,11 +137,13 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         epoch: Epoch(1),
         first: Sequence(1),
         last: Sequence(4),
-        entries: entries().iter().map(|(_, entry)| EntryBytes(entry.to_archive().to_vec())).collect(),
+        entries: entries().iter().take(4).map(|(_, entry)| EntryBytes(entry.to_archive().to_vec())).collect(),
     };
     let ack = |duplicate| {
         ServerFrame::Ack(Ack { sequence, ordinal: Ordinal(39), time_ms: TimestampMs(1_700_000_000_041), duplicate })
     };
+    let change = || Ack { sequence, ordinal: Ordinal(39), time_ms: TimestampMs(1_700_000_000_041), duplicate: false };
+    let reactors = vec![Reactor { user: user("bob"), reactions: vec!["👍".to_owned(), "ok".to_owned()] }];
     let changed = MembersAnswer { sequence: Some(sequence), members: None, next: None };
     let listed = MembersAnswer { sequence: None, members: Some(members), next: Some(user("bob")) };
     vec![
@@ -144,6 +168,13 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ("history", ServerFrame::HistoryAnswer(history)),
         ("read", ServerFrame::ReadAnswer(marked())),
         ("delivered", ServerFrame::DeliveredAnswer(marked())),
+        ("edit", ServerFrame::EditAnswer(change())),
+        ("delete", ServerFrame::DeleteAnswer(change())),
+        ("react", ServerFrame::ReactAnswer(change())),
+        ("pin", ServerFrame::PinAnswer(change())),
+        ("retain", ServerFrame::RetainAnswer(change())),
+        ("reactions", ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions: reactors, next: Some(user("bob")) })),
+        ("pins", ServerFrame::PinsAnswer(PinsAnswer { pins: vec![sequence, Sequence(2)] })),
     ]
 }
 
@@ -153,6 +184,13 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ErrorFrame { code: ErrorCode::RateLimited, text: "50 requests a second".to_owned(), retry_after_ms: Some(120) };
     let receipt = Receipt { conversation, user: user("bob"), read: Sequence(40), delivered: Sequence(41) };
     let too_far = TooFar { conversation, epoch: Epoch(1), first: Sequence(1), last: Sequence(5_000) };
+    let count = |reaction: &str, count, mine| ReactionCount { reaction: reaction.to_owned(), count, mine };
+    let edited = Some(Edited { sequence: Sequence(5), time_ms: TimestampMs(1_700_000_000_005) });
+    let reactions = vec![count("👍", 3, true), count("ok", 1, false)];
+    let changed = MessageState { sequence: Sequence(2), edited, deleted: false, pinned: true, reactions };
+    let gone =
+        MessageState { sequence: Sequence(3), edited: None, deleted: true, pinned: false, reactions: Vec::new() };
+    let states = States { conversation, epoch: Epoch(1), as_of: Sequence(9), states: vec![changed, gone] };
     let goodbye = Goodbye { code: 4_000, reason: "restarting".to_owned(), reconnect_after_ms: Some(1_500) };
     vec![
         ("error", ServerFrame::Error(error)),
@@ -160,11 +198,19 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("message-created", ServerFrame::Message(bytes("created"))),
         ("message-membership", ServerFrame::Message(bytes("membership"))),
         ("message-title", ServerFrame::Message(bytes("title"))),
+        ("message-edit", ServerFrame::Message(bytes("edit"))),
+        ("message-edit-taken-away", ServerFrame::Message(bytes("edit-taken-away"))),
+        ("message-reaction", ServerFrame::Message(bytes("reaction"))),
+        ("message-pin", ServerFrame::Message(bytes("pin"))),
+        ("message-deletion", ServerFrame::Message(bytes("deletion"))),
+        ("message-taken-away", ServerFrame::Message(bytes("message-taken-away"))),
+        ("message-retention", ServerFrame::Message(bytes("retention"))),
         ("receipt", ServerFrame::Receipt(receipt)),
         ("left", ServerFrame::Left(Left { conversation, sequence: Sequence(41) })),
         ("too-far", ServerFrame::TooFar(too_far)),
         ("caught-up", ServerFrame::CaughtUp(CaughtUp { position: position() })),
         ("goodbye", ServerFrame::Goodbye(goodbye)),
+        ("states", ServerFrame::States(states)),
     ]
 }
 

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use antiphon_wire::ids::{ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
 
 use crate::{
+    changes::{RetentionRow, decode_pins},
     keys::{self, Key},
     memtable::Tail,
     rows::{MemberRow, PointerRow, StartRow, TailRow},
@@ -32,6 +33,10 @@ pub(crate) struct Conversation {
     pub(crate) record: LanePosition,
     /// The last record staged that changed more than pointers and the tail.
     pub(crate) change: LanePosition,
+    /// Pinned messages, in the order in which they were pinned.
+    pub(crate) pins: Vec<Sequence>,
+    /// Before which entry it is gone.
+    pub(crate) retention: RetentionRow,
     /// Sorted by user.
     members: Vec<MemberState>,
     recipients: Rc<[UserId]>,
@@ -56,6 +61,8 @@ impl Conversation {
             last: TailRow::default(),
             record: LanePosition(0),
             change: LanePosition(0),
+            pins: Vec::new(),
+            retention: RetentionRow::default(),
             members: Vec::new(),
             recipients: Rc::from([]),
         }
@@ -85,7 +92,17 @@ impl Conversation {
 
     /// Messages of which the member has not read.
     pub(crate) fn unread(&self, member: &MemberState) -> u64 {
-        self.last.ordinal.0.saturating_sub(member.pointer.ordinal.0)
+        self.unread_after(member.pointer.ordinal)
+    }
+
+    /// Messages that come after so many; those that are gone do not count.
+    pub(crate) fn unread_after(&self, read: Ordinal) -> u64 {
+        self.last.ordinal.0.saturating_sub(read.max(self.retention.messages).0)
+    }
+
+    /// The first entry that a member sees.
+    pub(crate) fn first_seen(&self, member: &MemberState) -> Sequence {
+        member.visible_from.max(self.retention.before)
     }
 
     /// The other one of two; `None` in a group.
@@ -96,7 +113,7 @@ impl Conversation {
 
     /// Bytes in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        CONVERSATION_BYTES + self.members.len() * MEMBER_BYTES
+        CONVERSATION_BYTES + self.members.len() * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>()
     }
 
     /// Takes in the next entry's place: of a message, if `message`.
@@ -168,6 +185,8 @@ pub(crate) struct Loading {
     last: Option<TailRow>,
     members: BTreeMap<UserId, Option<MemberRow>>,
     pointers: BTreeMap<UserId, PointerRow>,
+    pins: Vec<Sequence>,
+    retention: RetentionRow,
 }
 
 impl Loading {
@@ -179,7 +198,11 @@ impl Loading {
             Key::Tail => self.last = Some(TailRow::decode(value)?),
             Key::Member(user) => drop(self.members.insert(user, Some(MemberRow::decode(value)?))),
             Key::Pointer(user) => drop(self.pointers.insert(user, PointerRow::decode(value)?)),
-            Key::Lost(_) | Key::Idempotency(_) | Key::Entry(_) | Key::User(_) => return None,
+            Key::Pins => self.pins = decode_pins(value)?,
+            Key::Retention => self.retention = RetentionRow::decode(value)?,
+            Key::Lost(_) | Key::Idempotency(_) | Key::Entry(_) | Key::State(_) | Key::Reactor(..) | Key::User(_) => {
+                return None;
+            }
         }
         Some(())
     }
@@ -191,12 +214,19 @@ impl Loading {
         self.last = tail.last.or(self.last);
         self.members.extend(tail.members.iter().map(|(user, row)| (user.clone(), *row)));
         self.pointers.extend(tail.pointers.iter().cloned());
+        if let Some(Some(pins)) = tail.changed(&keys::PINS) {
+            self.pins = decode_pins(pins).unwrap_or_default();
+        }
+        if let Some(Some(retention)) = tail.changed(&keys::RETENTION) {
+            self.retention = RetentionRow::decode(retention).unwrap_or_default();
+        }
     }
 
     /// The conversation, if there is one.
     pub(crate) fn finish(mut self, id: ConversationId) -> Option<Conversation> {
         let mut conversation = Conversation::new(id, self.start?, self.title.unwrap_or_default());
         conversation.last = self.last?;
+        (conversation.pins, conversation.retention) = (self.pins, self.retention);
         for (user, row) in self.members {
             if let Some(row) = row {
                 let pointer = self.pointers.remove(&user);

@@ -16,6 +16,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
+    frame::{Change, MessageState, Reactor, States},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -95,6 +96,37 @@ pub enum Command {
         /// Delivered up to here, if given.
         delivered: Option<Sequence>,
     },
+    /// Appends a change of a message, or a retention mark.
+    Change {
+        /// Who does it.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// The sender's name for the change.
+        client_message_id: ClientMessageId,
+        /// What is done. Its content and text are validated.
+        change: Change,
+    },
+    /// A page of who reacted to a message, ordered by user.
+    Reactions {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// To which message.
+        target: Sequence,
+        /// Only users after this one.
+        after: Option<UserId>,
+        /// At most so many users.
+        limit: u32,
+    },
+    /// The pinned messages.
+    Pins {
+        /// Who asks.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+    },
     /// A page of entries.
     History {
         /// Who asks.
@@ -173,6 +205,8 @@ pub enum Output {
         recipients: Rc<[UserId]>,
         /// Those whom this entry removed: they are told that they left, not given the entry.
         removed: Rc<[UserId]>,
+        /// Those of the recipients who may see only a part of it, and that part.
+        partly: Option<Box<Partly>>,
     },
     /// A member's pointers moved, durably, by a [`Command::Mark`]. A message moves its sender's pointers too; that is told by the
     /// message alone.
@@ -200,6 +234,15 @@ pub enum Output {
     },
 }
 
+/// A part of an entry for some of its recipients: of an edit of a message that they do not see, all but what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partly {
+    /// Whom it is for instead of the whole.
+    pub recipients: Rc<[UserId]>,
+    /// The part, an `Entry` archive.
+    pub archive: Arc<[u8]>,
+}
+
 /// A command's success.
 #[derive(Debug, Clone)]
 pub enum Done {
@@ -214,15 +257,15 @@ pub enum Done {
         /// Whether it existed before.
         existing: bool,
     },
-    /// To `Send`.
+    /// To `Send` and `Change`.
     Sent {
-        /// The message's sequence.
+        /// The entry's sequence.
         sequence: Sequence,
         /// Its ordinal.
         ordinal: Ordinal,
         /// The server's time of the first send.
         time: TimestampMs,
-        /// Whether the same message was sent before.
+        /// Whether the same was sent before.
         duplicate: bool,
     },
     /// To `AddMembers`, `RemoveMembers` and `SetTitle`: the entry's sequence, or the last one if nothing changed.
@@ -239,6 +282,15 @@ pub enum Done {
         /// Messages after the read pointer.
         unread: u64,
     },
+    /// To `Reactions`.
+    Reactions {
+        /// In order of user.
+        reactions: Vec<Reactor>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// To `Pins`: those that the user sees, in the order in which they were pinned.
+    Pins(Vec<Sequence>),
     /// To `History`.
     History(HistoryPage),
     /// To `Members`.
@@ -268,8 +320,12 @@ pub struct HistoryPage {
     pub first: Sequence,
     /// The conversation's last durable sequence.
     pub last: Sequence,
-    /// `Entry` archives in ascending order, without a gap.
+    /// `Entry` archives in ascending order, without a gap. A message that was edited says what it says now.
     pub entries: Vec<Arc<[u8]>>,
+    /// What became of those messages that something happened to.
+    pub states: Vec<MessageState>,
+    /// Up to which entry `states` and `entries` have everything in them.
+    pub as_of: Sequence,
 }
 
 /// A member of a conversation.
@@ -317,6 +373,8 @@ pub struct CaughtUp {
     pub position: LanePosition,
     /// Missing entries, conversation by conversation, each in ascending order.
     pub entries: Vec<Arc<[u8]>>,
+    /// What became of those messages among them that something happened to, by conversation.
+    pub states: Vec<States>,
     /// Conversations of which too much is missing: nothing of theirs is in `entries`.
     pub too_far: Vec<TooFar>,
     /// Conversations that the user was removed from since, and at which sequence.

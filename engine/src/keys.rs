@@ -3,11 +3,13 @@
 //! ```text
 //! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
 //!                families: 0 lost (first sequence u64 BE)
-//!                          1 start · 2 title · 3 tail · 4 member (user) · 5 pointer (user)
-//!                          6 idempotency (client message id[16]) · 7 entry (sequence u64 BE)
+//!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention · 4 member (user) · 5 pointer (user)
+//!                          6 idempotency (client message id[16])
+//!                          7 entry (sequence u64 BE), and behind it sequence·1 state · sequence·2 reactor (user)
 //! user           0x02 · user · 0x00 · conversation[16]             a user's conversations in this lane
 //! ```
-//! Families 1 to 5 are what a conversation's state is loaded from: one short scan. No user id contains 0x00.
+//! Families 1 to 5 are what a conversation's state is loaded from: one short scan. No user id contains 0x00. What is behind the
+//! conversation's id is a key's suffix.
 //!
 //! Must not do: know values; those are in [`crate::rows`].
 
@@ -20,6 +22,14 @@ const USERS: u8 = 2;
 /// Range byte and conversation id.
 const PREFIX_BYTES: usize = 17;
 const IDEMPOTENCY_BYTES: usize = PREFIX_BYTES + 1 + 16;
+/// Suffix of the row of pins.
+pub(crate) const PINS: [u8; 2] = [Family::Tail as u8, 1];
+/// Suffix of the row of the retention mark.
+pub(crate) const RETENTION: [u8; 2] = [Family::Tail as u8, 2];
+/// Behind an entry's key: its state's.
+const STATE: u8 = 1;
+/// Behind an entry's key: those of who reacted.
+const REACTOR: u8 = 2;
 
 /// Part of a conversation's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +59,14 @@ pub(crate) enum Key {
     /// What remembers a client message id.
     Idempotency(ClientMessageId),
     Entry(Sequence),
+    /// What became of a message.
+    State(Sequence),
+    /// A user's reactions to a message.
+    Reactor(Sequence, UserId),
+    /// The pinned messages.
+    Pins,
+    /// Before which entry the conversation is gone.
+    Retention,
     /// A user's row: of which conversation.
     User(ConversationId),
 }
@@ -121,6 +139,62 @@ pub(crate) fn entry(id: ConversationId, sequence: Sequence) -> Vec<u8> {
     in_conversation(id, Family::Entry, &sequence.0.to_be_bytes())
 }
 
+/// The key with this suffix.
+pub(crate) fn within(id: ConversationId, suffix: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(PREFIX_BYTES + suffix.len());
+    key.extend(conversation(id));
+    key.extend(suffix);
+    key
+}
+
+/// The suffix of a conversation's key.
+pub(crate) fn suffix(key: &[u8]) -> Option<&[u8]> {
+    key.get(PREFIX_BYTES..).filter(|_| key.first() == Some(&CONVERSATIONS))
+}
+
+/// Suffix of an entry's row.
+pub(crate) fn entry_suffix(sequence: Sequence) -> Vec<u8> {
+    let mut suffix = vec![Family::Entry as u8];
+    suffix.extend(sequence.0.to_be_bytes());
+    suffix
+}
+
+/// Suffix of a message's state.
+pub(crate) fn state_suffix(sequence: Sequence) -> Vec<u8> {
+    let mut suffix = entry_suffix(sequence);
+    suffix.push(STATE);
+    suffix
+}
+
+/// Suffix of a user's reactions to a message.
+pub(crate) fn reactor_suffix(sequence: Sequence, user: &UserId) -> Vec<u8> {
+    let mut suffix = entry_suffix(sequence);
+    suffix.push(REACTOR);
+    suffix.extend(user.as_str().as_bytes());
+    suffix
+}
+
+/// All who reacted to a message, from those after a user on.
+pub(crate) fn reactors_range(id: ConversationId, sequence: Sequence, after: Option<&UserId>) -> KeyRange {
+    let mut first = entry(id, sequence);
+    first.push(REACTOR);
+    let mut end = entry(id, sequence);
+    end.push(REACTOR + 1);
+    if let Some(after) = after {
+        first.extend(after.as_str().as_bytes());
+        // The first key behind that one.
+        first.push(0);
+    }
+    KeyRange::new(first, end)
+}
+
+/// Entries from `first` to `last` with all behind them, but for those who reacted to the last.
+pub(crate) fn entries_but_last_reactors(id: ConversationId, first: Sequence, last: Sequence) -> KeyRange {
+    let mut end = entry(id, last);
+    end.push(REACTOR);
+    KeyRange::new(entry(id, first), end)
+}
+
 /// The range that a conversation's state is loaded from.
 pub(crate) fn state_range(id: ConversationId) -> KeyRange {
     KeyRange::new(single(id, Family::Start), single(id, Family::Idempotency))
@@ -136,7 +210,7 @@ pub(crate) fn members_range(id: ConversationId) -> KeyRange {
     KeyRange::prefix(single(id, Family::Member))
 }
 
-/// Entries from `first` to `last`, both with them.
+/// Entries from `first` to `last`, both with them, and what is behind them.
 pub(crate) fn entry_range(id: ConversationId, first: Sequence, last: Sequence) -> KeyRange {
     KeyRange::new(entry(id, first), entry(id, last.next()))
 }
@@ -165,21 +239,7 @@ pub(crate) fn users_range() -> KeyRange {
 /// Takes a key apart. `None` if it is none of ours.
 pub(crate) fn parse(key: &[u8]) -> Option<Key> {
     match *key.first()? {
-        CONVERSATIONS => {
-            let (family, rest) = key.get(PREFIX_BYTES..)?.split_first()?;
-            let user = || std::str::from_utf8(rest).ok().and_then(|text| UserId::new(text).ok());
-            match *family {
-                0 => Some(Key::Lost(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
-                1 if rest.is_empty() => Some(Key::Start),
-                2 if rest.is_empty() => Some(Key::Title),
-                3 if rest.is_empty() => Some(Key::Tail),
-                4 => user().map(Key::Member),
-                5 => user().map(Key::Pointer),
-                6 => Some(Key::Idempotency(ClientMessageId(rest.try_into().ok()?))),
-                7 => Some(Key::Entry(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
-                _ => None,
-            }
-        }
+        CONVERSATIONS => parse_suffix(key.get(PREFIX_BYTES..)?),
         USERS => {
             let end = key.iter().position(|byte| *byte == 0)?;
             Some(Key::User(ConversationId(key.get(end + 1..)?.try_into().ok()?)))
@@ -195,6 +255,34 @@ pub(crate) fn conversation_of(key: &[u8]) -> Option<ConversationId> {
         (&USERS, rest) => {
             let end = rest.iter().position(|byte| *byte == 0)?;
             rest.get(end + 1..)?.try_into().ok().map(ConversationId)
+        }
+        _ => None,
+    }
+}
+
+/// Takes a suffix apart.
+pub(crate) fn parse_suffix(suffix: &[u8]) -> Option<Key> {
+    let (family, rest) = suffix.split_first()?;
+    let user = |rest| std::str::from_utf8(rest).ok().and_then(|text| UserId::new(text).ok());
+    match *family {
+        0 => Some(Key::Lost(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
+        1 if rest.is_empty() => Some(Key::Start),
+        2 if rest.is_empty() => Some(Key::Title),
+        3 if rest.is_empty() => Some(Key::Tail),
+        3 if suffix == PINS => Some(Key::Pins),
+        3 if suffix == RETENTION => Some(Key::Retention),
+        4 => user(rest).map(Key::Member),
+        5 => user(rest).map(Key::Pointer),
+        6 => Some(Key::Idempotency(ClientMessageId(rest.try_into().ok()?))),
+        7 => {
+            let (sequence, rest) = rest.split_first_chunk::<8>()?;
+            let sequence = Sequence(u64::from_be_bytes(*sequence));
+            match rest.split_first() {
+                None => Some(Key::Entry(sequence)),
+                Some((&STATE, [])) => Some(Key::State(sequence)),
+                Some((&REACTOR, rest)) => user(rest).map(|user| Key::Reactor(sequence, user)),
+                Some(_) => None,
+            }
         }
         _ => None,
     }
@@ -233,6 +321,10 @@ mod tests {
             (of_user(id, Family::Pointer, &name("b")), Key::Pointer(name("b"))),
             (idempotency(id, ClientMessageId([9; 16])).to_vec(), Key::Idempotency(ClientMessageId([9; 16]))),
             (entry(id, Sequence(258)), Key::Entry(Sequence(258))),
+            (within(id, &state_suffix(Sequence(258))), Key::State(Sequence(258))),
+            (within(id, &reactor_suffix(Sequence(258), &name("ann"))), Key::Reactor(Sequence(258), name("ann"))),
+            (within(id, &PINS), Key::Pins),
+            (within(id, &RETENTION), Key::Retention),
             (user_conversation(&name("ann"), id), Key::User(id)),
         ] {
             let of = if matches!(expected, Key::User(_)) { Owner::User(name("ann")) } else { Owner::Conversation(id) };
@@ -244,6 +336,25 @@ mod tests {
             assert_eq!(owner(key), None, "{key:?}");
             assert_eq!(conversation_of(key), None, "{key:?}");
         }
+    }
+
+    #[test]
+    fn what_is_behind_an_entry_comes_before_the_next() {
+        let id = ConversationId([7; 16]);
+        let keys = [
+            entry(id, Sequence(5)),
+            within(id, &state_suffix(Sequence(5))),
+            within(id, &reactor_suffix(Sequence(5), &name("ann"))),
+            within(id, &reactor_suffix(Sequence(5), &name("bob"))),
+            entry(id, Sequence(6)),
+        ];
+        assert!(keys.is_sorted());
+        let range = reactors_range(id, Sequence(5), Some(&name("ann")));
+        assert_eq!(keys.iter().filter(|key| range.contains(key)).count(), 1);
+        assert!(range.contains(&within(id, &reactor_suffix(Sequence(5), &name("anna")))));
+        assert_eq!(keys.iter().filter(|key| entry_range(id, Sequence(5), Sequence(5)).contains(key)).count(), 4);
+        let without = entries_but_last_reactors(id, Sequence(1), Sequence(5));
+        assert_eq!(keys.iter().filter(|key| without.contains(key)).count(), 2);
     }
 
     #[test]

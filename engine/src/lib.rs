@@ -5,6 +5,7 @@
 
 mod bytes;
 pub mod cache;
+mod changes;
 mod checkpoint;
 pub mod compaction;
 mod conversation;

@@ -1,4 +1,4 @@
-//! A log with every kind of record, byte for byte: what version 1 wrote is what is read and written now.
+//! A log with every kind of record, byte for byte: what versions 1 and 2 wrote is what is read and written now.
 //!
 //! With `ANTIPHON_BLESS` set in the environment the files under fuzz/corpus/log are written anew: for a new format version only.
 
@@ -7,7 +7,10 @@ mod support;
 use std::path::PathBuf;
 
 use antiphon_engine::door::Command;
-use antiphon_wire::ids::Sequence;
+use antiphon_wire::{
+    frame::{Change, Content},
+    ids::Sequence,
+};
 use support::{Lane, user};
 
 const LOG: &str = "log-00000000";
@@ -31,6 +34,23 @@ fn log() -> Vec<u8> {
     bytes
 }
 
+/// The beginning of a log with every kind of change of a message, as version 2 has them.
+fn changes() -> Vec<u8> {
+    let mut lane = Lane::new(0x1065);
+    let group = lane.create_group("ann", 1, &["bob"]);
+    let target = lane.sent("ann", group, 1, "hello");
+    lane.changed("ann", group, 2, Change::Edit { target, content: Content::text("edited") });
+    lane.changed("ann", group, 3, Change::Edit { target, content: Content::text("edited again") });
+    lane.changed("bob", group, 4, Change::React { target, text: "👍".into(), on: true });
+    lane.changed("bob", group, 5, Change::React { target, text: "👍".into(), on: false });
+    lane.changed("bob", group, 6, Change::Pin { target, on: true });
+    lane.changed("ann", group, 7, Change::Delete { target });
+    lane.changed("ann", group, 8, Change::Retain { before: Sequence(4) });
+    let mut bytes = lane.files.contents(LOG).unwrap();
+    bytes.truncate(10 * PAGE);
+    bytes
+}
+
 /// The whole log, and what may become of it.
 fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let whole = log();
@@ -48,11 +68,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("two-generations", changed(&|bytes| (4..7).for_each(|page| bytes[page * PAGE + 32] = 9))),
         ("long-sequence", changed(&|bytes| bytes[PAGE + 64 + 25 + 5 + 28] = 0xff)),
         ("cut", whole[..5 * PAGE + 70].to_vec()),
+        ("changes", changes()),
     ]
 }
 
 #[test]
-fn the_log_of_version_one_has_these_bytes() {
+fn the_log_has_these_bytes() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/log");
     for (name, bytes) in corpus() {
         if std::env::var_os("ANTIPHON_BLESS").is_some() {

@@ -12,11 +12,12 @@ use antiphon_engine::{
     seams::Random as _,
 };
 use antiphon_wire::{
-    frame::view_entry,
-    ids::{ClientMessageId, ConversationId, Sequence, UserId},
+    codes::ErrorCode,
+    frame::{Change, Content, Entry, MessageState, view_entry},
+    ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
 use support::{
-    Lane, entry,
+    Lane, change, entry,
     model::{Expected, Missing, Model, Record},
     send, small_options, user,
 };
@@ -80,7 +81,8 @@ impl Run {
                 70..80 => self.settle(),
                 80..84 => self.lane.settle(),
                 84..89 => self.read_history(),
-                89..92 => self.read_lists(),
+                89..91 => self.read_lists(),
+                91..92 => self.read_reactions(),
                 92..95 => self.catch_up(),
                 95..96 => self.restart(),
                 96..98 => self.crash(),
@@ -123,9 +125,14 @@ impl Run {
                 title: "t".repeat(self.random.below(3) as usize),
                 members: self.any_users(),
             },
-            12..70 => {
+            12..50 => {
                 let text = "x".repeat(1 + self.random.below(30) as usize * 30);
                 send(self.any_user().as_str(), conversation, self.random.below(60), &text)
+            }
+            50..70 => {
+                // Some under a message's own id.
+                let key = 50 + self.random.below(200);
+                change(self.any_user().as_str(), conversation, key, self.any_change_of_message(last))
             }
             70..77 => Command::AddMembers { user: self.any_user(), conversation, members: self.any_users() },
             77..82 => Command::RemoveMembers { user: self.any_user(), conversation, members: self.any_users() },
@@ -142,6 +149,25 @@ impl Run {
                 };
                 Command::Mark { user: self.any_user(), conversation, read: pointer(), delivered: pointer() }
             }
+        }
+    }
+
+    fn any_change_of_message(&self, last: u64) -> Change {
+        // Most often a late one: of early ones many are gone.
+        let target = Sequence(1 + self.random.below(last + 1).max(self.random.below(last + 1)));
+        let on = self.random.below(3) > 0;
+        match self.random.below(20) {
+            0..6 => {
+                let text = "e".repeat(1 + self.random.below(10) as usize * 30);
+                Change::Edit { target, content: Content::text(&text) }
+            }
+            6..8 => Change::Delete { target },
+            8..15 => {
+                let text = ["a", "b", "👍"][self.random.below(3) as usize].to_owned();
+                Change::React { target, text, on }
+            }
+            15..19 => Change::Pin { target, on },
+            _ => Change::Retain { before: Sequence(self.random.below(last / 2 + 3)) },
         }
     }
 
@@ -174,7 +200,7 @@ impl Run {
                     let (_, command, expected) = self.open.remove(index);
                     assert_eq!(Expected::of(result), expected, "{command:?}");
                 }
-                Output::Entry { conversation, sequence, archive, recipients, removed } => {
+                Output::Entry { conversation, sequence, archive, recipients, removed, partly } => {
                     let last = self.delivered.entry(*conversation).or_default();
                     assert_eq!(sequence.0, *last + 1, "{conversation}");
                     *last = sequence.0;
@@ -183,6 +209,10 @@ impl Run {
                     let view = view_entry(archive).unwrap();
                     assert_eq!(view.sequence.0.to_native(), sequence.0);
                     assert!(removed.iter().all(|user| !recipients.contains(user)));
+                    if let Some(partly) = partly {
+                        assert!(partly.recipients.iter().all(|user| recipients.contains(user)));
+                        assert_eq!(entry(&partly.archive).body, entry(archive).body[..8], "nothing but the target");
+                    }
                 }
                 Output::Receipt { conversation, .. } => {
                     let position = self.model.committed.len() as u64 + 1;
@@ -218,16 +248,86 @@ impl Run {
             assert!(page.is_err(), "{user:?} sees {id}");
             return;
         };
-        let entries: Vec<_> = page.unwrap().entries.iter().map(|archive| entry(archive)).collect();
+        let page = page.unwrap();
+        let entries: Vec<_> = page.entries.iter().map(|archive| entry(archive)).collect();
         let sequences: Vec<u64> = entries.iter().map(|entry| entry.sequence.0).collect();
         assert_eq!(sequences, expected, "{range:?} limit {limit}");
+        assert_eq!(page.as_of.0, self.model.conversations[&id].entries.len() as u64);
+        self.compare_shown(&user, id, &entries, page.states);
+    }
+
+    /// Holds what a user is shown of a conversation against the model.
+    fn compare_shown(&self, user: &UserId, id: ConversationId, entries: &[Entry], states: Vec<MessageState>) {
+        let conversation = &self.model.conversations[&id];
+        let first = conversation.first_seen(&conversation.members[user]);
+        let mut told = Vec::new();
         for entry in entries {
-            let model = &self.model.conversations[&id].entries[entry.sequence.0 as usize - 1];
+            let sequence = entry.sequence.0;
+            let model = &conversation.entries[sequence as usize - 1];
             assert_eq!(entry.ordinal.0, model.ordinal);
-            if let Some((sender, key, body)) = &model.message {
-                assert_eq!((&entry.sender, &entry.client_message_id, &entry.body), (sender, key, body));
+            let sender = model.message.as_ref().map(|(sender, key, _)| (sender, key));
+            let sender = sender.or(model.change.as_ref().map(|(sender, key, _)| (sender, key)));
+            if let Some(sender) = sender {
+                assert_eq!((&entry.sender, &entry.client_message_id), sender);
+                assert_eq!(Some(&entry.body), conversation.shown(sequence, first).as_ref(), "{id} {sequence}");
             }
+            told.extend(conversation.told(sequence, user));
         }
+        let without_times = |mut state: MessageState| {
+            if let Some(edited) = &mut state.edited {
+                edited.time_ms = TimestampMs(0);
+            }
+            state
+        };
+        let states: Vec<_> = states.into_iter().map(without_times).collect();
+        assert_eq!(states, told, "{id} for {user:?}");
+    }
+
+    fn read_reactions(&mut self) {
+        self.settle();
+        let (user, id) = (self.any_user(), self.any_conversation());
+        let last = self.delivered.get(&id).copied().unwrap_or(0);
+        let target = 1 + self.random.below(last + 1);
+        let after = Some(self.any_user()).filter(|_| self.random.below(2) == 0);
+        let limit = 1 + self.random.below(3) as usize;
+        let asked = (Sequence(target), after.clone());
+        let command = Command::Reactions {
+            user: user.clone(),
+            conversation: id,
+            target: asked.0,
+            after: asked.1,
+            limit: limit as u32,
+        };
+        let answer = self.lane.ask(command);
+        let pins = self.lane.ask(Command::Pins { user: user.clone(), conversation: id });
+        self.take_outputs();
+        let member = self.model.conversations.get(&id).and_then(|of| Some((of, of.members.get(&user)?)));
+        let Some((conversation, member)) = member else {
+            assert!(answer.is_err_and(|refusal| refusal.code == ErrorCode::NotFound));
+            return assert!(pins.is_err());
+        };
+        let first = conversation.first_seen(member);
+        assert!(matches!(pins, Ok(Done::Pins(pins)) if pins == conversation.pins(first)));
+        let entry = conversation.entries.get(target as usize - 1).filter(|_| target >= first);
+        let expected = match entry.and_then(|entry| entry.message.as_ref()) {
+            None => Err(ErrorCode::NoMessage),
+            Some(_) if conversation.is_deleted(target) => Err(ErrorCode::Deleted),
+            Some(_) => {
+                let mut reactors = conversation.reactors(target);
+                reactors.retain(|(user, _)| after.as_ref().is_none_or(|after| user > after));
+                let more = reactors.len() > limit;
+                reactors.truncate(limit);
+                Ok((reactors, more))
+            }
+        };
+        let answer = match answer {
+            Ok(Done::Reactions { reactions, more }) => {
+                Ok((reactions.into_iter().map(|of| (of.user, of.reactions)).collect::<Vec<_>>(), more))
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(refusal) => Err(refusal.code),
+        };
+        assert_eq!(answer, expected, "{id} {target}");
     }
 
     fn read_lists(&mut self) {
@@ -281,6 +381,18 @@ impl Run {
         let caught_up = self.lane.catch_up(user.as_str(), since, &list).unwrap();
         self.take_outputs();
         assert_eq!(caught_up.position.0, self.model.committed.len() as u64);
+        let mut shown: BTreeMap<ConversationId, (Vec<Entry>, Vec<MessageState>)> = BTreeMap::new();
+        for archive in &caught_up.entries {
+            let entry = entry(archive);
+            shown.entry(entry.conversation).or_default().0.push(entry);
+        }
+        for states in caught_up.states {
+            assert_eq!(states.as_of.0, self.model.conversations[&states.conversation].entries.len() as u64);
+            shown.entry(states.conversation).or_default().1 = states.states;
+        }
+        for (id, (entries, states)) in shown {
+            self.compare_shown(&user, id, &entries, states);
+        }
         let found = Missing {
             entries: caught_up
                 .entries

@@ -13,12 +13,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::RangeInclusive,
-    sync::Arc,
 };
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::view_entry,
+    frame::{ArchivedEntry, ChangeView, EntryKind, States, view_change, view_entry},
     ids::{ConversationId, Epoch, LanePosition, Sequence, UserId},
     limits::{RESUME_BYTES_MAX, RESUME_ENTRIES_PER_CONVERSATION_MAX},
 };
@@ -32,11 +31,12 @@ use crate::{
         reads::malformed,
         refusal::{refuse, refuse_because, unreadable},
         state::{Answer, Memory},
+        stored::{Stored, StoredScan},
     },
     error::StoreError,
-    keys::{self, Family, Key},
+    keys::{self, Family},
     row::Direction,
-    rows::{self, TailRow, UserRow},
+    rows::{TailRow, UserRow},
     runs::Runs,
     seams::{Clock, Files, Random},
 };
@@ -52,13 +52,10 @@ pub(crate) struct Request {
     known: HashMap<ConversationId, (Epoch, Sequence)>,
 }
 
-/// An entry that may be missing.
-type Positioned = (LanePosition, Arc<[u8]>);
-
 /// What segments hold of one conversation, nearest to its end first; it begins right below what is in memory.
 #[derive(Debug)]
 struct Cold {
-    entries: Vec<Positioned>,
+    entries: Vec<Stored>,
     /// The first sequence looked for.
     highest: u64,
     /// There may be more that is missing: it was too much, or cannot be read.
@@ -68,8 +65,18 @@ struct Cold {
 /// What one conversation is missing.
 enum Missing {
     Nothing,
-    Entries(Vec<Arc<[u8]>>),
+    Entries(Vec<Stored>, Visible),
     TooFar(TooFar),
+}
+
+/// What the member sees of a conversation of which something is missing.
+#[derive(Debug, Clone, Copy)]
+struct Visible {
+    epoch: Epoch,
+    /// The first entry.
+    first: Sequence,
+    /// The last entry there is.
+    last: Sequence,
 }
 
 impl Request {
@@ -89,8 +96,8 @@ impl Request {
                 Ok(Ok(Self { user, since, known }))
             }
             None => {
-                let (entries, too_far, left) = (Vec::new(), Vec::new(), Vec::new());
-                Ok(Err(Done::CaughtUp(CaughtUp { position, entries, too_far, left })))
+                let (entries, states, too_far, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                Ok(Err(Done::CaughtUp(CaughtUp { position, entries, states, too_far, left })))
             }
         }
     }
@@ -145,8 +152,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             }
             // Once the answer is full the rest is too far: one entry of each is enough to say so.
             let count = if bytes > RESUME_BYTES_MAX { 1 } else { RESUME_ENTRIES_PER_CONVERSATION_MAX + 1 };
-            let part = read_cold(request.since, id, row.sequence.0..=highest, count, &runs).await;
-            bytes += part.entries.iter().map(|(_, archive)| archive.len()).sum::<usize>();
+            let part = read_cold(request, id, row.sequence.0..=highest, count, &runs).await;
+            bytes += part.entries.iter().map(|stored| stored.archive.len()).sum::<usize>();
             cold.insert(id, part);
         }
         Ok((rows, cold))
@@ -188,7 +195,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
 /// Reads up to `count` entries of one conversation from the end of `range` down, as far as they are missing.
 async fn read_cold<F: Files>(
-    since: LanePosition,
+    request: &Request,
     id: ConversationId,
     range: RangeInclusive<u64>,
     count: usize,
@@ -196,24 +203,19 @@ async fn read_cold<F: Files>(
 ) -> Cold {
     let (lowest, highest) = range.into_inner();
     let mut cold = Cold { entries: Vec::new(), highest, more: false };
-    let keys = keys::entry_range(id, Sequence(lowest), Sequence(highest));
-    let mut scan = runs.scan(&keys, Direction::Backward, Some(&keys::conversation(id)));
+    let range = (Sequence(lowest), Sequence(highest));
+    let mut scan = StoredScan::new(runs, id, &request.user, range, Direction::Backward);
     let mut expected = highest;
     while expected >= lowest {
-        let entry = match scan.next().await {
-            Ok(Some(row)) if keys::parse(row.key) == Some(Key::Entry(Sequence(expected))) => {
-                rows::decode_entry(row.value).map(|(position, archive)| (position, Arc::from(archive)))
-            }
-            _ => None,
-        };
-        let Some((position, archive)) = entry else {
+        let read = scan.next().await.ok().flatten();
+        let Some(stored) = read.filter(|stored| stored.sequence.0 == expected) else {
             cold.more = true;
             break;
         };
-        if position <= since {
+        if stored.position <= request.since {
             break;
         }
-        cold.entries.push((position, archive));
+        cold.entries.push(stored);
         if cold.entries.len() >= count {
             cold.more = true;
             break;
@@ -232,7 +234,8 @@ fn collect(
     position: LanePosition,
 ) -> CaughtUp {
     overlay(&mut rows, &request.user, memory);
-    let mut caught_up = CaughtUp { position, entries: Vec::new(), too_far: Vec::new(), left: Vec::new() };
+    let (entries, states, too_far, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut caught_up = CaughtUp { position, entries, states, too_far, left };
     let mut bytes_left = RESUME_BYTES_MAX;
     for (id, row) in rows {
         if !row.joined {
@@ -243,7 +246,14 @@ fn collect(
         }
         match missing(request, id, row, cold.get(&id), memory, &mut bytes_left) {
             Missing::Nothing => {}
-            Missing::Entries(mut entries) => caught_up.entries.append(&mut entries),
+            Missing::Entries(mut entries, Visible { epoch, first, last }) => {
+                memory.overlay(id, &request.user, &mut entries);
+                let states: Vec<_> = entries.iter().filter_map(Stored::told).collect();
+                if !states.is_empty() {
+                    caught_up.states.push(States { conversation: id, epoch, as_of: last, states });
+                }
+                caught_up.entries.extend(entries.iter().map(|stored| stored.archive_for(first)));
+            }
             Missing::TooFar(too_far) => caught_up.too_far.push(too_far),
         }
     }
@@ -262,18 +272,22 @@ fn missing(
     // From the end down: first what is in memory, then what segments gave.
     let in_memory = memory.last(id).map_or(0, |last| last.sequence.0);
     let first = memory.first(id).map_or(u64::MAX, |first| first.0);
-    let hot = (first..=in_memory).rev().map_while(|sequence| memory.entry(id, Sequence(sequence)));
+    let hot = (first..=in_memory).rev().map_while(|sequence| {
+        let (position, archive) = memory.entry(id, Sequence(sequence))?;
+        Some(Stored::new(Sequence(sequence), position, archive))
+    });
     let below = cold.into_iter().flat_map(|cold| cold.entries.iter().cloned());
-    let mut entries: Vec<Arc<[u8]>> = Vec::new();
+    let mut entries: Vec<Stored> = Vec::new();
+    let mut seen_from = row.sequence;
     let mut lost = cold.is_some_and(|cold| cold.more);
     let (mut epoch, mut last, mut lowest, mut bytes) =
         (None, Sequence(cold.map_or(0, |cold| cold.highest)), row.sequence.0, 0);
-    for (position, archive) in hot.chain(below) {
-        if position <= request.since {
+    for stored in hot.chain(below) {
+        if stored.position <= request.since {
             lost = false;
             break;
         }
-        let Ok(entry) = view_entry(&archive) else {
+        let Ok(entry) = view_entry(&stored.archive) else {
             lost = true;
             break;
         };
@@ -287,8 +301,13 @@ fn missing(
             lost = false;
             break;
         }
-        bytes += archive.len();
-        entries.push(archive);
+        if let Some(before) = retained_from(entry) {
+            // Whatever is missing of what it lets go came before it, so it is met first.
+            seen_from = seen_from.max(before);
+            lowest = lowest.max(before.0);
+        }
+        bytes += stored.archive.len();
+        entries.push(stored);
         if entries.len() > RESUME_ENTRIES_PER_CONVERSATION_MAX || bytes > *bytes_left {
             lost = true;
             break;
@@ -305,5 +324,17 @@ fn missing(
     }
     *bytes_left -= bytes;
     entries.reverse();
-    Missing::Entries(entries)
+    Missing::Entries(entries, Visible { epoch: epoch.unwrap_or(FIRST_EPOCH), first: seen_from, last })
+}
+
+/// The first entry that a retention mark lets stay.
+fn retained_from(mark: &ArchivedEntry) -> Option<Sequence> {
+    let kind = EntryKind::from(&mark.kind);
+    if kind != EntryKind::Retention {
+        return None;
+    }
+    match view_change(kind, &mark.body) {
+        Ok(ChangeView::Retain { before, .. }) => Some(before),
+        _ => None,
+    }
 }

@@ -9,7 +9,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ConversationStart, Entry, EntryKind, MembershipChange, view_entry},
+    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, MembershipChange, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
     limits::GROUP_MEMBERS_MAX,
 };
@@ -21,13 +21,14 @@ use crate::{
     engine::{
         Shared,
         history::Page,
+        jobs::{HistoryJob, Job},
         refusal::{refuse, refuse_because},
         state::{Answer, Block, Core, Resolved, Slot, Staged},
     },
     keys,
     lane::{
         record::{Mark, Record},
-        witness::Held,
+        witness::{Held, changes_who_sees},
     },
     options::RECORD_BYTES_MAX,
     rows::{PointerRow, StartRow},
@@ -45,8 +46,8 @@ pub(super) enum Step {
     When(LanePosition, Answer),
     /// Its record is staged, and answers it.
     Staged,
-    /// A read was begun that answers it.
-    Reading(Box<Page>),
+    /// A read that is to be done answers it.
+    Job(Job),
     /// It waits at the head of the queue.
     Wait(Block, Command),
 }
@@ -67,6 +68,9 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
         | Command::RemoveMembers { conversation, .. }
         | Command::SetTitle { conversation, .. }
         | Command::Mark { conversation, .. }
+        | Command::Change { conversation, .. }
+        | Command::Reactions { conversation, .. }
+        | Command::Pins { conversation, .. }
         | Command::History { conversation, .. }
         | Command::Members { conversation, .. } => Some(*conversation),
         Command::Conversations { .. } | Command::CatchUp { .. } => None,
@@ -102,15 +106,28 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Command::RemoveMembers { user, members, .. } => self.change_members(&user, members, false),
             Command::SetTitle { user, title, .. } => self.set_title(user, title),
             Command::Mark { user, conversation, read, delivered } => self.mark(user, conversation, read, delivered),
-            Command::History { ref user, range, limit, .. } => {
+            Command::Change { user, conversation, client_message_id, change } => {
+                self.change_message(user, conversation, client_message_id, change)
+            }
+            Command::Reactions { user, conversation, target, after, limit } => {
+                self.reactions(user, conversation, target, after, limit)
+            }
+            Command::Pins { ref user, .. } => match self.pins(user) {
+                Ok(done) => Step::Done(Ok(done)),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
+            Command::History { ref user, range, limit, conversation: id } => {
                 let page = match self.settled_member(user, false) {
                     Ok((conversation, member)) => {
-                        Page::new(conversation.epoch(), member.visible_from, self.slot.durable.sequence, range, limit)
+                        let first = conversation.first_seen(member);
+                        Page::new(conversation.epoch(), first, self.slot.durable.sequence, range, limit)
                     }
                     Err(Ok(block)) => return Step::Wait(block, command),
                     Err(Err(refusal)) => return refusal.into(),
                 };
-                self.history(page)
+                let (token, user) = (self.token, user.clone());
+                self.history(HistoryJob { token, conversation: id, user, range, limit, page })
             }
             Command::Members { ref user, ref after, limit, .. } => match self.settled_member(user, true) {
                 Ok((conversation, _)) => Step::Done(Ok(members_page(conversation, after.as_ref(), limit))),
@@ -122,7 +139,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// The conversation and the member that asks; a stranger learns nothing.
-    fn member(&self, user: &UserId) -> Result<(&Conversation, &MemberState), Refusal> {
+    pub(super) fn member(&self, user: &UserId) -> Result<(&Conversation, &MemberState), Refusal> {
         let conversation = self.slot.conversation.as_deref();
         let found = conversation.and_then(|conversation| Some((conversation, conversation.member(user)?)));
         match found {
@@ -133,7 +150,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// As [`Turn::member`], once what is shown of it is durable: pointers too, if `pointers`.
-    fn settled_member(
+    pub(super) fn settled_member(
         &self,
         user: &UserId,
         pointers: bool,
@@ -264,15 +281,18 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let step = if !core.stage.durable(position) {
             // None: the log failed before it was durable, and nobody was told that it was.
             let staged = core.stage.record(position)?;
-            let Record::Entry(archive) = &staged.record else { unreachable!("a message is an entry") };
-            match same_message(archive, user, body) {
+            let archive = staged.record.archive().expect("a message is an entry");
+            match same_message(archive, user, body, false) {
                 Some(Ok(done)) => Step::When(position, Ok(done)),
                 Some(Err(refusal)) => refusal.into(),
                 None => refuse(ErrorCode::Damaged).into(),
             }
         } else {
             let entry = core.memory.entry_at(id, position);
-            let same = entry.and_then(|archive| same_message(archive, user, body));
+            let same = entry.and_then(|archive| {
+                let is_changed = core.memory.is_changed(id, archive);
+                same_message(archive, user, body, is_changed)
+            });
             Step::Done(same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged))))
         };
         core.counters.duplicates += u64::from(matches!(step, Step::Done(Ok(_)) | Step::When(..)));
@@ -386,7 +406,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let read = read.unwrap_or(old.read);
         let delivered = delivered.map_or(old.delivered, |delivered| delivered.max(old.delivered)).max(read);
         let pointer = PointerRow { read, ordinal, delivered };
-        let unread = loaded.last.ordinal.0.saturating_sub(ordinal.0);
+        let unread = loaded.unread_after(ordinal);
         let done = Done::Marked { read, delivered, unread };
         if pointer == old {
             return Step::When(loaded.record, Ok(done));
@@ -416,7 +436,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// The next entry.
-    fn entry(
+    pub(super) fn entry(
         &self,
         conversation: &Conversation,
         sender: UserId,
@@ -453,13 +473,13 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         }
     }
 
-    fn held(&self, entry: &Entry) -> Held {
-        let members_changed = matches!(entry.kind, EntryKind::Created | EntryKind::Membership);
+    pub(super) fn held(&self, entry: &Entry) -> Held {
+        let members_changed = changes_who_sees(entry.kind);
         Held { conversation: self.id, last: entry.sequence, members_changed }
     }
 
     /// Puts a record into the batch being filled.
-    fn stage(
+    pub(super) fn stage(
         &mut self,
         record: Record,
         held: Option<Held>,
@@ -472,13 +492,19 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let stage = &mut self.core.stage;
         let position = stage.next();
         stage.filling.push(&record, held);
-        stage.staged.push_back(Staged { position, conversation, record, message, token, done, recipients, removed });
+        let partly = None;
+        let staged = Staged { position, conversation, record, message, token, done, recipients, removed, partly };
+        stage.staged.push_back(staged);
         Step::Staged
     }
 
-    fn history(&mut self, mut page: Page) -> Step {
-        page.collect_from_memory(self.id, &self.core.memory);
-        if page.needs_segments() { Step::Reading(Box::new(page)) } else { Step::Done(page.finish()) }
+    fn history(&mut self, mut job: HistoryJob) -> Step {
+        let memory = &self.core.memory;
+        job.page.collect_from_memory(self.id, memory);
+        if job.page.needs_segments() {
+            return Step::Job(Job::History(Box::new(job)));
+        }
+        Step::Done(job.page.finish(self.id, &job.user, memory))
     }
 }
 
@@ -494,10 +520,13 @@ fn members_page(conversation: &Conversation, after: Option<&UserId>, limit: u32)
     Done::Members { members: page.collect(), more: members.len() - start > limit as usize }
 }
 
-/// Whether a message stored before is the same: by the same sender, of the same content. `None` if it cannot be read.
-pub(super) fn same_message(archive: &[u8], user: &UserId, body: &[u8]) -> Option<Answer> {
+/// Whether a message stored before is the same: by the same sender, of the same content, unless that `is_changed` and what it was is not
+/// known any more. `None` if it cannot be read.
+pub(super) fn same_message(archive: &[u8], user: &UserId, body: &[u8], is_changed: bool) -> Option<Answer> {
     let entry = view_entry(archive).ok()?;
-    if entry.sender.as_str() != user.as_str() || entry.body.as_slice() != body {
+    let is_message = matches!(entry.kind, ArchivedEntryKind::Message);
+    let is_same = entry.body.as_slice() == body || (is_changed && is_message);
+    if entry.sender.as_str() != user.as_str() || !is_message || !is_same {
         return Some(Err(refuse(ErrorCode::Conflict)));
     }
     Some(Ok(Done::Sent {

@@ -13,7 +13,12 @@ use crate::{
         refusal::refuse,
         state::{Staged, State},
     },
-    lane::{format::Builder, log::Place, record::Record, witness::Witness},
+    lane::{
+        format::Builder,
+        log::Place,
+        record::{Change, Record},
+        witness::Witness,
+    },
     memtable::Message,
     rows::TailRow,
     seams::{AlignedBuffer, Clock, File, Files, Random},
@@ -182,7 +187,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
 /// Applies a durable record and says what is to be said.
 fn give_out<D>(state: &mut State<D>, staged: Staged) {
-    let Staged { position, conversation, record, message, token, done, recipients, removed } = staged;
+    let Staged { position, conversation, record, message, token, done, recipients, removed, partly } = staged;
     let active = &mut state.core.memory.active;
     let applied = match (&message, &record, &done) {
         (Some((id, sender)), Record::Entry(archive), Done::Sent { sequence, ordinal, time, .. }) => {
@@ -195,13 +200,20 @@ fn give_out<D>(state: &mut State<D>, staged: Staged) {
     assert!(applied.lost.is_none(), "entries are staged without a gap");
     state.core.outputs.push_back(Output::Answer { token, result: Ok(done) });
     match record {
-        Record::Entry(archive) => {
+        Record::Entry(archive) | Record::Change(Change { archive, .. }) => {
             let last = applied.last.expect("an entry moves its conversation's end");
             let sequence = last.sequence;
             if let Some(slot) = state.slots.get_mut(&conversation) {
                 slot.durable = last;
             }
-            state.core.outputs.push_back(Output::Entry { conversation, sequence, archive, recipients, removed });
+            state.core.outputs.push_back(Output::Entry {
+                conversation,
+                sequence,
+                archive,
+                recipients,
+                removed,
+                partly,
+            });
         }
         Record::Mark(mark) => {
             let (read, delivered) = (mark.pointer.read, mark.pointer.delivered);

@@ -2,11 +2,9 @@
 //!
 //! A page never has a gap. Where an entry on its way is damaged it ends before it; only if nothing is left the answer says so.
 
-use std::sync::Arc;
-
 use antiphon_wire::{
     codes::ErrorCode,
-    ids::{ConversationId, Epoch, Sequence},
+    ids::{ConversationId, Epoch, Sequence, UserId},
     limits::{PAGE_BYTES_MAX, PAGE_ITEMS_MAX},
 };
 
@@ -15,12 +13,11 @@ use crate::{
     engine::{
         refusal::{refuse, unreadable},
         state::{Answer, Memory},
+        stored::{Stored, StoredScan},
     },
     error::StoreError,
-    keys::{self, Key},
     row::Direction,
-    rows,
-    runs::{Row, Runs},
+    runs::Runs,
     seams::Files,
 };
 
@@ -39,8 +36,10 @@ pub(crate) struct Page {
     /// Last sequence of `above` that segments have to give; 0 if none.
     above_end: u64,
     /// What follows in memory behind it.
-    behind: Vec<Arc<[u8]>>,
+    behind: Vec<Stored>,
     damage: Option<Refusal>,
+    /// How many memtables had become segments when memory was looked at.
+    pub(crate) flushes: u64,
 }
 
 #[derive(Debug)]
@@ -49,7 +48,7 @@ struct Half {
     next: u64,
     items: usize,
     bytes: usize,
-    entries: Vec<Arc<[u8]>>,
+    entries: Vec<Stored>,
 }
 
 impl Half {
@@ -58,14 +57,15 @@ impl Half {
     }
 
     /// Takes an entry, unless the page ends before it.
-    fn push(&mut self, archive: Arc<[u8]>) -> bool {
-        if self.items == 0 || (archive.len() > self.bytes && !self.entries.is_empty()) {
+    fn push(&mut self, stored: Stored) -> bool {
+        let bytes = stored.archive.len();
+        if self.items == 0 || (bytes > self.bytes && !self.entries.is_empty()) {
             self.items = 0;
             return false;
         }
         self.items -= 1;
-        self.bytes = self.bytes.saturating_sub(archive.len());
-        self.entries.push(archive);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.entries.push(stored);
         true
     }
 }
@@ -87,32 +87,37 @@ impl Page {
                 (below, after(middle.0, half, PAGE_BYTES_MAX / 2))
             }
         };
-        Self { epoch, first, last, below, above, above_end: 0, behind: Vec::new(), damage: None }
+        Self { epoch, first, last, below, above, above_end: 0, behind: Vec::new(), damage: None, flushes: 0 }
     }
 
     /// Takes what the memtables hold.
     pub(crate) fn collect_from_memory(&mut self, id: ConversationId, memory: &Memory) {
+        self.flushes = memory.flushes;
         let memory_first = memory.first(id).map_or(u64::MAX, |sequence| sequence.0);
-        let archive = |sequence: u64| memory.entry(id, Sequence(sequence)).map(|(_, archive)| archive);
+        let stored = |sequence: u64| {
+            let (position, archive) =
+                memory.entry(id, Sequence(sequence)).filter(|(_, archive)| !archive.is_empty())?;
+            Some(Stored::new(Sequence(sequence), position, archive))
+        };
         while self.below.items > 0 && self.below.next >= self.first.0.max(memory_first) {
-            let Some(archive) = archive(self.below.next).filter(|archive| !archive.is_empty()) else {
+            let Some(stored) = stored(self.below.next) else {
                 self.damaged(refuse(ErrorCode::Damaged));
                 return;
             };
-            if self.below.push(archive) {
+            if self.below.push(stored) {
                 self.below.next -= 1;
             }
         }
         let from = self.above.next.max(memory_first);
         self.above_end = self.last.0.min(memory_first - 1);
         for sequence in from..=self.last.0.min(from.saturating_add(self.above.items as u64)) {
-            match archive(sequence) {
-                Some(archive) if !archive.is_empty() => self.behind.push(archive),
-                _ if sequence == self.above.next && self.above.items > 0 => {
+            match stored(sequence) {
+                Some(stored) => self.behind.push(stored),
+                None if sequence == self.above.next && self.above.items > 0 => {
                     self.damaged(refuse(ErrorCode::Damaged));
                     return;
                 }
-                _ => break,
+                None => break,
             }
         }
     }
@@ -131,15 +136,14 @@ impl Page {
     }
 
     /// Reads the rest from segments.
-    pub(crate) async fn read_segments<F: Files>(&mut self, id: ConversationId, runs: &Runs<F>) {
+    pub(crate) async fn read_segments<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
         if self.wants_below() {
-            let range = keys::entry_range(id, self.first, Sequence(self.below.next));
-            let mut scan = runs.scan(&range, Direction::Backward, Some(&keys::conversation(id)));
+            let range = (self.first, Sequence(self.below.next));
+            let mut scan = StoredScan::new(runs, id, user, range, Direction::Backward);
             while self.wants_below() {
-                let row = scan.next().await;
-                match entry_row(row, self.below.next) {
-                    Ok(archive) => {
-                        if self.below.push(archive) {
+                match expected(scan.next().await, self.below.next) {
+                    Ok(stored) => {
+                        if self.below.push(stored) {
                             self.below.next -= 1;
                         }
                     }
@@ -148,13 +152,12 @@ impl Page {
             }
         }
         if self.wants_above() {
-            let range = keys::entry_range(id, Sequence(self.above.next), Sequence(self.above_end));
-            let mut scan = runs.scan(&range, Direction::Forward, Some(&keys::conversation(id)));
+            let range = (Sequence(self.above.next), Sequence(self.above_end));
+            let mut scan = StoredScan::new(runs, id, user, range, Direction::Forward);
             while self.wants_above() {
-                let row = scan.next().await;
-                match entry_row(row, self.above.next) {
-                    Ok(archive) => {
-                        if self.above.push(archive) {
+                match expected(scan.next().await, self.above.next) {
+                    Ok(stored) => {
+                        if self.above.push(stored) {
                             self.above.next += 1;
                         }
                     }
@@ -171,32 +174,33 @@ impl Page {
         self.behind.clear();
     }
 
-    /// The answer.
-    pub(crate) fn finish(mut self) -> Answer {
-        for archive in std::mem::take(&mut self.behind) {
-            if !self.above.push(archive) {
+    /// The answer for the user who asks, with what memory says now: nothing may become a segment between the reading and this.
+    pub(crate) fn finish(mut self, id: ConversationId, user: &UserId, memory: &Memory) -> Answer {
+        for stored in std::mem::take(&mut self.behind) {
+            if !self.above.push(stored) {
                 break;
             }
         }
-        let mut entries = self.below.entries;
-        entries.reverse();
-        entries.append(&mut self.above.entries);
+        let mut stored = self.below.entries;
+        stored.reverse();
+        stored.append(&mut self.above.entries);
+        memory.overlay(id, user, &mut stored);
         match self.damage {
-            Some(refusal) if entries.is_empty() => Err(refusal),
+            Some(refusal) if stored.is_empty() => Err(refusal),
             _ => {
-                let (epoch, first, last) = (self.epoch, self.first, self.last);
-                Ok(Done::History(HistoryPage { epoch, first, last, entries }))
+                let (epoch, first, last) = (self.epoch, self.first.max(memory.retained_from(id)), self.last);
+                stored.retain(|stored| stored.sequence >= first);
+                let entries = stored.iter().map(|stored| stored.archive_for(first)).collect();
+                let states = stored.iter().filter_map(Stored::told).collect();
+                let as_of = memory.last(id).map_or(last, |tail| tail.sequence.max(last));
+                Ok(Done::History(HistoryPage { epoch, first, last, entries, states, as_of }))
             }
         }
     }
 }
 
-/// An entry's archive out of a row, if it is the entry that has to come next.
-fn entry_row(row: Result<Option<Row<'_>>, StoreError>, expected: u64) -> Result<Arc<[u8]>, Refusal> {
-    let row = row.map_err(|error| unreadable(&error))?;
-    row.and_then(|row| {
-        (keys::parse(row.key)? == Key::Entry(Sequence(expected))).then_some(())?;
-        Some(Arc::from(rows::decode_entry(row.value)?.1))
-    })
-    .ok_or_else(|| refuse(ErrorCode::Damaged))
+/// What was read, if it is the entry that has to come next.
+fn expected(read: Result<Option<Stored>, StoreError>, expected: u64) -> Result<Stored, Refusal> {
+    let stored = read.map_err(|error| unreadable(&error))?;
+    stored.filter(|stored| stored.sequence.0 == expected).ok_or_else(|| refuse(ErrorCode::Damaged))
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
 
 use super::{catch_up, history};
-use crate::door::Token;
+use crate::door::{HistoryRange, Token};
 
 /// A read that is to be done. Data, not futures, so that a queue of them holds nothing alive.
 #[derive(Debug)]
@@ -18,9 +18,37 @@ pub(super) enum Job {
     Message(ConversationId, ClientMessageId),
     Ordinal(ConversationId, Sequence),
     Joined(ConversationId, Vec<UserId>),
-    History { token: Token, conversation: ConversationId, page: Box<history::Page> },
-    Conversations { token: Token, user: UserId, after: Option<ConversationId>, limit: u32 },
-    CatchUp { token: Token, request: Box<catch_up::Request> },
+    /// An entry that a user's command is about.
+    Target(ConversationId, UserId, Sequence),
+    History(Box<HistoryJob>),
+    Reactions {
+        token: Token,
+        conversation: ConversationId,
+        target: Sequence,
+        after: Option<UserId>,
+        limit: u32,
+    },
+    Conversations {
+        token: Token,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: u32,
+    },
+    CatchUp {
+        token: Token,
+        request: Box<catch_up::Request>,
+    },
+}
+
+/// A page of history that is to be read, and the command that asked for it: it is asked again if what was collected may be void.
+#[derive(Debug)]
+pub(super) struct HistoryJob {
+    pub(super) token: Token,
+    pub(super) conversation: ConversationId,
+    pub(super) user: UserId,
+    pub(super) range: HistoryRange,
+    pub(super) limit: u32,
+    pub(super) page: history::Page,
 }
 
 /// Who waits for a read.
@@ -35,8 +63,12 @@ pub(super) enum Kind {
 impl Job {
     fn kind(&self) -> Kind {
         match self {
-            Self::Load(_) | Self::Message(..) | Self::Ordinal(..) | Self::Joined(..) => Kind::Conversation,
-            Self::History { .. } | Self::Conversations { .. } | Self::CatchUp { .. } => Kind::Asker,
+            Self::Load(_) | Self::Message(..) | Self::Ordinal(..) | Self::Joined(..) | Self::Target(..) => {
+                Kind::Conversation
+            }
+            Self::History(_) | Self::Reactions { .. } | Self::Conversations { .. } | Self::CatchUp { .. } => {
+                Kind::Asker
+            }
         }
     }
 }

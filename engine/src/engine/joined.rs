@@ -29,7 +29,6 @@ use crate::{
     error::StoreError,
     hash::IdHash,
     keys,
-    lane::record::Record,
     row::KeyRange,
     seams::{Clock, Files, Random},
 };
@@ -129,7 +128,7 @@ impl<D> Core<D> {
 fn staged_change(stage: &Stage, user: &UserId) -> isize {
     let mut change = 0;
     for staged in &stage.staged {
-        let Record::Entry(archive) = &staged.record else { continue };
+        let Some(archive) = staged.record.archive() else { continue };
         let Ok(entry) = view_entry(archive) else { continue };
         let (came, went) = match entry.kind {
             ArchivedEntryKind::Created => {
@@ -139,7 +138,7 @@ fn staged_change(stage: &Stage, user: &UserId) -> isize {
                 let members = MembershipChange::from_body(&entry.body).ok();
                 members.map(|members| (members.added, members.removed)).unwrap_or_default()
             }
-            ArchivedEntryKind::Message | ArchivedEntryKind::Title => continue,
+            _ => continue,
         };
         change += isize::from(came.contains(user)) - isize::from(went.contains(user));
     }

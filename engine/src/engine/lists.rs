@@ -1,9 +1,9 @@
 //! A user's conversations, page by page, and the rows that say which they are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::{
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, Sequence, UserId},
     limits::PAGE_BYTES_MAX,
 };
 
@@ -15,6 +15,7 @@ use crate::{
         reads::for_each_row,
         refusal::unreadable,
         state::{Answer, Memory},
+        stored::visible_part,
     },
     error::StoreError,
     keys::{self, Key},
@@ -97,6 +98,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.load(id).await
     }
 
+    /// An entry that was a conversation's last. `None` if it cannot be read, or something may have become of it meanwhile.
+    async fn last_entry(&self, id: ConversationId, sequence: Sequence) -> Option<Arc<[u8]>> {
+        let flushes = self.shared.state.borrow().core.memory.flushes;
+        let archive = self.entry_in_segments(id, sequence).await.ok();
+        let memory = &self.shared.state.borrow().core.memory;
+        archive.filter(|_| memory.flushes == flushes && memory.replaced(id, sequence).is_none())
+    }
+
     async fn summary(&self, user: &UserId, conversation: &Conversation) -> Result<Summary, Refusal> {
         let member = conversation.member(user).expect("the caller looked");
         let last = conversation.last;
@@ -106,9 +115,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             // A damaged last entry must not hide the list: the page that shows it will say so.
             last_entry = match in_memory {
                 Some((_, archive)) => Some(archive).filter(|archive| !archive.is_empty()),
-                None => self.entry_in_segments(conversation.id, last.sequence).await.ok(),
+                None => self.last_entry(conversation.id, last.sequence).await,
             };
         }
+        let first = conversation.first_seen(member);
+        let last_entry = last_entry.map(|archive| visible_part(&archive, first));
         Ok(Summary {
             conversation: conversation.id,
             epoch: conversation.epoch(),

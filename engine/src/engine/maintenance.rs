@@ -91,7 +91,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// What the manifest is to say of the log.
     fn blob(state: &State<F::File>) -> Blob {
         let (generation, file_bytes) = state.core.log.written();
-        Blob { salt: state.core.log.salt, time: state.core.stage.time, generation, file_bytes }
+        let core = &state.core;
+        let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
+        Blob { has_changes, salt: state.core.log.salt, time: state.core.stage.time, generation, file_bytes }
     }
 
     /// What tells the manifest of a log file that it does not know of, if there is one.
@@ -205,6 +207,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         for (id, tail) in memtable.tails() {
             state.core.tails.insert(id, tail.position, tail.sequence);
         }
+        state.core.has_changes |= memtable.has_changes();
         state.core.memory.sealed = None;
         state.core.memory.flushes += 1;
         state.core.memory.flushed = LanePosition(memtable.last().0);

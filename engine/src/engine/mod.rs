@@ -9,6 +9,7 @@
 //! wait for.
 
 mod catch_up;
+mod changes;
 mod checkpoint;
 mod commands;
 mod commit;
@@ -22,6 +23,7 @@ pub(crate) mod open;
 mod reads;
 mod refusal;
 mod state;
+mod stored;
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -296,14 +298,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 Step::Staged => {}
                 Step::Done(answer) => core.answer(token, answer),
                 Step::When(position, answer) => core.answer_when(token, position, answer),
-                Step::Reading(page) => {
+                Step::Job(job) => {
                     core.waiting += 1;
-                    core.jobs.push(Job::History { token, conversation: id, page });
+                    core.jobs.push(job);
                 }
                 Step::Wait(block, command) => {
                     core.waiting += 1;
+                    let asking = changes::asking_user(&command).cloned();
                     slot.queue.push_front((token, command));
-                    self.wait(core, slot, id, block);
+                    self.wait(core, slot, id, block, asking);
                 }
             }
         }
@@ -317,7 +320,14 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Has the conversation wait for what the first command of its queue needs, unless that is there already.
-    fn wait(&self, core: &mut Core<F::File>, slot: &mut Slot, id: ConversationId, block: Block) {
+    fn wait(
+        &self,
+        core: &mut Core<F::File>,
+        slot: &mut Slot,
+        id: ConversationId,
+        block: Block,
+        asking: Option<UserId>,
+    ) {
         match block {
             Block::Load => {
                 if let Some(loaded) = self.load_from_memory(&core.memory, id) {
@@ -330,6 +340,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             Block::Settle(_) => core.settling.push(id),
             Block::Message(message) => core.jobs.push(Job::Message(id, message)),
             Block::Ordinal(sequence) => core.jobs.push(Job::Ordinal(id, sequence)),
+            Block::Target(sequence) => {
+                let user = asking.expect("a command that is about an entry has a user who asks");
+                core.jobs.push(Job::Target(id, user, sequence));
+            }
             // Its job has the users' names, and was queued with them.
             Block::Joined => {}
         }

@@ -42,6 +42,8 @@ use crate::{
 /// may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob {
+    /// Whether segments hold rows of changes of messages: those that know none must not open the store.
+    pub(crate) has_changes: bool,
     /// The log's secret.
     pub(crate) salt: u64,
     /// Time of the last entry when the manifest was written.
@@ -52,11 +54,13 @@ pub(crate) struct Blob {
     pub(crate) file_bytes: u64,
 }
 
-const BLOB_VERSION: u8 = 1;
+/// The newest version, of stores with changes of messages. One without them is written as version 1, which older readers know.
+const BLOB_VERSION: u8 = 2;
+const BLOB_VERSION_WITHOUT_CHANGES: u8 = 1;
 
 impl Blob {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![BLOB_VERSION];
+        let mut bytes = vec![if self.has_changes { BLOB_VERSION } else { BLOB_VERSION_WITHOUT_CHANGES }];
         for number in [self.salt, self.time.0, self.generation, self.file_bytes] {
             bytes.extend(number.to_le_bytes());
         }
@@ -65,17 +69,19 @@ impl Blob {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
-        match reader.u8() {
-            Some(BLOB_VERSION) => {}
+        let has_changes = match reader.u8() {
+            Some(BLOB_VERSION) => true,
+            Some(BLOB_VERSION_WITHOUT_CHANGES) => false,
             Some(version) if version > BLOB_VERSION => {
                 let (found, supported) = (u32::from(version), u32::from(BLOB_VERSION));
                 return Err(StoreError::NewerVersion { file: manifest::NAME.into(), found, supported });
             }
             _ => return Err(damaged_blob()),
-        }
+        };
         let mut fields = || Some((reader.u64()?, reader.u64()?, reader.u64()?));
         let (salt, time, generation) = fields().ok_or_else(damaged_blob)?;
-        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes: reader.u64().unwrap_or(0) })
+        let file_bytes = reader.u64().unwrap_or(0);
+        Ok(Self { has_changes, salt, time: TimestampMs(time), generation, file_bytes })
     }
 
     /// Holds the log's files against what the manifest says of them.
@@ -163,7 +169,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     }
     let report = recovered.report.clone();
     let store = manifest.store;
-    let state = state(recovered, &options, hash, blob.time, LanePosition(manifest.flushed_position), &clock);
+    let state = state(recovered, &options, hash, &blob, LanePosition(manifest.flushed_position), &clock);
     let shared = Shared {
         files,
         clock,
@@ -198,7 +204,7 @@ async fn create<F: Files, R: Random>(
     options: &EngineOptions,
 ) -> Result<Sorted<F>, EngineError> {
     refuse_parts(names)?;
-    let blob = Blob { salt: random.next(), time: TimestampMs(0), generation: 0, file_bytes: 0 };
+    let blob = Blob { has_changes: false, salt: random.next(), time: TimestampMs(0), generation: 0, file_bytes: 0 };
     let store = random.next();
     Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
 }
@@ -213,7 +219,7 @@ fn state<F: Files, C: Clock>(
     recovered: Recovered<F>,
     options: &EngineOptions,
     hash: IdHash,
-    time: TimestampMs,
+    blob: &Blob,
     flushed: LanePosition,
     clock: &C,
 ) -> State<F::File> {
@@ -240,7 +246,7 @@ fn state<F: Files, C: Clock>(
             staged: VecDeque::new(),
             answers: BTreeMap::new(),
             position: LanePosition(recovered.position),
-            time: time.max(recovered.time),
+            time: blob.time.max(recovered.time),
             writing: false,
             sealed: recovered.sealed,
             seal_due: false,
@@ -253,6 +259,7 @@ fn state<F: Files, C: Clock>(
         settling: Vec::new(),
         jobs: Jobs::default(),
         upkeep: Upkeep::default(),
+        has_changes: blob.has_changes,
         waiting: 0,
         closing: false,
         closed: false,

@@ -13,7 +13,7 @@ use std::{
 use antiphon_wire::{
     codes::ErrorCode,
     frame::view_entry,
-    ids::{ClientMessageId, ConversationId, Ordinal, Sequence},
+    ids::{ClientMessageId, ConversationId, LanePosition, Ordinal, Sequence},
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
@@ -22,9 +22,9 @@ use crate::{
     door::{Command, Refusal, Token},
     engine::{
         Engine,
+        changes::same_change,
         commands::same_message,
-        history::Page,
-        jobs::{Job, Kind},
+        jobs::{HistoryJob, Job, Kind},
         refusal::{refuse, unreadable},
         state::{Answer, Memory, Resolved, State},
     },
@@ -94,7 +94,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 self.release_users(&users);
                 self.finish_joined(id, counted);
             }
-            Job::History { token, conversation, page } => self.read_history(token, conversation, page).await,
+            Job::Target(id, user, sequence) => self.gather(id, user, sequence).await,
+            Job::History(job) => self.read_history(*job).await,
+            Job::Reactions { token, conversation, target, after, limit } => {
+                let answer = self.list_reactions(conversation, target, after, limit).await;
+                self.finish_job(token, answer);
+            }
             Job::Conversations { token, user, after, limit } => {
                 let answer = self.list_conversations(user, after, limit).await;
                 self.finish_job(token, answer);
@@ -111,7 +116,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.wake_after_job(state);
     }
 
-    fn wake_after_job(&self, state: std::cell::RefMut<'_, State<F::File>>) {
+    pub(super) fn wake_after_job(&self, state: std::cell::RefMut<'_, State<F::File>>) {
         let finished = state.core.closing && state.core.waiting == 0;
         self.wake(state);
         if finished {
@@ -119,10 +124,21 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
     }
 
-    async fn read_history(&self, token: Token, conversation: ConversationId, mut page: Box<Page>) {
+    async fn read_history(&self, job: HistoryJob) {
+        let HistoryJob { token, conversation, user, range, limit, mut page } = job;
         let runs = self.shared.sorted.runs();
-        page.read_segments(conversation, &runs).await;
-        self.finish_job(token, page.finish());
+        page.read_segments(conversation, &user, &runs).await;
+        let mut state = self.shared.state.borrow_mut();
+        if page.flushes == state.core.memory.flushes {
+            let answer = page.finish(conversation, &user, &state.core.memory);
+            drop(state);
+            return self.finish_job(token, answer);
+        }
+        // What became of entries since may have moved to where nobody looked: it is asked again, and judged anew.
+        let command = Command::History { user, conversation, range, limit };
+        state.slots.entry(conversation).or_default().queue.push_back((token, command));
+        self.drain(&mut state, conversation);
+        self.wake_after_job(state);
     }
 
     /// A conversation's durable state, if segments need not be read for it.
@@ -185,7 +201,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Answers the first command of a queue, which waited for a read.
-    fn answer_first(&self, state: &mut State<F::File>, id: ConversationId, answer: Answer) {
+    pub(super) fn answer_first(&self, state: &mut State<F::File>, id: ConversationId, answer: Answer) {
         let Some(slot) = state.slots.get_mut(&id) else { return };
         slot.blocked = None;
         if let Some((token, _)) = slot.queue.pop_front() {
@@ -194,13 +210,19 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
     }
 
-    /// The archive of a message that segments may know.
-    async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Arc<[u8]>>, Refusal> {
+    /// The archive of a message that segments may know, and whether what it said first is not known any more.
+    async fn find_message(
+        &self,
+        id: ConversationId,
+        message: ClientMessageId,
+    ) -> Result<Option<(Arc<[u8]>, bool)>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
         let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
         let sequence = rows::decode_sequence(&value).ok_or_else(|| refuse(ErrorCode::Damaged))?;
-        self.entry_in_segments(id, sequence).await.map(Some)
+        let archive = self.entry_in_segments(id, sequence).await?;
+        let is_changed = self.is_changed(id, sequence).await.map_err(|error| unreadable(&error))?;
+        Ok(Some((archive, is_changed)))
     }
 
     /// An entry that is not in memory.
@@ -208,10 +230,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::entry(id, sequence)).await.map_err(|error| unreadable(&error))?;
         let archive = row.and_then(|change| change.value()).and_then(|value| archive_of(&value));
-        archive.ok_or_else(|| refuse(ErrorCode::Damaged))
+        archive.map(|(_, archive)| archive).ok_or_else(|| refuse(ErrorCode::Damaged))
     }
 
-    fn finish_message(&self, id: ConversationId, message: ClientMessageId, found: Result<Option<Arc<[u8]>>, Refusal>) {
+    fn finish_message(
+        &self,
+        id: ConversationId,
+        message: ClientMessageId,
+        found: Result<Option<(Arc<[u8]>, bool)>, Refusal>,
+    ) {
         let mut state = self.shared.state.borrow_mut();
         match found {
             Ok(None) => {
@@ -220,10 +247,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                     slot.resolved = Some(Resolved::Fresh(message));
                 }
             }
-            Ok(Some(archive)) => {
+            Ok(Some((archive, is_changed))) => {
                 let head = state.slots.get(&id).and_then(|slot| slot.queue.front());
                 let same = match head {
-                    Some((_, Command::Send { user, body, .. })) => same_message(&archive, user, body),
+                    Some((_, Command::Send { user, body, .. })) => same_message(&archive, user, body, is_changed),
+                    Some((_, Command::Change { user, change, .. })) => same_change(&archive, user, change),
                     _ => None,
                 };
                 let answer = same.unwrap_or_else(|| Err(refuse(ErrorCode::Damaged)));
@@ -266,9 +294,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 }
 
-/// The archive in an entry's row.
-pub(super) fn archive_of(value: &SharedBytes) -> Option<Arc<[u8]>> {
-    rows::decode_entry(value).map(|(_, archive)| Arc::from(archive))
+/// The position and the archive in an entry's row.
+pub(super) fn archive_of(value: &SharedBytes) -> Option<(LanePosition, Arc<[u8]>)> {
+    rows::decode_entry(value).map(|(position, archive)| (position, Arc::from(archive)))
 }
 
 /// All rows of a scan, one by one.

@@ -16,8 +16,8 @@ use antiphon_wire::{
 
 use crate::{
     conversation::Conversation,
-    door::{Command, Done, Output, Refusal, Token},
-    engine::{jobs::Jobs, joined::Joined, refusal::refuse},
+    door::{Command, Done, Output, Partly, Refusal, Token},
+    engine::{changes::Target, jobs::Jobs, joined::Joined, refusal::refuse},
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
     memtable::{Memtable, MessageIds},
@@ -49,6 +49,8 @@ pub(super) struct Core<D> {
     pub(super) settling: Vec<ConversationId>,
     pub(super) jobs: Jobs,
     pub(super) upkeep: Upkeep,
+    /// Segments hold rows of changes of messages.
+    pub(super) has_changes: bool,
     /// Commands in the queues of conversations and in jobs.
     pub(super) waiting: usize,
     pub(super) closing: bool,
@@ -69,6 +71,8 @@ pub(super) struct Slot {
     pub(super) blocked: Option<Block>,
     /// What a finished read found for the first command of the queue.
     pub(super) resolved: Option<Resolved>,
+    /// What was gathered for it of the message that it changes or asks about.
+    pub(super) target: Option<Box<Target>>,
     /// Used since the eviction's hand last passed.
     used: bool,
     weight: usize,
@@ -99,6 +103,8 @@ pub(super) enum Block {
     Ordinal(Sequence),
     /// How many conversations users have.
     Joined,
+    /// An entry in a segment, and what became of it.
+    Target(Sequence),
 }
 
 /// What a read found for the first command of a queue.
@@ -167,6 +173,8 @@ pub(super) struct Staged {
     pub(super) done: Done,
     pub(super) recipients: Rc<[UserId]>,
     pub(super) removed: Rc<[UserId]>,
+    /// Those of the recipients who see only a part, and that.
+    pub(super) partly: Option<Box<Partly>>,
 }
 
 /// How maintenance fares.
@@ -249,7 +257,12 @@ impl Memory {
 
     /// An entry, if it is in memory. An empty archive is one that the log has lost.
     pub(super) fn entry(&self, conversation: ConversationId, sequence: Sequence) -> Option<(LanePosition, Arc<[u8]>)> {
-        self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.entry(sequence).cloned())
+        let found = |memtable: &Memtable| memtable.tail(conversation)?.entry(sequence).cloned();
+        match self.sealed.as_deref().and_then(found) {
+            // A sealed memtable does not change: what is left of its entry stands in the active one.
+            Some(sealed) => Some(self.replaced(conversation, sequence).unwrap_or(sealed)),
+            None => found(&self.active),
+        }
     }
 
     /// First entry of the conversation in memory; all later ones are there too.
@@ -333,6 +346,7 @@ impl<D> State<D> {
                 slot.weight = 0;
                 slot.conversation = None;
                 slot.resolved = None;
+                slot.target = None;
             }
         }
     }

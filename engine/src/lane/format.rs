@@ -31,8 +31,9 @@ use crate::{
     seams::{AlignedBuffer, PAGE_BYTES},
 };
 
-/// The newest format version, and the one that is written.
-pub(crate) const VERSION: u16 = 1;
+/// The newest format version: a batch with records of kind 3. One without them is written as version 1, which older readers know.
+pub(crate) const VERSION: u16 = 2;
+const VERSION_WITHOUT_CHANGES: u16 = 1;
 /// Bytes before the witness.
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Largest batch of any setting: recovery reads in pieces of this size.
@@ -118,10 +119,10 @@ impl<'a> Batch<'a> {
         let (version, length, checksum, before, zero, header) = header().ok_or(Fault::Length)?;
         let whole = bytes.get(..length).filter(|_| (HEADER_BYTES..=BATCH_BYTES_LIMIT).contains(&length));
         let whole = whole.ok_or(Fault::Length)?;
-        if checksum_of(whole) != checksum || (version == VERSION && zero != 0) {
+        if checksum_of(whole) != checksum || (version <= VERSION && zero != 0) {
             return Err(Fault::Checksum);
         }
-        if version == VERSION && header.first >= COUNT_MAX {
+        if version <= VERSION && header.first >= COUNT_MAX {
             return Err(Fault::Length);
         }
         if version > VERSION {
@@ -194,6 +195,7 @@ pub(crate) struct Builder {
     length: usize,
     before: Witness,
     holds: Witness,
+    version: u16,
 }
 
 impl Builder {
@@ -206,7 +208,14 @@ impl Builder {
     pub(crate) fn reuse(mut buffer: AlignedBuffer, capacity: usize, before: Witness) -> Self {
         buffer.resize(capacity);
         before.encode(&mut buffer[HEADER_BYTES..]);
-        Self { buffer, capacity, length: HEADER_BYTES + before.length(), before, holds: Witness::default() }
+        Self {
+            buffer,
+            capacity,
+            length: HEADER_BYTES + before.length(),
+            before,
+            holds: Witness::default(),
+            version: VERSION_WITHOUT_CHANGES,
+        }
     }
 
     /// What the next batch tells of this one, as it is now.
@@ -247,6 +256,9 @@ impl Builder {
         record.encode(&mut self.buffer[self.length..]);
         self.length += length;
         self.holds.add(held);
+        if let Record::Change(_) = record {
+            self.version = VERSION;
+        }
     }
 
     /// The bytes to write, and their checksum.
@@ -256,7 +268,7 @@ impl Builder {
         self.buffer[self.length..].fill(0);
         let bytes = &mut self.buffer[..self.length];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.version.to_le_bytes());
         bytes[10..12].copy_from_slice(&header.lane.to_le_bytes());
         bytes[12..16].copy_from_slice(&(self.length as u32).to_le_bytes());
         bytes[16..20].fill(0);
@@ -339,11 +351,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = golden().to_vec();
-        bytes[8] = 2;
+        bytes[8] = 3;
         assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Checksum);
         let checksum = checksum_of(&bytes[..LENGTH]);
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 2, salt: 5 });
+        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 3, salt: 5 });
     }
 
     const LENGTH: usize = HEADER_BYTES + WITNESS_BYTES + 5 + 40 + 3;

@@ -4,22 +4,32 @@
 //! length u32 (of the payload) · kind u8 · payload
 //! 1 entry   the entry's archive
 //! 2 mark    conversation[16] · read u64 · read ordinal u64 · delivered u64 · user UTF-8 …
+//! 3 change  archive length u32 · the entry's archive · the rows that it brings beside its own, each
+//!           suffix length u16 · tag u32 (0 for a row that goes, otherwise the value's length + 1) · suffix · value
 //! ```
 //! Records are logical and absolute: applying one needs nothing but the record. Checksums are the batch's.
 
 use std::sync::Arc;
 
 use antiphon_wire::{
-    frame::{ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    frame::{ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry},
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
 
-use crate::{bytes::Reader, rows::PointerRow};
+use crate::{
+    bytes::Reader,
+    changes::{ChangedRow, RetentionRow, StateRow, decode_pins, decode_reactor},
+    keys::{self, Key},
+    rows::{PointerRow, decode_entry},
+};
 
 /// Bytes of a record before its payload.
 pub(crate) const RECORD_HEADER_BYTES: usize = 5;
 const ENTRY: u8 = 1;
 const MARK: u8 = 2;
+const CHANGE: u8 = 3;
+/// Bytes of a row of a change before its suffix.
+const ROW_HEADER_BYTES: usize = 6;
 const MARK_FIXED_BYTES: usize = 40;
 
 /// No count reaches this, so that adding to one never overflows.
@@ -32,6 +42,16 @@ pub(crate) enum Record {
     Entry(Arc<[u8]>),
     /// A member's pointers, as they are from now on.
     Mark(Mark),
+    /// An entry that changes what is stored of others.
+    Change(Change),
+}
+
+/// An entry, and the rows of its conversation that it brings beside its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Validated.
+    pub(crate) archive: Arc<[u8]>,
+    pub(crate) rows: Vec<ChangedRow>,
 }
 
 /// A member's pointers.
@@ -43,12 +63,26 @@ pub(crate) struct Mark {
 }
 
 impl Record {
+    /// The entry's archive, if it is one.
+    pub(crate) fn archive(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Self::Entry(archive) => Some(archive),
+            Self::Change(change) => Some(&change.archive),
+            Self::Mark(_) => None,
+        }
+    }
+
     /// Bytes in the log.
     pub(crate) fn length(&self) -> usize {
         RECORD_HEADER_BYTES
             + match self {
                 Self::Entry(archive) => archive.len(),
                 Self::Mark(mark) => MARK_FIXED_BYTES + mark.user.as_str().len(),
+                Self::Change(change) => {
+                    let value = |row: &ChangedRow| row.value.as_ref().map_or(0, |value| value.len());
+                    let rows = change.rows.iter().map(|row| ROW_HEADER_BYTES + row.suffix.len() + value(row));
+                    4 + change.archive.len() + rows.sum::<usize>()
+                }
             }
     }
 
@@ -70,6 +104,10 @@ impl Record {
                 fixed[32..40].copy_from_slice(&mark.pointer.delivered.0.to_le_bytes());
                 user.copy_from_slice(mark.user.as_str().as_bytes());
             }
+            Self::Change(change) => {
+                header[4] = CHANGE;
+                change.encode(payload);
+            }
         }
     }
 
@@ -81,6 +119,7 @@ impl Record {
         match kind {
             ENTRY => is_entry(payload).then(|| Self::Entry(Arc::from(payload))),
             MARK => decode_mark(payload).map(Self::Mark),
+            CHANGE => Change::decode(payload).map(Self::Change),
             _ => None,
         }
     }
@@ -95,10 +134,73 @@ pub(crate) fn is_entry(archive: &[u8]) -> bool {
         ArchivedEntryKind::Membership => MembershipChange::from_body(body).is_ok(),
         ArchivedEntryKind::Title => std::str::from_utf8(body).is_ok(),
         ArchivedEntryKind::Created => ConversationStart::from_body(body).is_ok(),
+        ref kind => view_change(EntryKind::from(kind), body).is_ok(),
     };
     let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
     let counts_fit = (1..COUNT_MAX).contains(&sequence) && ordinal <= sequence;
     body_fits && counts_fit && UserId::new(entry.sender.as_str()).is_ok()
+}
+
+impl Change {
+    fn encode(&self, payload: &mut [u8]) {
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            payload[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&(self.archive.len() as u32).to_le_bytes());
+        put(&self.archive);
+        for ChangedRow { suffix, value } in &self.rows {
+            put(&(suffix.len() as u16).to_le_bytes());
+            put(&value.as_ref().map_or(0, |value| value.len() as u32 + 1).to_le_bytes());
+            put(suffix);
+            put(value.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        let length = reader.u32()? as usize;
+        let archive = reader.take(length).filter(|archive| is_entry(archive))?;
+        let entry = view_entry(archive).ok()?;
+        let (conversation, own) = (entry.conversation.0, Sequence(entry.sequence.0.to_native()));
+        let mut rows = Vec::new();
+        while !reader.rest().is_empty() {
+            let (suffix, tag) = (usize::from(reader.u16()?), reader.u32()?);
+            let suffix = reader.take(suffix)?.to_vec();
+            let value = match tag.checked_sub(1) {
+                Some(length) => Some(reader.take(length as usize)?),
+                None => None,
+            };
+            is_row(conversation, own, &suffix, value).then_some(())?;
+            rows.push(ChangedRow { suffix, value: value.map(Arc::from) });
+        }
+        Some(Self { archive: Arc::from(archive), rows })
+    }
+}
+
+/// Whether a row can be one that an entry brings beside its own: of entries before it.
+fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[u8]>) -> bool {
+    let Some(key) = keys::parse_suffix(suffix) else { return false };
+    if let Key::Entry(of) | Key::State(of) | Key::Reactor(of, _) = &key
+        && !(Sequence(1)..own).contains(of)
+    {
+        return false;
+    }
+    let Some(value) = value else { return matches!(key, Key::Reactor(..)) };
+    match key {
+        Key::Entry(sequence) => decode_entry(value).is_some_and(|(_, archive)| {
+            let of_key = |entry: &antiphon_wire::frame::ArchivedEntry| {
+                entry.conversation.0 == conversation && entry.sequence.0.to_native() == sequence.0
+            };
+            is_entry(archive) && view_entry(archive).is_ok_and(of_key)
+        }),
+        Key::State(_) => StateRow::decode(value).is_some(),
+        Key::Reactor(..) => decode_reactor(value).is_some(),
+        Key::Pins => decode_pins(value).is_some(),
+        Key::Retention => RetentionRow::decode(value).is_some(),
+        _ => false,
+    }
 }
 
 fn decode_mark(payload: &[u8]) -> Option<Mark> {
@@ -114,4 +216,106 @@ fn decode_mark(payload: &[u8]) -> Option<Mark> {
         return None;
     }
     Some(Mark { conversation, user, pointer })
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::{
+        frame::Entry,
+        ids::{ClientMessageId, Epoch, LanePosition, TimestampMs},
+    };
+
+    use super::*;
+
+    fn entry(kind: EntryKind, sequence: u64, body: &[u8]) -> Arc<[u8]> {
+        let entry = Entry {
+            conversation: ConversationId([7; 16]),
+            epoch: Epoch(1),
+            sequence: Sequence(sequence),
+            ordinal: Ordinal(1),
+            time_ms: TimestampMs(9),
+            kind,
+            client_message_id: ClientMessageId([8; 16]),
+            sender: UserId::new("ann").unwrap(),
+            body: body.to_vec(),
+        };
+        Arc::from(entry.to_archive().as_slice())
+    }
+
+    fn change() -> Change {
+        let archive = entry(EntryKind::Deletion, 5, &2_u64.to_le_bytes());
+        let left = entry(EntryKind::Message, 2, &[]);
+        let state = StateRow { deleted: true, ..StateRow::default() };
+        let user = UserId::new("b").unwrap();
+        let rows = vec![
+            ChangedRow::new(keys::state_suffix(Sequence(2)), state.encode()),
+            ChangedRow::entry(Sequence(2), LanePosition(3), &left),
+            ChangedRow { suffix: keys::reactor_suffix(Sequence(2), &user), value: None },
+        ];
+        Change { archive, rows }
+    }
+
+    fn bytes(record: &Record) -> Vec<u8> {
+        let mut bytes = vec![0xff; record.length()];
+        record.encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_change_has_these_bytes_and_comes_back() {
+        let change = change();
+        let record = Record::Change(change.clone());
+        let bytes = bytes(&record);
+        assert_eq!(Record::decode(&mut Reader::new(&bytes)), Some(record));
+        let (archive, left) = (&change.archive, entry(EntryKind::Message, 2, &[]));
+        let expected = [
+            &((bytes.len() - 5) as u32).to_le_bytes()[..],
+            &[3],
+            &(archive.len() as u32).to_le_bytes(),
+            archive,
+            b"\x0a\0\x12\0\0\0\x07\0\0\0\0\0\0\0\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"\x09\0",
+            &(left.len() as u32 + 9).to_le_bytes(),
+            b"\x07\0\0\0\0\0\0\0\x02\x03\0\0\0\0\0\0\0",
+            &left,
+            b"\x0b\0\0\0\0\0\x07\0\0\0\0\0\0\0\x02\x02b",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn a_change_that_does_not_have_its_form_is_refused() {
+        let with = |row: ChangedRow| {
+            let record = Record::Change(Change { rows: vec![row], ..change() });
+            Record::decode(&mut Reader::new(&bytes(&record)))
+        };
+        let target = Sequence(2);
+        let row = |suffix: &[u8], value: &[u8]| ChangedRow::new(suffix, value.to_vec());
+        let goes = |suffix: Vec<u8>| ChangedRow { suffix, value: None };
+        let of_other = ChangedRow::entry(Sequence(3), LanePosition(3), &entry(EntryKind::Message, 2, &[]));
+        for (what, row) in [
+            ("a suffix of nothing", row(&[9], &[])),
+            ("a tail", row(&[3], &[0; 32])),
+            ("a user's pointer", row(b"\x05ann", &[0; 24])),
+            ("a state that is none", row(&keys::state_suffix(target), &[0; 16])),
+            ("a state that goes", goes(keys::state_suffix(target))),
+            ("pins that go", goes(keys::PINS.to_vec())),
+            ("pins that are none", row(&keys::PINS, &[0; 7])),
+            ("an entry that is none", row(&keys::entry_suffix(target), &[0; 40])),
+            ("another entry", of_other),
+            ("a later entry", row(&keys::state_suffix(Sequence(5)), &StateRow::default().encode())),
+            ("no entry", row(&keys::state_suffix(Sequence(0)), &StateRow::default().encode())),
+            ("reactions that are none", row(&keys::reactor_suffix(target, &UserId::new("b").unwrap()), b"\x02x")),
+        ] {
+            assert_eq!(with(row), None, "{what}");
+        }
+        let whole = bytes(&Record::Change(change()));
+        for cut in 5..whole.len() {
+            let mut bytes = whole[..cut].to_vec();
+            bytes[..4].copy_from_slice(&((cut - 5) as u32).to_le_bytes());
+            // Where a row ends, what is left is a change, too.
+            let read = Record::decode(&mut Reader::new(&bytes));
+            assert!(read.is_none_or(|read| read.length() == cut), "{cut}");
+        }
+    }
 }

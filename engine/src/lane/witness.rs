@@ -1,7 +1,7 @@
 //! What each batch tells of the batch before it, so that damage can be put down to conversations.
 //!
 //! ```text
-//! conversation[16] · last sequence u64 · kinds u8 (1: who sees the conversation changed)
+//! conversation[16] · last sequence u64 · kinds u8 (1: who sees what of the conversation changed)
 //! ```
 //! One for each conversation that has entries in the batch before, sorted by conversation. Pointers are not told of: losing one takes
 //! nothing from anybody. A batch without records passes on what it was told, so that a seal hides nothing.
@@ -9,7 +9,7 @@
 //! Must not do: I/O.
 
 use antiphon_wire::{
-    frame::{ArchivedEntryKind, view_entry},
+    frame::{EntryKind, view_entry},
     ids::{ConversationId, Sequence},
 };
 
@@ -28,20 +28,24 @@ pub(crate) struct Held {
     pub(crate) conversation: ConversationId,
     /// The last entry's.
     pub(crate) last: Sequence,
-    /// Somebody came or went.
+    /// Somebody came or went, or something was taken away.
     pub(crate) members_changed: bool,
 }
 
 impl Held {
     fn of(record: &Record) -> Option<Self> {
-        let Record::Entry(archive) = record else { return None };
-        let entry = view_entry(archive).ok()?;
+        let entry = view_entry(record.archive()?).ok()?;
         Some(Self {
             conversation: ConversationId(entry.conversation.0),
             last: Sequence(entry.sequence.0.to_native()),
-            members_changed: matches!(entry.kind, ArchivedEntryKind::Created | ArchivedEntryKind::Membership),
+            members_changed: changes_who_sees(EntryKind::from(&entry.kind)),
         })
     }
+}
+
+/// Whether losing an entry of this kind could show somebody what may not be seen: who came and went, and what was taken away.
+pub(crate) fn changes_who_sees(kind: EntryKind) -> bool {
+    matches!(kind, EntryKind::Created | EntryKind::Membership | EntryKind::Deletion | EntryKind::Retention)
 }
 
 /// What a batch holds.

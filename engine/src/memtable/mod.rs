@@ -22,14 +22,16 @@ use antiphon_wire::{
 };
 
 use crate::{
+    changes::ChangedRow,
     hash::IdHash,
+    keys::{self, Key},
     lane::{
         record::{Mark, Record},
         witness::Held,
     },
     report::LostRange,
-    row::RowSource,
-    rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow},
+    row::{Change as RowChange, KeyRange, RowSource, SharedBytes},
+    rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, decode_entry},
     sorted::FlushSource,
 };
 pub(crate) use rows::MemtableRows;
@@ -61,9 +63,20 @@ pub(crate) struct Tail {
     entries: VecDeque<(LanePosition, Arc<[u8]>)>,
     messages: Vec<(ClientMessageId, Sequence)>,
     pub(crate) last: Option<TailRow>,
+    /// What changes brought; most conversations have none for most of the time.
+    pub(crate) changes: Option<Box<Changes>>,
 }
 
+/// Rows that changes of messages brought, by the suffixes of their keys. Those of entries are of such that are not in the same memtable:
+/// what is there is replaced in its place.
+pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
+
 impl Tail {
+    /// What a change says of a key, by its suffix: a value, or that it has none.
+    pub(crate) fn changed(&self, suffix: &[u8]) -> Option<Option<&Arc<[u8]>>> {
+        self.changes.as_ref()?.get(suffix).map(Option::as_ref)
+    }
+
     /// Sequence of the first entry, if there is any.
     pub(crate) fn first(&self) -> Option<Sequence> {
         self.last.map(|last| Sequence(last.sequence.0 + 1 - self.entries.len() as u64))
@@ -73,6 +86,11 @@ impl Tail {
     pub(crate) fn entry(&self, sequence: Sequence) -> Option<&(LanePosition, Arc<[u8]>)> {
         let index = sequence.0.checked_sub(self.first()?.0)?;
         self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    fn entry_mut(&mut self, sequence: Sequence) -> Option<&mut (LanePosition, Arc<[u8]>)> {
+        let index = sequence.0.checked_sub(self.first()?.0)?;
+        self.entries.get_mut(usize::try_from(index).ok()?)
     }
 
     /// The entry whose record has this position.
@@ -111,6 +129,8 @@ pub(crate) struct Memtable {
     last: LanePosition,
     times: Option<(u64, u64)>,
     hidden: Hidden,
+    /// It has entries that change messages.
+    has_changes: bool,
 }
 
 /// Conversations that may have lost a change of members.
@@ -156,6 +176,7 @@ impl Memtable {
             last: LanePosition(0),
             times: None,
             hidden: Hidden::default(),
+            has_changes: false,
         }
     }
 
@@ -166,6 +187,11 @@ impl Memtable {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.conversations.is_empty()
+    }
+
+    /// Whether it has entries that change messages, or rows of such.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.has_changes
     }
 
     /// Position of the last record applied.
@@ -204,6 +230,20 @@ impl Memtable {
         self.messages
     }
 
+    /// Rows of a conversation in a range of keys that changes brought, in order.
+    pub(crate) fn changes_in(&self, id: ConversationId, range: &KeyRange) -> Vec<(Vec<u8>, RowChange<SharedBytes>)> {
+        let changes = self.tail(id).and_then(|tail| tail.changes.as_ref());
+        let (Some(changes), Some(first)) = (changes, keys::suffix(&range.start)) else { return Vec::new() };
+        let rows = changes.range(first.to_vec()..).map(|(suffix, value)| (keys::within(id, suffix), value));
+        rows.take_while(|(key, _)| range.contains(key))
+            .map(|(key, value)| {
+                let change =
+                    value.as_ref().map_or(RowChange::Delete, |value| RowChange::Put(SharedBytes::from(&**value)));
+                (key, change)
+            })
+            .collect()
+    }
+
     /// The user's rows, by conversation.
     pub(crate) fn user(&self, user: &UserId) -> Option<&BTreeMap<ConversationId, UserRow>> {
         self.users.get(user)
@@ -222,7 +262,7 @@ impl Memtable {
     /// Whether the record can follow what is here: an entry that does not come after its conversation's last cannot. Live records
     /// always can.
     pub(crate) fn accepts(&self, record: &Record) -> bool {
-        let Record::Entry(archive) = record else { return true };
+        let Some(archive) = record.archive() else { return true };
         let Ok(entry) = view_entry(archive) else { return false };
         let last = self.tail(ConversationId(entry.conversation.0)).and_then(|tail| tail.last);
         last.is_none_or(|last| last.sequence < Sequence(entry.sequence.0.to_native()))
@@ -236,6 +276,11 @@ impl Memtable {
     pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Applied {
         let applied = match record {
             Record::Entry(archive) => self.apply_entry(position, archive),
+            Record::Change(change) => {
+                let applied = self.apply_entry(position, &change.archive);
+                self.apply_rows(&change.archive, &change.rows);
+                applied
+            }
             Record::Mark(mark) => {
                 self.apply_mark(mark);
                 Applied::default()
@@ -302,10 +347,43 @@ impl Memtable {
                 let epoch = Epoch(entry.epoch.0.to_native());
                 added += self.apply_start(conversation, &last, epoch, user(), start);
             }
+            ArchivedEntryKind::Edit
+            | ArchivedEntryKind::Deletion
+            | ArchivedEntryKind::Reaction
+            | ArchivedEntryKind::Pin
+            | ArchivedEntryKind::Retention => {
+                let id = ClientMessageId(entry.client_message_id.0);
+                self.remember(conversation, id, position);
+                self.tail_mut(conversation).messages.push((id, last.sequence));
+                self.has_changes = true;
+            }
         }
         self.bytes += added;
         self.note_time(last.time);
         Applied { last: Some(last), lost: self.tail_mut(conversation).push(conversation, last, archive) }
+    }
+
+    /// Takes in the rows that an entry brings beside its own.
+    fn apply_rows(&mut self, archive: &[u8], rows: &[ChangedRow]) {
+        let conversation = ConversationId(view_entry(archive).expect(VALID).conversation.0);
+        let (mut added, mut times) = (0, Vec::new());
+        let tail = self.tail_mut(conversation);
+        for ChangedRow { suffix, value } in rows {
+            if let (Some(Key::Entry(sequence)), Some(value)) = (keys::parse_suffix(suffix), value) {
+                let (position, archive) = decode_entry(value).expect(VALID);
+                if let Some(entry) = tail.entry_mut(sequence) {
+                    // What was taken away is gone from memory, too; and what is left of one that the log has lost is known.
+                    *entry = (position, Arc::from(archive));
+                    continue;
+                }
+                times.push(tail_row(position, view_entry(archive).expect(VALID)).time);
+            }
+            added += ROW_BYTES + suffix.len() + value.as_ref().map_or(0, |value| value.len());
+            tail.changes.get_or_insert_default().insert(suffix.clone(), value.clone());
+        }
+        times.into_iter().for_each(|time| self.note_time(time));
+        self.has_changes = true;
+        self.bytes += added;
     }
 
     /// Takes in a message that is remembered: as [`Memtable::apply`] of its record, without looking into the archive again.

@@ -3,7 +3,10 @@
 //! Messages and entries, of which there are many, are put together in buffers that serve for all of them; the few rows beside them are
 //! made a conversation or a user at a time.
 
-use std::collections::{BTreeMap, btree_map};
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
 
@@ -28,6 +31,9 @@ pub(crate) struct MemtableRows<'a> {
     next_message: usize,
     tail: Option<(ConversationId, &'a Tail)>,
     next_entry: usize,
+    /// Rows of changes among the entries' that are still to come.
+    changes: Option<btree_map::Range<'a, Vec<u8>, Option<Arc<[u8]>>>>,
+    next_change: Option<(&'a Vec<u8>, &'a Option<Arc<[u8]>>)>,
     /// Entries that are lost are no rows.
     without_lost: bool,
     key: Vec<u8>,
@@ -47,6 +53,8 @@ impl<'a> MemtableRows<'a> {
             next_message: 0,
             tail: None,
             next_entry: 0,
+            changes: None,
+            next_change: None,
             without_lost,
             key: Vec::new(),
             value: Vec::new(),
@@ -66,6 +74,8 @@ impl<'a> MemtableRows<'a> {
             self.messages.clone_from(&tail.messages);
             self.messages.sort_unstable();
             (self.tail, self.next_message, self.next_entry) = (Some((id, tail)), 0, 0);
+            self.changes = tail.changes.as_ref().map(|changes| changes.range(vec![Family::Entry as u8]..));
+            self.next_change = self.changes.as_mut().and_then(Iterator::next);
         } else {
             self.tail = None;
             let Some((user, conversations)) = self.users.next() else { return false };
@@ -78,9 +88,9 @@ impl<'a> MemtableRows<'a> {
         true
     }
 
-    /// Puts the next message or entry into the buffers; whether there is one.
-    fn next_of_conversation(&mut self) -> bool {
-        let Some((id, tail)) = self.tail else { return false };
+    /// Puts the next message or entry, or what is stored among entries, into the buffers; whether there is one, and what is said of it.
+    fn next_of_conversation(&mut self) -> Option<Change<()>> {
+        let (id, tail) = self.tail?;
         let is_lost = |at: usize| tail.entries.get(at).is_some_and(|(_, archive)| archive.is_empty());
         while self.without_lost && is_lost(self.next_entry) {
             self.next_entry += 1;
@@ -91,15 +101,26 @@ impl<'a> MemtableRows<'a> {
             self.next_message += 1;
             self.key.extend_from_slice(&keys::idempotency(id, *message));
             rows::put_sequence(*sequence, &mut self.value);
+        } else if let Some((suffix, value)) = self.next_change.filter(|(suffix, _)| self.is_next(tail, suffix)) {
+            self.next_change = self.changes.as_mut().and_then(Iterator::next);
+            self.key.extend_from_slice(&keys::within(id, suffix));
+            let Some(value) = value else { return Some(Change::Delete) };
+            self.value.extend_from_slice(value);
         } else if let Some((position, archive)) = tail.entries.get(self.next_entry) {
             let sequence = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
             self.next_entry += 1;
             self.key.extend_from_slice(&keys::entry(id, sequence));
             rows::put_entry(*position, archive, &mut self.value);
         } else {
-            return false;
+            return None;
         }
-        true
+        Some(Change::Put(()))
+    }
+
+    /// Whether a row of a change comes before the next entry.
+    fn is_next(&self, tail: &Tail, suffix: &[u8]) -> bool {
+        let next = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
+        self.next_entry >= tail.entries.len() || suffix < keys::entry_suffix(next).as_slice()
     }
 }
 
@@ -109,8 +130,8 @@ impl RowSource for MemtableRows<'_> {
             self.few.pop();
         }
         while self.few.is_empty() {
-            if self.next_of_conversation() {
-                return Some((&self.key, Change::Put(&self.value)));
+            if let Some(change) = self.next_of_conversation() {
+                return Some((&self.key, change.map(|()| self.value.as_slice())));
             }
             if !self.next_range() {
                 return None;
@@ -127,6 +148,10 @@ fn few_rows(id: ConversationId, tail: &Tail, few: &mut Vec<(Vec<u8>, Change<Vec<
     few.extend(tail.start.iter().map(|row| single(Family::Start, row.encode())));
     few.extend(tail.title.iter().map(|title| single(Family::Title, title.as_bytes().to_vec())));
     few.extend(tail.last.iter().map(|row| single(Family::Tail, row.encode())));
+    let changes = tail.changes.iter().flat_map(|changes| changes.range(..vec![Family::Entry as u8]));
+    few.extend(changes.map(|(suffix, value)| {
+        (keys::within(id, suffix), value.as_ref().map_or(Change::Delete, |value| Change::Put(value.to_vec())))
+    }));
     few.extend(tail.members.iter().map(|(user, row)| {
         let change = row.map_or(Change::Delete, |row| Change::Put(row.encode()));
         (keys::of_user(id, Family::Member, user), change)

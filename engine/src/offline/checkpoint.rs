@@ -34,7 +34,8 @@ pub async fn checkpoint<F: Files>(
     opened.require_whole(&logged)?;
     let (mut manifest, mut written) = (opened.manifest.clone(), None);
     if logged.position.0 > manifest.flushed_position {
-        manifest.blob = Blob { time: logged.time, ..opened.blob }.encode();
+        let has_changes = opened.blob.has_changes || logged.memtable.has_changes();
+        manifest.blob = Blob { has_changes, time: logged.time, ..opened.blob }.encode();
         let id = SegmentId(OF_LOG | logged.position.0);
         written = Some(id).filter(|_| !logged.memtable.is_empty());
         if written.is_some() {

@@ -5,10 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_wire::ids::{ClientMessageId, ConversationId, LanePosition, Ordinal, Sequence, UserId};
+use antiphon_wire::{
+    frame::view_entry,
+    ids::{ClientMessageId, ConversationId, LanePosition, Ordinal, Sequence, UserId},
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    changes::{Fold, RetentionRow, StateRow, decode_pins, decode_reactor},
     keys::Key,
     lane::record::COUNT_MAX,
     offline::{
@@ -46,6 +50,10 @@ pub(super) struct Conversation {
     /// The least and the greatest ordinal that a pointer to an entry has.
     ordinals: BTreeMap<Sequence, (Ordinal, Ordinal)>,
     ids: Ids,
+    /// What rows say became of messages.
+    changes: Fold,
+    /// The last entry, if it is a message that says something.
+    says_something: Option<Sequence>,
     pub(super) entries: u64,
     pub(super) missing: Vec<Missing>,
     /// Stretches of entries that a repair has told to be lost.
@@ -99,6 +107,8 @@ impl Conversation {
             pointers: BTreeMap::new(),
             ordinals: BTreeMap::new(),
             ids: Ids::default(),
+            changes: Fold::default(),
+            says_something: None,
             entries: 0,
             missing: Vec::new(),
             lost: Vec::new(),
@@ -133,6 +143,13 @@ impl Conversation {
                 None => self.find(None, &format!("the row of message id {id} does not have its form")),
             },
             Key::Entry(sequence) => self.entry(sequence, value),
+            Key::State(sequence) => self.state(sequence, value),
+            Key::Reactor(sequence, user) => match decode_reactor(value) {
+                Some(texts) => drop(self.changes.reactors.insert((sequence, user), texts)),
+                None => self.find(Some(sequence), FORM),
+            },
+            Key::Pins => self.changes.pins = self.formed(decode_pins(value)).unwrap_or_default(),
+            Key::Retention => self.changes.retention = self.formed(RetentionRow::decode(value)).unwrap_or_default(),
             Key::User(_) => {}
         }
         if self.findings.len() > before {
@@ -175,6 +192,7 @@ impl Conversation {
                 Some(_) => {}
             }
             self.finish_members();
+            self.finish_changes();
         }
         self.finish_pointers(&last);
         self.finish_ids();
@@ -256,6 +274,32 @@ impl Conversation {
         }
     }
 
+    /// Holds what rows say became of messages against what the entries say.
+    fn finish_changes(&mut self) {
+        let (rows, said) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.replay.changes));
+        if rows.pins != said.pins {
+            self.find(None, "the pinned messages are not those that the entries say");
+        }
+        if rows.retention != said.retention {
+            self.find(None, "the retention mark is not what the entries say");
+        }
+        for (sequence, of) in differences(&rows.states, &said.states) {
+            self.find(Some(sequence), &format!("the state row {of}"));
+        }
+        for ((sequence, user), of) in differences(&rows.reactors, &said.reactors) {
+            self.find(Some(sequence), &format!("the row of the reactions of {user} {of}"));
+        }
+        self.replay.changes = said;
+    }
+
+    fn state(&mut self, sequence: Sequence, value: &[u8]) {
+        let Some(state) = StateRow::decode(value) else { return self.find(Some(sequence), FORM) };
+        if state.deleted && self.says_something == Some(sequence) {
+            self.find(Some(sequence), "the message was deleted, but its row says what it said");
+        }
+        self.changes.states.insert(sequence, state);
+    }
+
     fn formed<T>(&mut self, row: Option<T>) -> Option<T> {
         if row.is_none() {
             self.find(None, FORM);
@@ -292,7 +336,7 @@ impl Conversation {
                 // What it would have said is not known.
                 self.replay.skip(sequence, position);
             }
-            Ok(Taken { missing, wrong, message }) => {
+            Ok(Taken { missing, wrong, message, .. }) => {
                 if let Some((first, last)) = missing {
                     self.miss(first, Some(last));
                 }
@@ -304,6 +348,8 @@ impl Conversation {
                 {
                     self.find(Some(sequence), &format!("no row remembers the id of this message, {id}"));
                 }
+                let says = view_entry(archive).is_ok_and(|entry| !entry.body.is_empty());
+                self.says_something = Some(sequence).filter(|_| says);
                 self.ordinal_of_pointers(sequence);
             }
         }
@@ -350,6 +396,20 @@ impl Conversation {
             self.findings_left_out += 1;
         }
     }
+}
+
+/// What two maps do not agree on: keys, and what is wrong with the first's rows.
+fn differences<K: Ord + Clone, V: PartialEq>(rows: &BTreeMap<K, V>, said: &BTreeMap<K, V>) -> Vec<(K, &'static str)> {
+    let of_row = |(key, row): (&K, &V)| match said.get(key) {
+        Some(of) if of == row => None,
+        Some(_) => Some((key.clone(), "is not what the entries say")),
+        None => Some((key.clone(), "is there, but no entry says anything")),
+    };
+    let missing = |key: &&K| !rows.contains_key(*key);
+    let mut differences: Vec<_> = rows.iter().filter_map(of_row).collect();
+    differences.extend(said.keys().filter(missing).map(|key| (key.clone(), "is missing")));
+    differences.truncate(FINDINGS_MAX);
+    differences
 }
 
 impl Ids {

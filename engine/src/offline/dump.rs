@@ -1,7 +1,7 @@
 //! Dumping: everything that a lane's store means, as lines.
 //!
-//! Rows that follow from entries (a user's list of conversations, who left, message ids) are not written: loading makes
-//! them again.
+//! Rows that follow from entries (a user's list of conversations, who left, message ids, what became of messages) are not written:
+//! loading makes them again.
 
 use antiphon_wire::ids::{ConversationId, LanePosition};
 
@@ -129,7 +129,8 @@ impl Dump<'_> {
                 let line = PointerLine { conversation: id, user, read, ordinal, delivered };
                 head.members.push(Line::Pointer(line));
             }
-            Key::Idempotency(_) | Key::User(_) => {}
+            // They follow from entries.
+            Key::Idempotency(_) | Key::State(_) | Key::Reactor(..) | Key::Pins | Key::Retention | Key::User(_) => {}
             Key::Entry(sequence) => {
                 let (position, archive) = decode_entry(value)?;
                 return self.entry(id, sequence.0, position, archive);

@@ -4,7 +4,10 @@
 //! too, and counts.
 
 use antiphon_wire::{
-    frame::{Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, view_content, view_entry},
+    frame::{
+        Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, view_change,
+        view_content, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -103,6 +106,9 @@ pub(super) struct EntryLine {
     /// Of a message of plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// Of a message, or an edit of one, whose content was taken away: `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken_away: Option<bool>,
     /// Of a title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     title: Option<String>,
@@ -112,6 +118,21 @@ pub(super) struct EntryLine {
     /// Of a first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<ConversationStart>,
+    /// Of a change of a message: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<Sequence>,
+    /// Of a reaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reaction: Option<String>,
+    /// Of a reaction or a pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on: Option<bool>,
+    /// Of a retention mark: the first entry that stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<Sequence>,
+    /// Of a retention mark: messages before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    messages: Option<Ordinal>,
     /// The archive in base64, where the fields would not give it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
@@ -133,6 +154,11 @@ enum Kind {
     Membership,
     Title,
     Created,
+    Edit,
+    Deletion,
+    Reaction,
+    Pin,
+    Retention,
 }
 
 impl Line {
@@ -161,26 +187,80 @@ impl EntryLine {
             sender: entry.sender,
             client_message_id: None,
             text: None,
+            taken_away: None,
             title: None,
             members: None,
             start: None,
+            target: None,
+            reaction: None,
+            on: None,
+            before: None,
+            messages: None,
             archive: None,
         };
         match entry.kind {
             EntryKind::Message => {
                 line.client_message_id = Some(entry.client_message_id);
-                if let Ok(ContentView::Text(text)) = view_content(&entry.body) {
-                    line.text = Some(text.to_owned());
+                match view_content(&entry.body) {
+                    _ if entry.body.is_empty() => line.taken_away = Some(true),
+                    Ok(ContentView::Text(text)) => line.text = Some(text.to_owned()),
+                    Err(_) => {}
                 }
             }
             EntryKind::Title => line.title = Some(String::from_utf8(entry.body).ok()?),
             EntryKind::Membership => line.members = Some(MembershipChange::from_body(&entry.body).ok()?),
             EntryKind::Created => line.start = Some(ConversationStart::from_body(&entry.body).ok()?),
+            kind => {
+                line.client_message_id = Some(entry.client_message_id);
+                line.change(view_change(kind, &entry.body).ok()?);
+            }
         }
         if line.encoded().is_none_or(|encoded| encoded != archive) {
             line.archive = Some(STANDARD.encode(archive));
         }
         Some(line)
+    }
+
+    /// Takes in what a change of a message says.
+    fn change(&mut self, change: ChangeView<'_>) {
+        match change {
+            ChangeView::Edit { target, content } => {
+                self.target = Some(target);
+                match content.map(view_content) {
+                    Some(Ok(ContentView::Text(text))) => self.text = Some(text.to_owned()),
+                    Some(Err(_)) => {}
+                    None => self.taken_away = Some(true),
+                }
+            }
+            ChangeView::Delete { target } => self.target = Some(target),
+            ChangeView::React { target, text, on } => {
+                (self.target, self.reaction, self.on) = (Some(target), Some(text.to_owned()), Some(on));
+            }
+            ChangeView::Pin { target, on } => (self.target, self.on) = (Some(target), Some(on)),
+            ChangeView::Retain { before, messages } => (self.before, self.messages) = (Some(before), Some(messages)),
+        }
+    }
+
+    /// What a message or an edit says: nothing, if that was taken away.
+    fn content(&self) -> Option<Content> {
+        match (&self.text, self.taken_away) {
+            (Some(text), None | Some(false)) => Some(Content::text(text)),
+            (None, Some(true)) => Some(Content(Vec::new())),
+            _ => None,
+        }
+    }
+
+    /// The body of a change of a message.
+    fn change_body(&self) -> Option<Vec<u8>> {
+        let change = match self.kind {
+            Kind::Edit => Change::Edit { target: self.target?, content: self.content()? },
+            Kind::Deletion => Change::Delete { target: self.target? },
+            Kind::Reaction => Change::React { target: self.target?, text: self.reaction.clone()?, on: self.on? },
+            Kind::Pin => Change::Pin { target: self.target?, on: self.on? },
+            Kind::Retention => Change::Retain { before: self.before? },
+            Kind::Message | Kind::Membership | Kind::Title | Kind::Created => return None,
+        };
+        Some(change.to_body(self.messages.unwrap_or_default()))
     }
 
     /// The archive that the line stands for.
@@ -194,10 +274,11 @@ impl EntryLine {
     /// The archive of the fields; `None` if they do not have what the kind needs.
     fn encoded(&self) -> Option<Vec<u8>> {
         let body = match self.kind {
-            Kind::Message => Content::text(self.text.as_deref()?).0,
+            Kind::Message => self.content()?.0,
             Kind::Title => self.title.clone()?.into_bytes(),
             Kind::Membership => self.members.as_ref()?.to_body(),
             Kind::Created => self.start.as_ref()?.to_body(),
+            _ => self.change_body()?,
         };
         let entry = Entry {
             conversation: self.conversation,
@@ -221,6 +302,11 @@ impl Kind {
             EntryKind::Membership => Self::Membership,
             EntryKind::Title => Self::Title,
             EntryKind::Created => Self::Created,
+            EntryKind::Edit => Self::Edit,
+            EntryKind::Deletion => Self::Deletion,
+            EntryKind::Reaction => Self::Reaction,
+            EntryKind::Pin => Self::Pin,
+            EntryKind::Retention => Self::Retention,
         }
     }
 
@@ -230,6 +316,11 @@ impl Kind {
             Self::Membership => EntryKind::Membership,
             Self::Title => EntryKind::Title,
             Self::Created => EntryKind::Created,
+            Self::Edit => EntryKind::Edit,
+            Self::Deletion => EntryKind::Deletion,
+            Self::Reaction => EntryKind::Reaction,
+            Self::Pin => EntryKind::Pin,
+            Self::Retention => EntryKind::Retention,
         }
     }
 }
@@ -273,6 +364,22 @@ mod tests {
         let change = MembershipChange { added: vec![UserId::new("bob").unwrap()], removed: Vec::new() };
         assert!(lines(&entry(EntryKind::Membership, change.to_body())).contains(r#""members":{"added":["bob"]}"#));
         assert!(lines(&entry(EntryKind::Title, b"t".to_vec())).contains(r#""title":"t""#));
+        let target = Sequence(2);
+        for (change, expected) in [
+            (Change::Edit { target, content: Content::text("new") }, r#""text":"new","target":2}"#),
+            (Change::Edit { target, content: Content(Vec::new()) }, r#""taken_away":true,"target":2}"#),
+            (Change::Delete { target }, r#""kind":"deletion""#),
+            (Change::React { target, text: "ok".into(), on: true }, r#""target":2,"reaction":"ok","on":true}"#),
+            (Change::Pin { target, on: false }, r#""target":2,"on":false}"#),
+            (Change::Retain { before: target }, r#""before":2,"messages":1}"#),
+        ] {
+            let mut changed = entry(change.kind(), change.to_body(Ordinal(1)));
+            changed.client_message_id = ClientMessageId([9; 16]);
+            let text = lines(&changed);
+            assert!(text.contains(expected) && !text.contains("archive"), "{text}");
+        }
+        let text = lines(&entry(EntryKind::Message, Vec::new()));
+        assert!(text.contains(r#""taken_away":true"#) && !text.contains("archive"), "{text}");
         let start = ConversationStart { direct: false, title: String::new(), members: vec![] };
         assert!(!lines(&entry(EntryKind::Created, start.to_body())).contains("archive"));
     }

@@ -7,8 +7,6 @@
 //! Memory: the maker's, and one conversation's members and pointers. The folder is a whole store only after the lane's
 //! last line: until then the caller keeps it under another name.
 
-use std::sync::Arc;
-
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
 
 use crate::{
@@ -101,7 +99,7 @@ impl<F: Files> Loader<F> {
         let digits = lane.store.len() == 16 && lane.store.bytes().all(|byte| byte.is_ascii_hexdigit());
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
-        let blob = Blob { salt: random.next(), time: lane.time_ms, generation: 0, file_bytes: 0 };
+        let blob = Blob { has_changes: false, salt: random.next(), time: lane.time_ms, generation: 0, file_bytes: 0 };
         let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
         Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }
@@ -201,7 +199,7 @@ impl<F: Files> Loader<F> {
             return Err(self.wrong("another message of the conversation has the same client_message_id"));
         }
         self.loaded.entries += 1;
-        self.apply(position, &Record::Entry(Arc::from(archive))).await
+        self.apply(position, &taken.record(&archive)).await
     }
 
     async fn apply(&mut self, position: LanePosition, record: &Record) -> Result<(), LoadError> {
@@ -260,7 +258,8 @@ impl<F: Files> Loader<F> {
         let member =
             |line: MemberLine| (line.user, MemberRow { visible_from: line.visible_from, ordinal: line.ordinal });
         let members = members.into_iter().map(member).collect();
-        let told = Told { start, title: line.title, tail, members, pointers: rows, lost };
+        let changes = Vec::new();
+        let told = Told { start, title: line.title, tail, members, pointers: rows, changes, lost };
         let number = self.number;
         self.maker()?.tell(id, &told, &replay).await.map_err(|error| made(number, error))
     }

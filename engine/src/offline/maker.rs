@@ -67,6 +67,8 @@ pub(super) struct Told {
     pub(super) tail: TailRow,
     pub(super) members: BTreeMap<UserId, MemberRow>,
     pub(super) pointers: Vec<(UserId, PointerRow)>,
+    /// Rows of what became of messages, by the suffixes of their keys.
+    pub(super) changes: Vec<(Vec<u8>, Vec<u8>)>,
     /// First and last of each stretch of lost entries.
     pub(super) lost: Vec<(Sequence, Sequence)>,
 }
@@ -108,6 +110,7 @@ impl<F: Files> Maker<F> {
     /// Takes in a record. Those of one conversation come in its order.
     pub(super) async fn apply(&mut self, position: LanePosition, record: &Record) -> Result<(), MakeError> {
         self.memtable.apply(position, record);
+        self.blob.has_changes |= self.memtable.has_changes();
         if self.memtable.bytes() >= self.segment_bytes {
             self.flush(0, None).await?;
         }
@@ -146,6 +149,10 @@ impl<F: Files> Maker<F> {
         }
         for (user, pointer) in &told.pointers {
             self.put(keys::of_user(id, Family::Pointer, user), pointer.encode());
+        }
+        for (suffix, value) in &told.changes {
+            self.put(keys::within(id, suffix), value.clone());
+            self.blob.has_changes = true;
         }
         if self.told_bytes >= self.segment_bytes { self.flush(0, None).await } else { Ok(()) }
     }

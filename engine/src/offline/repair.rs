@@ -14,13 +14,14 @@
 //!
 //! Must not do: invent a row that nothing says.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, UserId};
 use serde::Serialize;
 
 use crate::{
     cache::Cache,
+    changes::{RetentionRow, StateRow, decode_pins, decode_reactor},
     checkpoint::OF_LOG,
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
@@ -118,17 +119,19 @@ pub async fn repair<F: Files>(
     let SegmentsRead { mut areas, unreadable, .. } = SegmentsRead::of(&opened.runs, &opened.manifest).await?;
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
-    let blob = Blob { salt: random.next(), time: logged.time, generation: 0, file_bytes: 0 };
+    let blob = Blob { has_changes: false, salt: random.next(), time: logged.time, generation: 0, file_bytes: 0 };
     let mut report =
         Repaired { lane, store: format!("{store:016x}"), position: logged.position, ..Repaired::default() };
     findings.into_iter().chain(log_findings(&logged)).for_each(|finding| report.find(finding));
     let ages = ages(&opened.manifest);
-    let mut judge = Judge { logged: &logged, areas, verdicts: BTreeMap::new(), ages, report };
+    let has_changes = opened.blob.has_changes || logged.memtable.has_changes();
+    let (verdicts, doubted) = (BTreeMap::new(), BTreeSet::new());
+    let mut judge = Judge { logged: &logged, areas, verdicts, doubted, has_changes, ages, report };
     judge.look(&opened, &unreadable).await?;
-    let Judge { areas, verdicts, mut report, .. } = judge;
+    let Judge { areas, verdicts, doubted, mut report, .. } = judge;
     areas.into_findings().into_iter().for_each(|finding| report.find(finding));
     let maker = Maker::create(to.clone(), store, lane, blob).await?;
-    let mut keeper = Keeper { maker, verdicts, report };
+    let mut keeper = Keeper { maker, verdicts, doubted, report };
     keeper.keep(&opened, &logged, &unreadable).await?;
     let Keeper { maker, report, .. } = keeper;
     // They were read from; the new store does not know of them.
@@ -228,6 +231,8 @@ struct Seen {
     tail_age: usize,
     members: BTreeMap<UserId, MemberRow>,
     pointers: Vec<(UserId, PointerRow)>,
+    /// Rows of what became of messages, by the suffixes of their keys.
+    changes: Vec<(Vec<u8>, Vec<u8>)>,
     /// As an earlier repair has told.
     lost: Vec<(Sequence, Sequence)>,
     missing: Vec<Missing>,
@@ -236,6 +241,14 @@ struct Seen {
     has_odd_member: bool,
     /// Entries do not fit each other.
     is_contradictory: bool,
+}
+
+/// An entry that is kept.
+struct Kept {
+    position: LanePosition,
+    /// How many are missing before it.
+    missing: u64,
+    record: Record,
 }
 
 impl Seen {
@@ -249,6 +262,7 @@ impl Seen {
             tail_age: 0,
             members: BTreeMap::new(),
             pointers: Vec::new(),
+            changes: Vec::new(),
             lost: Vec::new(),
             missing: Vec::new(),
             entries: 0,
@@ -257,8 +271,8 @@ impl Seen {
         }
     }
 
-    /// Takes the next row. An entry that is one: its position, and how many are missing before it.
-    fn row(&mut self, key: Key, value: &[u8]) -> Option<(LanePosition, u64)> {
+    /// Takes the next row. An entry that is one is what is kept.
+    fn row(&mut self, key: Key, value: &[u8]) -> Option<Kept> {
         match key {
             Key::Lost(first) => {
                 let last = decode_sequence(value).filter(|last| *last >= first && last.0 < COUNT_MAX)?;
@@ -273,12 +287,25 @@ impl Seen {
             },
             Key::Pointer(user) => self.pointers.extend(PointerRow::decode(value).map(|row| (user, row))),
             Key::Entry(sequence) => return self.entry(sequence, value),
+            Key::State(sequence) => self.change(keys::state_suffix(sequence), value, StateRow::decode(value)),
+            Key::Reactor(sequence, user) => {
+                self.change(keys::reactor_suffix(sequence, &user), value, decode_reactor(value));
+            }
+            Key::Pins => self.change(keys::PINS.to_vec(), value, decode_pins(value)),
+            Key::Retention => self.change(keys::RETENTION.to_vec(), value, RetentionRow::decode(value)),
             Key::Idempotency(_) | Key::User(_) => {}
         }
         None
     }
 
-    fn entry(&mut self, sequence: Sequence, value: &[u8]) -> Option<(LanePosition, u64)> {
+    /// Takes a row of what became of messages, if it has its form.
+    fn change<T>(&mut self, suffix: Vec<u8>, value: &[u8], read: Option<T>) {
+        if read.is_some() {
+            self.changes.push((suffix, value.to_vec()));
+        }
+    }
+
+    fn entry(&mut self, sequence: Sequence, value: &[u8]) -> Option<Kept> {
         // One that is empty stands for an entry that the log has lost.
         let (position, archive) = decode_entry(value).filter(|(_, archive)| !archive.is_empty())?;
         let taken = self.replay.take(self.id, sequence, position, archive).ok()?;
@@ -286,7 +313,8 @@ impl Seen {
         self.entries += 1;
         let missing = taken.missing.map(|(first, last)| (first, Some(last)));
         self.missing.extend(missing);
-        Some((position, taken.missing.map_or(0, |(first, last)| last.0 - first.0 + 1)))
+        let missing = taken.missing.map_or(0, |(first, last)| last.0 - first.0 + 1);
+        Some(Kept { position, missing, record: taken.record(archive) })
     }
 
     /// The last entry that is there.
@@ -318,6 +346,10 @@ struct Judge<'a> {
     areas: Areas,
     /// Of conversations of which not everything is there.
     verdicts: BTreeMap<ConversationId, Verdict>,
+    /// Entries of which a newer row may be lost, by which they say less.
+    doubted: BTreeSet<(ConversationId, Sequence)>,
+    /// What messages say may have changed since they were stored.
+    has_changes: bool,
     ages: BTreeMap<String, usize>,
     report: Repaired,
 }
@@ -346,6 +378,12 @@ impl Judge<'_> {
                     if key == Key::Tail {
                         seen.tail_age = self.age(&walk.place().0);
                     }
+                    if let Key::Entry(sequence) = key
+                        && self.is_doubted(id, sequence, &walk.place().0)
+                    {
+                        self.doubted.insert((id, sequence));
+                        continue;
+                    }
                     seen.row(key, value);
                 }
                 // One of which no other row is left.
@@ -364,6 +402,14 @@ impl Judge<'_> {
     /// How many files hold newer rows than this one.
     fn age(&self, file: &str) -> usize {
         self.ages.get(file).copied().unwrap_or(0)
+    }
+
+    /// Whether a newer row of the entry may be lost, by which what it says was taken away.
+    fn is_doubted(&self, id: ConversationId, sequence: Sequence, file: &str) -> bool {
+        let age = self.age(file);
+        let key = keys::entry(id, sequence);
+        let range = KeyRange::new(key, keys::within(id, &keys::state_suffix(sequence)));
+        self.has_changes && self.areas.touch_in(&range, |other| self.age(other) < age)
     }
 
     fn is_touched(&self, id: ConversationId) -> bool {
@@ -476,6 +522,7 @@ fn stretches(seen: &Seen) -> Vec<(Sequence, Sequence)> {
 struct Keeper<F: Files> {
     maker: Maker<F>,
     verdicts: BTreeMap<ConversationId, Verdict>,
+    doubted: BTreeSet<(ConversationId, Sequence)>,
     report: Repaired,
 }
 
@@ -499,10 +546,14 @@ impl<F: Files> Keeper<F> {
             else {
                 continue;
             };
-            let Some((position, missing)) = seen.row(key, value) else { continue };
-            let Some((_, archive)) = decode_entry(value) else { continue };
+            if let Key::Entry(sequence) = key
+                && self.doubted.contains(&(id, sequence))
+            {
+                continue;
+            }
+            let Some(Kept { position, missing, record }) = seen.row(key, value) else { continue };
             self.maker.leap(missing).await?;
-            self.maker.apply(position, &Record::Entry(Arc::from(archive))).await?;
+            self.maker.apply(position, &record).await?;
         }
         self.finish(current.take()).await
     }
@@ -529,7 +580,8 @@ impl<F: Files> Keeper<F> {
         let Some(start) = seen.start.or_else(|| seen.replay.start.clone()) else { return Ok(()) };
         let title = seen.title.or_else(|| seen.replay.title.clone()).unwrap_or_default();
         let pointers = seen.pointers.into_iter().map(|(user, pointer)| (user, within(&pointer, tail))).collect();
-        let told = Told { start, title, tail: *tail, members: seen.members, pointers, lost: lost.clone() };
+        let (members, changes) = (seen.members, seen.changes);
+        let told = Told { start, title, tail: *tail, members, pointers, changes, lost: lost.clone() };
         Ok(self.maker.tell(id, &told, &seen.replay).await?)
     }
 }

@@ -1,17 +1,20 @@
 //! What a conversation's entries say when they are taken one after the other: the state that its other rows must agree
 //! with.
 //!
-//! Memory is that of everybody who was ever a member. Pure: entries in, faults out.
+//! Memory is that of everybody who was ever a member, and of the messages that something happened to. Pure: entries in, faults out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::{
-    frame::{ArchivedEntry, ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    frame::{
+        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
 use crate::{
-    lane::record::is_entry,
+    changes::{ChangedRow, Fold, Full},
+    lane::record::{Change, Record, is_entry},
     memtable::tail_row,
     rows::{MemberRow, StartRow, TailRow, UserRow},
 };
@@ -24,6 +27,8 @@ pub(super) struct Replay {
     pub(super) last: Option<TailRow>,
     /// Everybody who was ever a member.
     pub(super) users: BTreeMap<UserId, UserState>,
+    /// What became of messages.
+    pub(super) changes: Fold,
     /// Some entries are missing, so that members and title may not be those that the rows tell of.
     pub(super) gap: bool,
 }
@@ -43,8 +48,18 @@ pub(super) struct Taken {
     pub(super) missing: Option<(Sequence, Sequence)>,
     /// What does not fit the entries before.
     pub(super) wrong: Vec<&'static str>,
-    /// Of a message.
+    /// Of a message, and of a change of one.
     pub(super) message: Option<ClientMessageId>,
+    /// The rows that the entry brings beside its own, but for those of entries: of these only what is left is known.
+    pub(super) rows: Vec<ChangedRow>,
+}
+
+impl Taken {
+    /// The record of the entry that was taken.
+    pub(super) fn record(self, archive: &[u8]) -> Record {
+        let archive: Arc<[u8]> = Arc::from(archive);
+        if self.rows.is_empty() { Record::Entry(archive) } else { Record::Change(Change { archive, rows: self.rows }) }
+    }
 }
 
 impl Replay {
@@ -73,10 +88,20 @@ impl Replay {
         let is_message = matches!(entry.kind, ArchivedEntryKind::Message);
         let mut taken = Taken { missing: self.missing_before(sequence), ..Taken::default() };
         self.gap |= taken.missing.is_some();
-        if is_message {
+        let kind = EntryKind::from(&entry.kind);
+        if is_message || kind.is_change() {
             taken.message = Some(ClientMessageId(entry.client_message_id.0));
         }
-        taken.wrong = self.compare(&last, is_message, Epoch(entry.epoch.0.to_native()));
+        if is_message && entry.body.is_empty() {
+            taken.rows.push(self.changes.taken_away(sequence));
+        }
+        if kind.is_change() {
+            match self.change_message(entry, kind, &last)? {
+                Ok(rows) => taken.rows = rows,
+                Err(_) => taken.wrong.push("the change goes beyond what a message or a conversation can have"),
+            }
+        }
+        taken.wrong.extend(self.compare(&last, is_message, Epoch(entry.epoch.0.to_native())));
         if matches!(entry.kind, ArchivedEntryKind::Created) != (sequence == Sequence(1)) {
             taken.wrong.push("the first entry, and no other, begins a conversation");
         }
@@ -122,7 +147,6 @@ impl Replay {
     fn apply(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<(), &'static str> {
         let body: &[u8] = &entry.body;
         match entry.kind {
-            ArchivedEntryKind::Message => {}
             ArchivedEntryKind::Title => {
                 let title = std::str::from_utf8(body).map_err(|_| "the title is not UTF-8")?;
                 self.title = Some(title.to_owned());
@@ -139,8 +163,20 @@ impl Replay {
                 self.title = Some(start.title);
                 self.change(&MembershipChange { added: start.members, removed: Vec::new() }, last);
             }
+            _ => {}
         }
         Ok(())
+    }
+
+    fn change_message(
+        &mut self,
+        entry: &ArchivedEntry,
+        kind: EntryKind,
+        last: &TailRow,
+    ) -> Result<Result<Vec<ChangedRow>, Full>, &'static str> {
+        let change = view_change(kind, &entry.body).map_err(|_| "the change of a message is not valid")?;
+        let user = UserId::new(entry.sender.as_str()).map_err(|_| "the sender is no user")?;
+        Ok(self.changes.take(&change, last.sequence, last.time, &user))
     }
 
     fn change(&mut self, change: &MembershipChange, last: &TailRow) {

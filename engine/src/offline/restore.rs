@@ -6,7 +6,7 @@
 //! The new store has an identity of its own. It will take other messages after its end than the store that it comes from took, so a position
 //! that a client holds of that one says nothing here: the client is told to begin anew.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use antiphon_wire::{
     frame::view_entry,
@@ -126,7 +126,13 @@ pub async fn restore<S: Files, T: Files>(
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());
     let (store, salt) = (random.next(), random.next());
-    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0 };
+    let blob = Blob {
+        has_changes: opened.blob.has_changes || logged.memtable.has_changes(),
+        salt,
+        time: logged.time,
+        generation: 0,
+        file_bytes: 0,
+    };
     let is_whole = match until {
         Until::End => true,
         Until::Time(time) => time >= logged.time,
@@ -187,7 +193,7 @@ async fn replay<S: Files, T: Files>(
     until: Until,
 ) -> Result<Restored, RestoreError> {
     let lane = opened.manifest.lane as u16;
-    let blob = Blob { time: TimestampMs(0), ..blob };
+    let blob = Blob { has_changes: false, time: TimestampMs(0), ..blob };
     let maker = Maker::create(to, store, lane, blob).await.map_err(EngineError::from)?;
     let restored = Restored {
         lane,
@@ -261,7 +267,7 @@ impl<F: Files> Cut<F> {
                 if taken.missing.is_some() || !taken.wrong.is_empty() {
                     return Err(malformed("the entries do not follow each other").into());
                 }
-                let record = Record::Entry(Arc::from(archive));
+                let record = taken.record(archive);
                 self.maker.apply(position, &record).await.map_err(EngineError::from)?;
                 self.restored.entries += 1;
                 self.restored.position = self.restored.position.max(position);

@@ -11,14 +11,17 @@ use antiphon_engine::{
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
     offline,
 };
-use antiphon_wire::ids::{ConversationId, Sequence};
+use antiphon_wire::{
+    frame::{Change, Content},
+    ids::{ConversationId, Sequence},
+};
 
 use crate::support::{Lane, block_on, name_log_bytes, send, small_options, user};
 
 const PAGE: usize = 4096;
 
 /// The newest format version.
-const NEWEST: u32 = 1;
+const NEWEST: u32 = 2;
 
 /// A fixed store.
 pub(crate) struct Golden {
@@ -122,7 +125,7 @@ fn batch(lane: &mut Lane, conversations: &[ConversationId], key: u64) {
     }
 }
 
-/// A small store with everything: segments of two levels, stored as they are and compressed, delete markers, a log
+/// A small store with everything: changes of messages, segments of two levels, stored as they are and compressed, delete markers, a log
 /// with every kind of record, a seal, and a witness.
 fn write() -> MemoryFiles {
     let mut lane = Lane::with_options(0x1064, options());
@@ -144,6 +147,21 @@ fn write() -> MemoryFiles {
     batch(&mut lane, &all, 100);
     flush(&mut lane);
     assert!(lane.engine.status().segments > 1 && !lane.files.names().contains(&"log-00000000".to_owned()));
+    // Version 2 has changes of messages: in a segment, and in the log.
+    for (key, name, what) in [
+        (110, "ann", Change::Edit { target: Sequence(2), content: Content::text("edited") }),
+        (111, "ann", Change::Edit { target: Sequence(2), content: Content::text("edited again") }),
+        (112, "bob", Change::React { target: Sequence(2), text: "👍".into(), on: true }),
+        (113, "bob", Change::Pin { target: Sequence(2), on: true }),
+        (114, "ann", Change::Delete { target: Sequence(3) }),
+    ] {
+        lane.changed(name, choir, key, what);
+    }
+    lane.changed("ann", band, 115, Change::Retain { before: Sequence(3) });
+    flush(&mut lane);
+    lane.changed("ann", choir, 116, Change::React { target: Sequence(2), text: "👍".into(), on: true });
+    lane.changed("bob", choir, 117, Change::React { target: Sequence(2), text: "👍".into(), on: false });
+    lane.changed("ann", pair, 118, Change::Delete { target: Sequence(2) });
     lane.sent("bob", choir, 101, "only in the log");
     lane.ask(Command::AddMembers { user: ann(), conversation: band, members: vec![user("eve")] }).unwrap();
     lane.ask(Command::RemoveMembers { user: ann(), conversation: band, members: vec![user("dan")] }).unwrap();
@@ -153,6 +171,6 @@ fn write() -> MemoryFiles {
     batch(&mut lane, &all, 102);
     lane.close().unwrap();
     let files = cut(&lane.files);
-    assert!(files.names().iter().all(|name| files.contents(name).unwrap().len() <= 12 * PAGE), "small enough to keep");
+    assert!(files.names().iter().all(|name| files.contents(name).unwrap().len() <= 24 * PAGE), "small enough to keep");
     files
 }

@@ -44,6 +44,8 @@ pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault>
         }
     }
     let (found, expected) = (newest(rows), sample.expected.rows(manifest.flushed_position));
+    let version = 1 + u64::from(sample.expected.has_changes(manifest.flushed_position));
+    require!(blob.version == version, "the blob's version is {}, not {version}", blob.version);
     for (key, value) in &found {
         require!(expected.get(key) == Some(value), "{key:?} is {value:?}, not {:?}", expected.get(key));
     }

@@ -36,7 +36,18 @@ pub(crate) struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
     Entry(Vec<u8>),
-    Mark { conversation: [u8; 16], read: u64, messages: u64, delivered: u64, user: String },
+    Mark {
+        conversation: [u8; 16],
+        read: u64,
+        messages: u64,
+        delivered: u64,
+        user: String,
+    },
+    /// An entry, and the rows that it brings by their suffixes, in order.
+    Change {
+        archive: Vec<u8>,
+        brought: Vec<Row>,
+    },
 }
 
 #[derive(Debug)]
@@ -75,6 +86,7 @@ pub(crate) struct Adopted {
 /// The engine's part of a manifest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Blob {
+    pub(crate) version: u64,
     pub(crate) salt: u64,
     pub(crate) time: u64,
     pub(crate) generation: u64,
@@ -146,7 +158,6 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
     let whole = bytes.get(..length).ok_or_else(|| format!("a batch of {length} bytes is beyond the file"))?;
     require!((64..=4 << 20).contains(&length), "a batch of {length} bytes");
     let fields = document.decode("Batch", whole, NOTHING)?;
-    version_one(&fields)?;
     let mut rest = fields.bytes("witness")?;
     let mut witness = Vec::new();
     while !rest.is_empty() {
@@ -165,11 +176,14 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
         records.push(match record.number("kind")? {
             1 => Record::Entry(payload.to_vec()),
             2 => mark(document, payload)?,
+            3 => change(document, payload)?,
             kind => return Err(format!("a record of kind {kind}")),
         });
         rest = &rest[record.end..];
     }
     require!(fields.number("records")? == records.len() as u64, "there are {} records", records.len());
+    let version = 1 + u64::from(records.iter().any(|record| matches!(record, Record::Change { .. })));
+    require!(fields.number("format version")? == version, "a batch is not of version {version}");
     let first_position = fields.number("first position")?;
     require!(first_position < 1 << 62, "a first position of {first_position}");
     let batch = Batch {
@@ -184,6 +198,23 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
         records,
     };
     Ok((batch, length))
+}
+
+fn change(document: &Document, payload: &[u8]) -> Result<Record, Fault> {
+    let fields = document.decode("Change", payload, NOTHING)?;
+    let (archive, mut rest) = (fields.bytes("archive")?, fields.bytes("brought")?);
+    require!(fields.number("archive length")? == archive.len() as u64, "an archive has {} bytes", archive.len());
+    let mut brought = Vec::new();
+    while !rest.is_empty() {
+        let row = document.decode("Brought row", rest, NOTHING)?;
+        let (suffix, value, tag) = (row.bytes("suffix")?, row.bytes("value")?, row.number("tag")?);
+        require!(row.number("suffix length")? == suffix.len() as u64, "a suffix has {} bytes", suffix.len());
+        require!(tag == 0 || tag == value.len() as u64 + 1, "a value has {} bytes", value.len());
+        brought.push((suffix.to_vec(), (tag > 0).then(|| value.to_vec())));
+        rest = &rest[row.end..];
+    }
+    brought.sort();
+    Ok(Record::Change { archive: archive.to_vec(), brought })
 }
 
 fn mark(document: &Document, payload: &[u8]) -> Result<Record, Fault> {
@@ -264,9 +295,9 @@ pub(crate) fn manifest(document: &Document, bytes: &[u8]) -> Result<Manifest, Fa
 pub(crate) fn blob(document: &Document, bytes: &[u8]) -> Result<Blob, Fault> {
     let fields = document.decode("Blob", bytes, NOTHING)?;
     require!(fields.end == bytes.len(), "the blob has {} bytes, not {}", bytes.len(), fields.end);
-    require!(fields.number("version")? == 1, "the blob's version is {}", fields.number("version")?);
+    let version = fields.number("version")?;
     let (salt, time, generation) = (fields.number("salt")?, fields.number("time")?, fields.number("generation")?);
-    Ok(Blob { salt, time, generation, file_bytes: fields.number("file bytes")? })
+    Ok(Blob { version, salt, time, generation, file_bytes: fields.number("file bytes")? })
 }
 
 /// A block's raw bytes, where the next one begins, and whether it was compressed.

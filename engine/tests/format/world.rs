@@ -10,13 +10,13 @@ use antiphon_engine::{
     seams::Random as _,
 };
 use antiphon_wire::{
-    frame::{ConversationStart, EntryKind, MembershipChange},
+    frame::{Change, ChangeView, Content, ConversationStart, Entry, EntryKind, MembershipChange, view_change},
     ids::{ConversationId, Sequence},
 };
 
 use crate::{
-    files::{Held, Record},
-    support::{Lane, block_on, entry, send, small_options, user},
+    files::{Held, Record, Row},
+    support::{Lane, block_on, change, entry, send, small_options, user},
     tables::{Decoded, Value},
 };
 
@@ -39,6 +39,119 @@ pub(crate) struct Expected {
     pub(crate) records: Vec<Record>,
     /// Of each conversation's entries, how many messages there are up to and with them.
     ordinals: BTreeMap<[u8; 16], Vec<u64>>,
+    changes: Changes,
+}
+
+/// What became of messages, by conversation.
+#[derive(Default)]
+struct Changes {
+    /// With their positions, as they were given out first.
+    entries: BTreeMap<([u8; 16], u64), (u64, Entry)>,
+    states: BTreeMap<([u8; 16], u64), State>,
+    reactors: BTreeMap<([u8; 16], u64, String), Vec<String>>,
+    pins: BTreeMap<[u8; 16], Vec<u64>>,
+}
+
+#[derive(Default, Clone)]
+struct State {
+    deleted: bool,
+    edit: (u64, u64),
+    reactions: Vec<(String, u32)>,
+}
+
+impl Changes {
+    /// The rows that a change brings, by their suffixes, in order.
+    fn take(&mut self, entry: &Entry) -> Vec<Row> {
+        let id = entry.conversation.0;
+        let (sequence, time) = (entry.sequence.0, entry.time_ms.0);
+        let mut rows: Vec<Row> = Vec::new();
+        let pins = self.pins.entry(id).or_default();
+        let before = pins.clone();
+        let target = match view_change(entry.kind, &entry.body).unwrap() {
+            ChangeView::Retain { before, messages } => {
+                pins.retain(|pin| *pin >= before.0);
+                rows.push((vec![3, 2], Some([before.0.to_le_bytes(), messages.0.to_le_bytes()].concat())));
+                None
+            }
+            ChangeView::Edit { target, content } => {
+                let state = self.states.entry((id, target.0)).or_default();
+                let (position, message) = &self.entries[&(id, target.0)];
+                rows.push(replaced(*position, message, content.unwrap().to_vec()));
+                if let Some((position, edit)) = self.entries.get(&(id, state.edit.0)) {
+                    rows.push(replaced(*position, edit, edit.body[..8].to_vec()));
+                }
+                state.edit = (sequence, time);
+                Some(target.0)
+            }
+            ChangeView::Delete { target } => {
+                let state = self.states.entry((id, target.0)).or_default();
+                let (position, message) = &self.entries[&(id, target.0)];
+                rows.push(replaced(*position, message, Vec::new()));
+                if let Some((position, edit)) = self.entries.get(&(id, state.edit.0)) {
+                    rows.push(replaced(*position, edit, edit.body[..8].to_vec()));
+                }
+                *state = State { deleted: true, ..State::default() };
+                pins.retain(|pin| *pin != target.0);
+                Some(target.0)
+            }
+            ChangeView::React { target, text, on } => {
+                let user = entry.sender.as_str();
+                let mine = self.reactors.entry((id, target.0, user.to_owned())).or_default();
+                let state = self.states.entry((id, target.0)).or_default();
+                if on && !mine.iter().any(|of| of == text) {
+                    mine.push(text.to_owned());
+                    match state.reactions.iter_mut().find(|(of, _)| of == text) {
+                        Some((_, count)) => *count += 1,
+                        None => state.reactions.push((text.to_owned(), 1)),
+                    }
+                } else if !on && mine.iter().any(|of| of == text) {
+                    mine.retain(|of| of != text);
+                    state.reactions.iter_mut().filter(|(of, _)| of == text).for_each(|(_, count)| *count -= 1);
+                    state.reactions.retain(|(_, count)| *count > 0);
+                }
+                let value: Vec<u8> = mine.iter().flat_map(|text| short(text)).collect();
+                let suffix = [&[7], &target.0.to_be_bytes()[..], &[2], user.as_bytes()].concat();
+                rows.push((suffix, Some(value).filter(|value| !value.is_empty())));
+                Some(target.0)
+            }
+            ChangeView::Pin { target, on } => {
+                if on && !pins.contains(&target.0) {
+                    pins.push(target.0);
+                } else if !on {
+                    pins.retain(|pin| *pin != target.0);
+                }
+                Some(target.0)
+            }
+        };
+        if let Some(target) = target {
+            let state = self.states.entry((id, target)).or_default();
+            let pinned = pins.contains(&target);
+            let flags = u8::from(state.deleted) | u8::from(pinned) << 1 | u8::from(state.edit.0 > 0) << 2;
+            let mut value = vec![flags];
+            value.extend([state.edit.0.to_le_bytes(), state.edit.1.to_le_bytes()].concat());
+            for (text, count) in &state.reactions {
+                value.extend(count.to_le_bytes());
+                value.extend(short(text));
+            }
+            rows.push(([&[7], &target.to_be_bytes()[..], &[1]].concat(), Some(value)));
+        }
+        if *pins != before {
+            rows.push((vec![3, 1], Some(pins.iter().flat_map(|pin| pin.to_le_bytes()).collect())));
+        }
+        rows.sort();
+        rows
+    }
+}
+
+fn short(text: &str) -> Vec<u8> {
+    [&[text.len() as u8], text.as_bytes()].concat()
+}
+
+/// What is left of an entry: its row, with another body.
+fn replaced(position: u64, of: &Entry, body: Vec<u8>) -> Row {
+    let archive = Entry { body, ..of.clone() }.to_archive();
+    let suffix = [&[7], &of.sequence.0.to_be_bytes()[..]].concat();
+    (suffix, Some([&position.to_le_bytes(), &archive[..]].concat()))
 }
 
 /// Rows by name and key.
@@ -49,8 +162,15 @@ impl Expected {
         for output in outputs {
             match output {
                 Output::Entry { conversation, archive, .. } => {
-                    self.ordinals.entry(conversation.0).or_default().push(entry(&archive).ordinal.0);
-                    self.records.push(Record::Entry(archive.to_vec()));
+                    let of = entry(&archive);
+                    self.ordinals.entry(conversation.0).or_default().push(of.ordinal.0);
+                    let position = self.records.len() as u64 + 1;
+                    let record = match of.kind.is_change() {
+                        true => Record::Change { archive: archive.to_vec(), brought: self.changes.take(&of) },
+                        false => Record::Entry(archive.to_vec()),
+                    };
+                    self.changes.entries.insert((conversation.0, of.sequence.0), (position, of));
+                    self.records.push(record);
                 }
                 Output::Receipt { conversation, user, read, delivered, .. } => {
                     let before = read.0.checked_sub(1).map(|index| self.ordinals[&conversation.0][index as usize]);
@@ -73,6 +193,12 @@ impl Expected {
         records.filter_map(time_of).collect()
     }
 
+    /// Whether changes of messages are among the records up to a position.
+    pub(crate) fn has_changes(&self, position: u64) -> bool {
+        let mut records = self.records.iter().take(position as usize);
+        records.any(|record| matches!(record, Record::Change { .. }))
+    }
+
     /// All rows that records up to a position make.
     pub(crate) fn rows(&self, position: u64) -> Rows {
         let mut rows = Rows::new();
@@ -83,6 +209,11 @@ impl Expected {
                     rows.insert(key("pointer", *conversation, [("user", user.as_bytes())]), value);
                 }
                 Record::Entry(archive) => add_entry(&mut rows, at, archive),
+                Record::Change { archive, brought } => {
+                    add_entry(&mut rows, at, archive);
+                    let id = entry(archive).conversation.0;
+                    brought.iter().for_each(|(suffix, value)| add_brought(&mut rows, id, suffix, value.as_deref()));
+                }
             }
         }
         rows
@@ -92,7 +223,7 @@ impl Expected {
 /// When an entry was stored.
 pub(crate) fn time_of(record: &Record) -> Option<u64> {
     match record {
-        Record::Entry(archive) => Some(entry(archive).time_ms.0),
+        Record::Entry(archive) | Record::Change { archive, .. } => Some(entry(archive).time_ms.0),
         Record::Mark { .. } => None,
     }
 }
@@ -101,12 +232,13 @@ pub(crate) fn time_of(record: &Record) -> Option<u64> {
 pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
     let mut held: BTreeMap<[u8; 16], Held> = BTreeMap::new();
     for record in records {
-        let Record::Entry(archive) = record else { continue };
+        let (Record::Entry(archive) | Record::Change { archive, .. }) = record else { continue };
         let entry = entry(archive);
         let conversation = entry.conversation.0;
         let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
         of.last = entry.sequence.0;
-        of.kinds |= u64::from(matches!(entry.kind, EntryKind::Created | EntryKind::Membership));
+        let hides = [EntryKind::Created, EntryKind::Membership, EntryKind::Deletion, EntryKind::Retention];
+        of.kinds |= u64::from(hides.contains(&entry.kind));
     }
     held.into_values().collect()
 }
@@ -129,6 +261,40 @@ fn with(mut fields: BTreeMap<String, Value>, field: &str, bytes: &[u8]) -> BTree
     fields
 }
 
+/// A row that a change brings.
+fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]>) {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    let (key, value) = match (suffix, value) {
+        ([3, 1], Some(value)) => (key("pins", id, []), with(BTreeMap::new(), "sequences", value)),
+        ([3, 2], Some(value)) => {
+            let fields = [("before", number(&value[..8])), ("messages", number(&value[8..]))];
+            (key("retention", id, []), numbers(fields))
+        }
+        ([7, rest @ ..], value) => {
+            let (sequence, rest) = rest.split_at(8);
+            match (rest, value) {
+                ([], Some(value)) => {
+                    let fields = numbers([("position", number(&value[..8]))]);
+                    (key("entry", id, [("sequence", sequence)]), with(fields, "archive", &value[8..]))
+                }
+                ([1], Some(value)) => {
+                    let edit = [("edit", number(&value[1..9])), ("edit time", number(&value[9..17]))];
+                    let fields = numbers([("flags", value[0].into()), edit[0], edit[1]]);
+                    (key("state", id, [("sequence", sequence)]), with(fields, "reactions", &value[17..]))
+                }
+                ([2, user @ ..], value) => {
+                    let key = key("reactor", id, [("sequence", sequence), ("user", user)]);
+                    let Some(value) = value else { return drop(rows.remove(&key)) };
+                    (key, with(BTreeMap::new(), "reactions", value))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    rows.insert(key, value);
+}
+
 fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
     let entry = entry(archive);
     let (id, sequence, ordinal, time) = (entry.conversation.0, entry.sequence.0, entry.ordinal.0, entry.time_ms.0);
@@ -141,6 +307,10 @@ fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
         EntryKind::Message => {
             let pointer = numbers([("read", sequence), ("messages", ordinal), ("delivered", sequence)]);
             rows.insert(key("pointer", id, [("user", entry.sender.as_str().as_bytes())]), pointer);
+            let message = key("message id", id, [("id", &entry.client_message_id.0)]);
+            rows.insert(message, numbers([("sequence", sequence)]));
+        }
+        EntryKind::Edit | EntryKind::Deletion | EntryKind::Reaction | EntryKind::Pin | EntryKind::Retention => {
             let message = key("message id", id, [("id", &entry.client_message_id.0)]);
             rows.insert(message, numbers([("sequence", sequence)]));
         }
@@ -191,6 +361,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
         conversations.push(lane.create_group("ann", key, &members));
         conversations.push(lane.create_direct("bob", USERS[2 + usize::from(key)]));
     }
+    lane.changed("ann", conversations[0], u64::MAX, Change::Retain { before: Sequence(2) });
     expected.take(std::mem::take(&mut lane.outputs));
     for step in 0..steps {
         act(&mut lane, &conversations, &random, u64::from(step) * 10);
@@ -228,6 +399,22 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
         16..30 => {
             let pointer = || Some(Sequence(1 + random.below(9)));
             Command::Mark { user: user(one), conversation, read: pointer(), delivered: pointer() }
+        }
+        30..45 => {
+            let target = Sequence(2 + random.below(12));
+            let on = random.below(3) > 0;
+            let what = match random.below(12) {
+                0..4 => Change::Edit { target, content: Content::text(&"new ".repeat(1 + random.below(90) as usize)) },
+                4 => Change::Delete { target },
+                5..9 => Change::React { target, text: ["ok", "👍"][random.below(2) as usize].to_owned(), on },
+                9..11 => Change::Pin { target, on },
+                _ => Change::Retain { before: Sequence(1 + random.below(4)) },
+            };
+            // Most messages are few people's: of ten who try, somebody may.
+            for (number, name) in USERS.iter().enumerate() {
+                lane.submit(change(name, conversation, key * 1_000 + number as u64, what.clone()));
+            }
+            return;
         }
         choice => {
             for number in 0..1 + random.below(6) {

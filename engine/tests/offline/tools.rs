@@ -7,9 +7,12 @@ use antiphon_engine::{
     memory_files::{MemoryFiles, MemoryRandom},
     offline::{self, Dumped, LoadError, Loader, Repaired, RestoreError, Restored, Until, VerifyReport},
 };
-use antiphon_wire::ids::{ConversationId, Sequence};
+use antiphon_wire::{
+    frame::{Change, Content},
+    ids::{ConversationId, Sequence},
+};
 
-use crate::support::{Lane, block_on, send, small_options, user};
+use crate::support::{Lane, block_on, change, send, small_options, user};
 
 pub(crate) const LOG: &str = "log-00000000";
 
@@ -173,7 +176,19 @@ pub(crate) fn step(lane: &mut Lane, conversations: &mut Vec<ConversationId>, cho
             lane.reopen();
             return;
         }
-        28..70 => send(one, conversation, (number >> 40) % 60, &"x".repeat(1 + (number >> 32) as usize % 700)),
+        28..44 => {
+            let target = Sequence((number >> 24) % 14);
+            let on = number & 1 << 32 == 0;
+            let what = match (number >> 36) % 10 {
+                0..3 => Change::Edit { target, content: Content::text(&"e".repeat(1 + (number >> 44) as usize % 300)) },
+                3 => Change::Delete { target },
+                4..7 => Change::React { target, text: ["a", "b"][(number >> 33) as usize % 2].into(), on },
+                7..9 => Change::Pin { target, on },
+                _ => Change::Retain { before: target },
+            };
+            change(one, conversation, 100 + (number >> 40) % 60, what)
+        }
+        44..70 => send(one, conversation, (number >> 40) % 60, &"x".repeat(1 + (number >> 32) as usize % 700)),
         70..78 => Command::AddMembers { user: user(one), conversation, members: vec![user(other), user(name(24))] },
         78..84 => Command::RemoveMembers { user: user(one), conversation, members: vec![user(other)] },
         84..88 => Command::SetTitle { user: user(one), conversation, title: format!("{}", number % 7) },

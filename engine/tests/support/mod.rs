@@ -22,7 +22,7 @@ use antiphon_engine::{
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind},
 };
 use antiphon_wire::{
-    frame::{Content, Entry, view_entry},
+    frame::{Change, Content, Entry, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
@@ -218,6 +218,14 @@ impl Lane {
         }
     }
 
+    /// Changes a message and expects the change to get a sequence.
+    pub(crate) fn changed(&mut self, from: &str, conversation: ConversationId, key: u64, what: Change) -> Sequence {
+        match self.ask(change(from, conversation, key, what)) {
+            Ok(Done::Sent { sequence, .. }) => sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn history(
         &mut self,
         name: &str,
@@ -319,6 +327,14 @@ pub(crate) fn send(from: &str, conversation: ConversationId, key: u64, text: &st
     id[..8].copy_from_slice(&key.to_le_bytes());
     let client_message_id = ClientMessageId(id);
     Command::Send { user: user(from), conversation, client_message_id, body: Content::text(text).0 }
+}
+
+/// A command that changes a message.
+pub(crate) fn change(from: &str, conversation: ConversationId, key: u64, change: Change) -> Command {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&key.to_le_bytes());
+    let client_message_id = ClientMessageId(id);
+    Command::Change { user: user(from), conversation, client_message_id, change }
 }
 
 /// Tells a manifest that the log file it names has so many bytes, for a test that cuts the file to what is used of it.

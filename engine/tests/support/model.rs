@@ -9,8 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use antiphon_engine::door::{Command, Done, HistoryRange};
 use antiphon_wire::{
     codes::ErrorCode,
-    ids::{ClientMessageId, ConversationId, Sequence, UserId},
-    limits::{GROUP_MEMBERS_MAX, RESUME_ENTRIES_PER_CONVERSATION_MAX},
+    frame::{Change, Content, Edited, MessageState, ReactionCount},
+    ids::{ClientMessageId, ConversationId, Ordinal, Sequence, TimestampMs, UserId},
+    limits::{
+        GROUP_MEMBERS_MAX, PINS_PER_CONVERSATION_MAX, REACTIONS_PER_MESSAGE_MAX, RESUME_ENTRIES_PER_CONVERSATION_MAX,
+    },
 };
 
 #[derive(Debug, Clone)]
@@ -20,6 +23,7 @@ pub(crate) enum Record {
     Members { id: ConversationId, added: Vec<UserId>, removed: Vec<UserId> },
     Title { id: ConversationId, title: String },
     Mark { id: ConversationId, user: UserId, read: u64, delivered: u64 },
+    Change { id: ConversationId, user: UserId, key: ClientMessageId, change: Change },
 }
 
 #[derive(Debug, Clone)]
@@ -28,6 +32,8 @@ pub(crate) struct ModelEntry {
     pub(crate) ordinal: u64,
     /// Of a message: sender, key, body.
     pub(crate) message: Option<(UserId, ClientMessageId, Vec<u8>)>,
+    /// Of a change of a message: sender, key, what.
+    pub(crate) change: Option<(UserId, ClientMessageId, Change)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,7 @@ pub(crate) struct ModelMember {
 
 #[derive(Debug, Clone)]
 pub(crate) struct ModelConversation {
+    pub(crate) creator: UserId,
     pub(crate) direct: bool,
     pub(crate) title: String,
     /// How many of the entries are known to be durable.
@@ -67,6 +74,7 @@ impl Record {
             | Self::Message { id, .. }
             | Self::Members { id, .. }
             | Self::Title { id, .. }
+            | Self::Change { id, .. }
             | Self::Mark { id, .. } => *id,
         }
     }
@@ -115,7 +123,194 @@ impl ModelConversation {
     }
 
     pub(crate) fn unread(&self, member: &ModelMember) -> u64 {
-        self.ordinal(self.last()) - self.ordinal(member.read)
+        self.ordinal(self.last()) - self.ordinal(member.read).max(self.ordinal(self.retained_from().saturating_sub(1)))
+    }
+
+    /// Changes with their sequences, in order.
+    fn changes(&self) -> impl Iterator<Item = (u64, &UserId, &Change)> {
+        let changes = self.entries.iter().zip(1..);
+        changes.filter_map(|(entry, sequence)| entry.change.as_ref().map(|(user, _, change)| (sequence, user, change)))
+    }
+
+    /// Those of one message.
+    fn changes_of(&self, target: u64) -> impl Iterator<Item = (u64, &UserId, &Change)> {
+        self.changes().filter(move |(_, _, change)| change.target() == Some(Sequence(target)))
+    }
+
+    /// The first entry that stays.
+    pub(crate) fn retained_from(&self) -> u64 {
+        let before = |change: &Change| match change {
+            Change::Retain { before } => before.0,
+            _ => 0,
+        };
+        self.changes().map(|(_, _, change)| before(change)).max().unwrap_or(0)
+    }
+
+    /// The first entry that a member sees.
+    pub(crate) fn first_seen(&self, member: &ModelMember) -> u64 {
+        member.visible_from.max(self.retained_from())
+    }
+
+    pub(crate) fn is_deleted(&self, message: u64) -> bool {
+        self.changes_of(message).any(|(_, _, change)| matches!(change, Change::Delete { .. }))
+    }
+
+    fn last_edit(&self, message: u64) -> Option<(u64, &Content)> {
+        let edit = |(sequence, _, change): (u64, &UserId, &'_ Change)| match change {
+            Change::Edit { .. } => Some(sequence),
+            _ => None,
+        };
+        let sequence = self.changes_of(message).filter_map(edit).last()?;
+        match &self.entries[sequence as usize - 1].change {
+            Some((_, _, Change::Edit { content, .. })) => Some((sequence, content)),
+            _ => None,
+        }
+    }
+
+    fn is_pinned(&self, message: u64) -> bool {
+        let pin = |(_, _, change): (u64, &UserId, &Change)| match change {
+            Change::Pin { on, .. } => Some(*on),
+            _ => None,
+        };
+        self.changes_of(message).filter_map(pin).last().unwrap_or(false) && !self.is_deleted(message)
+    }
+
+    /// Pinned messages in the order in which they were pinned, from one on.
+    pub(crate) fn pins(&self, first: u64) -> Vec<Sequence> {
+        let mut pins: Vec<u64> = Vec::new();
+        for (_, _, change) in self.changes() {
+            match change {
+                Change::Pin { target, on: true } if !pins.contains(&target.0) => pins.push(target.0),
+                Change::Pin { target, on: false } | Change::Delete { target } => pins.retain(|pin| *pin != target.0),
+                Change::Retain { before } => pins.retain(|pin| *pin >= before.0),
+                _ => {}
+            }
+        }
+        pins.into_iter().filter(|pin| *pin >= first).map(Sequence).collect()
+    }
+
+    /// Who has which reactions to a message: users by reaction, in the order in which each was first there.
+    fn reactions(&self, message: u64) -> Vec<(&str, Vec<&UserId>)> {
+        let mut reactions: Vec<(&str, Vec<&UserId>)> = Vec::new();
+        for (_, user, change) in self.changes_of(message) {
+            let Change::React { text, on, .. } = change else { continue };
+            if !reactions.iter().any(|(of, _)| of == text) {
+                reactions.push((text, Vec::new()));
+            }
+            let (_, users) = reactions.iter_mut().find(|(of, _)| of == text).unwrap();
+            users.retain(|of| *of != user);
+            if *on {
+                users.push(user);
+            }
+            reactions.retain(|(_, users)| !users.is_empty());
+        }
+        reactions
+    }
+
+    /// A user's reactions to a message, by user.
+    pub(crate) fn reactors(&self, message: u64) -> Vec<(UserId, Vec<String>)> {
+        let mut reactors: BTreeMap<UserId, Vec<String>> = BTreeMap::new();
+        for (_, user, change) in self.changes_of(message) {
+            let Change::React { text, on, .. } = change else { continue };
+            let texts = reactors.entry(user.clone()).or_default();
+            match on {
+                true if !texts.contains(text) => texts.push(text.clone()),
+                true => {}
+                false => texts.retain(|of| of != text),
+            }
+        }
+        reactors.into_iter().filter(|(_, texts)| !texts.is_empty()).collect()
+    }
+
+    /// What a user is told of a message beside its entry, but for times.
+    pub(crate) fn told(&self, message: u64, user: &UserId) -> Option<MessageState> {
+        self.entries[message as usize - 1].message.as_ref()?;
+        let deleted = self.is_deleted(message);
+        let reactions = if deleted { Vec::new() } else { self.reactions(message) };
+        let state = MessageState {
+            sequence: Sequence(message),
+            edited: self
+                .last_edit(message)
+                .filter(|_| !deleted)
+                .map(|(sequence, _)| Edited { sequence: Sequence(sequence), time_ms: TimestampMs(0) }),
+            deleted,
+            pinned: self.is_pinned(message),
+            reactions: reactions
+                .into_iter()
+                .map(|(text, users)| ReactionCount {
+                    reaction: text.to_owned(),
+                    count: users.len() as u32,
+                    mine: users.contains(&user),
+                })
+                .collect(),
+        };
+        let nothing = state.edited.is_none() && !state.deleted && !state.pinned && state.reactions.is_empty();
+        (!nothing).then_some(state)
+    }
+
+    /// The body that a user who sees entries from `first` on is shown of a message or a change of one.
+    pub(crate) fn shown(&self, sequence: u64, first: u64) -> Option<Vec<u8>> {
+        let entry = &self.entries[sequence as usize - 1];
+        if let Some((_, _, body)) = &entry.message {
+            return Some(match self.last_edit(sequence) {
+                _ if self.is_deleted(sequence) => Vec::new(),
+                Some((_, content)) => content.0.clone(),
+                None => body.clone(),
+            });
+        }
+        let (_, _, change) = entry.change.as_ref()?;
+        let messages = match change {
+            Change::Retain { before } => self.ordinal(before.0 - 1),
+            _ => 0,
+        };
+        let mut body = change.to_body(Ordinal(messages));
+        if let Change::Edit { target, .. } = change {
+            let is_last = self.last_edit(target.0).is_some_and(|(last, _)| last == sequence);
+            if !is_last || self.is_deleted(target.0) || target.0 < first {
+                body.truncate(8);
+            }
+        }
+        Some(body)
+    }
+}
+
+impl ModelConversation {
+    /// Whether a change can be carried out.
+    fn may_change(&self, user: &UserId, member: &ModelMember, change: &Change) -> Result<(), ErrorCode> {
+        if let Change::Retain { before } = change {
+            if self.direct || self.creator != *user {
+                return Err(ErrorCode::Forbidden);
+            }
+            let fits = before.0 > self.retained_from() && before.0 <= self.last() + 1;
+            return if fits { Ok(()) } else { Err(ErrorCode::Invalid) };
+        }
+        let target = change.target().unwrap().0;
+        let is_seen = target >= self.first_seen(member) && target <= self.last();
+        let message = self.entries.get(target.wrapping_sub(1) as usize).and_then(|entry| entry.message.as_ref());
+        let Some((sender, ..)) = message.filter(|_| is_seen) else { return Err(ErrorCode::NoMessage) };
+        let own = matches!(change, Change::Edit { .. } | Change::Delete { .. });
+        if own && sender != user {
+            return Err(ErrorCode::Forbidden);
+        }
+        if self.is_deleted(target) {
+            return Err(ErrorCode::Deleted);
+        }
+        let reactions = self.reactions(target);
+        let is_full = match change {
+            Change::React { text, on: true, .. } => {
+                !reactions.iter().any(|(of, _)| of == text) && reactions.len() >= REACTIONS_PER_MESSAGE_MAX
+            }
+            Change::Pin { on: true, .. } => !self.is_pinned(target) && self.pins(0).len() >= PINS_PER_CONVERSATION_MAX,
+            _ => false,
+        };
+        if is_full { Err(ErrorCode::LimitReached) } else { Ok(()) }
+    }
+}
+
+impl ModelEntry {
+    fn has_key(&self, key: ClientMessageId) -> bool {
+        let message = self.message.as_ref().map(|(_, key, _)| key);
+        message.or(self.change.as_ref().map(|(_, key, _)| key)) == Some(&key)
     }
 }
 
@@ -155,8 +350,9 @@ impl Model {
         let id = record.conversation();
         self.pending.entry(id).or_default().push_back(record.clone());
         let position = u64::MAX;
-        if let Record::Create { direct, title, .. } = &record {
+        if let Record::Create { direct, title, user, .. } = &record {
             let conversation = ModelConversation {
+                creator: user.clone(),
                 direct: *direct,
                 title: title.clone(),
                 durable: 0,
@@ -171,7 +367,7 @@ impl Model {
         let ordinal = conversation.ordinal(conversation.last());
         let mut push = |message: Option<(UserId, ClientMessageId, Vec<u8>)>| {
             let ordinal = ordinal + u64::from(message.is_some());
-            conversation.entries.push(ModelEntry { position, ordinal, message });
+            conversation.entries.push(ModelEntry { position, ordinal, message, change: None });
         };
         let member = ModelMember { visible_from: sequence, read: sequence - 1, delivered: sequence - 1 };
         match record {
@@ -198,6 +394,10 @@ impl Model {
             Record::Title { title, .. } => {
                 push(None);
                 conversation.title = title;
+            }
+            Record::Change { user, key, change, .. } => {
+                push(None);
+                conversation.entries.last_mut().unwrap().change = Some((user, key, change));
             }
             Record::Mark { user, read, delivered, .. } => {
                 let member = conversation.members.get_mut(&user).unwrap();
@@ -227,30 +427,56 @@ impl Model {
             | Command::AddMembers { user, conversation, .. }
             | Command::RemoveMembers { user, conversation, .. }
             | Command::SetTitle { user, conversation, .. }
+            | Command::Change { user, conversation, .. }
             | Command::Mark { user, conversation, .. } => (user.clone(), *conversation),
             _ => panic!("not a change"),
         };
         let Some(conversation) = self.conversations.get(&id) else { return Refused(ErrorCode::NotFound) };
         let Some(member) = conversation.members.get(&user) else { return Refused(ErrorCode::NotFound) };
         let last = conversation.last();
-        let group_only = !matches!(command, Command::Send { .. } | Command::Mark { .. });
+        let group_only = !matches!(command, Command::Send { .. } | Command::Mark { .. } | Command::Change { .. });
         if group_only && conversation.direct {
             return Refused(ErrorCode::Forbidden);
         }
         match command {
             Command::Send { client_message_id: key, body, .. } => {
-                let same = |entry: &&ModelEntry| matches!(&entry.message, Some((_, of, _)) if of == key);
-                if let Some(index) = conversation.entries.iter().position(|entry| same(&entry)) {
+                if let Some(index) = conversation.entries.iter().position(|entry| entry.has_key(*key)) {
                     let entry = &conversation.entries[index];
-                    let Some((sender, _, first)) = &entry.message else { unreachable!() };
-                    if *sender != user || first != body {
+                    let sequence = index as u64 + 1;
+                    let Some((sender, _, first)) = &entry.message else { return Refused(ErrorCode::Conflict) };
+                    // What it said first is not known any more.
+                    let is_changed = conversation.is_deleted(sequence) || conversation.last_edit(sequence).is_some();
+                    if *sender != user || (first != body && !is_changed) {
                         return Refused(ErrorCode::Conflict);
                     }
-                    let sequence = index as u64 + 1;
                     return Expected::Sent { sequence, ordinal: entry.ordinal, duplicate: true };
                 }
                 let ordinal = conversation.ordinal(last) + 1;
                 self.apply(Record::Message { id, user, key: *key, body: body.clone() });
+                Expected::Sent { sequence: last + 1, ordinal, duplicate: false }
+            }
+            Command::Change { client_message_id: key, change, .. } => {
+                if let Some(index) = conversation.entries.iter().position(|entry| entry.has_key(*key)) {
+                    let (sequence, entry) = (index as u64 + 1, &conversation.entries[index]);
+                    let Some((sender, _, first)) = &entry.change else { return Refused(ErrorCode::Conflict) };
+                    let is_gone = |target: u64| {
+                        conversation.is_deleted(target)
+                            || conversation.last_edit(target).is_none_or(|(last, _)| last != sequence)
+                    };
+                    let is_same = match (first, change) {
+                        (Change::Edit { target: of, .. }, Change::Edit { target, .. }) if is_gone(of.0) => of == target,
+                        (first, change) => first == change,
+                    };
+                    if *sender != user || !is_same {
+                        return Refused(ErrorCode::Conflict);
+                    }
+                    return Expected::Sent { sequence, ordinal: entry.ordinal, duplicate: true };
+                }
+                if let Err(code) = conversation.may_change(&user, member, change) {
+                    return Refused(code);
+                }
+                let ordinal = conversation.ordinal(last);
+                self.apply(Record::Change { id, user, key: *key, change: change.clone() });
                 Expected::Sent { sequence: last + 1, ordinal, duplicate: false }
             }
             Command::AddMembers { members, .. } => {
@@ -346,7 +572,7 @@ impl Model {
         limit: u64,
     ) -> Option<Vec<u64>> {
         let conversation = self.conversations.get(&id)?;
-        let first = conversation.members.get(user)?.visible_from;
+        let first = conversation.first_seen(conversation.members.get(user)?);
         let last = conversation.last();
         let seen = |from: u64, to: u64| (from.max(first)..=to.min(last)).collect::<Vec<u64>>();
         let tail = |mut sequences: Vec<u64>, count: u64| {
@@ -376,7 +602,7 @@ impl Model {
             let left = conversation.left.get(user).filter(|(_, position)| *position > since);
             missing.left.extend(left.map(|(sequence, _)| (*id, Sequence(*sequence))));
             let Some(member) = conversation.members.get(user) else { continue };
-            let from = member.visible_from.max(known.get(id).map_or(0, |known| known + 1));
+            let from = conversation.first_seen(member).max(known.get(id).map_or(0, |known| known + 1));
             let sequences: Vec<u64> = (from..=conversation.last())
                 .filter(|sequence| conversation.entries[*sequence as usize - 1].position > since)
                 .collect();

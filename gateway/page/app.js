@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Details } from "./details.js";
 import { nameError, NewDialog } from "./dialogs.js";
-import { $, avatar, conversationName, el } from "./dom.js";
+import { $, avatar, conversationName, el, messageText } from "./dom.js";
 import { Session } from "./session.js";
 import { Sidebar } from "./sidebar.js";
 import * as store from "./store.js";
@@ -181,7 +181,7 @@ class App {
     const timeline = this.session.timelines.get(entry.conversation);
     if (!timeline || entry.kind !== "message" || entry.sender === this.user) return;
     const place = entry.conversation === this.openId ? "" : ` in ${conversationName(timeline)}`;
-    this.#announce(`${entry.sender}${timeline.direct ? "" : place}: ${entry.text}`);
+    this.#announce(`${entry.sender}${timeline.direct ? "" : place}: ${messageText(entry)}`);
   }
 
   #announce(text) {

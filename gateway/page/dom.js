@@ -127,6 +127,9 @@ export function conversationName(timeline) {
   return timeline.memberCount > 1 ? `Group of ${timeline.memberCount}` : "Group";
 }
 
+/** What a message says; one that was deleted says nothing. */
+export const messageText = (entry) => entry.text ?? "Message deleted";
+
 /** What happened, where an entry is no message. */
 export function eventText(entry, me) {
   const who = entry.sender === me ? "You" : entry.sender;
@@ -144,6 +147,16 @@ export function eventText(entry, me) {
       if (removed.length > 0) parts.push(`removed ${them(removed)}`);
       return `${who} ${parts.join(" and ")}`;
     }
+    case "edit":
+      return `${who} edited a message`;
+    case "deletion":
+      return `${who} deleted a message`;
+    case "reaction":
+      return entry.on ? `${who} reacted with ${entry.reaction}` : `${who} took back ${entry.reaction}`;
+    case "pin":
+      return entry.on ? `${who} pinned a message` : `${who} unpinned a message`;
+    case "retention":
+      return `${who} removed earlier messages`;
     default:
       return `${who} did something that this version can’t show`;
   }

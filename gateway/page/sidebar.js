@@ -1,6 +1,6 @@
 // The list of conversations: owns its rows and the keyboard's way through them.
 
-import { avatar, conversationName, el, eventText, icon, shortTime } from "./dom.js";
+import { avatar, conversationName, el, eventText, icon, messageText, shortTime } from "./dom.js";
 
 export class Sidebar {
   /**
@@ -83,8 +83,8 @@ export class Sidebar {
     const { last } = timeline;
     if (!last) return { text: "" };
     if (last.kind !== "message") return { text: eventText(last, timeline.me) };
-    if (last.sender === timeline.me) return { text: `You: ${last.text}` };
-    return { text: timeline.direct ? last.text : `${last.sender}: ${last.text}` };
+    if (last.sender === timeline.me) return { text: `You: ${messageText(last)}` };
+    return { text: timeline.direct ? messageText(last) : `${last.sender}: ${messageText(last)}` };
   }
 
   #key(event) {

@@ -101,6 +101,7 @@ export class Timeline {
     this.lastOrdinal = entry.ordinal;
     this.lastTimeMs = entry.time_ms;
     if (entry.kind === "message") this.#readBySender(entry);
+    if (entry.kind === "edit" || entry.kind === "deletion") this.#change(entry);
     if (entry.kind === "title") this.title = entry.title;
     if (entry.kind === "created") this.#describeFrom(entry);
     if (entry.kind === "membership") {
@@ -111,6 +112,14 @@ export class Timeline {
       }
       for (const name of removed) this.pointers.delete(name);
     }
+  }
+
+  /** What a message here says from now on: nothing after a deletion. Earlier ones come from the server as they are. */
+  #change({ kind, target, text }) {
+    const message = this.entries.find((entry) => entry.sequence === target && entry.kind === "message");
+    if (!message) return;
+    if (kind === "deletion") delete message.text;
+    else if (text !== undefined) message.text = text;
   }
 
   /** Who writes has read up to there: the server moves the sender's pointers with the message and sends no receipt. */

@@ -3,7 +3,7 @@
 // However long the conversation, the document holds a bounded run of it (`low` … `high`, at most about WINDOW + STEP entries).
 // The run moves as one scrolls; what stands on the screen keeps its place whatever is added or taken away around it.
 
-import { avatar, dayKey, dayName, el, eventText, hue, icon, linked, timeOfDay } from "./dom.js";
+import { avatar, dayKey, dayName, el, eventText, hue, icon, linked, messageText, timeOfDay } from "./dom.js";
 
 const WINDOW = 150;
 const STEP = 60;
@@ -240,7 +240,8 @@ export class Transcript {
   #messageItem(row, start, end, isLast) {
     const own = row.sender === this.timeline.me;
     const state = own ? this.#state(row) : null;
-    const mark = [start, end, row.time_ms, state?.icon, state?.label, state?.note, own && isLast].join("|");
+    row = { ...row, text: messageText(row) };
+    const mark = [start, end, row.text, row.time_ms, state?.icon, state?.label, state?.note, own && isLast].join("|");
     return { key: row.key, mark, make: () => this.#message(row, own, start, end, state) };
   }
 

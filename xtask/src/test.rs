@@ -209,7 +209,8 @@ fn judge_autobahn(report: &Path, cases_min: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the clients that the README shows, each beside a user who answers it, with and without TLS.
+/// Runs the clients that the README shows, each beside a user who answers it, with and without TLS; and one that checks what becomes of
+/// a message that it changes.
 fn clients() -> anyhow::Result<()> {
     let antiphon = antiphon()?;
     let data = empty_folder("clients")?;
@@ -238,6 +239,11 @@ fn clients() -> anyhow::Result<()> {
                 bail!("{name} didn't read its message back");
             }
         }
+        let token = output(program(&antiphon).args(["token", "--user", "alice", "--data"]).arg(&data))?;
+        let mut client = program_within(60, python_program("python"));
+        client.env("SSL_CERT_FILE", &authority).arg("clients/examples/changes.py").args([&url, token.trim(), "bob"]);
+        println!("$ changes.py {url} …");
+        print!("{}", output(&mut client)?);
     }
     Ok(())
 }

@@ -18,10 +18,11 @@ use antiphon_wire::{
     binary,
     codes::ErrorCode,
     frame::{
-        Ack, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
-        MembersAction, MembersAnswer, Receipt, Request, ServerFrame, Summary, TitleAnswer,
+        Ack, Change, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
+        MembersAction, MembersAnswer, MessageState, PinsAnswer, ReactionsAnswer, Receipt, Request, ServerFrame, States,
+        Summary, TitleAnswer,
     },
-    ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
+    ids::{ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
 };
 
@@ -94,7 +95,18 @@ enum RequestKind {
     Read,
     Delivered,
     Conversations,
+    Edit,
+    Delete,
+    React,
+    Pin,
+    Retain,
+    Reactions,
+    Pins,
 }
+
+/// Bytes of states in one frame, about: what becomes of a full page's messages then fits in a few, each far below a frame's limit with every
+/// byte escaped.
+const STATES_BYTES_MAX: usize = 128 * 1024;
 
 /// What a lane has done, for metrics.
 #[derive(Debug, Clone, Copy, Default)]
@@ -281,13 +293,27 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             return false;
         };
         match output {
-            Output::Answer { token, result } => match self.pending.remove(&token) {
+            Output::Answer { token, mut result } => match self.pending.remove(&token) {
                 Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us })) => {
-                    if let Ok(Done::Sent { duplicate, .. }) = result {
+                    if let (RequestKind::Send, &Ok(Done::Sent { duplicate, .. })) = (&kind, &result) {
                         self.counters.acks += 1;
                         self.counters.duplicates += u64::from(duplicate);
                         if self.commit_latencies_us.len() < LATENCY_SAMPLES_MAX {
                             self.commit_latencies_us.push(now_us.saturating_sub(at_us) as u32);
+                        }
+                    }
+                    // A request without an id hears of its failure only.
+                    if let (RequestKind::History(conversation), Ok(Done::History(page)), Some(_)) =
+                        (&kind, &mut result, id)
+                    {
+                        let states = States {
+                            conversation: *conversation,
+                            epoch: page.epoch,
+                            as_of: page.as_of,
+                            states: std::mem::take(&mut page.states),
+                        };
+                        for frame in states_frames(states) {
+                            send(shard, ConnectionFrame::Beside { connection, frame });
                         }
                     }
                     let frame = match result {
@@ -305,9 +331,18 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 // The session that asked to be attached has gone meanwhile.
                 None => self.catch_ups -= 1,
             },
-            Output::Entry { conversation, sequence, archive, recipients, removed } => {
+            Output::Entry { conversation, sequence, archive, recipients, removed, partly } => {
                 #[cfg(feature = "planted")]
                 let recipients = super::planted::recipients(recipients, &self.registry);
+                let recipients = match &partly {
+                    None => recipients,
+                    Some(partly) => {
+                        self.push(&partly.recipients, 0, || binary::encode_message(&partly.archive), send);
+                        // Both are in order.
+                        let sees_all = |user: &&UserId| partly.recipients.binary_search(user).is_err();
+                        recipients.iter().filter(sees_all).cloned().collect()
+                    }
+                };
                 self.push(&recipients, 0, || binary::encode_message(&archive), send);
                 if !removed.is_empty() {
                     let left = ServerFrame::Left(Left { conversation, sequence });
@@ -366,13 +401,14 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
             send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
         }
-        let door::CaughtUp { position, entries, too_far, left } = caught_up;
+        let door::CaughtUp { position, entries, states, too_far, left } = caught_up;
         self.touched[usize::from(shard.0)] = true;
         let frame = ConnectionFrame::CaughtUp {
             connection,
             position,
             reset,
             entries: entries.iter().map(|archive| archive.to_vec()).collect(),
+            states: states.into_iter().flat_map(states_frames).collect(),
             too_far: too_far.into_iter().map(|far| (far.conversation, far.epoch, far.first, far.last)).collect(),
             left,
         };
@@ -470,8 +506,67 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
         Request::Delivered(delivered) => {
             (RequestKind::Delivered, mark(user, delivered.conversation, None, Some(delivered.sequence)))
         }
+        Request::Edit(edit) => {
+            let change = Change::Edit { target: edit.target, content: edit.content };
+            (RequestKind::Edit, change_of(user, edit.conversation, edit.client_message_id, change))
+        }
+        Request::Delete(delete) => {
+            let change = Change::Delete { target: delete.target };
+            (RequestKind::Delete, change_of(user, delete.conversation, delete.client_message_id, change))
+        }
+        Request::React(react) => {
+            let change = Change::React { target: react.target, text: react.reaction, on: react.on };
+            (RequestKind::React, change_of(user, react.conversation, react.client_message_id, change))
+        }
+        Request::Pin(pin) => {
+            let change = Change::Pin { target: pin.target, on: pin.on };
+            (RequestKind::Pin, change_of(user, pin.conversation, pin.client_message_id, change))
+        }
+        Request::Retain(retain) => {
+            let change = Change::Retain { before: retain.before };
+            (RequestKind::Retain, change_of(user, retain.conversation, retain.client_message_id, change))
+        }
+        Request::Reactions(list) => {
+            let (conversation, target, after) = (list.conversation, list.target, list.after);
+            let command = Command::Reactions { user, conversation, target, after, limit: limit_of(list.limit) };
+            (RequestKind::Reactions, command)
+        }
+        Request::Pins(pins) => (RequestKind::Pins, Command::Pins { user, conversation: pins.conversation }),
         Request::Connect(_) | Request::Ping(_) => unreachable!("a session answers these itself"),
     }
+}
+
+fn change_of(
+    user: UserId,
+    conversation: ConversationId,
+    client_message_id: ClientMessageId,
+    change: Change,
+) -> Command {
+    Command::Change { user, conversation, client_message_id, change }
+}
+
+/// Frames that tell all these states, none of them long.
+fn states_frames(states: States) -> Vec<Vec<u8>> {
+    let States { conversation, epoch, as_of, states } = states;
+    let (mut frames, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut push = |part: &mut Vec<MessageState>| {
+        let states = std::mem::take(part);
+        if !states.is_empty() {
+            let states = ServerFrame::States(States { conversation, epoch, as_of, states });
+            frames.push(binary::encode_server(None, &states));
+        }
+    };
+    for state in states {
+        bytes += size_of::<MessageState>();
+        bytes += state.reactions.iter().map(|of| size_of_val(of) + of.reaction.len()).sum::<usize>();
+        part.push(state);
+        if bytes >= STATES_BYTES_MAX {
+            bytes = 0;
+            push(&mut part);
+        }
+    }
+    push(&mut part);
+    frames
 }
 
 fn mark(user: UserId, conversation: ConversationId, read: Option<Sequence>, delivered: Option<Sequence>) -> Command {
@@ -502,6 +597,26 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
         (RequestKind::Send, Done::Sent { sequence, ordinal, time, duplicate }) => {
             ServerFrame::Ack(Ack { sequence, ordinal, time_ms: time, duplicate })
         }
+        (RequestKind::Edit, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::EditAnswer(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::Delete, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::DeleteAnswer(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::React, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::ReactAnswer(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::Pin, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::PinAnswer(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::Retain, Done::Sent { sequence, ordinal, time, duplicate }) => {
+            ServerFrame::RetainAnswer(Ack { sequence, ordinal, time_ms: time, duplicate })
+        }
+        (RequestKind::Reactions, Done::Reactions { reactions, more }) => {
+            let next = reactions.last().filter(|_| more).map(|last| last.user.clone());
+            ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
+        }
+        (RequestKind::Pins, Done::Pins(pins)) => ServerFrame::PinsAnswer(PinsAnswer { pins }),
         (RequestKind::History(conversation), Done::History(page)) => ServerFrame::HistoryAnswer(HistoryAnswer {
             conversation: *conversation,
             epoch: page.epoch,

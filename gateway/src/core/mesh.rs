@@ -99,6 +99,13 @@ pub enum ConnectionFrame {
         /// The binary wire frame, with the request's id.
         frame: Vec<u8>,
     },
+    /// What belongs to the answer that follows: a binary wire frame without an id.
+    Beside {
+        /// Where to.
+        connection: MeshConnection,
+        /// The binary wire frame.
+        frame: Vec<u8>,
+    },
     /// The answer to [`LaneFrame::Attach`]; pushes of this lane follow.
     CaughtUp {
         /// Where to.
@@ -109,6 +116,8 @@ pub enum ConnectionFrame {
         reset: bool,
         /// Missing entries.
         entries: Vec<Vec<u8>>,
+        /// What became of messages among them: binary wire frames.
+        states: Vec<Vec<u8>>,
         /// Conversations of which too much is missing: id, epoch, first, last.
         too_far: Vec<(ConversationId, Epoch, Sequence, Sequence)>,
         /// Conversations that the user left since.

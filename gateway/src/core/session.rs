@@ -278,6 +278,11 @@ impl Session {
         }
     }
 
+    /// What belongs to an answer that follows.
+    pub fn beside(&self, frame: Vec<u8>, actions: &mut Vec<Action>) {
+        actions.push(Action::SendBinary { frame });
+    }
+
     /// A lane has caught the session up.
     pub fn caught_up(
         &mut self,
@@ -297,6 +302,7 @@ impl Session {
         for archive in caught_up.entries {
             actions.push(Action::SendBinary { frame: binary::encode_message(&archive) });
         }
+        actions.extend(caught_up.states.into_iter().map(|frame| Action::SendBinary { frame }));
         for (conversation, epoch, first, last) in caught_up.too_far {
             let too_far = TooFar { conversation, epoch, first, last };
             actions.push(Action::Send { id: None, frame: ServerFrame::TooFar(too_far) });
@@ -515,6 +521,8 @@ pub struct LaneCaughtUp {
     pub reset: bool,
     /// Missing entries' archives.
     pub entries: Vec<Vec<u8>>,
+    /// What became of messages among them, as binary frames.
+    pub states: Vec<Vec<u8>>,
     /// Conversations of which too much is missing: id, epoch, first, last.
     pub too_far: Vec<(ConversationId, Epoch, Sequence, Sequence)>,
     /// Conversations that the user left.
@@ -552,6 +560,13 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::History(history) => history.conversation,
         Request::Read(read) => read.conversation,
         Request::Delivered(delivered) => delivered.conversation,
+        Request::Edit(edit) => edit.conversation,
+        Request::Delete(delete) => delete.conversation,
+        Request::React(react) => react.conversation,
+        Request::Pin(pin) => pin.conversation,
+        Request::Retain(retain) => retain.conversation,
+        Request::Reactions(list) => list.conversation,
+        Request::Pins(pins) => pins.conversation,
         Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) => return Some(None),
     }))
 }

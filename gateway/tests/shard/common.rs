@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     net::SocketAddr,
+    pin::Pin,
+    task::{Context, Waker},
 };
 
 use antiphon_engine::{
@@ -64,6 +67,9 @@ pub(crate) struct Shard {
     /// The wall clock. Monotonic time is moved by [`Shard::pass`] and moves it, too.
     pub(crate) wall: MemoryClock,
     now_us: u64,
+    engine: Engine<MemoryFiles, MemoryClock, MemoryRandom>,
+    /// The engine's future that answers commands, once a test wants that.
+    commits: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Everything that was sent to a slot.
     sent: BTreeMap<u32, Vec<u8>>,
     closed: BTreeSet<u32>,
@@ -107,8 +113,16 @@ impl Shard {
         let engine = block_on(Engine::open(MemoryFiles::new(1), wall.clone(), random, options));
         let mut core = ShardCore::new(config, wall.clone(), 1_000_000);
         core.set_store(1);
-        core.add_lane(Lane::new(LaneId(0), placement, engine.expect("it opens").0));
-        Self { core, wall, now_us: 1_000_000, sent: BTreeMap::new(), closed: BTreeSet::new(), unread: BTreeSet::new() }
+        let engine = engine.expect("it opens").0;
+        core.add_lane(Lane::new(LaneId(0), placement, engine.clone()));
+        let (sent, closed, unread) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { core, wall, now_us: 1_000_000, engine, commits: None, sent, closed, unread }
+    }
+
+    /// From now on commands are carried out.
+    pub(crate) fn run_engine(&mut self) {
+        let engine = self.engine.clone();
+        self.commits = Some(Box::pin(async move { engine.run_commits().await }));
     }
 
     pub(crate) fn counters(&self) -> ShardCounters {
@@ -207,7 +221,12 @@ impl Shard {
     /// A turn, and what it asks of the network; what a peer reads has left at once.
     fn turn(&mut self) {
         loop {
-            let more = self.core.turn().more;
+            let mut more = self.core.turn().more;
+            if let Some(commits) = &mut self.commits {
+                let waiting = self.engine.status().outputs_waiting;
+                let _ = commits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                more |= self.engine.status().outputs_waiting > waiting;
+            }
             let mut left = Vec::new();
             while let Some(command) = self.core.poll_command() {
                 match command {

@@ -4,6 +4,7 @@
 mod common;
 
 mod admission;
+mod changes;
 mod floods;
 mod slow;
 mod tokens;

@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Created, HistoryAnswer, Marked, ServerFrame},
-    ids::{ConversationId, UserId},
+    frame::{self, Created, HistoryAnswer, Marked, ServerFrame},
+    ids::{ClientMessageId, ConversationId, UserId},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub enum AskedKind {
     Change(Change),
     /// Another title.
     Title,
+    /// A message changes.
+    Message(ClientMessageId, frame::Change),
     /// A pointer moves to a sequence.
     Mark(u64),
     /// A page of history.
@@ -83,6 +85,7 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
         Err(None) => {}
         Err(Some(code)) => refused(client, asked, code, judge),
         Ok(frame) => {
+            judge.model.judged_at = asked.at;
             let (id, certainty) = (asked.conversation, asked.certainty);
             let stranger = id.is_some_and(|id| judge.model.settled(id, &user, certainty) == Some(false));
             let by_creation = matches!(asked.kind, AskedKind::Create(_));
@@ -91,6 +94,7 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
                 format!("{user} is not a member of {id:?} and was answered {kind}")
             });
             answered(client, asked, frame, judge);
+            judge.model.judged_at = 0;
         }
     }
 }
@@ -126,6 +130,9 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         }
         (AskedKind::Change(_) | AskedKind::Title, ErrorCode::Forbidden | ErrorCode::Invalid) => {
             asked.conversation.is_none_or(|id| judge.model.conversations.get(&id).is_none_or(|known| known.direct))
+        }
+        (AskedKind::Message(name, change), code) => {
+            asked.conversation.is_some_and(|id| judge.model.may_refuse_change(id, &user, *name, change, code) || rot)
         }
         (AskedKind::Mark(sequence), ErrorCode::Invalid) => *sequence > asked.durable,
         _ => false,
@@ -175,6 +182,17 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             let id = asked.conversation.expect("a title names its conversation");
             let conversation = judge.model.conversations.entry(id).or_default();
             conversation.durable = conversation.durable.max(answer.sequence.0);
+        }
+        (
+            AskedKind::Message(name, change),
+            ServerFrame::EditAnswer(ack)
+            | ServerFrame::DeleteAnswer(ack)
+            | ServerFrame::ReactAnswer(ack)
+            | ServerFrame::PinAnswer(ack),
+        ) => {
+            judge.coverage.one(Count::MessagesChanged);
+            let id = asked.conversation.expect("a change names its conversation");
+            judge.model.message_changed(id, &user, name, &change, ack.sequence.0);
         }
         (AskedKind::Mark(to), ServerFrame::ReadAnswer(marked)) => {
             mark(&user, asked.conversation, asked.certainty, asked.durable, to, true, &marked, judge)

@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
-    frame::{Content, Known, PositionBytes, Receipt, ServerFrame},
+    frame::{Change, Content, Known, MessageState, PositionBytes, Receipt, ServerFrame},
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, RequestId, Sequence, UserId},
     session::{Event, RequestError, Session, SessionConfig, StopReason},
 };
 
 use crate::{
     answers::{self, Asked},
+    changes,
     coverage::{Count, Coverage},
     dice::Dice,
     model::{Certainty, Model},
@@ -70,6 +71,10 @@ pub struct App {
     pub asked: BTreeMap<RequestId, Asked>,
     /// The highest pointers seen.
     receipts: BTreeMap<(ConversationId, UserId), (u64, u64)>,
+    /// What was told of messages last.
+    pub told: BTreeMap<(ConversationId, u64), MessageState>,
+    /// Changes of messages that were asked for, to be tried again.
+    pub changes: Vec<(ConversationId, ClientMessageId, Change)>,
     /// Read by the last reading.
     pub audit: Vec<(Asked, Result<ServerFrame, ErrorCode>)>,
 }
@@ -232,6 +237,10 @@ impl Client {
             }
             Event::Answer { id, answer } => self.answer(id, answer, judge),
             Event::Receipt(receipt) => self.receipt(&receipt, judge),
+            Event::States(states) => {
+                judge.coverage.one(Count::States);
+                changes::tell(&mut self.app.told, states);
+            }
             Event::Left(left) => {
                 judge.coverage.one(Count::Left);
                 if let Some(view) = self.app.views.get_mut(&left.conversation) {

@@ -54,6 +54,10 @@ counts! {
     Conversations "conversations made" OFTEN;
     /// Members added and removed, titles set.
     Changes "membership and titles" OFTEN;
+    /// Changes of messages acknowledged.
+    MessagesChanged "messages changed" OFTEN;
+    /// Frames that told what became of messages.
+    States "states told" OFTEN;
     /// Pointers moved.
     Marks "pointers moved" OFTEN;
     /// Receipts seen.

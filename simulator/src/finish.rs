@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Conversations, Member, Members, MembersAction, MembersList, Request, ServerFrame, Summary},
+    frame::{Conversations, Member, Members, MembersAction, MembersList, MessageState, Request, ServerFrame, Summary},
     ids::{ConversationId, UserId},
 };
 
@@ -85,6 +85,10 @@ pub struct Reading {
     pub members: BTreeMap<ConversationId, Result<Vec<Member>, ErrorCode>>,
     /// Entries of a conversation, or why not.
     pub logs: BTreeMap<ConversationId, Result<Log, ErrorCode>>,
+    /// What messages say.
+    pub bodies: BTreeMap<(ConversationId, u64), Vec<u8>>,
+    /// What became of messages.
+    pub states: BTreeMap<(ConversationId, u64), MessageState>,
 }
 
 /// A conversation as one user read it.
@@ -226,7 +230,8 @@ impl World {
             self.check_views();
         }
         let mut readers: Vec<Reader> = Vec::new();
-        for (client, of) in self.clients.iter().enumerate() {
+        for (client, of) in self.clients.iter_mut().enumerate() {
+            of.app.told.clear();
             if of.wanted && !readers.iter().any(|reader| reader.user == of.user) {
                 let mut todo = VecDeque::from([(None, AuditPage::List(None))]);
                 for id in self.model.conversations.keys() {
@@ -320,7 +325,10 @@ impl World {
                 }
                 answer => {
                     reader.todo.pop_front();
+                    self.model.judged_at = asked.at;
+                    reader.reading.states.extend(std::mem::take(&mut self.clients[reader.client].app.told));
                     reader.take(asked, answer, &mut self.model);
+                    self.model.judged_at = 0;
                 }
             }
         }
@@ -402,6 +410,8 @@ impl Reader {
                 let fits = log.places.last().map_or(place == log.first, |last| place == last + 1);
                 model.check(fits, || format!("{}: {id} #{place} after {:?}", self.user, log.places.last()));
                 log.places.push(place);
+                let body = entry.view().map(|view| view.body.to_vec()).unwrap_or_default();
+                self.reading.bodies.insert((id, place), body);
             }
         }
         let last = log.places.last().copied().unwrap_or(after);

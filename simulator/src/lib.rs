@@ -6,6 +6,7 @@
 //! Must not do: read a clock, use a random source that is not seeded, or depend on the order of a hash map.
 
 pub mod answers;
+pub mod changes;
 pub mod clients;
 pub mod coverage;
 pub mod dice;

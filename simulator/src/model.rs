@@ -13,12 +13,14 @@ use antiphon_gateway::core::placement::Placement;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Ack, ArchivedEntry, ArchivedEntryKind, Content, ConversationStart, EntryKind, MembershipChange, view_entry,
+        Ack, ArchivedEntry, ChangeView, Content, ConversationStart, EntryKind, MembershipChange, view_change,
+        view_entry,
     },
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
 use crate::{
+    changes,
     clients::Sent,
     coverage::{Count, Coverage},
 };
@@ -54,6 +56,8 @@ pub struct Model {
     pub relaned: bool,
     /// Requests made so far: the oracle's time.
     pub asked: u64,
+    /// When what is being judged was asked for; 0 if it is not an answer.
+    pub judged_at: u64,
     /// The first violation.
     pub violation: Option<String>,
 }
@@ -86,6 +90,8 @@ pub struct Conversation {
     pub epoch: Option<u32>,
     /// Whether an answer said that it was made.
     pub made: bool,
+    /// Changes of messages that were asked for.
+    pub changes: Vec<changes::Asked>,
     /// Sends by user and id.
     pub sends: BTreeMap<(UserId, ClientMessageId), SendRecord>,
     /// What is known of who belongs to it.
@@ -185,9 +191,11 @@ impl Model {
             return None;
         }
         if let Some(known) = conversation.entries.get(&sequence) {
-            let same = known.bytes.as_ref() == bytes;
+            let same = known.bytes.as_ref() == bytes || known.is_but_for_content(view);
             let (before, now) = (describe(&known.bytes), describe(bytes));
+            let wrong = conversation.wrong_content(sequence, view, self.judged_at);
             self.check(same, || format!("{id} #{sequence} was {before} and is {now} for {user}"));
+            self.check(wrong.is_none(), || format!("{id} #{sequence} as {now} for {user}: {wrong:?}"));
             return Some((id, sequence));
         }
         let known = match Known::of(view, bytes) {
@@ -206,7 +214,8 @@ impl Model {
         for user in went {
             conversation.settle(&user, false, sequence, now);
         }
-        let problem = conversation.accept(sequence, known);
+        let wrong = conversation.wrong_content(sequence, view, self.judged_at);
+        let problem = wrong.or_else(|| conversation.accept(sequence, known));
         self.check(problem.is_none(), || format!("{id} #{sequence}: {}", problem.unwrap_or_default()));
         Some((id, sequence))
     }
@@ -404,6 +413,7 @@ impl Conversation {
         let later = self.entries.range(sequence + 1..).next();
         let problem = problem.or_else(|| later.and_then(|(after, entry)| follows((sequence, &known), (*after, entry))));
         let problem = problem.or_else(|| self.sent(sequence, &known));
+        let problem = problem.or_else(|| self.wrong_change(&known));
         if known.kind == EntryKind::Membership {
             let (came, went) = known.members();
             for user in came.into_iter().chain(went) {
@@ -412,6 +422,21 @@ impl Conversation {
         }
         self.entries.insert(sequence, known);
         problem
+    }
+
+    /// What is wrong with what an entry says now, to somebody who asked at a time.
+    fn wrong_content(&self, sequence: u64, view: &ArchivedEntry, at: u64) -> Option<String> {
+        let kind = EntryKind::from(&view.kind);
+        if kind == EntryKind::Message {
+            let sender = UserId::new(&view.sender).ok()?;
+            let record = self.sends.get(&(sender, ClientMessageId(view.client_message_id.0)));
+            let originals = record.map_or(&[][..], |record| record.contents.as_slice());
+            return self.wrong_body(sequence, &view.body, originals, at);
+        }
+        let Ok(ChangeView::Edit { target, content: Some(content) }) = view_change(kind, &view.body) else {
+            return None;
+        };
+        self.wrong_body(target.0, content, &[], at)
     }
 
     /// A message is one that its sender sent, and the only one of its name.
@@ -423,7 +448,8 @@ impl Conversation {
         let Some(record) = self.sends.get(&(known.sender.clone(), name)) else {
             return Some(format!("{} never sent {name}", known.sender));
         };
-        if !record.contents.iter().any(|content| content.0 == *known.body) {
+        let is_sent = record.contents.iter().any(|content| content.0 == *known.body);
+        if !is_sent && !self.may_have_changed(sequence) {
             return Some(format!("{} sent {name} with another content", known.sender));
         }
         let same = |entry: &&Known| {
@@ -460,12 +486,7 @@ fn follows((before, earlier): (u64, &Known), (after, later): (u64, &Known)) -> O
 
 impl Known {
     fn of(view: &ArchivedEntry, bytes: &[u8]) -> Result<Self, String> {
-        let kind = match view.kind {
-            ArchivedEntryKind::Message => EntryKind::Message,
-            ArchivedEntryKind::Membership => EntryKind::Membership,
-            ArchivedEntryKind::Title => EntryKind::Title,
-            ArchivedEntryKind::Created => EntryKind::Created,
-        };
+        let kind = EntryKind::from(&view.kind);
         let known = Self {
             bytes: Rc::from(bytes),
             kind,
@@ -476,15 +497,29 @@ impl Known {
             body: Rc::from(view.body.as_slice()),
         };
         let readable = match kind {
-            EntryKind::Message => Content(known.body.to_vec()).view().is_ok(),
+            EntryKind::Message => known.body.is_empty() || Content(known.body.to_vec()).view().is_ok(),
             EntryKind::Title => std::str::from_utf8(&known.body).is_ok(),
             EntryKind::Created => ConversationStart::from_body(&known.body).is_ok(),
             EntryKind::Membership => MembershipChange::from_body(&known.body).is_ok(),
+            kind => view_change(kind, &known.body).is_ok(),
         };
         if !readable || (kind == EntryKind::Created) != (view.sequence.0.to_native() == 1) {
             return Err(format!("a body of {kind:?} that is none, or in the wrong place"));
         }
         Ok(known)
+    }
+
+    /// Whether an entry is the same but for what it says, and that is of a kind of which it may be another.
+    fn is_but_for_content(&self, view: &ArchivedEntry) -> bool {
+        let kind = EntryKind::from(&view.kind);
+        let target = |body: &[u8]| body.first_chunk::<8>().copied();
+        kind == self.kind
+            && matches!(kind, EntryKind::Message | EntryKind::Edit)
+            && (kind == EntryKind::Message || target(&view.body) == target(&self.body))
+            && view.ordinal.0.to_native() == self.ordinal
+            && view.time_ms.0.to_native() == self.time_ms
+            && view.sender.as_str() == self.sender.as_str()
+            && view.client_message_id.0 == self.client_message_id.0
     }
 
     /// Who comes and who goes with it.
@@ -497,7 +532,7 @@ impl Known {
             EntryKind::Membership => {
                 MembershipChange::from_body(&self.body).map(|change| (change.added, change.removed)).unwrap_or_default()
             }
-            EntryKind::Message | EntryKind::Title => (Vec::new(), Vec::new()),
+            _ => (Vec::new(), Vec::new()),
         }
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ConversationStart, EntryKind, Member, Summary},
+    frame::{ConversationStart, EntryKind, Member, Summary, view_entry},
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
 use crate::{
+    changes,
     coverage::{Count, Coverage},
     finish::{Log, Reading},
     model::{Conversation, Known, Model},
@@ -34,6 +35,9 @@ pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut C
         match &replay {
             Some(replay) => {
                 deliveries(model, id, replay, &mut problems);
+                if !model.rot {
+                    changes::judge(&model.conversations[&id], id, readings, &mut problems);
+                }
                 // Where nobody can read any more, an unanswered removal may have been the last entry.
                 let read_by = |(_, reading): &(UserId, Reading)| matches!(reading.logs.get(&id), Some(Ok(_)));
                 let whole = readings.iter().any(read_by);
@@ -107,7 +111,8 @@ fn acknowledged(model: &Model, id: ConversationId, readings: &[(UserId, Reading)
         let Some((ack, content)) = &record.acked else { continue };
         match conversation.entries.get(&ack.sequence.0) {
             Some(entry) => {
-                let same = is_message(entry, user, *name) && *entry.body == content.0[..];
+                let says = *entry.body == content.0[..] || conversation.may_have_changed(ack.sequence.0);
+                let same = is_message(entry, user, *name) && says;
                 let stamps = (entry.ordinal, entry.time_ms) == (ack.ordinal.0, ack.time_ms.0);
                 if !same || !stamps {
                     let there = crate::model::describe(&entry.bytes);
@@ -227,7 +232,10 @@ fn summarised(
     let unread = ordinal(conversation, replay.last) - ordinal(conversation, read);
     let members = replay.stays.keys().filter(|user| replay.visible_from(user).is_some()).count();
     let last = conversation.entries.get(&replay.last);
-    let same_last = summary.last.as_ref().map(|entry| &entry.0[..]) == last.map(|entry| &*entry.bytes);
+    // What it says may be another by now: that was judged when it was read.
+    let head =
+        |bytes: &[u8]| view_entry(bytes).ok().map(|entry| (entry.sequence.0.to_native(), entry.time_ms.0.to_native()));
+    let same_last = summary.last.as_ref().map(|entry| head(&entry.0)) == last.map(|entry| head(&entry.bytes));
     let facts = [
         (summary.last_sequence.0 == replay.last, "last sequence"),
         (summary.title == replay.title, "title"),

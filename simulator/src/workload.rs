@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     frame::{
-        Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList, Read,
-        Request, Title,
+        self, Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList,
+        Read, Request, Title,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
@@ -77,7 +77,8 @@ impl World {
             return self.pump(client);
         }
         match dice.below(100) {
-            0..50 => self.send(client, id, dice),
+            0..38 => self.send(client, id, dice),
+            38..50 => self.change_message(client, id, dice),
             50..58 => self.send_again(client, dice),
             58..62 => self.send_other(client, dice),
             62..72 => self.history(client, id, dice),
@@ -262,6 +263,63 @@ impl World {
         };
         let request = Request::Members(Members { conversation, action });
         self.ask(client, request, Some(conversation), AskedKind::Change(change));
+    }
+
+    /// Changes a message that the application has seen, or tries a change again that it has asked for.
+    fn change_message(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let again = &self.clients[client].app.changes;
+        if !again.is_empty() && dice.chance(200) {
+            let (id, name, mut change) = again[dice.index(again.len())].clone();
+            if dice.chance(100) {
+                change = frame::Change::React { target: Sequence(2), text: "other".to_owned(), on: true };
+            }
+            return self.ask_change(client, id, name, change);
+        }
+        let last = self.model.durable(conversation) + 1;
+        // Most often one of the last: those are changed.
+        let target =
+            Sequence(if dice.chance(700) { last.saturating_sub(dice.below(8)).max(1) } else { 1 + dice.below(last) });
+        let on = dice.chance(700);
+        let change = match dice.below(10) {
+            0..3 => frame::Change::Edit { target, content: self.text(client, dice) },
+            3 => frame::Change::Delete { target },
+            4..8 => frame::Change::React { target, text: dice.pick(&["👍", "ok", "no"]).to_owned(), on },
+            _ => frame::Change::Pin { target, on },
+        };
+        self.ask_change(client, conversation, ClientMessageId(number_bytes(dice)), change);
+    }
+
+    fn ask_change(
+        &mut self,
+        client: usize,
+        conversation: ConversationId,
+        client_message_id: ClientMessageId,
+        change: frame::Change,
+    ) {
+        let request = match change.clone() {
+            frame::Change::Edit { target, content } => {
+                Request::Edit(frame::Edit { conversation, client_message_id, target, content })
+            }
+            frame::Change::Delete { target } => {
+                Request::Delete(frame::Delete { conversation, client_message_id, target })
+            }
+            frame::Change::React { target, text: reaction, on } => {
+                Request::React(frame::React { conversation, client_message_id, target, reaction, on })
+            }
+            frame::Change::Pin { target, on } => {
+                Request::Pin(frame::Pin { conversation, client_message_id, target, on })
+            }
+            frame::Change::Retain { before } => {
+                Request::Retain(frame::Retain { conversation, client_message_id, before })
+            }
+        };
+        let user = self.clients[client].user.clone();
+        let kind = AskedKind::Message(client_message_id, change.clone());
+        if self.ask(client, request, Some(conversation), kind) {
+            self.model.message_change_asked(conversation, &user, client_message_id, &change);
+            let again = &mut self.clients[client].app.changes;
+            again.push((conversation, client_message_id, change));
+        }
     }
 
     fn title(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {

@@ -203,7 +203,7 @@ impl Model {
                 let in_place = self.names.place(id).is_some_and(|place| place.conversation == known.index);
                 in_place && sender == of.as_str() && body == content.0
             }
-            EntryKind::Membership => false,
+            _ => false,
         };
         if !is_whole {
             return Err(format!("torn: {place} is not what was sent"));

@@ -1,0 +1,286 @@
+//! The oracle of what becomes of messages: edits, deletions, reactions, pins. What clients are shown of a message must be what its changes
+//! say, one after the other; what was taken away is never shown again to who asks after that was acknowledged.
+//!
+//! It knows changes as they were asked for and as entries that were seen. What a message says in the end, and what is told of it beside,
+//! is judged when everything was read ([`judge`]).
+//!
+//! Retention marks are not asked for here: what is seen of a conversation would no longer follow from its members alone.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{Change, ChangeView, Content, EntryKind, MessageState, States, view_change},
+    ids::{ClientMessageId, ConversationId, UserId},
+};
+
+use crate::{
+    finish::Reading,
+    model::{Conversation, Known, Model},
+};
+
+/// A change that somebody asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Who.
+    pub user: UserId,
+    /// Under which name.
+    pub name: ClientMessageId,
+    /// What.
+    pub change: Change,
+    /// Its sequence, once it was acknowledged, and the oracle's time of that.
+    pub acked: Option<(u64, u64)>,
+}
+
+/// What became of messages, by entries that were seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Became {
+    deleted: bool,
+    /// The last edit's sequence.
+    edited: Option<u64>,
+    pinned: bool,
+    /// Users by reaction, in the order in which each was first there.
+    reactions: Vec<(String, Vec<UserId>)>,
+}
+
+impl Conversation {
+    /// Changes that were asked for of one message.
+    fn asked_of(&self, target: u64) -> impl Iterator<Item = &Asked> {
+        self.changes.iter().filter(move |asked| asked.change.target().is_some_and(|of| of.0 == target))
+    }
+
+    /// Whether the message may say something else than it was sent with.
+    #[must_use]
+    pub fn may_have_changed(&self, message: u64) -> bool {
+        self.asked_of(message).any(|asked| matches!(asked.change, Change::Edit { .. } | Change::Delete { .. }))
+    }
+
+    /// What is wrong with what a message says, as it was shown to somebody who asked at a time (0: not known).
+    pub fn wrong_body(&self, message: u64, body: &[u8], originals: &[Content], at: u64) -> Option<String> {
+        let of = |asked: &&Asked| asked.acked.is_some_and(|(_, acked)| acked < at);
+        let deletions = || self.asked_of(message).filter(|asked| matches!(asked.change, Change::Delete { .. }));
+        if body.is_empty() {
+            return (deletions().next().is_none()).then(|| "it says nothing, but nobody deleted it".to_owned());
+        }
+        if deletions().any(|asked| of(&asked)) {
+            return Some("it was deleted before that was asked".to_owned());
+        }
+        let edits = self.asked_of(message).filter_map(|asked| match &asked.change {
+            Change::Edit { content, .. } => Some((asked, content)),
+            _ => None,
+        });
+        let edits: Vec<(&Asked, &Content)> = edits.collect();
+        let newest = edits.iter().filter(|(asked, _)| of(asked)).filter_map(|(asked, _)| asked.acked).max();
+        let shown = edits.iter().find(|(_, content)| content.0 == body);
+        match (shown, newest) {
+            (Some((asked, _)), Some((least, _))) if asked.acked.is_some_and(|(sequence, _)| sequence < least) => {
+                Some(format!("it says what an edit before that at #{least} said"))
+            }
+            (Some(_), _) => None,
+            (None, _) if !originals.iter().any(|content| content.0 == body) => {
+                Some("it says what nobody sent".to_owned())
+            }
+            (None, Some((least, _))) => Some(format!("it says what it was sent with, but was edited at #{least}")),
+            (None, None) => None,
+        }
+    }
+
+    /// What is wrong with a change's entry, as far as it can be told when it is first seen.
+    pub fn wrong_change(&self, known: &Known) -> Option<String> {
+        let change = view_change(known.kind, &known.body).ok()?;
+        let of_name = |asked: &&Asked| asked.user == known.sender && asked.name == known.client_message_id;
+        let said = |content: &[u8]| {
+            let is_it = |asked: &Asked| matches!(&asked.change, Change::Edit { content: of, .. } if of.0 == content);
+            self.changes.iter().any(is_it)
+        };
+        let same = |asked: &&Asked| match (change, &asked.change) {
+            (ChangeView::Edit { target, content }, Change::Edit { target: of, .. }) => {
+                target == *of && content.is_none_or(said)
+            }
+            (ChangeView::Delete { target }, Change::Delete { target: of }) => target == *of,
+            (ChangeView::React { target, text, on }, Change::React { target: of, text: asked, on: was }) => {
+                (target, text, on) == (*of, asked.as_str(), *was)
+            }
+            (ChangeView::Pin { target, on }, Change::Pin { target: of, on: was }) => (target, on) == (*of, *was),
+            _ => false,
+        };
+        let Some(asked) = self.changes.iter().filter(of_name).find(same) else {
+            return Some(format!("{} never asked for it", known.sender));
+        };
+        let own = matches!(known.kind, EntryKind::Edit | EntryKind::Deletion);
+        let message = self.entries.get(&asked.change.target().unwrap_or_default().0);
+        match message {
+            Some(message) if message.kind != EntryKind::Message => Some("it changes what is no message".to_owned()),
+            Some(message) if own && message.sender != known.sender => {
+                Some(format!("{} changes a message of {}", known.sender, message.sender))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the entries that were seen make of messages.
+    fn became(&self) -> BTreeMap<u64, Became> {
+        let mut messages: BTreeMap<u64, Became> = BTreeMap::new();
+        for (sequence, entry) in &self.entries {
+            let Ok(change) = view_change(entry.kind, &entry.body) else { continue };
+            let (ChangeView::Edit { target, .. }
+            | ChangeView::Delete { target }
+            | ChangeView::React { target, .. }
+            | ChangeView::Pin { target, .. }) = change
+            else {
+                continue;
+            };
+            let message = messages.entry(target.0).or_default();
+            match change {
+                _ if message.deleted => {}
+                ChangeView::Edit { .. } => message.edited = Some(*sequence),
+                ChangeView::Delete { .. } => *message = Became { deleted: true, ..Became::default() },
+                ChangeView::React { text, on, .. } => message.react(text, &entry.sender, on),
+                ChangeView::Pin { on, .. } => message.pinned = on,
+                ChangeView::Retain { .. } => {}
+            }
+        }
+        messages
+    }
+}
+
+impl Became {
+    fn react(&mut self, text: &str, user: &UserId, on: bool) {
+        if !self.reactions.iter().any(|(of, _)| of == text) {
+            self.reactions.push((text.to_owned(), Vec::new()));
+        }
+        for (_, users) in self.reactions.iter_mut().filter(|(of, _)| of == text) {
+            users.retain(|of| of != user);
+            if on {
+                users.push(user.clone());
+            }
+        }
+        self.reactions.retain(|(_, users)| !users.is_empty());
+    }
+
+    /// Whether a user is told this.
+    fn is(&self, told: Option<&MessageState>, user: &UserId) -> bool {
+        let Some(told) = told else { return *self == Self::default() };
+        let reactions = told.reactions.iter().map(|of| (of.reaction.as_str(), of.count as usize, of.mine));
+        told.deleted == self.deleted
+            && told.pinned == self.pinned
+            && told.edited.as_ref().map(|edited| edited.sequence.0) == self.edited
+            && reactions
+                .eq(self.reactions.iter().map(|(text, users)| (text.as_str(), users.len(), users.contains(user))))
+    }
+}
+
+impl Model {
+    /// Somebody asks for a change.
+    pub fn message_change_asked(&mut self, id: ConversationId, user: &UserId, name: ClientMessageId, change: &Change) {
+        let conversation = self.conversations.entry(id).or_default();
+        let same = |asked: &Asked| asked.user == *user && asked.name == name && asked.change == *change;
+        if !conversation.changes.iter().any(same) {
+            conversation.changes.push(Asked { user: user.clone(), name, change: change.clone(), acked: None });
+        }
+    }
+
+    /// It was acknowledged.
+    pub fn message_changed(
+        &mut self,
+        id: ConversationId,
+        user: &UserId,
+        name: ClientMessageId,
+        change: &Change,
+        sequence: u64,
+    ) {
+        let now = self.asking();
+        let conversation = self.conversations.entry(id).or_default();
+        conversation.durable = conversation.durable.max(sequence);
+        let of_name: Vec<&mut Asked> = 
+            conversation.changes.iter_mut().filter(|asked| asked.user == *user && asked.name == name).collect();
+        let others = of_name.iter().filter_map(|asked| asked.acked.map(|(of, _)| of)).find(|of| *of != sequence);
+        for asked in of_name.into_iter().filter(|asked| asked.change == *change) {
+            asked.acked = asked.acked.or(Some((sequence, now)));
+        }
+        self.check(others.is_none(), || format!("{id} {name} of {user} was stored at #{others:?} and at #{sequence}"));
+    }
+
+    /// Whether a change may be refused so.
+    #[must_use]
+    pub fn may_refuse_change(
+        &self,
+        id: ConversationId,
+        user: &UserId,
+        name: ClientMessageId,
+        change: &Change,
+        code: ErrorCode,
+    ) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return true };
+        let target = change.target().unwrap_or_default().0;
+        let message = conversation.entries.get(&target).filter(|entry| entry.kind == EntryKind::Message);
+        let is_steady = conversation.membership.get(user).is_none_or(|membership| !membership.changed);
+        match code {
+            ErrorCode::NoMessage => !(message.is_some() && is_steady),
+            ErrorCode::Forbidden => message.is_none_or(|message| message.sender != *user),
+            ErrorCode::Deleted => {
+                let mut deletions = conversation.asked_of(target);
+                deletions.any(|asked| matches!(asked.change, Change::Delete { .. }))
+            }
+            ErrorCode::Conflict => {
+                let same = |asked: &&Asked| asked.user == *user && asked.name == name;
+                conversation.changes.iter().filter(same).count() > 1
+            }
+            // There are fewer texts than a message can have; pins may come to as many as there can be.
+            ErrorCode::LimitReached => matches!(change, Change::Pin { on: true, .. }),
+            _ => false,
+        }
+    }
+}
+
+/// Takes down what a reader was told of messages.
+pub fn tell(told: &mut BTreeMap<(ConversationId, u64), MessageState>, states: States) {
+    for state in states.states {
+        told.insert((states.conversation, state.sequence.0), state);
+    }
+}
+
+/// Holds what everybody read in the end of a conversation's messages against its entries. Only of a log that is known whole.
+pub fn judge(
+    conversation: &Conversation,
+    id: ConversationId,
+    readings: &[(UserId, Reading)],
+    problems: &mut Vec<String>,
+) {
+    let messages = conversation.became();
+    for (user, reading) in readings {
+        let Some(Ok(log)) = reading.logs.get(&id) else { continue };
+        for place in &log.places {
+            let Some(known) = conversation.entries.get(place).filter(|entry| entry.kind == EntryKind::Message) else {
+                continue;
+            };
+            let (became, told) = (messages.get(place), reading.states.get(&(id, *place)));
+            let is_so = became.map_or(told.is_none(), |became| became.is(told, user));
+            if !is_so {
+                problems.push(format!("{id} #{place}: {user} was told {told:?}, but it became {became:?}"));
+            }
+            let body = reading.bodies.get(&(id, *place));
+            let says = body.is_some_and(|body| !body.is_empty());
+            let deleted = became.is_some_and(|became| became.deleted);
+            if says == deleted {
+                problems.push(format!("{id} #{place} of {}: {user} read {body:?}, deleted: {deleted}", known.sender));
+            }
+            let edit = became.and_then(|became| conversation.entries.get(&became.edited?));
+            let asked = edit.and_then(|edit| {
+                let mut asked = conversation.changes.iter();
+                asked.find(|asked| asked.user == edit.sender && asked.name == edit.client_message_id)
+            });
+            if let (Some(Asked { change: Change::Edit { content, .. }, .. }), Some(body)) = (asked, body)
+                && content.0 != *body
+                && conversation
+                    .changes
+                    .iter()
+                    .filter(|other| asked.is_some_and(|asked| asked.name == other.name))
+                    .count()
+                    == 1
+            {
+                problems.push(format!("{id} #{place}: {user} read something else than the last edit says"));
+            }
+        }
+    }
+}

@@ -34,7 +34,7 @@ fn what_becomes_of_a_message_is_told_before_the_page_that_has_it() {
     shard.connect(2, "bob");
     let conversation = conversation(&mut shard);
     let of = |kind: &str, number: u32, fields: &str| request(kind, &conversation, number, fields);
-    told(&mut shard, 1, &of("send", 10, r#""text":"first""#));
+    told(&mut shard, 1, &of("send", 10, r#""text":"old words""#));
     let history = format!(r#"{{"id":90,"history":{{"conversation":"{conversation}"}}}}"#);
     assert!(!told(&mut shard, 2, &history).contains("states"), "there is nothing to tell");
     let seen = shard.text(2).len();
@@ -63,7 +63,7 @@ fn what_becomes_of_a_message_is_told_before_the_page_that_has_it() {
     assert!(states.contains(r#""as_of":5"#) && states.contains(r#""pinned":true"#), "{states}");
     assert!(states.contains(r#""reactions":[{"reaction":"👍","count":1}]"#), "{states}");
     assert!(states.contains(r#""edited":{"sequence":3"#), "{states}");
-    assert!(page.contains(r#""text":"second""#) && !page.contains("first"), "{page}");
+    assert!(page.contains(r#""text":"second""#) && !page.contains("old words"), "{page}");
     let mine = told(&mut shard, 1, &history);
     assert!(mine.contains(r#""count":1,"mine":true"#), "{mine}");
     let silent = told(&mut shard, 1, &history.replace(r#""id":90,"#, ""));
@@ -112,7 +112,7 @@ fn who_reacted_and_what_is_pinned_is_listed() {
     shard.connect(2, "bob");
     let conversation = conversation(&mut shard);
     let of = |kind: &str, number: u32, fields: &str| request(kind, &conversation, number, fields);
-    told(&mut shard, 1, &of("send", 10, r#""text":"first""#));
+    told(&mut shard, 1, &of("send", 10, r#""text":"old words""#));
     told(&mut shard, 1, &of("react", 11, r#""target":2,"reaction":"a","on":true"#));
     told(&mut shard, 2, &of("react", 12, r#""target":2,"reaction":"b","on":true"#));
     told(&mut shard, 2, &of("pin", 13, r#""target":2,"on":true"#));

@@ -192,7 +192,7 @@ impl Model {
         let now = self.asking();
         let conversation = self.conversations.entry(id).or_default();
         conversation.durable = conversation.durable.max(sequence);
-        let of_name: Vec<&mut Asked> = 
+        let of_name: Vec<&mut Asked> =
             conversation.changes.iter_mut().filter(|asked| asked.user == *user && asked.name == name).collect();
         let others = of_name.iter().filter_map(|asked| asked.acked.map(|(of, _)| of)).find(|of| *of != sequence);
         for asked in of_name.into_iter().filter(|asked| asked.change == *change) {

@@ -232,13 +232,15 @@ impl Model {
     pub fn acked(&mut self, user: &UserId, id: ConversationId, name: ClientMessageId, content: &Content, ack: &Ack) {
         let conversation = self.conversations.entry(id).or_default();
         conversation.durable = conversation.durable.max(ack.sequence.0);
+        // What it said first is not known to the server once it says something else.
+        let may_have_changed = conversation.may_have_changed(ack.sequence.0);
         let record = conversation.sends.entry((user.clone(), name)).or_default();
         let (sequence, ordinal) = (ack.sequence, ack.ordinal);
         match &record.acked {
             None => record.acked = Some((ack.clone(), content.clone())),
             Some((first, of)) => {
                 let same = (first.sequence, first.ordinal, first.time_ms) == (ack.sequence, ack.ordinal, ack.time_ms);
-                let (same_content, first) = (of == content, first.clone());
+                let (same_content, first) = (of == content || may_have_changed, first.clone());
                 self.check(same, || format!("{id} {name} of {user} was acknowledged as {first:?} and as {ack:?}"));
                 self.check(same_content, || {
                     format!("{id} {name} of {user}: two contents were acknowledged at #{sequence}")

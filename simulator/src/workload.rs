@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     frame::{
-        self, Content, Conversations, Create, CreateGroup, Delivered, History, Members, MembersAction, MembersList,
-        Read, Request, Title,
+        self, Content, Conversations, Create, CreateGroup, Delivered, EntryKind, History, Members, MembersAction,
+        MembersList, Read, Request, Title,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
@@ -276,11 +276,18 @@ impl World {
             return self.ask_change(client, id, name, change);
         }
         let last = self.model.durable(conversation) + 1;
-        // Most often one of the last: those are changed.
+        // Mostly one of the last messages, and of those to be edited one's own: many others are refused.
+        let kind = dice.below(10);
+        let me = &self.clients[client].user;
+        let known =
+            self.model.conversations.get(&conversation).into_iter().flat_map(|known| known.entries.iter().rev());
+        let messages = known.filter(|(_, entry)| entry.kind == EntryKind::Message && (kind > 3 || entry.sender == *me));
+        let messages: Vec<u64> = messages.map(|(place, _)| *place).take(6).collect();
         let target =
             Sequence(if dice.chance(700) { last.saturating_sub(dice.below(8)).max(1) } else { 1 + dice.below(last) });
         let on = dice.chance(700);
-        let change = match dice.below(10) {
+        let target = if messages.is_empty() || dice.chance(100) { target } else { Sequence(dice.pick(&messages)) };
+        let change = match kind {
             0..3 => frame::Change::Edit { target, content: self.text(client, dice) },
             3 => frame::Change::Delete { target },
             4..8 => frame::Change::React { target, text: dice.pick(&["👍", "ok", "no"]).to_owned(), on },

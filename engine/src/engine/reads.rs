@@ -36,6 +36,9 @@ use crate::{
     seams::{Clock, Files, Random},
 };
 
+/// A message that was found, and whether what it said first is not known any more.
+type Known = (Arc<[u8]>, bool);
+
 /// The error for rows that do not have their form though their block's checksum holds.
 pub(super) fn malformed() -> StoreError {
     let what = "a row does not have its form";
@@ -210,12 +213,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
     }
 
-    /// The archive of a message that segments may know, and whether what it said first is not known any more.
+    /// A message that segments may know.
     async fn find_message(
         &self,
         id: ConversationId,
         message: ClientMessageId,
-    ) -> Result<Option<(Arc<[u8]>, bool)>, Refusal> {
+    ) -> Result<Option<Known>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
         let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
@@ -237,7 +240,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         &self,
         id: ConversationId,
         message: ClientMessageId,
-        found: Result<Option<(Arc<[u8]>, bool)>, Refusal>,
+        found: Result<Option<Known>, Refusal>,
     ) {
         let mut state = self.shared.state.borrow_mut();
         match found {

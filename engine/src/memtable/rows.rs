@@ -17,6 +17,10 @@ use crate::{
     rows::{self, UserRow},
 };
 
+/// Rows that changes brought, by the suffixes of their keys.
+type ChangeRows<'a> = btree_map::Range<'a, Vec<u8>, Option<Arc<[u8]>>>;
+type ChangeRow<'a> = (&'a Vec<u8>, &'a Option<Arc<[u8]>>);
+
 /// All rows of a memtable.
 pub(crate) struct MemtableRows<'a> {
     memtable: &'a Memtable,
@@ -32,8 +36,8 @@ pub(crate) struct MemtableRows<'a> {
     tail: Option<(ConversationId, &'a Tail)>,
     next_entry: usize,
     /// Rows of changes among the entries' that are still to come.
-    changes: Option<btree_map::Range<'a, Vec<u8>, Option<Arc<[u8]>>>>,
-    next_change: Option<(&'a Vec<u8>, &'a Option<Arc<[u8]>>)>,
+    changes: Option<ChangeRows<'a>>,
+    next_change: Option<ChangeRow<'a>>,
     /// Entries that are lost are no rows.
     without_lost: bool,
     key: Vec<u8>,

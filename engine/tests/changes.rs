@@ -412,6 +412,62 @@ fn a_deletion_during_a_read_counts_for_it() {
     }
 }
 
+/// Carries out operations on log files alone: a flush stays under way.
+fn settle_log(lane: &mut Lane) {
+    lane.settle();
+    while let Some(of_log) = lane.files.pending().into_iter().find(|operation| operation.name.starts_with("log-")) {
+        lane.files.release(of_log.ticket);
+        lane.settle();
+    }
+}
+
+#[test]
+fn what_is_taken_away_during_a_flush_is_gone_at_once() {
+    let options = EngineOptions { memtable_age_ms_max: 1, ..small_options() };
+    let mut lane = Lane::with_options(6, options);
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    lane.sent("ann", conversation, 1, "secret");
+    lane.sent("ann", conversation, 2, "another secret");
+    lane.files.set_queued(true);
+    lane.clock.advance(1_000);
+    lane.engine.tick();
+    lane.settle();
+    assert!(lane.engine.status().memtable_sealed_bytes > 0, "the flush is under way");
+    for (key, what) in [(3, delete(2)), (4, edit(3, "kept"))] {
+        let token = lane.submit(change("ann", conversation, key, what));
+        settle_log(&mut lane);
+        assert!(matches!(lane.answer(token), Some(Ok(Done::Sent { .. }))));
+    }
+    let range = HistoryRange::Latest;
+    let token = lane.submit(Command::History { user: user("bob"), conversation, range, limit: 10 });
+    settle_log(&mut lane);
+    assert!(lane.engine.status().memtable_sealed_bytes > 0, "the flush is under way still");
+    let Some(Ok(Done::History(page))) = lane.answer(token) else { panic!("it is answered from memory") };
+    assert!(page.entries.iter().all(|archive| !holds(archive, "secret")));
+    assert_eq!(shown(&page, 3).0.as_deref(), Some("kept"));
+    assert!(shown(&page, 2).1.is_some_and(|state| state.deleted));
+    lane.settle_queued();
+    lane.files.set_queued(false);
+    assert!(!holds(&everything(&mut lane, "bob", conversation), "secret"));
+}
+
+#[test]
+fn what_became_of_messages_stays_through_merges() {
+    let (mut lane, conversation) = group();
+    lane.changed("ann", conversation, 10, edit(2, "new"));
+    lane.changed("bob", conversation, 11, react(2, "a", true));
+    lane.changed("bob", conversation, 12, pin(2, true));
+    lane.changed("ann", conversation, 13, delete(3));
+    let before = latest(&mut lane, "bob", conversation);
+    while lane.engine.status().compactions < 3 {
+        lane.sent("cid", conversation, 1_000 + lane.engine.status().flushes, "more");
+        flush(&mut lane);
+    }
+    lane.reopen();
+    let after = latest(&mut lane, "bob", conversation);
+    assert_eq!((&after.entries[..9], after.states), (&before.entries[..9], before.states));
+}
+
 #[test]
 fn a_store_without_changes_is_as_older_readers_know_it() {
     let version = |lane: &Lane| {

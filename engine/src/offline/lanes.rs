@@ -98,6 +98,7 @@ pub async fn spread<F: Files>(
         lanes: (0..).zip(new).map(|(lane, files)| Making::new(files, lane, lanes, random.next(), next)).collect(),
         position: LanePosition(0),
         time: TimestampMs(0),
+        has_changes: false,
     };
     let progress = Rc::new(progress);
     for (lane, files) in old.iter().enumerate() {
@@ -115,6 +116,8 @@ struct Spread<'a, F> {
     lanes: Vec<Making<'a, F>>,
     position: LanePosition,
     time: TimestampMs,
+    /// Some segment has rows of changes.
+    has_changes: bool,
 }
 
 /// A segment of an old lane.
@@ -155,6 +158,7 @@ impl<F: Files> Spread<'_, F> {
         opened.require_whole(&logged).map_err(old)?;
         self.position = self.position.max(logged.position);
         self.time = self.time.max(logged.time);
+        self.has_changes |= opened.blob.has_changes || logged.memtable.has_changes();
         for making in &mut self.lanes {
             making.write(&logged.memtable).await.map_err(|error| of_new(making.lane, error))?;
         }
@@ -179,7 +183,8 @@ impl<F: Files> Spread<'_, F> {
                 let from = old.get(source.lane).expect("the source is of an old lane");
                 making.adopt(from, source).await.map_err(|error| of_new(making.lane, error))?;
             }
-            let blob = Blob { salt: random.next(), time: self.time, generation: 0, file_bytes: 0 };
+            let (has_changes, salt) = (self.has_changes, random.next());
+            let blob = Blob { has_changes, salt, time: self.time, generation: 0, file_bytes: 0 };
             let (lane, store, segments) = (making.lane, making.store, making.segments.len());
             making.finish(self.position, &blob).await.map_err(|error| of_new(lane, error))?;
             made.push(NewLane {

@@ -216,12 +216,12 @@ fn newer_formats_are_refused_by_name() {
         let files = MemoryFiles::new(0);
         let (sorted, _) = filled(&files).await;
         let mut newer = sorted.manifest().encode();
-        newer[8] = 2;
+        newer[8] = 3;
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&newer[..16]), &newer[20..]);
         newer[16..20].copy_from_slice(&checksum.to_le_bytes());
         files.put(manifest::NAME, newer);
         let result = Sorted::open(files.clone(), settings()).await.err();
-        let expected = StoreError::NewerVersion { file: "manifest".to_owned(), found: 2, supported: 1 };
+        let expected = StoreError::NewerVersion { file: "manifest".to_owned(), found: 3, supported: 2 };
         assert_eq!(result, Some(expected));
 
         files.put(manifest::NAME, sorted.manifest().encode());

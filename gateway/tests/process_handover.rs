@@ -259,7 +259,7 @@ fn a_newcomer_that_cannot_serve_leaves_the_old_one_serving() {
         assert!(output.status.code() == Some(code) && said.contains(text), "{:?}: {said}", output.status);
     };
     refused(node.listen, &["limits.page_items_default=0"], 2, "limits.page_items_default");
-    refused(node.listen, &["node.lanes=2"], 1, "was made with 1 log lanes");
+    refused(node.listen, &["node.lanes=2"], 1, "has 1 log lanes, and a node that takes over");
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
     refused(elsewhere, &[], 1, &format!("it has listen={} tls=none", node.listen));
     // Nor may an address for TLS come or go: clients would find nobody there for a while.

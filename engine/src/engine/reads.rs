@@ -214,11 +214,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// A message that segments may know.
-    async fn find_message(
-        &self,
-        id: ConversationId,
-        message: ClientMessageId,
-    ) -> Result<Option<Known>, Refusal> {
+    async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Known>, Refusal> {
         let runs = self.shared.sorted.runs();
         let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
         let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
@@ -236,12 +232,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         archive.map(|(_, archive)| archive).ok_or_else(|| refuse(ErrorCode::Damaged))
     }
 
-    fn finish_message(
-        &self,
-        id: ConversationId,
-        message: ClientMessageId,
-        found: Result<Option<Known>, Refusal>,
-    ) {
+    fn finish_message(&self, id: ConversationId, message: ClientMessageId, found: Result<Option<Known>, Refusal>) {
         let mut state = self.shared.state.borrow_mut();
         match found {
             Ok(None) => {

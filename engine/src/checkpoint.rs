@@ -22,6 +22,9 @@ use crate::{
 /// that a number stands for the same bytes in all checkpoints of a store.
 pub(crate) const OF_LOG: u64 = 1 << 63;
 
+/// And this one, too, if it is the segment of message ids. Positions, which the rest of the number is, are smaller.
+pub(crate) const OF_LOG_IDS: u64 = 1 << 62;
+
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checkpointed {
@@ -58,12 +61,12 @@ pub(crate) async fn write<F: Files>(
     files: &F,
     target: &F,
     mut manifest: Manifest,
-    written: Option<SegmentId>,
+    written: &[SegmentId],
 ) -> Result<Checkpointed, StoreError> {
     let blob = Blob::decode(&manifest.blob)?;
     // There is no log: its next file begins anew.
     manifest.blob = Blob { generation: 0, ..blob }.encode();
-    for segment in manifest.segments.iter().filter(|segment| Some(segment.id) != written) {
+    for segment in manifest.segments.iter().filter(|segment| !written.contains(&segment.id)) {
         files.share(&segment.id.file_name(), target).await?;
     }
     target.sync_folder().await?;

@@ -200,9 +200,13 @@ impl Loading {
             Key::Pointer(user) => drop(self.pointers.insert(user, PointerRow::decode(value)?)),
             Key::Pins => self.pins = decode_pins(value)?,
             Key::Retention => self.retention = RetentionRow::decode(value)?,
-            Key::Lost(_) | Key::Idempotency(_) | Key::Entry(_) | Key::State(_) | Key::Reactor(..) | Key::User(_) => {
-                return None;
-            }
+            Key::Lost(_)
+            | Key::OldMessageId(_)
+            | Key::Entry(_)
+            | Key::State(_)
+            | Key::Reactor(..)
+            | Key::User(_)
+            | Key::MessageId(..) => return None,
         }
         Some(())
     }

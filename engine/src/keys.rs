@@ -4,14 +4,22 @@
 //! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
 //!                families: 0 lost (first sequence u64 BE)
 //!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention · 4 member (user) · 5 pointer (user)
-//!                          6 idempotency (client message id[16])
+//!                          6 message id of the old form (client message id[16])
 //!                          7 entry (sequence u64 BE), and behind it sequence·1 state · sequence·2 reactor (user)
 //! user           0x02 · user · 0x00 · conversation[16]             a user's conversations in this lane
+//! message id     0x03 · conversation[16] · client message id[16]                   of one that does not say when it was made
+//!                0x04 · minute u32 BE · conversation[16] · client message id[16]   of one that does
 //! ```
 //! Families 1 to 5 are what a conversation's state is loaded from: one short scan. No user id contains 0x00. What is behind the
 //! conversation's id is a key's suffix.
 //!
+//! Message ids come after everything else and in the order of their time, so that they have segments of their own, in which those of
+//! one age lie together: a fresh one is looked for where ids of its minute are, and old ones go without a look at the others. The
+//! minute is that of the id itself ([`minute_of`]). Family 6 held them before there was a window.
+//!
 //! Must not do: know values; those are in [`crate::rows`].
+
+use std::ops::Deref;
 
 use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
 
@@ -19,9 +27,11 @@ use crate::{row::KeyRange, segment::KeyFilter};
 
 const CONVERSATIONS: u8 = 1;
 const USERS: u8 = 2;
+const UNTIMED_IDS: u8 = 3;
+const TIMED_IDS: u8 = 4;
 /// Range byte and conversation id.
 const PREFIX_BYTES: usize = 17;
-const IDEMPOTENCY_BYTES: usize = PREFIX_BYTES + 1 + 16;
+const OLD_MESSAGE_ID_BYTES: usize = PREFIX_BYTES + 1 + 16;
 /// Suffix of the row of pins.
 pub(crate) const PINS: [u8; 2] = [Family::Tail as u8, 1];
 /// Suffix of the row of the retention mark.
@@ -30,6 +40,15 @@ pub(crate) const RETENTION: [u8; 2] = [Family::Tail as u8, 2];
 const STATE: u8 = 1;
 /// Behind an entry's key: those of who reacted.
 const REACTOR: u8 = 2;
+/// Family and sequence of an entry's key.
+pub(crate) const ENTRY_SUFFIX_BYTES: usize = 1 + 8;
+/// Range byte, conversation, client message id.
+const UNTIMED_ID_BYTES: usize = 1 + 16 + 16;
+/// With the minute.
+const TIMED_ID_BYTES: usize = UNTIMED_ID_BYTES + 4;
+
+/// The unit of time in keys of message ids. Short, so that what a fresh id is looked for among is little: the ids of the last minute.
+pub(crate) const MINUTE_MS: u64 = 60_000;
 
 /// Part of a conversation's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +61,7 @@ pub(crate) enum Family {
     Tail = 3,
     Member = 4,
     Pointer = 5,
-    Idempotency = 6,
+    OldMessageId = 6,
     Entry = 7,
 }
 
@@ -56,8 +75,8 @@ pub(crate) enum Key {
     Tail,
     Member(UserId),
     Pointer(UserId),
-    /// What remembers a client message id.
-    Idempotency(ClientMessageId),
+    /// What remembers a client message id, in the old form.
+    OldMessageId(ClientMessageId),
     Entry(Sequence),
     /// What became of a message.
     State(Sequence),
@@ -69,6 +88,8 @@ pub(crate) enum Key {
     Retention,
     /// A user's row: of which conversation.
     User(ConversationId),
+    /// What remembers a client message id.
+    MessageId(ConversationId, ClientMessageId),
 }
 
 /// Whose a key is.
@@ -76,10 +97,12 @@ pub(crate) enum Key {
 pub(crate) enum Owner {
     Conversation(ConversationId),
     User(UserId),
+    /// No single conversation's: message ids of all of them, by time.
+    MessageIds,
 }
 
 /// The filter of this keyspace: a conversation's and a user's common prefix, which tell a fresh one without a read, and each
-/// idempotency key, which tells a fresh message.
+/// message id's key, which tells a fresh message.
 pub(crate) const FILTER: KeyFilter = KeyFilter { id: 2, pieces };
 
 fn pieces(key: &[u8], piece: &mut dyn FnMut(&[u8])) {
@@ -88,7 +111,7 @@ fn pieces(key: &[u8], piece: &mut dyn FnMut(&[u8])) {
             if let Some(prefix) = key.get(..PREFIX_BYTES) {
                 piece(prefix);
             }
-            if key.get(PREFIX_BYTES) == Some(&(Family::Idempotency as u8)) {
+            if key.get(PREFIX_BYTES) == Some(&(Family::OldMessageId as u8)) {
                 piece(key);
             }
         }
@@ -97,6 +120,7 @@ fn pieces(key: &[u8], piece: &mut dyn FnMut(&[u8])) {
                 piece(&key[..=end]);
             }
         }
+        Some(&(UNTIMED_IDS | TIMED_IDS)) => piece(key),
         _ => {}
     }
 }
@@ -126,12 +150,74 @@ pub(crate) fn of_user(id: ConversationId, family: Family, user: &UserId) -> Vec<
     in_conversation(id, family, user.as_str().as_bytes())
 }
 
-/// The row that remembers a client message id; a filter piece.
-pub(crate) fn idempotency(id: ConversationId, message: ClientMessageId) -> [u8; IDEMPOTENCY_BYTES] {
-    let mut key = [Family::Idempotency as u8; IDEMPOTENCY_BYTES];
+/// The row that remembers a client message id in the old form; a filter piece.
+pub(crate) fn old_message_id(id: ConversationId, message: ClientMessageId) -> [u8; OLD_MESSAGE_ID_BYTES] {
+    let mut key = [Family::OldMessageId as u8; OLD_MESSAGE_ID_BYTES];
     key[..PREFIX_BYTES].copy_from_slice(&conversation(id));
     key[PREFIX_BYTES + 1..].copy_from_slice(&message.0);
     key
+}
+
+/// The minute that an id is kept under: of the time that it says, if it does.
+pub(crate) fn minute_of(message: ClientMessageId) -> Option<u32> {
+    // A time beyond what four bytes hold is as good as the last that they do: eight thousand years.
+    message.made().map(|made| u32::try_from(made.0 / MINUTE_MS).unwrap_or(u32::MAX))
+}
+
+/// The key of a message id's row. Orders as its bytes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MessageIdKey([u8; TIMED_ID_BYTES]);
+
+impl Deref for MessageIdKey {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        if self.is_timed() { &self.0 } else { &self.0[..UNTIMED_ID_BYTES] }
+    }
+}
+
+impl MessageIdKey {
+    /// Whether the id says when it was made.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.0[0] == TIMED_IDS
+    }
+}
+
+/// The row that remembers a client message id; a filter piece.
+pub(crate) fn message_id(id: ConversationId, message: ClientMessageId) -> MessageIdKey {
+    let mut key = [0; TIMED_ID_BYTES];
+    let minute = minute_of(message);
+    key[0] = if minute.is_some() { TIMED_IDS } else { UNTIMED_IDS };
+    let at = minute.map_or(1, |minute| {
+        key[1..5].copy_from_slice(&minute.to_be_bytes());
+        5
+    });
+    key[at..at + 16].copy_from_slice(&id.0);
+    key[at + 16..at + 32].copy_from_slice(&message.0);
+    MessageIdKey(key)
+}
+
+/// What the key of an id begins with that was made in this minute; those of later ones are behind it.
+pub(crate) fn timed_ids_from(minute: u32) -> [u8; 5] {
+    let mut key = [TIMED_IDS; 5];
+    key[1..].copy_from_slice(&minute.to_be_bytes());
+    key
+}
+
+/// Whether this is an entry's own key.
+pub(crate) fn is_entry(key: &[u8]) -> bool {
+    key.len() == PREFIX_BYTES + ENTRY_SUFFIX_BYTES
+        && key[0] == CONVERSATIONS
+        && key[PREFIX_BYTES] == Family::Entry as u8
+}
+
+/// Every message id.
+pub(crate) fn message_ids_range() -> KeyRange {
+    KeyRange { start: vec![UNTIMED_IDS], end: KeyRange::prefix([TIMED_IDS]).end }
+}
+
+/// Whether a key is of the rows that have segments of their own: message ids, which come after all others.
+pub(crate) fn is_apart(key: &[u8]) -> bool {
+    key.first().is_some_and(|range| *range >= UNTIMED_IDS)
 }
 
 /// An entry's row.
@@ -197,7 +283,7 @@ pub(crate) fn entries_but_last_reactors(id: ConversationId, first: Sequence, las
 
 /// The range that a conversation's state is loaded from.
 pub(crate) fn state_range(id: ConversationId) -> KeyRange {
-    KeyRange::new(single(id, Family::Start), single(id, Family::Idempotency))
+    KeyRange::new(single(id, Family::Start), single(id, Family::OldMessageId))
 }
 
 /// The row that tells of lost entries, from the first of them.
@@ -244,6 +330,11 @@ pub(crate) fn parse(key: &[u8]) -> Option<Key> {
             let end = key.iter().position(|byte| *byte == 0)?;
             Some(Key::User(ConversationId(key.get(end + 1..)?.try_into().ok()?)))
         }
+        UNTIMED_IDS | TIMED_IDS => {
+            let (conversation, id) = key.get(key.len().checked_sub(32)?..)?.split_first_chunk::<16>()?;
+            let (conversation, id) = (ConversationId(*conversation), ClientMessageId(id.try_into().ok()?));
+            (key == &*message_id(conversation, id)).then_some(Key::MessageId(conversation, id))
+        }
         _ => None,
     }
 }
@@ -256,6 +347,10 @@ pub(crate) fn conversation_of(key: &[u8]) -> Option<ConversationId> {
             let end = rest.iter().position(|byte| *byte == 0)?;
             rest.get(end + 1..)?.try_into().ok().map(ConversationId)
         }
+        (&(UNTIMED_IDS | TIMED_IDS), _) => match parse(key)? {
+            Key::MessageId(conversation, _) => Some(conversation),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -273,7 +368,7 @@ pub(crate) fn parse_suffix(suffix: &[u8]) -> Option<Key> {
         3 if suffix == RETENTION => Some(Key::Retention),
         4 => user(rest).map(Key::Member),
         5 => user(rest).map(Key::Pointer),
-        6 => Some(Key::Idempotency(ClientMessageId(rest.try_into().ok()?))),
+        6 => Some(Key::OldMessageId(ClientMessageId(rest.try_into().ok()?))),
         7 => {
             let (sequence, rest) = rest.split_first_chunk::<8>()?;
             let sequence = Sequence(u64::from_be_bytes(*sequence));
@@ -297,13 +392,43 @@ pub(crate) fn owner(key: &[u8]) -> Option<Owner> {
             let name = std::str::from_utf8(rest.get(..end)?).ok()?;
             UserId::new(name).ok().map(Owner::User)
         }
+        (&(UNTIMED_IDS | TIMED_IDS), _) => Some(Owner::MessageIds),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use antiphon_wire::ids::TimestampMs;
+
     use super::*;
+
+    const UNTIMED: ClientMessageId = ClientMessageId([9; 16]);
+
+    fn timed(minute: u64) -> ClientMessageId {
+        ClientMessageId::timed(TimestampMs(minute * MINUTE_MS + 7), 0x1234)
+    }
+
+    #[test]
+    fn message_ids_come_last_and_in_the_order_of_their_time() {
+        let (low, high) = (ConversationId([0; 16]), ConversationId([255; 16]));
+        let keys = [
+            user_conversation(&name("~"), high),
+            message_id(high, UNTIMED).to_vec(),
+            timed_ids_from(0).to_vec(),
+            message_id(low, timed(0)).to_vec(),
+            message_id(high, timed(1)).to_vec(),
+            message_id(low, timed(2)).to_vec(),
+            timed_ids_from(3).to_vec(),
+            message_id(low, ClientMessageId::timed(TimestampMs((1 << 48) - 1), 0)).to_vec(),
+        ];
+        assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
+        assert_eq!((keys[1].len(), keys[3].len()), (UNTIMED_ID_BYTES, TIMED_ID_BYTES));
+        let mut odd = message_id(low, timed(2)).to_vec();
+        odd[4] ^= 1;
+        assert_eq!(parse(&odd), None, "an id under another minute than its own");
+        assert!(is_apart(&keys[1]) && !is_apart(&keys[0]));
+    }
 
     fn name(text: &str) -> UserId {
         UserId::new(text).unwrap()
@@ -319,7 +444,9 @@ mod tests {
             (single(id, Family::Tail), Key::Tail),
             (of_user(id, Family::Member, &name("ann")), Key::Member(name("ann"))),
             (of_user(id, Family::Pointer, &name("b")), Key::Pointer(name("b"))),
-            (idempotency(id, ClientMessageId([9; 16])).to_vec(), Key::Idempotency(ClientMessageId([9; 16]))),
+            (old_message_id(id, ClientMessageId([9; 16])).to_vec(), Key::OldMessageId(ClientMessageId([9; 16]))),
+            (message_id(id, UNTIMED).to_vec(), Key::MessageId(id, UNTIMED)),
+            (message_id(id, timed(5)).to_vec(), Key::MessageId(id, timed(5))),
             (entry(id, Sequence(258)), Key::Entry(Sequence(258))),
             (within(id, &state_suffix(Sequence(258))), Key::State(Sequence(258))),
             (within(id, &reactor_suffix(Sequence(258), &name("ann"))), Key::Reactor(Sequence(258), name("ann"))),
@@ -327,12 +454,16 @@ mod tests {
             (within(id, &RETENTION), Key::Retention),
             (user_conversation(&name("ann"), id), Key::User(id)),
         ] {
-            let of = if matches!(expected, Key::User(_)) { Owner::User(name("ann")) } else { Owner::Conversation(id) };
+            let of = match expected {
+                Key::User(_) => Owner::User(name("ann")),
+                Key::MessageId(..) => Owner::MessageIds,
+                _ => Owner::Conversation(id),
+            };
             assert_eq!(owner(&key), Some(of), "{key:?}");
             assert_eq!(conversation_of(&key), Some(id), "{key:?}");
             assert_eq!(parse(&key), Some(expected), "{key:?}");
         }
-        for key in [&b""[..], b"\x01short", b"\x02nozero", b"\x02bad name\0", b"\x03"] {
+        for key in [&b""[..], b"\x01short", b"\x02nozero", b"\x02bad name\0", b"\x05"] {
             assert_eq!(owner(key), None, "{key:?}");
             assert_eq!(conversation_of(key), None, "{key:?}");
         }
@@ -372,8 +503,10 @@ mod tests {
             pieces(key, &mut |piece| found.push(piece.to_vec()));
             found
         };
-        let message = idempotency(id, ClientMessageId([9; 16]));
-        assert_eq!(found(&message), [conversation(id).to_vec(), message.to_vec()]);
+        let old = old_message_id(id, UNTIMED);
+        assert_eq!(found(&old), [conversation(id).to_vec(), old.to_vec()]);
+        let message = message_id(id, UNTIMED);
+        assert_eq!(found(&message), [message.to_vec()]);
         assert_eq!(found(&entry(id, Sequence(1))), [conversation(id).to_vec()]);
         assert_eq!(found(&user_conversation(&name("ann"), id)), [user(&name("ann"))]);
     }

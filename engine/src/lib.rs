@@ -12,11 +12,13 @@ mod conversation;
 pub mod door;
 mod engine;
 pub mod error;
+mod flush;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
 mod keys;
 mod lane;
+mod layout;
 pub mod manifest;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_files;
@@ -35,6 +37,7 @@ pub mod seams;
 pub mod segment;
 mod signal;
 pub mod sorted;
+mod window;
 
 pub use checkpoint::Checkpointed;
 pub use engine::{Engine, EngineError};

@@ -26,6 +26,15 @@ pub struct EngineOptions {
     pub memtable_age_ms_max: u64,
     /// Bytes of segment blocks kept in memory.
     pub cache_bytes: usize,
+    /// How long a client message id is remembered, in milliseconds: a retry within that time is answered as the first send was. A week: a
+    /// device that was without a network for a holiday still knows whether its message was stored. From a minute to ten years.
+    pub message_ids_window_ms: u64,
+    /// Within how long the bytes of what was erased are gone from the disk, in milliseconds, whatever segment they lie in: a day. Each
+    /// segment that knows something erased is written anew once in half that time. At least a minute.
+    pub reclaim_ms_max: u64,
+    /// Bytes of filters of message ids kept in memory: 32 MiB, ten million ids, which is what a thousand fresh sends a second need to be
+    /// told from retries without a read for the ids of the last hours, and far more than ids that say their time need.
+    pub message_id_filter_bytes: usize,
     /// Bytes of conversations' state (members, pointers) kept in memory: 64 MiB, about 100,000 groups of ten.
     pub conversations_bytes_max: usize,
     /// Conversations whose last position is remembered for resumes after they left memory: 40 bytes each, 500,000 make 20 MB.
@@ -57,6 +66,9 @@ impl EngineOptions {
             memtable_bytes: 32 * 1024 * 1024,
             memtable_age_ms_max: 10 * 60 * 1000,
             cache_bytes: 64 * 1024 * 1024,
+            message_ids_window_ms: 7 * 24 * 60 * 60 * 1000,
+            reclaim_ms_max: 24 * 60 * 60 * 1000,
+            message_id_filter_bytes: 32 * 1024 * 1024,
             conversations_bytes_max: 64 * 1024 * 1024,
             tails_max: 500_000,
             conversations_per_user_max: CONVERSATIONS_PER_USER_MAX,
@@ -75,6 +87,7 @@ impl EngineOptions {
             log_file_bytes: 16 * 1024 * 1024,
             memtable_bytes: 8 * 1024 * 1024,
             cache_bytes: 16 * 1024 * 1024,
+            message_id_filter_bytes: 8 * 1024 * 1024,
             conversations_bytes_max: 16 * 1024 * 1024,
             tails_max: 100_000,
             ..Self::new(lane)
@@ -104,6 +117,12 @@ impl EngineOptions {
         }
         if self.log_files_max < 3 {
             return refuse("log_files_max", "must be at least 3: one written, one ready, one being flushed".into());
+        }
+        if !(60_000..=10 * 366 * 24 * 60 * 60 * 1000).contains(&self.message_ids_window_ms) {
+            return refuse("message_ids_window_ms", "must be at least a minute and at most ten years".into());
+        }
+        if self.reclaim_ms_max < 60_000 {
+            return refuse("reclaim_ms_max", "must be at least a minute".into());
         }
         for (option, value) in [
             ("memtable_bytes", self.memtable_bytes),

@@ -103,12 +103,24 @@ pub struct Status {
     pub duplicates: u64,
     /// Counter: conversations loaded from memtable and segments.
     pub loads: u64,
-    /// Counter: idempotency lookups that had to read a segment.
+    /// Counter: lookups of message ids for which a segment had to be looked into, or a part of its filter had to be read.
     pub idempotency_reads: u64,
+    /// Counter: sends refused because their id is older than ids are remembered.
+    pub too_old: u64,
+    /// Ids that were made before this time are forgotten, in milliseconds since 1970; 0 if none are yet.
+    pub ids_forgotten_until_ms: u64,
+    /// Ids that do not say when they were made are, if their message was stored before this time.
+    pub untimed_ids_forgotten_until_ms: u64,
+    /// Bytes of filters of message ids in memory.
+    pub message_id_filter_bytes: usize,
+    /// Counter: segments that were dropped whole because everything in them was forgotten.
+    pub segments_expired: u64,
     /// Counter: memtables flushed.
     pub flushes: u64,
     /// Counter: compactions done.
     pub compactions: u64,
+    /// Counter: segments written anew because something in them was erased, or had erased something.
+    pub segments_reclaimed: u64,
     /// Counter: maintenance work that failed (a full disk, an error) and is tried again.
     pub maintenance_failures: u64,
     /// The last such failure's words.

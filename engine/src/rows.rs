@@ -7,16 +7,17 @@
 //! tail         position u64 · sequence u64 · ordinal u64 · time u64        of the last entry
 //! member       visible_from u64 · ordinal u64                              of the entry that added the member
 //! pointer      read u64 · read ordinal u64 · delivered u64
-//! idempotency  sequence u64                                                of the entry that holds sender and content
-//! entry        position u64 · entry archive …
+//! old id       sequence u64                                                of the entry that holds sender and content
+//! message id   sequence u64 · time u64                                     of that entry; the time only if the id has none of its own
+//! entry        position u64 · entry archive …                              the position's highest bit if an older row is replaced
 //! user         kind u8 (1 joined, 2 left) · sequence u64 · position u64    of the entry that did it
 //! ```
 //! Every row can be written without reading an older one: that is why recovery reads nothing but the log. A form never changes; a
 //! new form is a new family of keys. Bytes that do not fit give `None`, which the reader reports as damage.
 
-use antiphon_wire::ids::{Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
+use antiphon_wire::ids::{ClientMessageId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
 
-use crate::bytes::Reader;
+use crate::{bytes::Reader, keys, row::Change};
 
 const DIRECT: u8 = 1;
 const JOINED: u8 = 1;
@@ -163,14 +164,51 @@ impl UserRow {
     }
 }
 
-/// Appends the value of an idempotency row, or of one of lost entries.
+/// Appends the value of a row of lost entries.
 pub(crate) fn put_sequence(sequence: Sequence, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&sequence.0.to_le_bytes());
 }
 
-/// Reads an idempotency row, or one of lost entries.
+/// Reads a row of lost entries, or of a message id in the old form.
 pub(crate) fn decode_sequence(bytes: &[u8]) -> Option<Sequence> {
     read_numbers(bytes).map(|[sequence]| Sequence(sequence))
+}
+
+/// Appends the value of a message id's row: `stored` is the entry's time, for an id that has no time of its own.
+pub(crate) fn put_message_id(sequence: Sequence, stored: Option<TimestampMs>, bytes: &mut Vec<u8>) {
+    put_sequence(sequence, bytes);
+    bytes.extend(stored.iter().flat_map(|time| time.0.to_le_bytes()));
+}
+
+/// Reads a message id's row: the entry, and for an id without a time when that was stored.
+pub(crate) fn decode_message_id(id: ClientMessageId, bytes: &[u8]) -> Option<(Sequence, Option<TimestampMs>)> {
+    if id.made().is_some() {
+        return decode_sequence(bytes).map(|sequence| (sequence, None));
+    }
+    read_numbers(bytes).map(|[sequence, time]| (Sequence(sequence), Some(TimestampMs(time))))
+}
+
+/// Set in the position of an entry's row that took the place of an older one, of which content went. Positions are smaller.
+const REPLACES: u64 = 1 << 63;
+
+/// Appends the value of an entry row that takes the place of one in older segments: `value` is that of the row alone.
+pub(crate) fn put_replacing(value: &[u8], bytes: &mut Vec<u8>) {
+    let at = bytes.len();
+    bytes.extend_from_slice(value);
+    if let Some(position) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) {
+        *position = (u64::from_le_bytes(*position) | REPLACES).to_le_bytes();
+    }
+}
+
+/// Whether a row is there to erase what older rows of its key say, so that it goes from the disk as well: an entry's, if it took the place
+/// of one that said more or something else, or deletes it. Members who went, and other rows that a newer one replaces, are no secret from
+/// who has the disk, and go when merges come to them.
+pub(crate) fn erases(key: &[u8], change: Change<&[u8]>) -> bool {
+    let is_replacing = match change {
+        Change::Put(value) => value.get(7).is_some_and(|last| last & (REPLACES >> 56) as u8 != 0),
+        Change::Delete => true,
+    };
+    is_replacing && keys::is_entry(key)
 }
 
 /// Appends the value of an entry row.
@@ -182,7 +220,7 @@ pub(crate) fn put_entry(position: LanePosition, archive: &[u8], bytes: &mut Vec<
 /// Reads an entry row.
 pub(crate) fn decode_entry(bytes: &[u8]) -> Option<(LanePosition, &[u8])> {
     let (position, archive) = bytes.split_first_chunk::<8>()?;
-    Some((LanePosition(u64::from_le_bytes(*position)), archive))
+    Some((LanePosition(u64::from_le_bytes(*position) & !REPLACES), archive))
 }
 
 #[cfg(test)]
@@ -208,6 +246,13 @@ mod tests {
         let mut bytes = Vec::new();
         put_sequence(Sequence(9), &mut bytes);
         assert_eq!(decode_sequence(&bytes), Some(Sequence(9)));
+        let (timed, untimed) = (ClientMessageId::timed(TimestampMs(7), 0), ClientMessageId([4; 16]));
+        assert_eq!(decode_message_id(timed, &bytes), Some((Sequence(9), None)));
+        bytes.clear();
+        put_message_id(Sequence(9), Some(TimestampMs(7)), &mut bytes);
+        assert_eq!(bytes, *b"\x09\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0");
+        assert_eq!(decode_message_id(untimed, &bytes), Some((Sequence(9), Some(TimestampMs(7)))));
+        assert_eq!(decode_message_id(timed, &bytes), None, "a time that the id itself has");
         bytes.clear();
         put_entry(LanePosition(9), b"x", &mut bytes);
         assert_eq!(decode_entry(&bytes), Some((LanePosition(9), &b"x"[..])));
@@ -222,6 +267,8 @@ mod tests {
             assert_eq!(MemberRow::decode(&bytes), None);
             assert_eq!(UserRow::decode(&bytes), None);
             assert_eq!(decode_sequence(&bytes), None);
+            assert_eq!(decode_message_id(ClientMessageId::timed(TimestampMs(7), 0), &bytes), None);
+            assert_eq!(decode_message_id(ClientMessageId([4; 16]), &bytes), None);
             assert_eq!(StartRow::decode(&bytes), None);
         }
     }

@@ -3,18 +3,25 @@
 //! Invariants: runs stand newest first and never change; a view that someone holds keeps its files readable.
 //! Must not do: write, or decide what is merged.
 
+use futures_util::stream::{self, StreamExt as _};
+
 use crate::{
     error::StoreError,
     manifest::SegmentEntry,
     merge::{Merge, Settled, Source},
     row::{Change, Direction, KeyRange, SharedBytes},
     seams::Files,
-    segment::{SegmentCursor, SegmentReader},
+    segment::{SegmentCursor, SegmentId, SegmentReader},
 };
+
+/// How many runs one lookup reads at once: each may take a part of a filter, and many lookups are under way at a time.
+const READS_AT_ONCE: usize = 4;
 
 /// Sorted runs of one store, newest first.
 pub struct Runs<F: Files> {
     newest_first: Vec<Run<F>>,
+    /// For each run, what its first and its last key begin with: most runs are passed over by a look at these alone.
+    bounds: Vec<(u64, u64)>,
 }
 
 /// One run. Cloning gives another handle on the same.
@@ -63,8 +70,12 @@ impl<F: Files> Clone for Run<F> {
 impl<F: Files> Runs<F> {
     /// A view over `newest_first`.
     #[must_use]
-    pub const fn new(newest_first: Vec<Run<F>>) -> Self {
-        Self { newest_first }
+    pub fn new(newest_first: Vec<Run<F>>) -> Self {
+        let bounds = newest_first.iter().map(|run| {
+            let (first, last) = run.bounds();
+            (key_head(first), key_head(last))
+        });
+        Self { bounds: bounds.collect(), newest_first }
     }
 
     /// The runs, newest first.
@@ -83,11 +94,38 @@ impl<F: Files> Runs<F> {
     /// Whether some run may know `key`. `false` is certain. Needs no read.
     #[must_use]
     pub fn may_contain(&self, key: &[u8]) -> bool {
-        let mut hashes = None;
-        self.newest_first.iter().any(|run| match run {
-            Run::Segment(reader) => reader.may_contain_hashed(key, hashes.get_or_insert_with(|| reader.hashes(key))),
-            Run::Damaged { .. } => run.may_contain(key),
+        let (head, mut hashes) = (key_head(key), None);
+        self.newest_first.iter().zip(&self.bounds).any(|(run, (first, last))| {
+            *first <= head
+                && head <= *last
+                && match run {
+                    Run::Segment(reader) => {
+                        reader.may_contain_hashed(key, hashes.get_or_insert_with(|| reader.hashes(key)))
+                    }
+                    Run::Damaged { .. } => run.may_contain(key),
+                }
         })
+    }
+
+    /// As [`Runs::get`], looking into several runs at once: for a key that is mostly in none, while filters may have to be read.
+    ///
+    /// # Errors
+    /// As [`Runs::get`].
+    pub async fn get_at_once(&self, key: &[u8]) -> Result<Option<Change<SharedBytes>>, StoreError> {
+        let asked = self.newest_first.iter().filter(|run| run.may_contain(key)).map(|run| async move {
+            match run {
+                Run::Segment(reader) => reader.get(key).await,
+                Run::Damaged { error, .. } => Err(error.clone()),
+            }
+        });
+        let mut found = Box::pin(stream::iter(asked).buffered(READS_AT_ONCE));
+        while let Some(found) = found.next().await {
+            let found = found?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// What the newest run that knows `key` says about it; `None` if none knows it.
@@ -137,7 +175,31 @@ impl<F: Files> Runs<F> {
     }
 }
 
+/// What a key begins with, as a number that orders as keys do, as far as it goes.
+fn key_head(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let length = key.len().min(8);
+    head[..length].copy_from_slice(&key[..length]);
+    u64::from_be_bytes(head)
+}
+
 impl<F: Files> Run<F> {
+    /// Which segment.
+    pub(crate) fn id(&self) -> SegmentId {
+        match self {
+            Self::Segment(reader) => reader.id(),
+            Self::Damaged { entry, .. } => entry.id,
+        }
+    }
+
+    /// The first and the last key.
+    pub(crate) fn bounds(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Segment(reader) => (&reader.statistics().first_key, &reader.statistics().last_key),
+            Self::Damaged { entry, .. } => (&entry.first_key, &entry.last_key),
+        }
+    }
+
     fn may_contain(&self, key: &[u8]) -> bool {
         match self {
             Self::Segment(reader) => reader.may_contain(key),

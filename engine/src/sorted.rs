@@ -8,6 +8,8 @@
 //! edit leaves everything as before. Futures of edits must be polled to their end: one that is dropped half way leaves the disk in
 //! an unknown state, so every later edit is refused with [`StoreError::EditAbandoned`].
 
+mod reclaim;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -17,13 +19,14 @@ use futures_util::lock::Mutex;
 
 use crate::{
     cache::Cache,
-    compaction::{self, Choice, Compacted, Expired, Job, Pace, RunInfo},
+    compaction::{self, Choice, Compacted, Expiry, Job, Pace, RunInfo},
     error::{DamagedKeys, StoreError},
+    flush::{FlushOutputs, FlushTimes, write_flush},
     manifest::{self, Manifest, ReplaceError, SegmentEntry},
     row::{Change, OwnedRows, RowSource},
     runs::{Run, Runs},
     seams::{FileError, Files, Urgency},
-    segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentStatistics, SegmentWriter},
+    segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentStatistics},
 };
 
 /// How the sorted part works.
@@ -37,6 +40,60 @@ pub struct SortedSettings {
     pub compaction: compaction::Settings,
     /// Where blocks are kept. Segment ids name them, so each store and lane needs a cache of its own.
     pub cache: Cache,
+    /// Rows that have segments of their own, if there are any.
+    pub apart: Option<Apart>,
+}
+
+/// Rows that lie in segments of their own and are merged among themselves, because they live and die otherwise than the rest. A flush
+/// writes a second segment for them, made known in the same edit. Since no key is of both kinds, it does not matter which segments of the
+/// one kind are newer than those of the other.
+#[derive(Clone)]
+pub struct Apart {
+    /// Whether a row is one of them. They come after all others in the order of keys.
+    pub holds: Holds,
+    /// How their segments are written by merges.
+    pub segment: SegmentSettings,
+    /// When and what of them to merge.
+    pub compaction: compaction::Settings,
+    /// Where parts of their filters are kept, if those are paged.
+    pub filters: Cache,
+}
+
+/// Whether a key's row is one of those that lie apart.
+pub type Holds = fn(key: &[u8]) -> bool;
+
+/// How the segments of one kind of rows are written and merged.
+struct Class<F: Files> {
+    context: SegmentContext<F>,
+    /// The same, as flushes write.
+    flush_context: SegmentContext<F>,
+    compaction: compaction::Settings,
+}
+
+impl<F: Files> Class<F> {
+    fn new(context: SegmentContext<F>, flush_compression_level: i32, compaction: compaction::Settings) -> Self {
+        let mut flush_context = context.clone();
+        flush_context.settings.compression_level = flush_compression_level;
+        Self { context, flush_context, compaction }
+    }
+}
+
+impl<F: Files> State<F> {
+    /// A run as the choice of merges sees it.
+    fn run_info(&self, run: &Run<F>) -> RunInfo {
+        match run {
+            Run::Segment(reader) => {
+                let (bytes, adopted) = (reader.statistics().file_bytes, reader.adopted());
+                RunInfo {
+                    // What a merge would write of it.
+                    bytes: adopted.map_or(bytes, |adopted| adopted.share_of(bytes)),
+                    mergeable: !self.unmergeable.contains(&reader.id()),
+                    holds_others: adopted.is_some_and(|adopted| !adopted.is_whole()),
+                }
+            }
+            Run::Damaged { entry, .. } => RunInfo { bytes: entry.file_bytes, mergeable: false, holds_others: false },
+        }
+    }
 }
 
 /// Handle on the sorted part of one lane's store. Cloning gives another handle on the same.
@@ -62,6 +119,14 @@ pub struct FlushMark {
     pub blob: Option<Vec<u8>>,
     /// Least and greatest time of the rows, for the segment's statistics.
     pub times: Option<(u64, u64)>,
+    /// When the first of the rows was written that erase what older segments say; as early as the least time if that is not said.
+    pub erasing_since: Option<u64>,
+}
+
+impl FlushMark {
+    fn flush_times(&self) -> FlushTimes {
+        FlushTimes { rows: self.times, erasing_since: self.erasing_since.or(self.times.map(|(least, _)| least)) }
+    }
 }
 
 /// Rows of a flush that may be read on another thread.
@@ -71,10 +136,9 @@ pub trait FlushSource: Send + 'static {
 }
 
 struct Inner<F: Files> {
-    context: SegmentContext<F>,
-    /// The same, as flushes write.
-    flush_context: SegmentContext<F>,
-    compaction: compaction::Settings,
+    /// Of all rows but those apart.
+    class: Class<F>,
+    apart: Option<(Holds, Class<F>)>,
     /// Held during a flush, so that runs come in the order of flushes.
     flushing: Mutex<()>,
     /// Held during an edit of the manifest.
@@ -93,6 +157,7 @@ struct State<F: Files> {
     unmergeable: Vec<SegmentId>,
     /// Replaced segments whose files are still there.
     retired: Vec<SegmentReader<F>>,
+    reclaiming: Option<reclaim::Progress>,
     /// Files of edits of which it is unknown whether the manifest names them; they go when the next edit is durable.
     orphans: Vec<SegmentId>,
 }
@@ -122,8 +187,7 @@ impl<F: Files> Sorted<F> {
         let manifest =
             Manifest { store, lane, edit: 1, next_segment: 1, flushed_position: 0, segments: Vec::new(), blob };
         manifest::replace(&files, &manifest).await.map_err(ReplaceError::into_file_error)?;
-        let context = SegmentContext::new(files, settings.cache, store, settings.segment);
-        Ok(Self::over(context, settings.flush_compression_level, settings.compaction, manifest, Vec::new()))
+        Ok(Self { inner: Rc::new(Inner::new(files, settings, manifest)) })
     }
 
     /// Opens what the manifest names, and removes leftovers of interrupted edits.
@@ -145,11 +209,12 @@ impl<F: Files> Sorted<F> {
     /// As [`Sorted::open`].
     pub async fn open_as_it_is(files: F, settings: SortedSettings) -> Result<(Self, OpenReport), StoreError> {
         let manifest = manifest::read(&files).await?;
-        let context = SegmentContext::new(files, settings.cache, manifest.store, settings.segment);
+        let inner = Inner::new(files, settings, manifest);
+        let manifest = Rc::clone(&inner.state.borrow().manifest);
         let mut report = OpenReport::default();
         let mut runs = Vec::with_capacity(manifest.segments.len());
         for entry in &manifest.segments {
-            runs.push(match open_segment(&context, entry).await {
+            runs.push(match open_segment(&inner.class_of(&entry.first_key).context, entry).await {
                 Ok(reader) => Run::Segment(reader),
                 Err(StoreError::Damaged { file, offset, what, .. }) => {
                     // The manifest knows better than a damaged file which keys are concerned.
@@ -161,7 +226,8 @@ impl<F: Files> Sorted<F> {
                 Err(error) => return Err(error),
             });
         }
-        Ok((Self::over(context, settings.flush_compression_level, settings.compaction, manifest, runs), report))
+        inner.state.borrow_mut().runs = Rc::new(Runs::new(runs));
+        Ok((Self { inner: Rc::new(inner) }, report))
     }
 
     /// Removes leftovers of interrupted edits, and gives their names.
@@ -169,7 +235,7 @@ impl<F: Files> Sorted<F> {
     /// # Errors
     /// Whatever the files say.
     pub async fn remove_leftovers(&self) -> Result<Vec<String>, StoreError> {
-        remove_leftovers(&self.inner.context.files, &self.manifest()).await
+        remove_leftovers(&self.inner.class.context.files, &self.manifest()).await
     }
 
     /// The manifest as it is on disk.
@@ -181,7 +247,7 @@ impl<F: Files> Sorted<F> {
     /// Damaged data blocks that reads and merges have met, each as often as it was met.
     #[must_use]
     pub fn damaged_blocks(&self) -> u64 {
-        self.inner.context.damaged_blocks.get()
+        self.inner.class.context.damaged_blocks.get()
     }
 
     /// The runs as they are now. Hold the view for as long as a read lasts, not longer: it keeps replaced files on disk.
@@ -221,8 +287,9 @@ impl<F: Files> Sorted<F> {
     ) -> Result<Option<SegmentId>, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
-        let statistics = write_flush(&inner.flush_context, inner.take_segment_id(), rows, mark.times).await?;
-        inner.finish_flush(statistics, mark).await
+        let outputs = inner.flush_outputs(|class| class.flush_context.clone());
+        let written = write_flush(&outputs, rows, mark.flush_times()).await?;
+        inner.finish_flush(written, mark).await
     }
 
     /// As [`Sorted::flush`], written where [`Files::elsewhere`] has it written.
@@ -239,33 +306,40 @@ impl<F: Files> Sorted<F> {
     ) -> Result<Option<SegmentId>, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
-        let (store, settings) = (inner.context.store, inner.flush_context.settings);
-        let (id, times) = (inner.take_segment_id(), mark.times);
+        let store = inner.class.context.store;
+        let targets = inner.flush_outputs(|class| class.flush_context.settings);
+        let (id, times) = (targets.id, mark.flush_times());
         let write = async move |files: F| {
-            write_flush(&context_elsewhere(files, store, settings), id, &mut source.rows(), times).await
+            let outputs = targets.map(|settings| context_elsewhere(files.clone(), store, settings));
+            write_flush(&outputs, &mut source.rows(), times).await
         };
-        let statistics = inner.context.files.elsewhere(Urgency::Soon, write).await.ok_or_else(|| given_up(id))??;
-        inner.finish_flush(statistics, mark).await
+        let files = &inner.class.context.files;
+        let written = files.elsewhere(Urgency::Soon, write).await.ok_or_else(|| given_up(id))??;
+        inner.finish_flush(written, mark).await
     }
 
     /// What [`Sorted::compact`] would merge now; or, if nothing, an adopted segment that it would rewrite without rows that do not count.
     #[must_use]
     pub fn choose(&self) -> Option<Choice> {
         let state = self.inner.state.borrow();
-        let runs = state.runs.newest_first().iter().map(|run| match run {
-            Run::Segment(reader) => {
-                let (bytes, adopted) = (reader.statistics().file_bytes, reader.adopted());
-                RunInfo {
-                    // What a merge would write of it.
-                    bytes: adopted.map_or(bytes, |adopted| adopted.share_of(bytes)),
-                    mergeable: !state.unmergeable.contains(&reader.id()),
-                    holds_others: adopted.is_some_and(|adopted| !adopted.is_whole()),
-                }
-            }
-            Run::Damaged { entry, .. } => RunInfo { bytes: entry.file_bytes, mergeable: false, holds_others: false },
+        let newest_first = state.runs.newest_first();
+        // Those apart first: they are few bytes, so that the others do not wait for long.
+        let apart = self.inner.apart.iter().map(|(_, class)| (class, true));
+        let classes: Vec<_> = apart.chain([(&self.inner.class, false)]).collect();
+        let of_classes = classes.iter().map(|(class, is_apart)| {
+            let of_kind = newest_first.iter().enumerate();
+            let of_kind = of_kind.filter(|(_, run)| self.inner.is_apart(run.bounds().0) == *is_apart);
+            let (places, infos): (Vec<_>, Vec<_>) = of_kind.map(|(place, run)| (place, state.run_info(run))).unzip();
+            (*class, places, infos)
         });
-        let runs = runs.collect::<Vec<_>>();
-        compaction::choose(&runs, &self.inner.compaction).or_else(|| compaction::choose_rewrite(&runs))
+        let of_classes: Vec<_> = of_classes.collect();
+        let placed = |places: &[usize], choice: Choice| Some(Choice { newest: *places.get(choice.newest)?, ..choice });
+        let merged = of_classes
+            .iter()
+            .find_map(|(class, places, infos)| placed(places, compaction::choose(infos, &class.compaction)?));
+        merged.or_else(|| {
+            of_classes.iter().find_map(|(_, places, infos)| placed(places, compaction::choose_rewrite(infos)?))
+        })
     }
 
     /// Merges what [`compaction::choose`] chooses; `Ok(None)` if it chooses nothing. One at a time: a second call while one runs
@@ -276,13 +350,50 @@ impl<F: Files> Sorted<F> {
     pub async fn compact(
         &self,
         pace: impl Pace + Send + 'static,
-        expired: Expired,
+        expiry: impl Expiry,
     ) -> Result<Option<Compacted>, StoreError> {
         let Some(choice) = self.choose() else { return Ok(None) };
-        self.merge(choice, pace, expired).await
+        self.merge(choice, pace, expiry).await
     }
 
-    /// Merges a window of runs that the caller chose; as [`Sorted::compact`] otherwise.
+    /// Whether [`Sorted::drop_expired`] would drop anything.
+    #[must_use]
+    pub fn has_expired(&self, expiry: impl Expiry) -> bool {
+        let state = self.inner.state.borrow();
+        state.runs.newest_first().iter().any(|run| is_covered(run, &expiry).is_some())
+    }
+
+    /// Drops the segments of which every row has outlived its use, by an edit of the manifest alone, and gives their number. Does nothing
+    /// while a merge runs.
+    ///
+    /// # Errors
+    /// Whatever the files say; everything is as before then.
+    pub async fn drop_expired(&self, expiry: impl Expiry) -> Result<usize, StoreError> {
+        let inner = &*self.inner;
+        if inner.compacting.replace(true) {
+            return Ok(0);
+        }
+        let _compacting = Released(&inner.compacting);
+        let gone: Vec<SegmentReader<F>> = {
+            let state = inner.state.borrow();
+            state.runs.newest_first().iter().filter_map(|run| is_covered(run, &expiry).cloned()).collect()
+        };
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let count = gone.len();
+        let edit = |state: &State<F>, manifest: &mut Manifest| {
+            let is_gone = |id: SegmentId| gone.iter().any(|reader| reader.id() == id);
+            manifest.segments.retain(|entry| !is_gone(entry.id));
+            let runs = state.runs.newest_first().iter().filter(|run| !is_gone(run.id())).cloned().collect();
+            (runs, gone)
+        };
+        inner.edit(&[], edit).await?;
+        Ok(count)
+    }
+
+    /// Merges a window of runs that the caller chose: the run at `newest`, and those of its kind after it, `count` in all. As
+    /// [`Sorted::compact`] otherwise.
     ///
     /// # Errors
     /// As [`Sorted::compact`].
@@ -293,7 +404,7 @@ impl<F: Files> Sorted<F> {
         &self,
         choice: Choice,
         pace: impl Pace + Send + 'static,
-        expired: Expired,
+        expiry: impl Expiry,
     ) -> Result<Option<Compacted>, StoreError> {
         let inner = &*self.inner;
         if inner.compacting.replace(true) {
@@ -301,17 +412,19 @@ impl<F: Files> Sorted<F> {
         }
         // Released when the future is dropped, too.
         let _compacting = Released(&inner.compacting);
-        let window = choice.newest..choice.newest + choice.count;
         let inputs: Vec<SegmentReader<F>> = {
             let state = inner.state.borrow();
-            let runs = state.runs.newest_first().get(window).expect("the window is of the present runs");
-            let readers = runs.iter().map(|run| match run {
+            let runs = state.runs.newest_first().get(choice.newest..).expect("the window is of the present runs");
+            let kind = runs.first().map(|run| inner.is_apart(run.bounds().0));
+            let of_kind = runs.iter().filter(|run| Some(inner.is_apart(run.bounds().0)) == kind);
+            let readers = of_kind.take(choice.count).map(|run| match run {
                 Run::Segment(reader) => reader.clone(),
                 Run::Damaged { .. } => panic!("damaged runs are not merged"),
             });
             readers.collect()
         };
-        let compacted = inner.merge(&inputs, choice.reaches_oldest, pace, expired).await?;
+        assert_eq!(inputs.len(), choice.count, "the window is of the present runs");
+        let compacted = inner.merge(&inputs, choice.reaches_oldest, pace, expiry).await?;
         // The merge itself was the last to hold them, unless readers do.
         drop(inputs);
         inner.remove_unused().await;
@@ -323,36 +436,13 @@ impl<F: Files> Sorted<F> {
     pub async fn remove_unused(&self) -> usize {
         self.inner.remove_unused().await
     }
+}
 
-    fn over(
-        context: SegmentContext<F>,
-        flush_compression_level: i32,
-        compaction: compaction::Settings,
-        manifest: Manifest,
-        runs: Vec<Run<F>>,
-    ) -> Self {
-        let mut flush_context = context.clone();
-        flush_context.settings.compression_level = flush_compression_level;
-        let state = State {
-            next_segment: manifest.next_segment,
-            manifest: Rc::new(manifest),
-            runs: Rc::new(Runs::new(runs)),
-            unmergeable: Vec::new(),
-            retired: Vec::new(),
-            orphans: Vec::new(),
-        };
-        let inner = Inner {
-            context,
-            flush_context,
-            compaction,
-            flushing: Mutex::new(()),
-            editing: Mutex::new(()),
-            edit_under_way: Cell::new(false),
-            compacting: Cell::new(false),
-            state: RefCell::new(state),
-        };
-        Self { inner: Rc::new(inner) }
-    }
+/// The segment, if every row of it has outlived its use.
+fn is_covered<'a, F: Files>(run: &'a Run<F>, expiry: &impl Expiry) -> Option<&'a SegmentReader<F>> {
+    let Run::Segment(reader) = run else { return None };
+    let statistics = reader.statistics();
+    expiry.covers(&statistics.first_key, &statistics.last_key, statistics.times).then_some(reader)
 }
 
 /// Clears its flag when it goes.
@@ -365,6 +455,54 @@ impl Drop for Released<'_> {
 }
 
 impl<F: Files> Inner<F> {
+    /// Without its segments, which are opened next.
+    fn new(files: F, settings: SortedSettings, manifest: Manifest) -> Self {
+        let level = settings.flush_compression_level;
+        let context = SegmentContext::new(files, settings.cache, manifest.store, settings.segment);
+        let apart = settings.apart.map(|apart| {
+            let mut context = context.clone().with_filters(apart.filters);
+            context.settings = apart.segment;
+            (apart.holds, Class::new(context, level, apart.compaction))
+        });
+        let state = State {
+            next_segment: manifest.next_segment,
+            manifest: Rc::new(manifest),
+            runs: Rc::new(Runs::new(Vec::new())),
+            unmergeable: Vec::new(),
+            retired: Vec::new(),
+            reclaiming: None,
+            orphans: Vec::new(),
+        };
+        Self {
+            class: Class::new(context, level, settings.compaction),
+            apart,
+            flushing: Mutex::new(()),
+            editing: Mutex::new(()),
+            edit_under_way: Cell::new(false),
+            compacting: Cell::new(false),
+            state: RefCell::new(state),
+        }
+    }
+
+    fn is_apart(&self, key: &[u8]) -> bool {
+        self.apart.as_ref().is_some_and(|(holds, _)| holds(key))
+    }
+
+    /// How a segment that begins with this key is written and read.
+    fn class_of(&self, first_key: &[u8]) -> &Class<F> {
+        match &self.apart {
+            Some((holds, class)) if holds(first_key) => class,
+            _ => &self.class,
+        }
+    }
+
+    /// Numbers for what a flush writes, and what goes with them.
+    fn flush_outputs<T>(&self, of: impl Fn(&Class<F>) -> T) -> FlushOutputs<T> {
+        let id = self.take_segment_id();
+        let apart = self.apart.as_ref().map(|(holds, class)| (*holds, of(class), self.take_segment_id()));
+        FlushOutputs { id, target: of(&self.class), apart }
+    }
+
     fn take_segment_id(&self) -> SegmentId {
         let mut state = self.state.borrow_mut();
         let id = SegmentId(state.next_segment);
@@ -372,32 +510,37 @@ impl<F: Files> Inner<F> {
         id
     }
 
-    /// Makes a flush's segment, if there is one, and its mark known.
+    /// Makes a flush's segments, if there are any, and its mark known.
     async fn finish_flush(
         &self,
-        statistics: Option<SegmentStatistics>,
+        statistics: Vec<SegmentStatistics>,
         mark: FlushMark,
     ) -> Result<Option<SegmentId>, StoreError> {
-        let written = match statistics {
-            Some(statistics) => Some(self.open_output(statistics, 0).await?),
-            None => None,
-        };
-        let id = written.as_ref().map(|(entry, _)| entry.id);
+        let ids: Vec<SegmentId> = statistics.iter().map(|statistics| statistics.id).collect();
+        let mut written = Vec::with_capacity(ids.len());
+        for statistics in statistics {
+            match self.open_output(statistics, 0).await {
+                Ok(output) => written.push(output),
+                Err(error) => {
+                    self.remove_files(&ids).await;
+                    return Err(error);
+                }
+            }
+        }
         let edit = |state: &State<F>, manifest: &mut Manifest| {
             assert!(mark.flushed_position >= manifest.flushed_position, "the flushed position goes back");
             manifest.flushed_position = mark.flushed_position;
             if let Some(blob) = mark.blob {
                 manifest.blob = blob;
             }
-            let mut runs = state.runs.newest_first().to_vec();
-            if let Some((entry, reader)) = written {
-                manifest.segments.insert(0, entry);
-                runs.insert(0, Run::Segment(reader));
-            }
+            let (entries, mut runs): (Vec<_>, Vec<_>) =
+                written.into_iter().map(|(entry, reader)| (entry, Run::Segment(reader))).unzip();
+            manifest.segments.splice(0..0, entries);
+            runs.extend(state.runs.newest_first().iter().cloned());
             (runs, Vec::new())
         };
-        self.edit(id, edit).await?;
-        Ok(id)
+        self.edit(&ids, edit).await?;
+        Ok(ids.first().copied())
     }
 
     /// Opens a segment that was just written: it must be readable before anything that it replaces goes.
@@ -407,12 +550,22 @@ impl<F: Files> Inner<F> {
         level: u32,
     ) -> Result<(SegmentEntry, SegmentReader<F>), StoreError> {
         let entry = SegmentEntry::new(&statistics, level);
-        match open_segment(&self.context, &entry).await {
-            Ok(reader) => Ok((entry, reader)),
+        match open_segment(&self.class_of(&entry.first_key).context, &entry).await {
+            Ok(reader) => {
+                reader.warm().await;
+                Ok((entry, reader))
+            }
             Err(error) => {
-                self.context.files.remove(&entry.id.file_name()).await.ok();
+                self.remove_files(&[entry.id]).await;
                 Err(error)
             }
+        }
+    }
+
+    /// Removes files that no manifest names. Should that fail, the next opening of the store does it.
+    async fn remove_files(&self, ids: &[SegmentId]) {
+        for id in ids {
+            self.class.context.files.remove(&id.file_name()).await.ok();
         }
     }
 
@@ -421,47 +574,51 @@ impl<F: Files> Inner<F> {
         inputs: &[SegmentReader<F>],
         drops_deletes: bool,
         pace: impl Pace + Send + 'static,
-        expired: Expired,
+        expiry: impl Expiry,
     ) -> Result<Compacted, StoreError> {
         let output = self.take_segment_id();
-        let (store, settings) = (self.context.store, self.context.settings);
         let entries = self.entries_of(inputs);
+        let class = entries.first().map_or(&self.class, |entry| self.class_of(&entry.first_key));
+        let (store, settings) = (class.context.store, class.context.settings);
         let level = entries.iter().map(|entry| entry.level).max().unwrap_or(0) + 1;
         let merge = async move |files: F| {
             let context = context_elsewhere(files, store, settings);
-            let merged = merge_segments(&context, &entries, output, drops_deletes, pace, expired).await;
+            let merged = merge_segments(&context, &entries, output, drops_deletes, pace, expiry).await;
             (merged, context.damaged_blocks.get())
         };
-        let merged = self.context.files.elsewhere(Urgency::Whenever, merge).await;
+        let merged = class.context.files.elsewhere(Urgency::Whenever, merge).await;
         let (merged, damaged_blocks) = merged.ok_or_else(|| given_up(output))?;
-        self.context.damaged_blocks.set(self.context.damaged_blocks.get() + damaged_blocks);
+        let met = &class.context.damaged_blocks;
+        met.set(met.get() + damaged_blocks);
         let (statistics, compacted) = merged.inspect_err(|error| self.note_unmergeable(inputs, error))?;
         let written = match statistics {
             Some(statistics) => Some(self.open_output(statistics, level).await?),
             None => None,
         };
-        let id = written.as_ref().map(|(entry, _)| entry.id);
+        let ids: Vec<SegmentId> = written.iter().map(|(entry, _)| entry.id).collect();
         let edit = |state: &State<F>, manifest: &mut Manifest| {
-            // Flushes may have come on top meanwhile; the window itself cannot have changed.
-            let first = inputs.first().map(SegmentReader::id);
-            let at = manifest.segments.iter().position(|entry| Some(entry.id) == first);
+            // Flushes may have come on top meanwhile, but only one merge at a time replaces runs. What is between the inputs is of the
+            // other kind, and may be older or newer than the output.
+            let is_input = |id: SegmentId| inputs.iter().any(|input| input.id() == id);
+            let at = manifest.segments.iter().position(|entry| is_input(entry.id));
             let at = at.expect("only one merge at a time replaces runs");
-            let window = at..at + inputs.len();
             let (entry, run) = written.map(|(entry, reader)| (entry, Run::Segment(reader))).unzip();
-            manifest.segments.splice(window.clone(), entry);
+            manifest.segments.retain(|entry| !is_input(entry.id));
+            manifest.segments.splice(at..at, entry);
             let mut runs = state.runs.newest_first().to_vec();
-            runs.splice(window, run);
+            runs.retain(|run| !is_input(run.id()));
+            runs.splice(at..at, run);
             (runs, inputs.to_vec())
         };
-        self.edit(id, edit).await?;
+        self.edit(&ids, edit).await?;
         Ok(compacted)
     }
 
-    /// Makes an edit: on disk first, then in memory. `written` is the new segment, removed again if the edit fails. `edit` gives the
+    /// Makes an edit: on disk first, then in memory. `written` are the new segments, removed again if the edit fails. `edit` gives the
     /// runs after it, and those that it replaces.
     async fn edit(
         &self,
-        written: Option<SegmentId>,
+        written: &[SegmentId],
         edit: impl FnOnce(&State<F>, &mut Manifest) -> (Vec<Run<F>>, Vec<SegmentReader<F>>),
     ) -> Result<(), StoreError> {
         let turn = self.editing.lock().await;
@@ -476,7 +633,7 @@ impl<F: Files> Inner<F> {
             manifest.next_segment = state.next_segment;
             (manifest, runs, replaced)
         };
-        let result = self.replace_manifest(&manifest, written.is_some()).await;
+        let result = self.replace_manifest(&manifest, !written.is_empty()).await;
         self.edit_under_way.set(false);
         if let Err(error) = result {
             self.undo(written, &error).await;
@@ -486,7 +643,11 @@ impl<F: Files> Inner<F> {
             let mut state = self.state.borrow_mut();
             state.manifest = Rc::new(manifest);
             state.runs = Rc::new(Runs::new(runs));
-            replaced.iter().for_each(|reader| self.context.cache.forget(reader.id()));
+            for reader in &replaced {
+                let context = &self.class_of(&reader.statistics().first_key).context;
+                context.cache.forget(reader.id());
+                context.filters.forget(reader.id());
+            }
             state.retired.extend(replaced);
         }
         drop(turn);
@@ -498,26 +659,22 @@ impl<F: Files> Inner<F> {
     async fn replace_manifest(&self, manifest: &Manifest, has_new_file: bool) -> Result<(), ReplaceError> {
         if has_new_file {
             // The new segment's name must be durable before the manifest's that speaks of it.
-            self.context.files.sync_folder().await.map_err(ReplaceError::Before)?;
+            self.class.context.files.sync_folder().await.map_err(ReplaceError::Before)?;
         }
-        manifest::replace(&self.context.files, manifest).await
+        manifest::replace(&self.class.context.files, manifest).await
     }
 
-    /// After a failed edit the new file goes, unless the manifest on disk may name it.
-    async fn undo(&self, written: Option<SegmentId>, error: &ReplaceError) {
-        let Some(id) = written else { return };
+    /// After a failed edit the new files go, unless the manifest on disk may name them.
+    async fn undo(&self, written: &[SegmentId], error: &ReplaceError) {
         match error {
-            // Should the removal fail, the next opening of the store does it.
-            ReplaceError::Before(_) => drop(self.context.files.remove(&id.file_name()).await.ok()),
-            ReplaceError::Unknown(_) => self.state.borrow_mut().orphans.push(id),
+            ReplaceError::Before(_) => self.remove_files(written).await,
+            ReplaceError::Unknown(_) => self.state.borrow_mut().orphans.extend(written),
         }
     }
 
     async fn remove_orphans(&self) {
         let orphans = std::mem::take(&mut self.state.borrow_mut().orphans);
-        for id in orphans {
-            self.context.files.remove(&id.file_name()).await.ok();
-        }
+        self.remove_files(&orphans).await;
     }
 
     async fn remove_unused(&self) -> usize {
@@ -528,10 +685,9 @@ impl<F: Files> Inner<F> {
             unused
         };
         for reader in unused {
-            let name = reader.id().file_name();
+            let id = reader.id();
             drop(reader);
-            // Should the removal fail, the next opening of the store does it: no manifest names the file.
-            self.context.files.remove(&name).await.ok();
+            self.remove_files(&[id]).await;
         }
         self.state.borrow().retired.len()
     }
@@ -560,40 +716,6 @@ fn given_up(output: SegmentId) -> StoreError {
     StoreError::File(FileError::Io { name: output.file_name(), text: "its writing was given up".to_owned() })
 }
 
-/// Writes a flush's segment, if there are any rows.
-pub(crate) async fn write_flush<F: Files>(
-    context: &SegmentContext<F>,
-    id: SegmentId,
-    rows: &mut impl RowSource,
-    times: Option<(u64, u64)>,
-) -> Result<Option<SegmentStatistics>, StoreError> {
-    let mut begun: Option<SegmentWriter<F>> = None;
-    while let Some((key, change)) = rows.next() {
-        let writer = match &mut begun {
-            Some(writer) => writer,
-            none => none.insert(SegmentWriter::create(context, id).await?),
-        };
-        if let Err(error) = writer.push(key, change).await {
-            if let Some(writer) = begun {
-                // Should the removal fail, the next opening of the store does it.
-                writer.abandon().await.ok();
-            }
-            return Err(error.into());
-        }
-    }
-    let Some(mut writer) = begun else { return Ok(None) };
-    if let Some(times) = times {
-        writer.note_times(times);
-    }
-    match writer.finish().await {
-        Ok(statistics) => Ok(Some(statistics)),
-        Err(error) => {
-            context.files.remove(&id.file_name()).await.ok();
-            Err(error.into())
-        }
-    }
-}
-
 /// Writes what some segments come to, newest first.
 async fn merge_segments<F: Files>(
     context: &SegmentContext<F>,
@@ -601,13 +723,13 @@ async fn merge_segments<F: Files>(
     output: SegmentId,
     drops_deletes: bool,
     pace: impl Pace,
-    expired: Expired,
+    expiry: impl Expiry,
 ) -> Result<(Option<SegmentStatistics>, Compacted), StoreError> {
     let mut inputs = Vec::with_capacity(newest_first.len());
     for entry in newest_first {
         inputs.push(open_segment(context, entry).await?);
     }
-    Job { context, newest_first: &inputs, output, drops_deletes, expired }.run(&pace).await
+    Job { context, newest_first: &inputs, output, drops_deletes, expiry }.run(&pace).await
 }
 
 /// Opens a segment and holds it against what the manifest says of it.

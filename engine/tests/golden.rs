@@ -79,7 +79,12 @@ fn read(bytes: Vec<u8>, filter: KeyFilter) -> Vec<Row> {
 }
 
 fn plain() -> SegmentSettings {
-    SegmentSettings { filter: KeyFilter::WHOLE_KEYS, block_bytes: 400, compression_level: 0 }
+    SegmentSettings {
+        filter: KeyFilter::WHOLE_KEYS,
+        block_bytes: 400,
+        compression_level: 0,
+        ..SegmentSettings::default()
+    }
 }
 
 fn compressed() -> SegmentSettings {

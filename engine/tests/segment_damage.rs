@@ -18,7 +18,7 @@ fn flushed() -> (Lane, ConversationId, String) {
     lane.clock.set(2_000_000);
     lane.engine.tick();
     lane.settle_queued();
-    assert_eq!((lane.engine.status().memtable_bytes, lane.engine.status().segments), (0, 1));
+    assert_eq!((lane.engine.status().memtable_bytes, lane.engine.status().segments), (0, 2), "message ids have one");
     let name = lane.files.names().into_iter().find(|name| name.starts_with("segment-")).expect("a segment");
     (lane, conversation, name)
 }

@@ -403,6 +403,9 @@ impl Node<'_> {
                 log_files_max: store.log_files_max,
                 memtable_bytes: store.memtable_bytes,
                 cache_bytes: store.cache_bytes,
+                message_ids_window_ms: store.message_ids_window_ms,
+                message_id_filter_bytes: store.message_id_filter_bytes,
+                reclaim_ms_max: store.reclaim_ms_max,
                 ..defaults
             };
             let control = Arc::clone(self.control);

@@ -5,7 +5,7 @@ use antiphon_wire::{
         self, Content, Conversations, Create, CreateGroup, Delivered, EntryKind, History, Members, MembersAction,
         MembersList, Read, Request, Title,
     },
-    ids::{ClientMessageId, ConversationId, Sequence, UserId},
+    ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
 
 use crate::{
@@ -161,10 +161,21 @@ impl World {
     }
 
     fn send(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
-        let name = ClientMessageId(number_bytes(dice));
+        let name = self.message_name(dice);
         let content = self.text(client, dice);
         let certainty = self.model.certainty(conversation, &self.clients[client].user);
         self.put(client, Sent { conversation, name, content, certainty });
+    }
+
+    /// Half of the ids say when they were made, by a clock that is right.
+    fn message_name(&self, dice: &Dice) -> ClientMessageId {
+        let mut bytes = number_bytes(dice);
+        if bytes[15].is_multiple_of(2) {
+            return ClientMessageId::timed(TimestampMs(self.true_clock_ms()), u128::from_le_bytes(bytes));
+        }
+        // Of version 4.
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        ClientMessageId(bytes)
     }
 
     /// A text that nobody else sends, with what is awkward in JSON.
@@ -293,7 +304,7 @@ impl World {
             4..8 => frame::Change::React { target, text: dice.pick(&["👍", "ok", "no"]).to_owned(), on },
             _ => frame::Change::Pin { target, on },
         };
-        self.ask_change(client, conversation, ClientMessageId(number_bytes(dice)), change);
+        self.ask_change(client, conversation, self.message_name(dice), change);
     }
 
     fn ask_change(

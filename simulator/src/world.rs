@@ -189,6 +189,12 @@ impl World {
         (EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.clock_offset_ms)
     }
 
+    /// What a clock shows that was never set.
+    #[must_use]
+    pub fn true_clock_ms(&self) -> u64 {
+        EPOCH_MS + self.now_us / 1_000
+    }
+
     /// The wall clock is so much further from now on.
     pub fn shift_clock(&mut self, by_ms: i64) {
         self.clock_offset_ms += by_ms;

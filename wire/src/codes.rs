@@ -83,6 +83,8 @@ error_codes! {
     NoMessage = 19 "no_message" false "no such message";
     /// The message was deleted: it does not change any more.
     Deleted = 20 "deleted" false "the message was deleted";
+    /// The client message id is older than ids are remembered: whether the message was stored nobody knows.
+    TooOld = 21 "too_old" false "the client_message_id is older than ids are remembered";
 }
 
 macro_rules! close_codes {

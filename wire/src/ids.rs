@@ -188,6 +188,25 @@ uuid_id! {
     ClientMessageId
 }
 
+impl ClientMessageId {
+    /// When the id was made, if it says so: a UUID of version 7 (RFC 9562, section 5.7) begins with the time.
+    #[must_use]
+    pub fn made(self) -> Option<TimestampMs> {
+        let [a, b, c, d, e, f, version, _, variant, ..] = self.0;
+        let is_timed = version >> 4 == 7 && variant >> 6 == 0b10;
+        is_timed.then(|| TimestampMs(u64::from_be_bytes([0, 0, a, b, c, d, e, f])))
+    }
+
+    /// An id of version 7: made at this time, otherwise of these bits, of which it takes the last 74.
+    #[must_use]
+    pub fn timed(made: TimestampMs, bits: u128) -> Self {
+        let time = u128::from(made.0) << 80;
+        let high = (bits >> 62 & 0xfff) << 64;
+        let low = bits & 0x3fff_ffff_ffff_ffff;
+        Self((time | 0x7000 << 64 | high | 0b10 << 62 | low).to_be_bytes())
+    }
+}
+
 impl ConversationId {
     /// The one direct conversation between two users, whoever asks.
     #[must_use]
@@ -272,5 +291,25 @@ impl Sequence {
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_version_7_tells_when_it_was_made() {
+        // The example of RFC 9562, appendix A.6.
+        let text = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+        let id: ClientMessageId = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+        assert_eq!(id.made(), Some(TimestampMs(1_645_557_742_000)));
+        let bits = u128::from_be_bytes(id.0);
+        let random = (bits >> 64 & 0xfff) << 62 | bits & 0x3fff_ffff_ffff_ffff;
+        assert_eq!(ClientMessageId::timed(TimestampMs(1_645_557_742_000), random), id);
+        for other in ["919108f7-52d1-4320-9bac-f847db4148a8", "017f22e2-79b0-7cc3-d8c4-dc0c0c07398f"] {
+            let id: ClientMessageId = serde_json::from_str(&format!("\"{other}\"")).unwrap();
+            assert_eq!(id.made(), None, "{other}");
+        }
     }
 }

@@ -93,6 +93,22 @@ fn cheapest_from(runs: &[RunInfo], growth: u64, settings: &Settings) -> Option<(
     None
 }
 
+/// A run as reclaiming sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErasingInfo {
+    /// Since when it has rows that erase what older runs say; `None` without any, and if all of it is reclaimed.
+    pub since: Option<u64>,
+    /// Whether it may be written anew: not damaged, and not being merged.
+    pub mergeable: bool,
+}
+
+/// Whose erased rows are to be reclaimed next: the oldest run that has had some since before this time. `None` if there is none, which is
+/// all that it costs where nothing is erased.
+#[must_use]
+pub fn choose_reclaim(newest_first: &[ErasingInfo], before: u64) -> Option<usize> {
+    newest_first.iter().rposition(|run| run.mergeable && run.since.is_some_and(|since| since < before))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +155,22 @@ mod tests {
             let choice = choose(&runs(sizes), &Settings::default());
             let found = choice.map(|choice| (choice.newest, choice.count, choice.reaches_oldest));
             assert_eq!(found, expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_run_that_erases_comes_first_when_its_time_has_come() {
+        let run = |since: u64| ErasingInfo { since: Some(since).filter(|since| *since > 0), mergeable: true };
+        let damaged = ErasingInfo { mergeable: false, ..run(1) };
+        for (runs, before, expected) in [
+            (&[run(9), run(5), run(7), run(0)][..], 8, Some(2)),
+            (&[run(9), run(5), run(8), run(0)], 8, Some(1)),
+            (&[run(9), run(8)], 8, None),
+            (&[run(3), damaged], 8, Some(0)),
+            (&[run(0), run(0)], u64::MAX, None),
+            (&[], 8, None),
+        ] {
+            assert_eq!(choose_reclaim(runs, before), expected, "{runs:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Memory: a read buffer and a block for each input, and the writer's. Must not do: touch the manifest or the inputs' files.
 
-use super::{Compacted, Expired, Pace};
+use super::{Compacted, Expiry, Pace};
 use crate::{
     error::StoreError,
     merge::{Merge, Settled},
@@ -18,16 +18,16 @@ const BYTES_BETWEEN_PAUSES: u64 = 256 * 1024;
 const ROWS_BETWEEN_PAUSES: u64 = 4096;
 
 /// What is to be merged, and how.
-pub(crate) struct Job<'a, F: Files> {
+pub(crate) struct Job<'a, F: Files, E> {
     pub(crate) context: &'a SegmentContext<F>,
     pub(crate) newest_first: &'a [SegmentReader<F>],
     pub(crate) output: SegmentId,
     /// Nothing is older than the inputs, so that delete markers hide nothing.
     pub(crate) drops_deletes: bool,
-    pub(crate) expired: Expired,
+    pub(crate) expiry: E,
 }
 
-impl<F: Files> Job<'_, F> {
+impl<F: Files, E: Expiry> Job<'_, F, E> {
     /// Merges; the output is synced and of no use before the manifest names it. `None` if no row was left. After an error there is
     /// no output.
     pub(crate) async fn run(&self, pace: &impl Pace) -> Result<(Option<SegmentStatistics>, Compacted), StoreError> {
@@ -45,10 +45,12 @@ impl<F: Files> Job<'_, F> {
             writer.abandon().await.ok();
             return merged.map(|()| (None, compacted));
         }
-        self.newest_first
-            .iter()
-            .filter_map(|input| input.statistics().times)
-            .for_each(|times| writer.note_times(times));
+        for statistics in self.newest_first.iter().map(SegmentReader::statistics) {
+            statistics.times.into_iter().for_each(|times| writer.note_times(times));
+            // Where nothing is older, what is erased is gone with this merge.
+            let since = statistics.erasing_since.filter(|_| !self.drops_deletes && !self.expiry.settles());
+            since.into_iter().for_each(|since| writer.note_erasing_since(since));
+        }
         match writer.finish().await {
             Ok(statistics) => {
                 compacted.bytes_written = statistics.file_bytes;
@@ -88,8 +90,8 @@ impl<F: Files> Job<'_, F> {
 
     fn keeps(&self, key: &[u8], change: Change<&crate::row::SharedBytes>) -> bool {
         match change {
-            Change::Put(value) => !(self.expired)(key, value),
-            Change::Delete => !self.drops_deletes,
+            Change::Put(value) => !self.expiry.is_expired(key, value),
+            Change::Delete => !self.drops_deletes && !self.expiry.hides_nothing(key),
         }
     }
 }

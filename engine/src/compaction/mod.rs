@@ -11,15 +11,45 @@ use std::{
     task::Poll,
 };
 
-pub use choice::{Choice, RunInfo, Settings, choose, choose_rewrite};
+pub use choice::{Choice, ErasingInfo, RunInfo, Settings, choose, choose_reclaim, choose_rewrite};
 pub(crate) use job::Job;
 
-/// Whether a row has outlived its use: such rows are left out of what a merge writes. A reader must treat them as absent by itself,
-/// since it may meet them, or an older row that one of them hid, before the merge does.
-pub type Expired = fn(key: &[u8], value: &[u8]) -> bool;
+/// Which rows have outlived their use: they are left out of what a merge writes. A reader must treat them as absent by itself, since it
+/// may meet them, or an older row that one of them hid, before the merge does. A value, so that it carries what it goes by (a time).
+pub trait Expiry: Clone + Send + 'static {
+    /// Whether this row has.
+    fn is_expired(&self, key: &[u8], value: &[u8]) -> bool;
 
-/// [`Expired`] for callers whose rows live for ever.
-pub const NEVER_EXPIRED: Expired = |_, _| false;
+    /// Whether every row of a segment has, as far as its first and last key and its times tell: then it goes without being read.
+    fn covers(&self, first_key: &[u8], last_key: &[u8], times: Option<(u64, u64)>) -> bool;
+
+    /// Whether a delete marker of this key hides nothing any more, though older segments than those merged are left.
+    fn hides_nothing(&self, _key: &[u8]) -> bool {
+        false
+    }
+
+    /// Whether no segment that is older than those merged knows a key of theirs that was erased.
+    fn settles(&self) -> bool {
+        false
+    }
+}
+
+/// [`Expiry`] for rows that live for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeverExpires;
+
+/// Rows live for ever.
+pub const NEVER_EXPIRED: NeverExpires = NeverExpires;
+
+impl Expiry for NeverExpires {
+    fn is_expired(&self, _key: &[u8], _value: &[u8]) -> bool {
+        false
+    }
+
+    fn covers(&self, _first_key: &[u8], _last_key: &[u8], _times: Option<(u64, u64)>) -> bool {
+        false
+    }
+}
 
 /// Where a long job gives way to others.
 pub trait Pace {

@@ -72,8 +72,10 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if let Some(step) = self.changed_before(&user, message, &change) {
             return step;
         }
-        let is_fresh = self.slot.resolved == Some(Resolved::Fresh(message))
-            || !self.shared.sorted.runs().may_contain(&keys::idempotency(self.id, message));
+        if let Some(refusal) = self.too_old(message) {
+            return refusal.into();
+        }
+        let is_fresh = self.slot.resolved == Some(Resolved::Fresh(message)) || !self.may_be_stored(message);
         if !is_fresh {
             self.core.counters.idempotency_reads += 1;
             return Step::Wait(Block::Message(message), command(user, change));

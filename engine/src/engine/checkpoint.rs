@@ -45,7 +45,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 return Err(error.clone().into());
             }
         }
-        let made = checkpoint::write(&self.shared.files, target, (*manifest).clone(), None).await;
+        let made = checkpoint::write(&self.shared.files, target, (*manifest).clone(), &[]).await;
         // What was replaced meanwhile was kept for this alone.
         drop(runs);
         self.shared.sorted.remove_unused().await;

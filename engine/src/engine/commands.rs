@@ -242,8 +242,10 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if let Some(step) = self.sent_before(&user, message, &body) {
             return step;
         }
-        let fresh = self.slot.resolved.take() == Some(Resolved::Fresh(message))
-            || !self.shared.sorted.runs().may_contain(&keys::idempotency(self.id, message));
+        if let Some(refusal) = self.too_old(message) {
+            return refusal.into();
+        }
+        let fresh = self.slot.resolved.take() == Some(Resolved::Fresh(message)) || !self.may_be_stored(message);
         #[cfg(feature = "planted")]
         let fresh = fresh || crate::planted::forgets();
         if !fresh {
@@ -272,6 +274,25 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let held = self.held(&entry);
         let of_message = Some((message, entry.sender));
         self.stage(record, Some(held), of_message, done, recipients, self.shared.nobody.clone())
+    }
+
+    /// Whether a segment may know the message.
+    pub(super) fn may_be_stored(&self, message: ClientMessageId) -> bool {
+        let runs = self.shared.sorted.runs();
+        runs.may_contain(&keys::message_id(self.id, message))
+            || (self.core.horizon.has_old_rows() && runs.may_contain(&keys::old_message_id(self.id, message)))
+    }
+
+    /// The refusal of an id that cannot be told from one that was forgotten.
+    pub(super) fn too_old(&mut self, message: ClientMessageId) -> Option<Refusal> {
+        if !self.core.horizon.is_too_old(message) {
+            return None;
+        }
+        self.core.counters.too_old += 1;
+        let hours = self.shared.options.message_ids_window_ms / 3_600_000;
+        let now = self.shared.clock.now();
+        let text = format!("the client_message_id's own time is more than {hours} hours before the server's, {now} ms");
+        Some(refuse_because(ErrorCode::TooOld, &text))
     }
 
     /// The answer to a message that is in memory or staged already.

@@ -8,12 +8,13 @@
 
 use std::sync::Arc;
 
-use antiphon_wire::ids::LanePosition;
+use antiphon_wire::ids::{LanePosition, TimestampMs};
 
 use crate::{
-    compaction::{NEVER_EXPIRED, YieldNow},
+    compaction::{Compacted, YieldNow},
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
+    flush::FlushTimes,
     lane::{
         log::{LogFile, file_name},
         prepare::prepare,
@@ -22,10 +23,15 @@ use crate::{
     row::Change,
     seams::{Clock, FileError, Files, Random},
     sorted::FlushMark,
+    window::{Horizon, MadeTimes},
 };
 
 /// How long a failed piece of work waits, in milliseconds: long enough to cost nothing, short enough to resume soon.
 const RETRY_MS: u64 = 1_000;
+
+/// A lane that writes no segment says in the manifest that ids are forgotten when the horizon is to move by so much: an hour, so that a
+/// quiet lane writes one page an hour for it, and keeps ids for that much longer.
+const HORIZON_STEP_MS: u64 = 60 * 60 * 1_000;
 
 enum Work<D> {
     Prepare(String),
@@ -77,9 +83,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return Work::Prepare(name);
         }
         if let Some(memtable) = state.core.memory.sealed.clone() {
-            let blob = Self::blob(state);
-            let mark =
-                FlushMark { flushed_position: memtable.last().0, blob: Some(blob.encode()), times: memtable.times() };
+            let blob = self.blob(state, memtable.made());
+            let FlushTimes { rows: times, erasing_since } = memtable.flush_times();
+            let flushed_position = memtable.last().0;
+            let mark = FlushMark { flushed_position, blob: Some(blob.encode()), times, erasing_since };
             return Work::Flush(memtable, mark);
         }
         if let Some(log_file) = state.core.log.unwanted.pop() {
@@ -88,23 +95,28 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         unnamed.map_or(Work::Wait, Work::Name)
     }
 
-    /// What the manifest is to say of the log.
-    fn blob(state: &State<F::File>) -> Blob {
+    /// What the manifest is to say of the log, and of message ids that are forgotten.
+    fn blob(&self, state: &State<F::File>, made: &MadeTimes) -> Blob {
         let (generation, file_bytes) = state.core.log.written();
-        let core = &state.core;
+        let (core, window_ms) = (&state.core, self.shared.options.message_ids_window_ms);
+        let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made);
         let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
-        Blob { has_changes, salt: state.core.log.salt, time: state.core.stage.time, generation, file_bytes }
+        Blob { salt: core.log.salt, time: core.stage.time, generation, file_bytes, horizon, has_changes }
     }
 
-    /// What tells the manifest of a log file that it does not know of, if there is one.
+    /// What tells the manifest of a log file that it does not know of, or that the horizon has moved far, if so.
     fn unnamed(&self, state: &State<F::File>) -> Option<FlushMark> {
-        let blob = Self::blob(state);
+        let blob = self.blob(state, &MadeTimes::default());
         let named = Blob::decode(&self.shared.sorted.manifest().blob).ok()?;
         let flushed_position = state.core.memory.flushed.0;
-        ((named.generation, named.file_bytes) < (blob.generation, blob.file_bytes)).then(|| FlushMark {
+        let is_unnamed = (named.generation, named.file_bytes) < (blob.generation, blob.file_bytes);
+        // The first one comes with a flush: before that there are no ids to forget.
+        let step = TimestampMs(named.horizon.stored.0.saturating_add(HORIZON_STEP_MS));
+        let is_due = named.horizon.stored.0 > 0 && blob.horizon.stored >= step;
+        (is_unnamed || is_due).then(|| FlushMark {
             flushed_position,
             blob: Some(blob.encode()),
-            times: None,
+            ..FlushMark::default()
         })
     }
 
@@ -125,7 +137,32 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             && state.core.stage.fenced.is_none()
             && !self.retry_waits(state)
             && !state.core.upkeep.compaction_failed
-            && self.shared.sorted.choose().is_some()
+            && (self.shared.sorted.has_expired(state.core.horizon)
+                || self.shared.sorted.choose().is_some()
+                || self.shared.sorted.can_reclaim(self.erased_before()))
+    }
+
+    /// What was erased before this time is to go from the disk now: half of the time that there is for it is left for the work.
+    fn erased_before(&self) -> u64 {
+        self.shared.clock.now().0.saturating_sub(self.shared.options.reclaim_ms_max / 2)
+    }
+
+    /// Reclaims or merges: by turns, if both are to be done.
+    async fn reclaim_or_merge(&self, horizon: Horizon) -> Result<Option<Compacted>, StoreError> {
+        let sorted = &self.shared.sorted;
+        let reclaims_first = {
+            let upkeep = &mut self.shared.state.borrow_mut().core.upkeep;
+            upkeep.reclaims_next = !upkeep.reclaims_next;
+            !upkeep.reclaims_next
+        };
+        if !reclaims_first && let Some(merged) = sorted.compact(YieldNow, horizon).await? {
+            return Ok(Some(merged));
+        }
+        if let Some(reclaimed) = sorted.reclaim(self.erased_before(), YieldNow, horizon).await? {
+            self.shared.state.borrow_mut().core.counters.segments_reclaimed += 1;
+            return Ok(Some(reclaimed));
+        }
+        if reclaims_first { sorted.compact(YieldNow, horizon).await } else { Ok(None) }
     }
 
     /// Whether something failed less than a moment ago.
@@ -164,7 +201,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let mut next = Memtable::with_map(memory.hash, memory.spare_map.take());
         // Messages on their way to the disk will be in the next one, and must be found until that is flushed.
         for staged in &state.core.stage.staged {
-            if let Some((message, _)) = staged.message {
+            if let Some(message) = staged.message_id() {
                 next.remember(staged.conversation, message, staged.position);
             }
         }
@@ -204,6 +241,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             self.failed(state, error.to_string());
             return;
         }
+        self.horizon_is_durable(state);
         for (id, tail) in memtable.tails() {
             state.core.tails.insert(id, tail.position, tail.sequence);
         }
@@ -224,9 +262,20 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let named = self.shared.sorted.flush(nothing, mark).await;
         let mut state = self.shared.state.borrow_mut();
         state.core.upkeep.naming_failed = named.is_err();
-        if let Err(error) = named {
-            self.failed(&mut state, error.to_string());
+        match named {
+            Ok(_) => self.horizon_is_durable(&mut state),
+            Err(error) => self.failed(&mut state, error.to_string()),
         }
+    }
+
+    /// From here on the ids that the manifest calls forgotten are.
+    fn horizon_is_durable(&self, state: &mut State<F::File>) {
+        let Ok(blob) = Blob::decode(&self.shared.sorted.manifest().blob) else { return };
+        if blob.horizon != state.core.horizon {
+            state.core.pacer.moved();
+            self.shared.compaction.raise();
+        }
+        state.core.horizon = blob.horizon;
     }
 
     async fn remove(&self, log_file: LogFile<F::File>) {
@@ -239,7 +288,16 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     async fn compact(&self) {
-        let compacted = self.shared.sorted.compact(YieldNow, NEVER_EXPIRED).await;
+        let horizon = self.shared.state.borrow().core.horizon;
+        let dropped = self.shared.sorted.drop_expired(horizon).await;
+        let compacted = match dropped {
+            Ok(0) => self.reclaim_or_merge(horizon).await,
+            Ok(segments) => {
+                self.shared.state.borrow_mut().core.counters.segments_expired += segments as u64;
+                return;
+            }
+            Err(error) => Err(error),
+        };
         let mut state = self.shared.state.borrow_mut();
         match compacted {
             Ok(Some(_)) => state.core.counters.compactions += 1,

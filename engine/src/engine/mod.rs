@@ -71,6 +71,8 @@ pub(crate) struct Shared<F: Files, C, R> {
     read_only: bool,
     sorted: Sorted<F>,
     cache: Cache,
+    /// Of message ids.
+    filters: Cache,
     state: RefCell<State<F::File>>,
     /// There is a batch to write, or room to write it, or the end.
     commit: Signal,
@@ -176,6 +178,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// trying again after a full disk).
     pub fn tick(&self) {
         let mut state = self.shared.state.borrow_mut();
+        state.core.pacer.look(self.shared.clock.now());
         self.seal_if_due(&mut state);
         self.seal_last_batch(&mut state);
         self.shared.upkeep.raise();
@@ -217,6 +220,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             blocks_damaged: self.shared.sorted.damaged_blocks(),
+            ids_forgotten_until_ms: state.core.horizon.made.0,
+            untimed_ids_forgotten_until_ms: state.core.horizon.stored.0,
+            message_id_filter_bytes: self.shared.filters.statistics().bytes,
             ..state.core.counters.clone()
         }
     }

@@ -11,7 +11,6 @@ use antiphon_wire::ids::{LanePosition, Sequence, TimestampMs};
 use crate::{
     bytes::Reader,
     cache::Cache,
-    compaction,
     engine::{
         EngineError, Shared,
         jobs::Jobs,
@@ -20,30 +19,29 @@ use crate::{
     },
     error::{DamagedKeys, StoreError},
     hash::IdHash,
-    keys::{self, FILTER, Family},
+    keys::{self, Family},
     lane::{
         format::Builder,
         log::{Log, number_of},
         prepare::{TEMPORARY_SUFFIX, prepare},
         recovery::{Recovered, Settings, recover},
     },
-    manifest,
+    layout, manifest,
     options::EngineOptions,
     report::{LostRange, OpenReport, Status},
     rows::TailRow,
     runs::Runs,
     seams::{Clock, Files, Random},
-    segment::{SegmentId, SegmentSettings},
+    segment::SegmentId,
     signal::Signal,
     sorted::{self, Sorted, SortedSettings},
+    window::{Horizon, Pacer},
 };
 
-/// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64 · file bytes u64`, little endian; the last
-/// may be missing.
+/// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64 · file bytes u64 · made u64 ·
+/// stored u64 · old rows until u64 · changes u8`, little endian. Version 1 ends before the horizon, or before the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob {
-    /// Whether segments hold rows of changes of messages: those that know none must not open the store.
-    pub(crate) has_changes: bool,
     /// The log's secret.
     pub(crate) salt: u64,
     /// Time of the last entry when the manifest was written.
@@ -52,26 +50,34 @@ pub(crate) struct Blob {
     pub(crate) generation: u64,
     /// How large that file is; 0 if it is not known.
     pub(crate) file_bytes: u64,
+    /// Which message ids are forgotten.
+    pub(crate) horizon: Horizon,
+    /// Whether segments hold rows of changes of messages: where none do, what a message says is what it said.
+    pub(crate) has_changes: bool,
 }
 
-/// The newest version, of stores with changes of messages. One without them is written as version 1, which older readers know.
 const BLOB_VERSION: u8 = 2;
-const BLOB_VERSION_WITHOUT_CHANGES: u8 = 1;
+
+/// Before message ids had a window, and messages could change.
+const BLOB_VERSION_OLD_ROWS: u8 = 1;
 
 impl Blob {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![if self.has_changes { BLOB_VERSION } else { BLOB_VERSION_WITHOUT_CHANGES }];
-        for number in [self.salt, self.time.0, self.generation, self.file_bytes] {
+        let mut bytes = vec![BLOB_VERSION];
+        let Self { salt, time, generation, file_bytes, horizon, has_changes } = *self;
+        let Horizon { made, stored, old_rows_until } = horizon;
+        for number in [salt, time.0, generation, file_bytes, made.0, stored.0, old_rows_until.0] {
             bytes.extend(number.to_le_bytes());
         }
+        bytes.push(u8::from(has_changes));
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
-        let has_changes = match reader.u8() {
+        let is_newest = match reader.u8() {
             Some(BLOB_VERSION) => true,
-            Some(BLOB_VERSION_WITHOUT_CHANGES) => false,
+            Some(BLOB_VERSION_OLD_ROWS) => false,
             Some(version) if version > BLOB_VERSION => {
                 let (found, supported) = (u32::from(version), u32::from(BLOB_VERSION));
                 return Err(StoreError::NewerVersion { file: manifest::NAME.into(), found, supported });
@@ -80,8 +86,18 @@ impl Blob {
         };
         let mut fields = || Some((reader.u64()?, reader.u64()?, reader.u64()?));
         let (salt, time, generation) = fields().ok_or_else(damaged_blob)?;
-        let file_bytes = reader.u64().unwrap_or(0);
-        Ok(Self { has_changes, salt, time: TimestampMs(time), generation, file_bytes })
+        let (file_bytes, mut horizon, mut has_changes) = (reader.u64().unwrap_or(0), Horizon::OF_OLD_STORE, false);
+        if is_newest {
+            let mut times = || Some([reader.u64()?, reader.u64()?, reader.u64()?].map(TimestampMs));
+            let [made, stored, old_rows_until] = times().ok_or_else(damaged_blob)?;
+            horizon = Horizon { made, stored, old_rows_until };
+            has_changes = match reader.u8() {
+                Some(0) => false,
+                Some(1) => true,
+                _ => return Err(damaged_blob()),
+            };
+        }
+        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes, horizon, has_changes })
     }
 
     /// Holds the log's files against what the manifest says of them.
@@ -114,13 +130,8 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     options: EngineOptions,
 ) -> Result<(Shared<F, C, R>, OpenReport), EngineError> {
     options.check()?;
-    let cache = Cache::new(options.cache_bytes);
-    let settings = SortedSettings {
-        segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
-        flush_compression_level: 0,
-        compaction: compaction::Settings::default(),
-        cache: cache.clone(),
-    };
+    let (cache, filters) = (Cache::new(options.cache_bytes), Cache::new(options.message_id_filter_bytes));
+    let settings = layout::sorted_settings(0, cache.clone(), filters.clone());
     // What is found here counts as durable from now on. It may not be: a process that was killed leaves names that no sync of the
     // folder has covered, and a power cut would take them away later, with all that was acknowledged since.
     files.sync_folder().await?;
@@ -169,7 +180,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     }
     let report = recovered.report.clone();
     let store = manifest.store;
-    let state = state(recovered, &options, hash, &blob, LanePosition(manifest.flushed_position), &clock);
+    let state = state(recovered, &options, hash, blob, LanePosition(manifest.flushed_position), &clock);
     let shared = Shared {
         files,
         clock,
@@ -177,6 +188,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         read_only: report.read_only,
         sorted,
         cache,
+        filters,
         state: RefCell::new(state),
         commit: Signal::default(),
         reading: Signal::default(),
@@ -204,7 +216,9 @@ async fn create<F: Files, R: Random>(
     options: &EngineOptions,
 ) -> Result<Sorted<F>, EngineError> {
     refuse_parts(names)?;
-    let blob = Blob { has_changes: false, salt: random.next(), time: TimestampMs(0), generation: 0, file_bytes: 0 };
+    let (time, horizon) = (TimestampMs(0), Horizon::default());
+    let salt = random.next();
+    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes: false };
     let store = random.next();
     Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
 }
@@ -219,7 +233,7 @@ fn state<F: Files, C: Clock>(
     recovered: Recovered<F>,
     options: &EngineOptions,
     hash: IdHash,
-    blob: &Blob,
+    blob: Blob,
     flushed: LanePosition,
     clock: &C,
 ) -> State<F::File> {
@@ -236,6 +250,7 @@ fn state<F: Files, C: Clock>(
     }
     memory.active_since = clock.now();
     memory.active_log_bytes = recovered.log.unflushed_bytes(flushed.0);
+    let time = blob.time.max(recovered.time);
     let core = Core {
         outputs: VecDeque::new(),
         loaded: Loaded::default(),
@@ -246,7 +261,7 @@ fn state<F: Files, C: Clock>(
             staged: VecDeque::new(),
             answers: BTreeMap::new(),
             position: LanePosition(recovered.position),
-            time: blob.time.max(recovered.time),
+            time,
             writing: false,
             sealed: recovered.sealed,
             seal_due: false,
@@ -258,6 +273,8 @@ fn state<F: Files, C: Clock>(
         joined: Joined::new(options.user_counts_max, hash),
         settling: Vec::new(),
         jobs: Jobs::default(),
+        horizon: blob.horizon.of_store_until(time),
+        pacer: Pacer::default(),
         upkeep: Upkeep::default(),
         has_changes: blob.has_changes,
         waiting: 0,

@@ -18,6 +18,7 @@ use antiphon_wire::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
+    compaction::Expiry,
     conversation::{Conversation, Loading},
     door::{Command, Refusal, Token},
     engine::{
@@ -216,12 +217,33 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// A message that segments may know.
     async fn find_message(&self, id: ConversationId, message: ClientMessageId) -> Result<Option<Known>, Refusal> {
         let runs = self.shared.sorted.runs();
-        let row = runs.get(&keys::idempotency(id, message)).await.map_err(|error| unreadable(&error))?;
-        let Some(value) = row.and_then(|change| change.value()) else { return Ok(None) };
+        let horizon = self.shared.state.borrow().core.horizon;
+        let key = keys::message_id(id, message);
+        let row = runs.get_at_once(&key).await.map_err(|error| unreadable(&error))?;
+        // One that is forgotten is absent, though no merge has dropped it yet.
+        let kept = |key: &[u8], value: &SharedBytes| !horizon.is_expired(key, value);
+        if let Some(value) = row.and_then(|change| change.value()).filter(|value| kept(&key, value)) {
+            let found = rows::decode_message_id(message, &value);
+            let (sequence, _) = found.ok_or_else(|| refuse(ErrorCode::Damaged))?;
+            return self.known(id, sequence).await.map(Some);
+        }
+        if !horizon.has_old_rows() {
+            return Ok(None);
+        }
+        let key = keys::old_message_id(id, message);
+        let row = runs.get(&key).await.map_err(|error| unreadable(&error))?;
+        let Some(value) = row.and_then(|change| change.value()).filter(|value| kept(&key, value)) else {
+            return Ok(None);
+        };
         let sequence = rows::decode_sequence(&value).ok_or_else(|| refuse(ErrorCode::Damaged))?;
+        self.known(id, sequence).await.map(Some)
+    }
+
+    /// A message that is not in memory, by its entry.
+    async fn known(&self, id: ConversationId, sequence: Sequence) -> Result<Known, Refusal> {
         let archive = self.entry_in_segments(id, sequence).await?;
         let is_changed = self.is_changed(id, sequence).await.map_err(|error| unreadable(&error))?;
-        Ok(Some((archive, is_changed)))
+        Ok((archive, is_changed))
     }
 
     /// An entry that is not in memory.

@@ -11,6 +11,7 @@ use std::{
 
 use antiphon_wire::{
     codes::ErrorCode,
+    frame::view_entry,
     ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId},
 };
 
@@ -25,6 +26,7 @@ use crate::{
     report::Status,
     rows::TailRow,
     seams::AlignedBuffer,
+    window::{Horizon, Pacer},
 };
 
 /// A command's end.
@@ -48,6 +50,9 @@ pub(super) struct Core<D> {
     /// Conversations whose next command waits for the next commit.
     pub(super) settling: Vec<ConversationId>,
     pub(super) jobs: Jobs,
+    /// Which message ids are forgotten: as the manifest has it, so that it is durable.
+    pub(super) horizon: Horizon,
+    pub(super) pacer: Pacer,
     pub(super) upkeep: Upkeep,
     /// Segments hold rows of changes of messages.
     pub(super) has_changes: bool,
@@ -177,6 +182,17 @@ pub(super) struct Staged {
     pub(super) partly: Option<Box<Partly>>,
 }
 
+impl Staged {
+    /// The id of a message or a change of one.
+    pub(super) fn message_id(&self) -> Option<ClientMessageId> {
+        if let Some((message, _)) = self.message {
+            return Some(message);
+        }
+        let Record::Change(change) = &self.record else { return None };
+        view_entry(&change.archive).ok().map(|entry| ClientMessageId(entry.client_message_id.0))
+    }
+}
+
 /// How maintenance fares.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -190,6 +206,8 @@ pub(super) struct Upkeep {
     pub(super) naming_failed: bool,
     /// When something failed last; it is tried again a second later.
     pub(super) failed_at: Option<TimestampMs>,
+    /// Reclaiming goes before the next merge: the two take turns.
+    pub(super) reclaims_next: bool,
     /// Compaction failed, and waits as well.
     pub(super) compaction_failed: bool,
 }

@@ -23,6 +23,7 @@ use antiphon_wire::{
 
 use crate::{
     changes::ChangedRow,
+    flush::FlushTimes,
     hash::IdHash,
     keys::{self, Key},
     lane::{
@@ -33,6 +34,7 @@ use crate::{
     row::{Change as RowChange, KeyRange, RowSource, SharedBytes},
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, decode_entry},
     sorted::FlushSource,
+    window::MadeTimes,
 };
 pub(crate) use rows::MemtableRows;
 
@@ -61,7 +63,8 @@ pub(crate) struct Tail {
     pub(crate) pointers: Vec<(UserId, PointerRow)>,
     /// Contiguous, the last one being `last`. An empty archive stands for an entry that the log has lost.
     entries: VecDeque<(LanePosition, Arc<[u8]>)>,
-    messages: Vec<(ClientMessageId, Sequence)>,
+    /// Ids, their entries, and when those were stored.
+    messages: Vec<(ClientMessageId, Sequence, TimestampMs)>,
     pub(crate) last: Option<TailRow>,
     /// What changes brought; most conversations have none for most of the time.
     pub(crate) changes: Option<Box<Changes>>,
@@ -128,6 +131,9 @@ pub(crate) struct Memtable {
     bytes: usize,
     last: LanePosition,
     times: Option<(u64, u64)>,
+    /// When the first change was made that takes content from an entry which is not here.
+    erasing_since: Option<u64>,
+    made: MadeTimes,
     hidden: Hidden,
     /// It has entries that change messages.
     has_changes: bool,
@@ -175,6 +181,8 @@ impl Memtable {
             bytes: 0,
             last: LanePosition(0),
             times: None,
+            erasing_since: None,
+            made: MadeTimes::default(),
             hidden: Hidden::default(),
             has_changes: false,
         }
@@ -202,6 +210,21 @@ impl Memtable {
     /// Least and greatest time of its entries.
     pub(crate) fn times(&self) -> Option<(u64, u64)> {
         self.times
+    }
+
+    /// What a flush is to know of the times of its rows.
+    pub(crate) fn flush_times(&self) -> FlushTimes {
+        FlushTimes { rows: self.times, erasing_since: self.erasing_since }
+    }
+
+    /// Whether there are ids of messages.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
+    /// When its messages' ids were made.
+    pub(crate) fn made(&self) -> &MadeTimes {
+        &self.made
     }
 
     pub(crate) fn tail(&self, conversation: ConversationId) -> Option<&Tail> {
@@ -354,7 +377,8 @@ impl Memtable {
             | ArchivedEntryKind::Retention => {
                 let id = ClientMessageId(entry.client_message_id.0);
                 self.remember(conversation, id, position);
-                self.tail_mut(conversation).messages.push((id, last.sequence));
+                self.made.note(id);
+                self.tail_mut(conversation).messages.push((id, last.sequence, last.time));
                 self.has_changes = true;
             }
         }
@@ -365,7 +389,8 @@ impl Memtable {
 
     /// Takes in the rows that an entry brings beside its own.
     fn apply_rows(&mut self, archive: &[u8], rows: &[ChangedRow]) {
-        let conversation = ConversationId(view_entry(archive).expect(VALID).conversation.0);
+        let entry = view_entry(archive).expect(VALID);
+        let (conversation, changed_at) = (ConversationId(entry.conversation.0), entry.time_ms.0.to_native());
         let (mut added, mut times) = (0, Vec::new());
         let tail = self.tail_mut(conversation);
         for ChangedRow { suffix, value } in rows {
@@ -381,6 +406,9 @@ impl Memtable {
             added += ROW_BYTES + suffix.len() + value.as_ref().map_or(0, |value| value.len());
             tail.changes.get_or_insert_default().insert(suffix.clone(), value.clone());
         }
+        if !times.is_empty() {
+            self.erasing_since = Some(self.erasing_since.map_or(changed_at, |since| since.min(changed_at)));
+        }
         times.into_iter().for_each(|time| self.note_time(time));
         self.has_changes = true;
         self.bytes += added;
@@ -391,10 +419,11 @@ impl Memtable {
         let Message { conversation, last, id, sender, archive } = *message;
         self.last = last.position;
         self.note_time(last.time);
+        self.made.note(id);
         let tail = self.tail_mut(conversation);
         let pointer = PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
         let added = archive.len() + ENTRY_BYTES + tail.set_pointer(sender, user, pointer);
-        tail.messages.push((id, last.sequence));
+        tail.messages.push((id, last.sequence, last.time));
         let lost = tail.push(conversation, last, archive);
         self.bytes += added;
         Applied { last: Some(last), lost }
@@ -464,7 +493,7 @@ impl Tail {
         if last.sequence.0 - expected.0 > LOST_ENTRIES_MAX {
             // What is before the gap cannot be indexed any more; a reader finds that it is missing.
             self.entries.clear();
-            self.messages.retain(|(_, sequence)| *sequence == last.sequence);
+            self.messages.retain(|(_, sequence, _)| *sequence == last.sequence);
         } else {
             let lost: Arc<[u8]> = Arc::from([]);
             self.entries.extend((expected.0..last.sequence.0).map(|_| (last.position, lost.clone())));

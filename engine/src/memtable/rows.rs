@@ -1,18 +1,19 @@
 //! A memtable as rows, in ascending order of keys.
 //!
-//! Messages and entries, of which there are many, are put together in buffers that serve for all of them; the few rows beside them are
-//! made a conversation or a user at a time.
+//! Message ids and entries, of which there are many, are put together in buffers that serve for all of them; the few rows beside them are
+//! made a conversation or a user at a time. Message ids come last and in the order of their time, so they are sorted when everything
+//! else was given: 56 bytes for each, some megabytes of a full memtable.
 
 use std::{
     collections::{BTreeMap, btree_map},
     sync::Arc,
 };
 
-use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
+use antiphon_wire::ids::{ConversationId, Sequence, TimestampMs, UserId};
 
 use super::{Memtable, Tail};
 use crate::{
-    keys::{self, Family},
+    keys::{self, ENTRY_SUFFIX_BYTES, Family, MessageIdKey},
     row::{Change, RowSource},
     rows::{self, UserRow},
 };
@@ -28,11 +29,11 @@ pub(crate) struct MemtableRows<'a> {
     bucket: Vec<ConversationId>,
     next_bucket: usize,
     users: btree_map::Iter<'a, UserId, BTreeMap<ConversationId, UserRow>>,
-    /// Rows of a conversation before its messages, or of a user, in reverse order. The last one may be lent.
+    /// Rows of a conversation before its entries, or of a user, in reverse order. The last one may be lent.
     few: Vec<(Vec<u8>, Change<Vec<u8>>)>,
     few_lent: bool,
-    messages: Vec<(ClientMessageId, Sequence)>,
-    next_message: usize,
+    /// Made when all other rows were given; the next one last.
+    message_ids: Option<Vec<MessageIdRow>>,
     tail: Option<(ConversationId, &'a Tail)>,
     next_entry: usize,
     /// Rows of changes among the entries' that are still to come.
@@ -44,6 +45,9 @@ pub(crate) struct MemtableRows<'a> {
     value: Vec<u8>,
 }
 
+/// A message id's key, entry, and when that was stored.
+type MessageIdRow = (MessageIdKey, Sequence, TimestampMs);
+
 impl<'a> MemtableRows<'a> {
     pub(super) fn new(memtable: &'a Memtable, without_lost: bool) -> Self {
         Self {
@@ -53,8 +57,7 @@ impl<'a> MemtableRows<'a> {
             users: memtable.users.iter(),
             few: Vec::new(),
             few_lent: false,
-            messages: Vec::new(),
-            next_message: 0,
+            message_ids: None,
             tail: None,
             next_entry: 0,
             changes: None,
@@ -75,9 +78,7 @@ impl<'a> MemtableRows<'a> {
         if let Some(id) = self.bucket.pop() {
             let tail = &self.memtable.conversations[&id];
             few_rows(id, tail, &mut self.few);
-            self.messages.clone_from(&tail.messages);
-            self.messages.sort_unstable();
-            (self.tail, self.next_message, self.next_entry) = (Some((id, tail)), 0, 0);
+            (self.tail, self.next_entry) = (Some((id, tail)), 0);
             self.changes = tail.changes.as_ref().map(|changes| changes.range(vec![Family::Entry as u8]..));
             self.next_change = self.changes.as_mut().and_then(Iterator::next);
         } else {
@@ -92,7 +93,7 @@ impl<'a> MemtableRows<'a> {
         true
     }
 
-    /// Puts the next message or entry, or what is stored among entries, into the buffers; whether there is one, and what is said of it.
+    /// Puts the next entry, or what is stored among entries, into the buffers; whether there is one, and what is said of it.
     fn next_of_conversation(&mut self) -> Option<Change<()>> {
         let (id, tail) = self.tail?;
         let is_lost = |at: usize| tail.entries.get(at).is_some_and(|(_, archive)| archive.is_empty());
@@ -101,23 +102,23 @@ impl<'a> MemtableRows<'a> {
         }
         self.key.clear();
         self.value.clear();
-        if let Some((message, sequence)) = self.messages.get(self.next_message) {
-            self.next_message += 1;
-            self.key.extend_from_slice(&keys::idempotency(id, *message));
-            rows::put_sequence(*sequence, &mut self.value);
-        } else if let Some((suffix, value)) = self.next_change.filter(|(suffix, _)| self.is_next(tail, suffix)) {
+        if let Some((suffix, value)) = self.next_change.filter(|(suffix, _)| self.is_next(tail, suffix)) {
             self.next_change = self.changes.as_mut().and_then(Iterator::next);
             self.key.extend_from_slice(&keys::within(id, suffix));
             let Some(value) = value else { return Some(Change::Delete) };
-            self.value.extend_from_slice(value);
-        } else if let Some((position, archive)) = tail.entries.get(self.next_entry) {
-            let sequence = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
-            self.next_entry += 1;
-            self.key.extend_from_slice(&keys::entry(id, sequence));
-            rows::put_entry(*position, archive, &mut self.value);
-        } else {
-            return None;
+            if suffix.len() == ENTRY_SUFFIX_BYTES && suffix[0] == Family::Entry as u8 {
+                // What stood there is in an older segment.
+                rows::put_replacing(value, &mut self.value);
+            } else {
+                self.value.extend_from_slice(value);
+            }
+            return Some(Change::Put(()));
         }
+        let (position, archive) = tail.entries.get(self.next_entry)?;
+        let sequence = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
+        self.next_entry += 1;
+        self.key.extend_from_slice(&keys::entry(id, sequence));
+        rows::put_entry(*position, archive, &mut self.value);
         Some(Change::Put(()))
     }
 
@@ -126,6 +127,33 @@ impl<'a> MemtableRows<'a> {
         let next = Sequence(tail.first().unwrap_or_default().0 + self.next_entry as u64);
         self.next_entry >= tail.entries.len() || suffix < keys::entry_suffix(next).as_slice()
     }
+
+    /// Puts the next message id into the buffers; whether there is one.
+    fn next_message_id(&mut self) -> bool {
+        let memtable = self.memtable;
+        let left = self.message_ids.get_or_insert_with(|| message_ids(memtable));
+        let Some((key, sequence, stored)) = left.pop() else { return false };
+        self.key.clear();
+        self.value.clear();
+        self.key.extend_from_slice(&key);
+        rows::put_message_id(sequence, Some(stored).filter(|_| !key.is_timed()), &mut self.value);
+        true
+    }
+}
+
+/// All message ids, in the reverse order of keys.
+fn message_ids(memtable: &Memtable) -> Vec<MessageIdRow> {
+    let of = |id: &ConversationId| (*id, &memtable.conversations[id].messages);
+    let conversations = memtable.order.iter().flatten().map(of);
+    let mut ids: Vec<MessageIdRow> = conversations
+        .flat_map(|(id, messages)| {
+            messages.iter().map(move |(message, sequence, stored)| (keys::message_id(id, *message), *sequence, *stored))
+        })
+        .collect();
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    // Of an id that was forgotten between two messages the later counts, and that comes first here.
+    ids.dedup_by_key(|(key, ..)| *key);
+    ids
 }
 
 impl RowSource for MemtableRows<'_> {
@@ -138,7 +166,7 @@ impl RowSource for MemtableRows<'_> {
                 return Some((&self.key, change.map(|()| self.value.as_slice())));
             }
             if !self.next_range() {
-                return None;
+                return if self.next_message_id() { Some((&self.key, Change::Put(&self.value))) } else { None };
             }
         }
         self.few_lent = true;
@@ -146,7 +174,7 @@ impl RowSource for MemtableRows<'_> {
     }
 }
 
-/// A conversation's rows before its messages.
+/// A conversation's rows before its entries.
 fn few_rows(id: ConversationId, tail: &Tail, few: &mut Vec<(Vec<u8>, Change<Vec<u8>>)>) {
     let single = |family: Family, value: Vec<u8>| (keys::single(id, family), Change::Put(value));
     few.extend(tail.start.iter().map(|row| single(Family::Start, row.encode())));

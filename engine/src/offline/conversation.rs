@@ -9,7 +9,6 @@ use antiphon_wire::{
     frame::view_entry,
     ids::{ClientMessageId, ConversationId, LanePosition, Ordinal, Sequence, UserId},
 };
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     changes::{Fold, RetentionRow, StateRow, decode_pins, decode_reactor},
@@ -17,10 +16,12 @@ use crate::{
     lane::record::COUNT_MAX,
     offline::{
         damage::without,
+        ids::Sum,
         replay::{Replay, Taken},
         report::{FINDINGS_MAX, Finding},
     },
     rows::{MemberRow, PointerRow, StartRow, TailRow, decode_entry, decode_sequence},
+    window::Horizon,
 };
 
 /// Message ids of one conversation that are held to be compared one by one: 32 MiB. Of those beyond only a sum is kept,
@@ -49,7 +50,12 @@ pub(super) struct Conversation {
     pointers: BTreeMap<UserId, PointerRow>,
     /// The least and the greatest ordinal that a pointer to an entry has.
     ordinals: BTreeMap<Sequence, (Ordinal, Ordinal)>,
+    horizon: Horizon,
     ids: Ids,
+    /// Messages and changes of such, whose ids are to have rows of their own, behind all conversations.
+    pub(super) messages: Sum,
+    /// There are more rows of the old form than are held.
+    pub(super) has_many_old_ids: bool,
     /// What rows say became of messages.
     changes: Fold,
     /// The last entry, if it is a message that says something.
@@ -64,7 +70,7 @@ pub(super) struct Conversation {
     pub(super) findings_left_out: u64,
 }
 
-/// What idempotency rows say, which come in the order of ids and before the entries.
+/// What rows of message ids in the old form say, which come in the order of ids and before the entries.
 #[derive(Default)]
 struct Ids {
     held: Vec<HeldId>,
@@ -78,27 +84,13 @@ struct HeldId {
     seen: bool,
 }
 
-/// How many, and their hashes added up: the same for the same pairs in any order.
-#[derive(Default, PartialEq, Eq)]
-struct Sum {
-    count: u64,
-    hashes: u128,
-}
-
-impl Sum {
-    fn add(&mut self, id: ClientMessageId, sequence: Sequence) {
-        let mut bytes = [0; 24];
-        bytes[..16].copy_from_slice(&id.0);
-        bytes[16..].copy_from_slice(&sequence.0.to_le_bytes());
-        self.count += 1;
-        self.hashes = self.hashes.wrapping_add(xxh3_128(&bytes));
-    }
-}
-
 impl Conversation {
-    pub(super) fn new(id: ConversationId) -> Self {
+    pub(super) fn new(id: ConversationId, horizon: Horizon) -> Self {
         Self {
             id,
+            horizon,
+            messages: Sum::default(),
+            has_many_old_ids: false,
             replay: Replay::default(),
             start: None,
             title: None,
@@ -138,8 +130,10 @@ impl Conversation {
                 Some(row) => self.pointer(user, row),
                 None => self.of_user(&user, FORM),
             },
-            Key::Idempotency(id) => match decode_sequence(value) {
-                Some(sequence) => self.ids.row(id, sequence),
+            // One that is forgotten may be gone tomorrow.
+            Key::OldMessageId(id) if self.horizon.forgets(id, None, true) => {}
+            Key::OldMessageId(id) => match decode_sequence(value) {
+                Some(sequence) => self.ids.row(self.id, id, sequence),
                 None => self.find(None, &format!("the row of message id {id} does not have its form")),
             },
             Key::Entry(sequence) => self.entry(sequence, value),
@@ -150,7 +144,7 @@ impl Conversation {
             },
             Key::Pins => self.changes.pins = self.formed(decode_pins(value)).unwrap_or_default(),
             Key::Retention => self.changes.retention = self.formed(RetentionRow::decode(value)).unwrap_or_default(),
-            Key::User(_) => {}
+            Key::User(_) | Key::MessageId(..) => {}
         }
         if self.findings.len() > before {
             let (file, offset) = place();
@@ -268,7 +262,9 @@ impl Conversation {
             let what = format!("a row says that this entry is message {}, but it is not", held.id);
             self.find(Some(held.sequence), &what);
         }
-        if rows_beyond != entries_beyond {
+        // Messages of a store that has a window have rows elsewhere, and nothing tells them from those beyond.
+        self.has_many_old_ids = rows_beyond.count > 0;
+        if rows_beyond.count > entries_beyond.count {
             let what = format!("{} rows of message ids, but {} messages", rows_beyond.count, entries_beyond.count);
             self.find(None, &what);
         }
@@ -343,10 +339,13 @@ impl Conversation {
                 for what in wrong {
                     self.find(Some(sequence), what);
                 }
+                let time = self.replay.last.unwrap_or_default().time;
                 if let Some(id) = message
-                    && !self.ids.entry(id, sequence)
+                    && !self.ids.entry(self.id, id, sequence)
+                    && !self.horizon.forgets(id, Some(time), false)
                 {
-                    self.find(Some(sequence), &format!("no row remembers the id of this message, {id}"));
+                    let stored = Some(time).filter(|_| id.made().is_none());
+                    self.messages.add(self.id, id, sequence, stored);
                 }
                 let says = view_entry(archive).is_ok_and(|entry| !entry.body.is_empty());
                 self.says_something = Some(sequence).filter(|_| says);
@@ -413,16 +412,16 @@ fn differences<K: Ord + Clone, V: PartialEq>(rows: &BTreeMap<K, V>, said: &BTree
 }
 
 impl Ids {
-    fn row(&mut self, id: ClientMessageId, sequence: Sequence) {
+    fn row(&mut self, conversation: ConversationId, id: ClientMessageId, sequence: Sequence) {
         if self.held.len() < IDS_HELD_MAX {
             self.held.push(HeldId { id, sequence, seen: false });
         } else {
-            self.rows_beyond.add(id, sequence);
+            self.rows_beyond.add(conversation, id, sequence, None);
         }
     }
 
-    /// Whether a message's id is remembered, as far as can be told.
-    fn entry(&mut self, id: ClientMessageId, sequence: Sequence) -> bool {
+    /// Whether a row of the old form remembers a message's id, as far as can be told.
+    fn entry(&mut self, conversation: ConversationId, id: ClientMessageId, sequence: Sequence) -> bool {
         match self.held.binary_search_by(|held| held.id.cmp(&id)) {
             Ok(index) => {
                 let held = &mut self.held[index];
@@ -430,7 +429,7 @@ impl Ids {
                 held.sequence == sequence
             }
             Err(index) if index == self.held.len() && index == IDS_HELD_MAX => {
-                self.entries_beyond.add(id, sequence);
+                self.entries_beyond.add(conversation, id, sequence, None);
                 true
             }
             Err(_) => false,
@@ -442,6 +441,8 @@ impl Ids {
 mod tests {
     use super::*;
 
+    const OF: ConversationId = ConversationId([1; 16]);
+
     fn id(number: u64) -> ClientMessageId {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&number.to_be_bytes());
@@ -452,13 +453,13 @@ mod tests {
     fn ids_beyond_those_that_are_held_are_compared_by_their_sum() {
         let count = IDS_HELD_MAX as u64 + 3;
         let mut ids = Ids::default();
-        (0..count).for_each(|number| ids.row(id(number), Sequence(number + 2)));
+        (0..count).for_each(|number| ids.row(OF, id(number), Sequence(number + 2)));
         let beyond: Vec<u64> = (0..count).rev().take(3).collect();
-        assert!(beyond.iter().all(|number| ids.entry(id(*number), Sequence(*number + 2))));
+        assert!(beyond.iter().all(|number| ids.entry(OF, id(*number), Sequence(*number + 2))));
         assert!(ids.rows_beyond == ids.entries_beyond);
-        assert!(ids.entry(id(7), Sequence(9)));
-        assert!(!ids.entry(id(8), Sequence(9)), "another entry's");
-        assert!(ids.entry(id(count), Sequence(9)), "only the sum can tell");
+        assert!(ids.entry(OF, id(7), Sequence(9)));
+        assert!(!ids.entry(OF, id(8), Sequence(9)), "another entry's");
+        assert!(ids.entry(OF, id(count), Sequence(9)), "only the sum can tell");
         assert!(ids.rows_beyond != ids.entries_beyond);
     }
 }

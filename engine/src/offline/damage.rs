@@ -113,6 +113,11 @@ impl Areas {
         self.areas.push(Area { file, offset, what, keys, adopted, concerned: BTreeMap::new(), more: 0 });
     }
 
+    /// Whether nothing is damaged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.areas.is_empty() && self.left_out == 0
+    }
+
     /// Whether rows in the range may be lost. Parts that are not told apart may have held anything.
     pub(super) fn touch(&self, range: &KeyRange) -> bool {
         self.touch_in(range, |_| true)
@@ -237,7 +242,8 @@ impl Area {
         if self.more > 0 {
             findings.push(finding(format!("{}; {} more conversations", self.what, self.more)));
         } else if self.concerned.is_empty() {
-            findings.push(finding(format!("{}; rows of users", self.what)));
+            let whose = if overlaps(&self.keys, &keys::message_ids_range()) { "message ids" } else { "users" };
+            findings.push(finding(format!("{}; rows of {whose}", self.what)));
         }
     }
 }

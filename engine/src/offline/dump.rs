@@ -49,7 +49,16 @@ pub async fn dump<F: Files>(
     let store = format!("{:016x}", opened.manifest.store);
     let (position, time_ms) = (logged.position, logged.time);
     let mut dump = Dump { sink, dumped: Dumped::default(), head: None };
-    dump.line(&Line::Lane(LaneLine { version: VERSION, lane, store, position, time_ms }));
+    let horizon = opened.horizon(&logged);
+    dump.line(&Line::Lane(LaneLine {
+        version: VERSION,
+        lane,
+        store,
+        position,
+        time_ms,
+        ids_forgotten_until_ms: horizon.made,
+        untimed_ids_forgotten_until_ms: horizon.stored,
+    }));
     let mut walk = Walk::new(&opened.runs, &logged.memtable, &[], false);
     while !dump.dumped.stopped && walk.next().await? {
         let Some((key, value)) = walk.row() else { continue };
@@ -130,7 +139,13 @@ impl Dump<'_> {
                 head.members.push(Line::Pointer(line));
             }
             // They follow from entries.
-            Key::Idempotency(_) | Key::State(_) | Key::Reactor(..) | Key::Pins | Key::Retention | Key::User(_) => {}
+            Key::OldMessageId(_)
+            | Key::MessageId(..)
+            | Key::State(_)
+            | Key::Reactor(..)
+            | Key::Pins
+            | Key::Retention
+            | Key::User(_) => {}
             Key::Entry(sequence) => {
                 let (position, archive) = decode_entry(value)?;
                 return self.entry(id, sequence.0, position, archive);

@@ -1,5 +1,7 @@
 //! What is where in a lane's store, and what it costs: segments, log files, totals.
 
+use std::collections::BTreeMap;
+
 use antiphon_wire::{
     frame::{ArchivedEntryKind, view_entry},
     ids::{ConversationId, LanePosition, TimestampMs, UserId},
@@ -19,6 +21,7 @@ use crate::{
     rows::{MemberRow, StartRow, decode_entry},
     runs::Run,
     seams::Files,
+    segment::SegmentId,
 };
 
 /// A lane's store.
@@ -59,6 +62,15 @@ pub struct SegmentFacts {
     pub deletes: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Rows that erase what older segments say of their keys.
+    pub erasing: u64,
+    /// Since when it has such rows of which older segments may still hold what they erased.
+    pub erasing_since: Option<TimestampMs>,
+    /// Of the bytes of its keys and values, those that a reader is still shown, and those that newer segments or the log hide: if totals
+    /// were asked for.
+    pub live_bytes: Option<u64>,
+    /// See `live_bytes`.
+    pub dead_bytes: Option<u64>,
     /// Data blocks.
     pub blocks: u32,
     /// Bytes of data before compression.
@@ -97,6 +109,8 @@ pub enum Neighbours {
     Conversation(ConversationId),
     /// A user's.
     User(UserId),
+    /// No single one's: message ids, in the order of their time.
+    MessageIds,
     /// None of ours, in hexadecimal digits.
     Unknown(String),
 }
@@ -151,6 +165,8 @@ pub struct Totals {
     pub unflushed_bytes: u64,
     /// Damaged blocks, segments and stretches of the log: what they held is not counted.
     pub damaged: u64,
+    /// Bytes of keys and values in segments that nobody is shown any more: hidden by newer rows.
+    pub dead_bytes: u64,
     /// Bytes of segments and of that part of the log for each hundred bytes of archives; 0 without any.
     pub amplification_percent: u64,
 }
@@ -200,7 +216,14 @@ pub async fn inspect<F: Files>(
     };
     if totals {
         files.expect(opened.segment_bytes());
-        let mut totals = count(&opened).await?;
+        let (mut totals, live) = count(&opened).await?;
+        for (facts, run) in inspection.segments.iter_mut().zip(opened.runs.newest_first()) {
+            let Run::Segment(reader) = run else { continue };
+            let live = live.get(&reader.id()).copied().unwrap_or(0);
+            facts.live_bytes = Some(live);
+            facts.dead_bytes = Some(reader.statistics().live_bytes.saturating_sub(live));
+        }
+        totals.dead_bytes = inspection.segments.iter().filter_map(|of| of.dead_bytes).sum();
         let unflushed = inspection.log_files.iter().filter(|of| of.last.0 > flushed);
         totals.unflushed_bytes = unflushed.map(|of| of.used_bytes).sum();
         let stored = u128::from(inspection.segment_bytes) + u128::from(totals.unflushed_bytes);
@@ -218,6 +241,10 @@ fn segment<F: Files>((entry, run): (&crate::manifest::SegmentEntry, &Run<F>)) ->
         rows: entry.rows,
         deletes: entry.deletes,
         bytes: entry.file_bytes,
+        erasing: 0,
+        erasing_since: None,
+        live_bytes: None,
+        dead_bytes: None,
         blocks: 0,
         raw_bytes: 0,
         stored_bytes: 0,
@@ -231,6 +258,8 @@ fn segment<F: Files>((entry, run): (&crate::manifest::SegmentEntry, &Run<F>)) ->
         Run::Segment(reader) => {
             let statistics = reader.statistics();
             facts.blocks = statistics.blocks;
+            facts.erasing = statistics.erasing;
+            facts.erasing_since = statistics.erasing_since.map(TimestampMs);
             facts.raw_bytes = statistics.raw_bytes;
             facts.stored_bytes = statistics.stored_bytes;
             facts.times = statistics.times.map(|(least, most)| (TimestampMs(least), TimestampMs(most)));
@@ -255,20 +284,25 @@ impl Neighbours {
         match keys::owner(key) {
             Some(Owner::Conversation(id)) => Self::Conversation(id),
             Some(Owner::User(user)) => Self::User(user),
+            Some(Owner::MessageIds) => Self::MessageIds,
             None => Self::Unknown(key.iter().map(|byte| format!("{byte:02x}")).collect()),
         }
     }
 }
 
-/// Goes through the merged view.
-async fn count<F: Files>(opened: &Opened<F>) -> Result<Totals, EngineError> {
+/// Goes through the merged view. Gives the bytes of each segment's rows that are seen there, too.
+async fn count<F: Files>(opened: &Opened<F>) -> Result<(Totals, BTreeMap<SegmentId, u64>), EngineError> {
     let logged = opened.read_log().await?;
     let mut totals = Totals { position: logged.position, ..Totals::default() };
+    let mut live = BTreeMap::new();
     let mut walk = Walk::new(&opened.runs, &logged.memtable, &[], true);
     while walk.next().await? {
         let Some((key, value)) = walk.row() else { continue };
         totals.rows += 1;
         totals.row_bytes += (key.len() + value.len()) as u64;
+        if let Some(segment) = walk.segment() {
+            *live.entry(segment).or_default() += (key.len() + value.len()) as u64;
+        }
         match keys::parse(key) {
             Some(Key::Start) => {
                 totals.conversations += 1;
@@ -291,5 +325,5 @@ async fn count<F: Files>(opened: &Opened<F>) -> Result<Totals, EngineError> {
     }
     let segments = opened.runs.newest_first().iter().filter(|run| matches!(run, Run::Damaged { .. })).count();
     totals.damaged = walk.passed + segments as u64 + logged.damaged_parts();
-    Ok(totals)
+    Ok((totals, live))
 }

@@ -1,7 +1,7 @@
 //! Another number of lanes: new lanes made of all rows of the old ones, without copying segments, while nobody runs either.
 //!
 //! A new lane's segments are those of the old ones that may have rows of its partitions, under names of their own ([`Files::share`]), and
-//! one more for each old lane whose log held anything beyond its segments. Nothing is changed in an old lane. A new one is whole when its
+//! two more for each old lane whose log held anything beyond its segments. Nothing is changed in an old lane. A new one is whole when its
 //! manifest is there, which is written last, when every name before it is durable.
 //!
 //! Invariants: a conversation's rows stay in the order in which they hide each other, since they were all of one lane; sequences, ordinals,
@@ -16,10 +16,9 @@ use antiphon_wire::ids::{LanePosition, TimestampMs};
 use serde::Serialize;
 
 use crate::{
-    cache::Cache,
     engine::{EngineError, open::Blob},
     error::StoreError,
-    keys::{self, FILTER},
+    keys, layout,
     manifest::{self, Manifest, ReplaceError, SEGMENTS_MAX, SegmentEntry},
     memtable::Memtable,
     offline::{
@@ -29,8 +28,8 @@ use crate::{
     partitions::{Adopted, Partitions},
     row::{OwnedRows, RowSource as _},
     seams::{Files, Random},
-    segment::{SegmentContext, SegmentId, SegmentSettings},
-    sorted::write_flush,
+    segment::SegmentId,
+    window::Horizon,
 };
 
 /// A new lane.
@@ -98,6 +97,7 @@ pub async fn spread<F: Files>(
         lanes: (0..).zip(new).map(|(lane, files)| Making::new(files, lane, lanes, random.next(), next)).collect(),
         position: LanePosition(0),
         time: TimestampMs(0),
+        horizon: Horizon::default(),
         has_changes: false,
     };
     let progress = Rc::new(progress);
@@ -116,6 +116,8 @@ struct Spread<'a, F> {
     lanes: Vec<Making<'a, F>>,
     position: LanePosition,
     time: TimestampMs,
+    /// What some old lane has forgotten no new one knows.
+    horizon: Horizon,
     /// Some segment has rows of changes.
     has_changes: bool,
 }
@@ -158,6 +160,7 @@ impl<F: Files> Spread<'_, F> {
         opened.require_whole(&logged).map_err(old)?;
         self.position = self.position.max(logged.position);
         self.time = self.time.max(logged.time);
+        self.horizon = self.horizon.later(opened.horizon(&logged));
         self.has_changes |= opened.blob.has_changes || logged.memtable.has_changes();
         for making in &mut self.lanes {
             making.write(&logged.memtable).await.map_err(|error| of_new(making.lane, error))?;
@@ -183,8 +186,8 @@ impl<F: Files> Spread<'_, F> {
                 let from = old.get(source.lane).expect("the source is of an old lane");
                 making.adopt(from, source).await.map_err(|error| of_new(making.lane, error))?;
             }
-            let (has_changes, salt) = (self.has_changes, random.next());
-            let blob = Blob { has_changes, salt, time: self.time, generation: 0, file_bytes: 0 };
+            let (time, horizon, has_changes) = (self.time, self.horizon, self.has_changes);
+            let blob = Blob { salt: random.next(), time, generation: 0, file_bytes: 0, horizon, has_changes };
             let (lane, store, segments) = (making.lane, making.store, making.segments.len());
             making.finish(self.position, &blob).await.map_err(|error| of_new(lane, error))?;
             made.push(NewLane {
@@ -215,10 +218,8 @@ impl<'a, F: Files> Making<'a, F> {
         Ok(id)
     }
 
-    /// Writes a segment of what a log holds of its partitions.
+    /// Writes segments of what a log holds of its partitions.
     async fn write(&mut self, memtable: &Memtable) -> Result<(), EngineError> {
-        let settings = SegmentSettings { filter: FILTER, ..SegmentSettings::default() };
-        let context = SegmentContext::new(self.files.clone(), Cache::new(0), self.store, settings);
         let (mut rows, partitions) = (memtable.rows(), self.partitions);
         let own = std::iter::from_fn(move || {
             loop {
@@ -228,9 +229,10 @@ impl<'a, F: Files> Making<'a, F> {
                 }
             }
         });
-        let id = self.take_id()?;
-        let written = write_flush(&context, id, &mut OwnedRows::new(own), memtable.times()).await?;
-        self.segments.extend(written.map(|statistics| SegmentEntry::new(&statistics, 0)));
+        let ids = [self.take_id()?, self.take_id()?];
+        let mut rows = OwnedRows::new(own);
+        let written = layout::write_rows(self.files, self.store, ids, &mut rows, memtable.flush_times()).await?;
+        self.segments.extend(written);
         Ok(())
     }
 

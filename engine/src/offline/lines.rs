@@ -13,6 +13,8 @@ use antiphon_wire::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
+use crate::window::Horizon;
+
 /// The version of the lines that is written, and the only one that is read.
 pub(super) const VERSION: u32 = 1;
 
@@ -41,6 +43,24 @@ pub(super) struct LaneLine {
     pub(super) position: LanePosition,
     /// Time of the last entry.
     pub(super) time_ms: TimestampMs,
+    /// Message ids that were made before are forgotten; left out where none are.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub(super) ids_forgotten_until_ms: TimestampMs,
+    /// Message ids that do not say when they were made are, if the message was stored before.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub(super) untimed_ids_forgotten_until_ms: TimestampMs,
+}
+
+impl LaneLine {
+    pub(super) fn horizon(&self) -> Horizon {
+        let (made, stored) = (self.ids_forgotten_until_ms, self.untimed_ids_forgotten_until_ms);
+        Horizon { made, stored, ..Horizon::default() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_never(time: &TimestampMs) -> bool {
+    time.0 == 0
 }
 
 /// A conversation begins.

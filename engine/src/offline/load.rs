@@ -7,7 +7,7 @@
 //! Memory: the maker's, and one conversation's members and pointers. The folder is a whole store only after the lane's
 //! last line: until then the caller keeps it under another name.
 
-use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
+use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, TimestampMs};
 
 use crate::{
     engine::{EngineError, open::Blob},
@@ -99,7 +99,8 @@ impl<F: Files> Loader<F> {
         let digits = lane.store.len() == 16 && lane.store.bytes().all(|byte| byte.is_ascii_hexdigit());
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
-        let blob = Blob { has_changes: false, salt: random.next(), time: lane.time_ms, generation: 0, file_bytes: 0 };
+        let (salt, horizon) = (random.next(), lane.horizon());
+        let blob = Blob { salt, time: lane.time_ms, generation: 0, file_bytes: 0, horizon, has_changes: false };
         let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
         Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }
@@ -193,7 +194,9 @@ impl<F: Files> Loader<F> {
         if let Some(what) = taken.wrong.first() {
             return Err(self.wrong(what));
         }
-        if let Some(message) = taken.message
+        // One that does not tell its time may have been sent again after it was forgotten.
+        let forgets_some = self.lane.untimed_ids_forgotten_until_ms > TimestampMs(0);
+        if let Some(message) = taken.message.filter(|message| message.made().is_some() || !forgets_some)
             && self.maker()?.is_known(id, message).await?
         {
             return Err(self.wrong("another message of the conversation has the same client_message_id"));

@@ -11,12 +11,13 @@ use antiphon_wire::ids::{ClientMessageId, ConversationId, LanePosition, Sequence
 
 use crate::{
     cache::Cache,
-    compaction,
     engine::{EngineError, open::Blob},
     error::StoreError,
+    flush::FlushTimes,
     hash::IdHash,
-    keys::{self, FILTER, Family},
+    keys::{self, Family},
     lane::record::Record,
+    layout,
     manifest::SEGMENTS_MAX,
     memtable::{LOST_ENTRIES_MAX, Memtable},
     offline::replay::Replay,
@@ -24,7 +25,7 @@ use crate::{
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, put_sequence},
     seams::Files,
     segment::SegmentSettings,
-    sorted::{FlushMark, Sorted, SortedSettings},
+    sorted::{FlushMark, Sorted},
 };
 
 /// Memory of what becomes one segment: large enough that few segments come of it, small beside a machine's memory.
@@ -32,6 +33,9 @@ const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Blocks kept for looking up message ids in what was written already.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// And parts of their filters.
+const FILTERS_BYTES: usize = 32 * 1024 * 1024;
 
 /// What a row that was told costs beyond its own bytes.
 const ROW_BYTES: usize = 96;
@@ -89,12 +93,8 @@ pub(super) struct Maker<F: Files> {
 impl<F: Files> Maker<F> {
     /// Begins in an empty folder, under this identity.
     pub(super) async fn create(files: F, store: u64, lane: u16, blob: Blob) -> Result<Self, MakeError> {
-        let settings = SortedSettings {
-            segment: SegmentSettings { filter: FILTER, ..SegmentSettings::default() },
-            flush_compression_level: SegmentSettings::default().compression_level,
-            compaction: compaction::Settings::default(),
-            cache: Cache::new(CACHE_BYTES),
-        };
+        let level = SegmentSettings::default().compression_level;
+        let settings = layout::sorted_settings(level, Cache::new(CACHE_BYTES), Cache::new(FILTERS_BYTES));
         let hash = IdHash(blob.salt);
         let sorted = Sorted::create(files, settings, store, u32::from(lane), blob.encode()).await?;
         let memtable = Memtable::new(hash);
@@ -171,7 +171,7 @@ impl<F: Files> Maker<F> {
         if self.memtable.message(id, message).is_some() {
             return Ok(true);
         }
-        let key = keys::idempotency(id, message);
+        let key = keys::message_id(id, message);
         let runs = self.sorted.runs();
         if !runs.may_contain(&key) {
             return Ok(false);
@@ -187,7 +187,10 @@ impl<F: Files> Maker<F> {
 
     /// Writes what is in memory as a segment, and what was told as one before it.
     async fn flush(&mut self, flushed_position: u64, blob: Option<Blob>) -> Result<(), MakeError> {
-        let parts = usize::from(!self.memtable.is_empty()) + usize::from(!self.told.is_empty());
+        let memtable = &self.memtable;
+        // Message ids have a segment of their own.
+        let parts = [!memtable.is_empty(), memtable.has_messages(), !self.told.is_empty()];
+        let parts = parts.into_iter().filter(|is_there| *is_there).count();
         if self.sorted.manifest().segments.len() + parts > self.segments_max {
             return Err(MakeError::TooLarge);
         }
@@ -197,10 +200,11 @@ impl<F: Files> Maker<F> {
         // The position counts when everything before it is there.
         let early = if told.is_empty() { flushed_position } else { self.sorted.manifest().flushed_position };
         let blob = blob.map(|blob| blob.encode());
-        let mark = FlushMark { flushed_position: early, blob: blob.clone(), times: full.times() };
+        let FlushTimes { rows: times, erasing_since } = full.flush_times();
+        let mark = FlushMark { flushed_position: early, blob: blob.clone(), times, erasing_since };
         self.sorted.flush_from(&mut full.rows_without_lost(), mark).await?;
         if !told.is_empty() {
-            self.sorted.flush(told, FlushMark { flushed_position, blob, times: None }).await?;
+            self.sorted.flush(told, FlushMark { flushed_position, blob, ..FlushMark::default() }).await?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod checkpoint;
 mod conversation;
 mod damage;
 mod dump;
+mod ids;
 mod inspect;
 mod lanes;
 mod lines;

@@ -11,12 +11,13 @@ use crate::{
     },
     error::{DamagedKeys, StoreError},
     hash::IdHash,
-    keys::{self, FILTER},
+    keys,
     lane::{
         log::number_of,
         prepare::TEMPORARY_SUFFIX,
         recovery::{Settings, recover},
     },
+    layout,
     manifest::{self, Manifest, SegmentEntry},
     memtable::Memtable,
     report::OpenReport,
@@ -24,12 +25,16 @@ use crate::{
     rows::{UserRow, decode_entry},
     runs::{Run, Runs},
     seams::Files,
-    segment::{SegmentContext, SegmentId, SegmentSettings},
+    segment::{SegmentContext, SegmentId},
     sorted::open_segment,
+    window::Horizon,
 };
 
 /// Blocks kept for single lookups; walks go past the cache.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Parts of filters of message ids kept for them.
+const FILTERS_BYTES: usize = 16 * 1024 * 1024;
 
 /// The manifest, and the segments that it names.
 pub(super) struct Opened<F: Files> {
@@ -76,8 +81,9 @@ impl<F: Files> Opened<F> {
             return Err(EngineError::OtherLane { found: manifest.lane, expected: lane });
         }
         let blob = Blob::decode(&manifest.blob)?;
-        let settings = SegmentSettings { filter: FILTER, ..SegmentSettings::default() };
-        let context = SegmentContext::new(files.clone(), Cache::new(CACHE_BYTES), manifest.store, settings);
+        let (cache, settings) = (Cache::new(CACHE_BYTES), layout::segment_settings());
+        let context =
+            SegmentContext::new(files.clone(), cache, manifest.store, settings).with_filters(Cache::new(FILTERS_BYTES));
         let mut runs = Vec::with_capacity(manifest.segments.len());
         for entry in &manifest.segments {
             runs.push(match open_segment(&context, entry).await {
@@ -87,6 +93,11 @@ impl<F: Files> Opened<F> {
             });
         }
         Ok(Self { files, names, manifest, blob, runs: Runs::new(runs) })
+    }
+
+    /// Which message ids are forgotten.
+    pub(super) fn horizon(&self, logged: &Logged) -> Horizon {
+        self.blob.horizon.of_store_until(logged.time)
     }
 
     /// Replays what the log holds beyond the segments.

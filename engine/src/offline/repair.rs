@@ -25,8 +25,9 @@ use crate::{
     checkpoint::OF_LOG,
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
-    keys::{self, FILTER, Family, Key, Owner},
+    keys::{self, Family, Key, Owner},
     lane::record::{COUNT_MAX, Mark, Record},
+    layout,
     manifest::{Manifest, SegmentEntry},
     offline::{
         conversation::{LOST_MAX, Missing},
@@ -44,7 +45,7 @@ use crate::{
     rows::{MemberRow, PointerRow, StartRow, TailRow, decode_entry, decode_sequence},
     runs::{Run, Runs},
     seams::{FileError, Files, Random},
-    segment::{Salvaged, SegmentContext, SegmentId, SegmentReader, SegmentSettings, salvage},
+    segment::{Salvaged, SegmentContext, SegmentId, SegmentReader, salvage},
 };
 
 /// What was kept, and what is lost.
@@ -119,7 +120,8 @@ pub async fn repair<F: Files>(
     let SegmentsRead { mut areas, unreadable, .. } = SegmentsRead::of(&opened.runs, &opened.manifest).await?;
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
-    let blob = Blob { has_changes: false, salt: random.next(), time: logged.time, generation: 0, file_bytes: 0 };
+    let (salt, horizon) = (random.next(), opened.blob.horizon.of_new_rows());
+    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes: false };
     let mut report =
         Repaired { lane, store: format!("{store:016x}"), position: logged.position, ..Repaired::default() };
     findings.into_iter().chain(log_findings(&logged)).for_each(|finding| report.find(finding));
@@ -160,7 +162,7 @@ impl<F: Files> Salvage<'_, F> {
         opened: &mut Opened<ReadOnly<F>>,
         files: &ReadOnly<F>,
     ) -> Result<(), EngineError> {
-        let settings = SegmentSettings { filter: FILTER, ..SegmentSettings::default() };
+        let settings = layout::segment_settings();
         let (store, cache) = (opened.manifest.store, Cache::new(0));
         let context = SegmentContext::new(self.to.clone(), cache.clone(), store, settings);
         let read_context = SegmentContext::new(files.of(self.to.clone()), cache, store, settings);
@@ -293,7 +295,7 @@ impl Seen {
             }
             Key::Pins => self.change(keys::PINS.to_vec(), value, decode_pins(value)),
             Key::Retention => self.change(keys::RETENTION.to_vec(), value, RetentionRow::decode(value)),
-            Key::Idempotency(_) | Key::User(_) => {}
+            Key::OldMessageId(_) | Key::User(_) | Key::MessageId(..) => {}
         }
         None
     }

@@ -19,10 +19,10 @@ use crate::{
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
     lane::record::{Mark, Record},
+    layout::add_segments,
     manifest::{self, Manifest, ReplaceError},
     memtable::tail_row,
     offline::{
-        checkpoint::add_segment,
         maker::Maker,
         opened::{Logged, Opened},
         read_only::{Progress, ReadOnly},
@@ -126,13 +126,10 @@ pub async fn restore<S: Files, T: Files>(
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());
     let (store, salt) = (random.next(), random.next());
-    let blob = Blob {
-        has_changes: opened.blob.has_changes || logged.memtable.has_changes(),
-        salt,
-        time: logged.time,
-        generation: 0,
-        file_bytes: 0,
-    };
+    // What is copied was merged by that horizon.
+    let horizon = opened.horizon(&logged);
+    let has_changes = opened.blob.has_changes || logged.memtable.has_changes();
+    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes };
     let is_whole = match until {
         Until::End => true,
         Until::Time(time) => time >= logged.time,
@@ -166,9 +163,9 @@ async fn copy<S: Files, T: Files>(
         ..from.clone()
     };
     if !logged.memtable.is_empty() {
-        let id = SegmentId(manifest.next_segment);
-        manifest.next_segment += 1;
-        add_segment(to, &mut manifest, id, &logged.memtable).await?;
+        let ids = [SegmentId(manifest.next_segment), SegmentId(manifest.next_segment + 1)];
+        manifest.next_segment += 2;
+        add_segments(to, &mut manifest, ids, &logged.memtable).await?;
     }
     to.sync_folder().await.map_err(StoreError::from)?;
     manifest::replace(to, &manifest).await.map_err(|error| StoreError::from(ReplaceError::into_file_error(error)))?;
@@ -193,7 +190,9 @@ async fn replay<S: Files, T: Files>(
     until: Until,
 ) -> Result<Restored, RestoreError> {
     let lane = opened.manifest.lane as u16;
-    let blob = Blob { has_changes: false, time: TimestampMs(0), ..blob };
+    // Every row is made anew.
+    let horizon = blob.horizon.of_new_rows();
+    let blob = Blob { time: TimestampMs(0), horizon, has_changes: false, ..blob };
     let maker = Maker::create(to, store, lane, blob).await.map_err(EngineError::from)?;
     let restored = Restored {
         lane,

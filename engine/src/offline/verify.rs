@@ -12,6 +12,7 @@ use crate::{
     offline::{
         conversation::Conversation,
         damage::{Areas, SegmentsRead},
+        ids::IdCheck,
         opened::{Logged, Opened},
         read_only::{Progress, ReadOnly},
         replay::changes_user,
@@ -20,9 +21,10 @@ use crate::{
     },
     report::LogDamage,
     row::{Change, Direction, KeyRange, RowSource as _, SharedBytes},
-    rows::UserRow,
+    rows::{UserRow, decode_message_id},
     seams::Files,
     segment::SegmentId,
+    window::Horizon,
 };
 
 /// Reads and checks all of a lane's store, and changes nothing. `progress` is called after every read.
@@ -72,6 +74,8 @@ struct Verify<'a, F: Files> {
     users_found: u64,
     /// A user's row is missing or says something else.
     users_differ: bool,
+    ids: IdCheck,
+    horizon: Horizon,
 }
 
 impl<'a, F: Files> Verify<'a, F> {
@@ -96,6 +100,8 @@ impl<'a, F: Files> Verify<'a, F> {
             users_expected: 0,
             users_found: 0,
             users_differ: false,
+            ids: IdCheck::default(),
+            horizon: opened.horizon(logged),
         }
     }
 
@@ -123,8 +129,23 @@ impl<'a, F: Files> Verify<'a, F> {
             }
             match (owner, keys::parse(key)) {
                 (Some(Owner::Conversation(id)), Some(key)) => {
-                    current.get_or_insert_with(|| Conversation::new(id)).row(key, value, || walk.place());
+                    let horizon = self.horizon;
+                    let conversation = current.get_or_insert_with(|| Conversation::new(id, horizon));
+                    conversation.row(key, value, || walk.place());
                 }
+                (_, Some(Key::MessageId(conversation, id))) => match decode_message_id(id, value) {
+                    Some((_, stored)) if self.horizon.forgets(id, stored, false) => {}
+                    Some((sequence, stored)) if self.is_whole(conversation) => {
+                        self.ids.row(conversation, id, sequence, stored);
+                    }
+                    Some(_) => {}
+                    None => {
+                        let (file, offset) = walk.place();
+                        let what = format!("the row of message id {id} does not have its form");
+                        let (file, conversation) = (Some(file), Some(conversation));
+                        self.report.find(Finding { file, offset, conversation, what, ..Finding::default() });
+                    }
+                },
                 (Some(Owner::User(user)), Some(Key::User(id))) => {
                     let place = if UserRow::decode(value).is_none() { Some(walk.place()) } else { None };
                     self.user_row(&user, id, place);
@@ -141,6 +162,12 @@ impl<'a, F: Files> Verify<'a, F> {
         }
         if self.users_found != self.users_expected || self.users_differ {
             self.name_users().await?;
+        }
+        // What was damaged was told; whose ids it held is not known.
+        if self.ids.differs() && !self.areas.touch(&keys::message_ids_range()) {
+            let (check, unreadable) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.unreadable));
+            let report = &mut self.report;
+            check.name(opened, logged, &unreadable, &mut |finding| report.find(finding)).await?;
         }
         Ok(())
     }
@@ -174,6 +201,12 @@ impl<'a, F: Files> Verify<'a, F> {
         if !is_told {
             self.report.findings_left_out += conversation.missing_left_out;
         }
+        let is_partial = conversation.replay.gap || !conversation.lost.is_empty() || conversation.has_many_old_ids;
+        if touched || hidden || is_partial {
+            self.ids.leave_out(id);
+        } else {
+            self.ids.conversation(&conversation.messages);
+        }
         if touched || hidden {
             // What else does not fit follows from what was lost.
             return;
@@ -186,6 +219,12 @@ impl<'a, F: Files> Verify<'a, F> {
                 self.expect_user(id, user, &state.row).await;
             }
         }
+    }
+
+    /// Whether nothing that is damaged can have taken rows of this conversation.
+    fn is_whole(&self, id: ConversationId) -> bool {
+        let is_touched = !self.areas.is_empty() && self.areas.touch(&KeyRange::prefix(keys::conversation(id)));
+        !is_touched && !self.is_lost_in_log(id)
     }
 
     /// Whether entries or changes of members of this conversation may be among what the log has lost.

@@ -73,6 +73,14 @@ impl<'a, F: Files> Walk<'a, F> {
         Some((key, change.as_ref().value()?))
     }
 
+    /// The segment that the row is in; `None` for the log.
+    pub(super) fn segment(&self) -> Option<SegmentId> {
+        match self.merge.source() {
+            Some(Layer::Segment(cursor)) => Some(cursor.segment()),
+            _ => None,
+        }
+    }
+
     /// The file that the row is in, and where its block begins.
     pub(super) fn place(&self) -> (String, Option<u64>) {
         match self.merge.source() {

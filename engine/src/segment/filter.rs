@@ -26,6 +26,9 @@ const BUCKET_PIECES: usize = 16;
 /// A part is closed when it has so many pieces; ends of buckets have two bytes. 190 KiB, and 480 KiB of hashes while it is made.
 const PART_PIECES: usize = 60_000;
 
+/// The same for a filter that is read in parts: 62 KiB, a cheap read where a part is not in memory.
+const PAGED_PART_PIECES: usize = 20_000;
+
 /// Hashes of a key's pieces, made once for all segments that are asked.
 #[derive(Default)]
 pub(crate) struct KeyHashes {
@@ -52,16 +55,18 @@ impl KeyHashes {
 /// Collects the filter while rows are written.
 pub(super) struct FilterBuilder {
     filter: KeyFilter,
+    part_pieces: usize,
     hashes: Vec<u64>,
     last_hashes: [Option<u64>; PIECES_MAX],
     table: Table,
-    finished: Vec<OwnedBlock>,
+    finished: Vec<(Vec<u8>, OwnedBlock)>,
 }
 
 impl FilterBuilder {
-    pub(super) fn new(filter: KeyFilter) -> Self {
+    pub(super) fn new(filter: KeyFilter, is_paged: bool) -> Self {
         let (hashes, table) = (Vec::new(), Table::default());
-        Self { filter, hashes, last_hashes: [None; PIECES_MAX], table, finished: Vec::new() }
+        let part_pieces = if is_paged { PAGED_PART_PIECES } else { PART_PIECES };
+        Self { filter, part_pieces, hashes, last_hashes: [None; PIECES_MAX], table, finished: Vec::new() }
     }
 
     /// Adds a row's key; keys come in ascending order.
@@ -81,14 +86,16 @@ impl FilterBuilder {
             }
             piece_number += 1;
         });
-        if self.hashes.len() >= PART_PIECES {
+        if self.hashes.len() >= self.part_pieces {
             self.close(key, encoder);
         }
     }
 
-    pub(super) fn finish(mut self, last_key: &[u8], encoder: &mut BlockEncoder) -> Vec<OwnedBlock> {
+    /// The parts, each with its last key.
+    pub(super) fn finish(mut self, last_key: &[u8], encoder: &mut BlockEncoder) -> Vec<(Vec<u8>, OwnedBlock)> {
         // The last part must reach to the last key, or keys after the part before would count as absent; even with no pieces.
-        if self.filter.id != 0 {
+        let is_reached = self.finished.last().is_some_and(|(key, _)| key == last_key);
+        if self.filter.id != 0 && !is_reached {
             self.close(last_key, encoder);
         }
         self.finished
@@ -105,7 +112,7 @@ impl FilterBuilder {
         raw.extend(table.ends.iter().flat_map(|end| end.to_le_bytes()));
         raw.extend(table.low.iter().flat_map(|low| low.to_le_bytes()));
         raw.extend(&table.high);
-        self.finished.push(encoder.prepare(BlockKind::Filter, &raw).to_owned());
+        self.finished.push((last_key.to_vec(), encoder.prepare(BlockKind::Filter, &raw).to_owned()));
         self.last_hashes = [None; PIECES_MAX];
     }
 }
@@ -126,9 +133,7 @@ struct Part {
 impl Filter {
     /// Adds a part from its block's bytes; `None` if they do not fit.
     pub(super) fn extend(&mut self, raw: &[u8]) -> Option<()> {
-        let mut reader = Reader::new(raw);
-        let length = usize::from(reader.u16()?);
-        let last_key = reader.take(length).filter(|key| key.len() <= KEY_BYTES_MAX)?;
+        let (last_key, mut reader) = split_part(raw)?;
         let table = Table::decode(&mut reader)?;
         self.parts.last().is_none_or(|part| *part.last_key <= *last_key).then_some(())?;
         self.heads.push(key_head(last_key));
@@ -162,6 +167,42 @@ impl Filter {
         let alike = self.heads[first..].iter().take_while(|other| **other == head).count();
         first + self.parts[first..first + alike].partition_point(|part| *part.last_key < *key)
     }
+}
+
+/// A part's last key, and what follows it.
+fn split_part(raw: &[u8]) -> Option<(&[u8], Reader<'_>)> {
+    let mut reader = Reader::new(raw);
+    let length = usize::from(reader.u16()?);
+    let last_key = reader.take(length).filter(|key| key.len() <= KEY_BYTES_MAX)?;
+    Some((last_key, reader))
+}
+
+/// Checks a part of a paged filter as a whole, once, before [`part_may_hold`] is asked; `None` if it does not have its form or ends with
+/// another key.
+pub(super) fn check_part(raw: &[u8], last_key: &[u8]) -> Option<()> {
+    let (key, mut reader) = split_part(raw)?;
+    (key == last_key).then_some(())?;
+    Table::decode(&mut reader).map(drop)
+}
+
+/// Whether a part, as it is stored, may hold a key whose pieces have these hashes. `true` for bytes that are not a part.
+pub(super) fn part_may_hold(raw: &[u8], hashes: &KeyHashes) -> bool {
+    let Some((pieces, content)) =
+        split_part(raw).and_then(|(_, mut reader)| Some((reader.u32()? as usize, reader.rest())))
+    else {
+        return true;
+    };
+    let buckets = bucket_count(pieces);
+    let hold = |hash: u64| -> Option<bool> {
+        let (ends, fingerprints) = content.as_chunks::<2>().0.split_at_checked(buckets)?;
+        let end_of = |bucket: usize| Some(usize::from(u16::from_le_bytes(*ends.get(bucket)?)));
+        let bucket = bucket_of(hash, buckets);
+        let (begin, end) = (bucket.checked_sub(1).map_or(Some(0), end_of)?, end_of(bucket)?);
+        let high = content.get(2 * (buckets + pieces)..)?;
+        let low = fingerprints.get(begin..end)?.iter().map(|low| u16::from_le_bytes(*low));
+        Some(low.zip(high.get(begin..end)?).any(|(low, high)| low == hash as u16 && *high == (hash >> 16) as u8))
+    };
+    hashes.as_slice().iter().rev().all(|hash| hold(*hash).unwrap_or(true))
 }
 
 /// The first 16 bytes of a key as a number that orders as the key does, as far as it goes.
@@ -246,14 +287,14 @@ mod tests {
 
     fn build(filter: KeyFilter, keys: impl Iterator<Item = Vec<u8>>) -> Filter {
         let mut encoder = BlockEncoder::new(0);
-        let mut builder = FilterBuilder::new(filter);
+        let mut builder = FilterBuilder::new(filter, false);
         let mut last = Vec::new();
         for key in keys {
             builder.add(&key, &mut encoder);
             last = key;
         }
         let mut built = Filter::default();
-        for block in builder.finish(&last, &mut encoder) {
+        for (_, block) in builder.finish(&last, &mut encoder) {
             let place = super::super::format::BlockPlace { segment: super::super::SegmentId(0), offset: 0 };
             built.extend(block.as_prepared().at(place).1).unwrap();
         }
@@ -273,6 +314,35 @@ mod tests {
         assert!((0..200_000u32).all(|number| holds(&built, number * 2)));
         let false_maybes = (0..1_000_000u32).filter(|number| holds(&built, number * 2 + 1)).count();
         assert!(false_maybes < 10, "{false_maybes} of 1000000");
+    }
+
+    #[test]
+    fn a_part_as_it_is_stored_answers_as_one_that_is_held() {
+        let filter = KeyFilter::WHOLE_KEYS;
+        let mut encoder = BlockEncoder::new(0);
+        let mut builder = FilterBuilder::new(filter, true);
+        let keys = (0..50_000u32).map(|number| (number * 2).to_be_bytes());
+        keys.clone().for_each(|key| builder.add(&key, &mut encoder));
+        let last = 99_998u32.to_be_bytes();
+        let place = super::super::format::BlockPlace { segment: super::super::SegmentId(0), offset: 0 };
+        let mut begin = 0;
+        let parts = builder.finish(&last, &mut encoder);
+        assert_eq!(parts.len(), 3);
+        for (last_key, block) in parts {
+            let raw = block.as_prepared().at(place).1.to_vec();
+            assert_eq!(check_part(&raw, &last_key), Some(()));
+            assert_eq!(check_part(&raw, b"other"), None);
+            assert_eq!(check_part(&raw[..raw.len() - 1], &last_key), None);
+            let end = u32::from_be_bytes(last_key.try_into().unwrap());
+            let holds = |number: u32| part_may_hold(&raw, &KeyHashes::new(&number.to_be_bytes(), &filter));
+            assert!((begin..=end).step_by(2).all(holds));
+            assert!((begin + 1..end).step_by(2).filter(|number| holds(*number)).count() < 3);
+            for cut in 0..raw.len() {
+                // Arbitrary bytes may be believed to hold anything, and never fail.
+                part_may_hold(&raw[..cut], &KeyHashes::new(&begin.to_be_bytes(), &filter));
+            }
+            begin = end + 2;
+        }
     }
 
     #[test]

@@ -9,8 +9,11 @@ use crate::{
     seams::PAGE_BYTES,
 };
 
-/// The newest format version, and the one that is written.
-pub const VERSION: u32 = 1;
+/// The newest format version: that of the footer of a segment whose filter has an index, or that has rows which erase.
+pub const VERSION: u32 = 2;
+
+/// The version of all other footers, which readers from before the index know, and of headers.
+const PLAIN_VERSION: u32 = 1;
 
 /// Data blocks begin after the header page.
 pub(super) const DATA_START: u64 = PAGE_BYTES as u64;
@@ -39,6 +42,8 @@ pub(super) enum BlockKind {
     Index = 2,
     /// A part of the filter.
     Filter = 3,
+    /// The last key and the stored length of each part of the filter, as rows.
+    FilterIndex = 4,
 }
 
 /// How a block's bytes are stored.
@@ -76,8 +81,10 @@ pub(super) struct Footer {
     pub(super) index_offset: u64,
     /// Where index blocks end and filter blocks begin.
     pub(super) filter_offset: u64,
-    /// Where filter blocks end.
+    /// Where the last block ends.
     pub(super) end_offset: u64,
+    /// Where filter blocks end and the filter's index begins, if it has one.
+    pub(super) filter_index_offset: Option<u64>,
     pub(super) statistics: SegmentStatistics,
 }
 
@@ -94,7 +101,7 @@ pub(super) enum PageError {
 pub(super) fn encode_header(segment: SegmentId, store: u64, page: &mut [u8]) {
     let mut fields = Vec::with_capacity(32);
     fields.extend(HEADER_MAGIC);
-    fields.extend(VERSION.to_le_bytes());
+    fields.extend(PLAIN_VERSION.to_le_bytes());
     fields.extend([0; 4]);
     fields.extend(segment.0.to_le_bytes());
     fields.extend(store.to_le_bytes());
@@ -103,7 +110,7 @@ pub(super) fn encode_header(segment: SegmentId, store: u64, page: &mut [u8]) {
 
 /// The segment and store that the first page names.
 pub(super) fn decode_header(page: &[u8]) -> Result<(SegmentId, u64), PageError> {
-    let mut reader = open_page(page, HEADER_MAGIC)?;
+    let (mut reader, _) = open_page(page, HEADER_MAGIC)?;
     let fields = (|| {
         let _reserved = reader.u32()?;
         Some((SegmentId(reader.u64()?), reader.u64()?))
@@ -116,7 +123,9 @@ impl Footer {
         let statistics = &self.statistics;
         let mut fields = Vec::with_capacity(FOOTER_FIXED_BYTES + 2 * KEY_BYTES_MAX);
         fields.extend(FOOTER_MAGIC);
-        fields.extend(VERSION.to_le_bytes());
+        let is_plain = self.filter_index_offset.is_none() && statistics.erasing == 0;
+        let version = if is_plain { PLAIN_VERSION } else { VERSION };
+        fields.extend(version.to_le_bytes());
         fields.extend(self.filter_id.to_le_bytes());
         fields.extend(statistics.id.0.to_le_bytes());
         fields.extend(self.store.to_le_bytes());
@@ -138,13 +147,20 @@ impl Footer {
         debug_assert_eq!(fields.len(), FOOTER_FIXED_BYTES);
         fields.extend(&statistics.first_key);
         fields.extend(&statistics.last_key);
+        if version >= VERSION {
+            let since = statistics.erasing_since.unwrap_or(0);
+            for number in [self.filter_index_offset.unwrap_or(0), statistics.erasing, since] {
+                fields.extend(number.to_le_bytes());
+            }
+        }
         seal_page(&fields, page);
     }
 
     /// Reads the last page of a file of `file_bytes`.
     pub(super) fn decode(page: &[u8], file_bytes: u64) -> Result<Self, PageError> {
-        let reader = open_page(page, FOOTER_MAGIC)?;
-        let footer = Self::decode_fields(reader).ok_or(PageError::Damaged("footer's fields are out of bounds"))?;
+        let (reader, version) = open_page(page, FOOTER_MAGIC)?;
+        let footer =
+            Self::decode_fields(reader, version).ok_or(PageError::Damaged("footer's fields are out of bounds"))?;
         if footer.fits(file_bytes) {
             Ok(footer)
         } else {
@@ -152,7 +168,7 @@ impl Footer {
         }
     }
 
-    fn decode_fields(mut reader: Reader<'_>) -> Option<Self> {
+    fn decode_fields(mut reader: Reader<'_>, version: u32) -> Option<Self> {
         let filter_id = reader.u32()?;
         let id = SegmentId(reader.u64()?);
         let store = reader.u64()?;
@@ -173,11 +189,19 @@ impl Footer {
         }
         let first_key = reader.take(first_length)?.to_vec();
         let last_key = reader.take(last_length)?.to_vec();
+        let (mut filter_index_offset, mut erasing, mut erasing_since) = (None, 0, None);
+        if version >= VERSION {
+            filter_index_offset = Some(reader.u64()?).filter(|offset| *offset > 0);
+            erasing = reader.u64()?;
+            erasing_since = Some(reader.u64()?).filter(|since| *since > 0);
+        }
         let statistics = SegmentStatistics {
             id,
             rows,
             deletes,
             live_bytes,
+            erasing,
+            erasing_since,
             raw_bytes,
             stored_bytes: index_offset.checked_sub(DATA_START)?,
             file_bytes,
@@ -186,7 +210,7 @@ impl Footer {
             first_key,
             last_key,
         };
-        Some(Self { store, filter_id, index_offset, filter_offset, end_offset, statistics })
+        Some(Self { store, filter_id, index_offset, filter_offset, end_offset, filter_index_offset, statistics })
     }
 
     fn fits(&self, file_bytes: u64) -> bool {
@@ -196,11 +220,13 @@ impl Footer {
         statistics.file_bytes == file_bytes
             && self.index_offset <= self.filter_offset
             && self.filter_offset <= self.end_offset
+            && self.filter_index_offset.is_none_or(|at| (self.filter_offset..=self.end_offset).contains(&at))
             && self.end_offset.checked_next_multiple_of(PAGE_BYTES as u64) == Some(footer_offset)
             && statistics.blocks > 0
             && u64::from(statistics.blocks) * (BLOCK_HEADER_BYTES as u64 + 1) <= statistics.stored_bytes
             && statistics.rows >= u64::from(statistics.blocks)
             && statistics.deletes <= statistics.rows
+            && statistics.erasing <= statistics.rows
             && statistics.first_key <= statistics.last_key
     }
 }
@@ -249,6 +275,7 @@ impl BlockHeader {
             1 => BlockKind::Data,
             2 => BlockKind::Index,
             3 => BlockKind::Filter,
+            4 => BlockKind::FilterIndex,
             _ => return None,
         };
         let compression = match reader.u8()? {
@@ -300,9 +327,9 @@ fn seal_page(fields: &[u8], page: &mut [u8]) {
     page[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The fields of a page after magic and version. The checksum's place is the same in every version, so that another version is told
+/// The fields of a page after magic and version, and the version. The checksum's place is the same in every version, so that another version is told
 /// from damage.
-fn open_page(page: &[u8], magic: [u8; 8]) -> Result<Reader<'_>, PageError> {
+fn open_page(page: &[u8], magic: [u8; 8]) -> Result<(Reader<'_>, u32), PageError> {
     let (content, checksum) = page.split_last_chunk::<4>().ok_or(PageError::Damaged("page too short"))?;
     if !content.starts_with(&magic) {
         return Err(PageError::Damaged("page does not begin as it must"));
@@ -313,7 +340,7 @@ fn open_page(page: &[u8], magic: [u8; 8]) -> Result<Reader<'_>, PageError> {
     let mut reader = Reader::new(content);
     let version = reader.array::<8>().and_then(|_| reader.u32());
     match version {
-        Some(VERSION) => Ok(reader),
+        Some(version @ PLAIN_VERSION..=VERSION) => Ok((reader, version)),
         Some(other) => Err(PageError::Version(other)),
         None => Err(PageError::Damaged("page too short")),
     }

@@ -1,27 +1,32 @@
 //! Where each data block is, and which keys it can hold.
 //!
 //! On disk the index is a row per data block, from its last key to its stored length, in blocks of the same form as data; blocks
-//! are packed, so lengths give offsets. In memory it is one array of keys and one of places.
+//! are packed, so lengths give offsets. In memory it is one array of keys and one of places. The index of a paged filter is the same, over
+//! the filter's parts.
 //!
-//! Invariants: last keys ascend strictly; the blocks cover the data part of the file exactly.
+//! Invariants: last keys ascend strictly; the blocks cover their part of the file exactly.
 
 use std::rc::Rc;
 
 use super::{
     block::{BlockBuilder, GroupRows, RowBlock},
     codec::{BlockEncoder, OwnedBlock},
-    format::{BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES_MAX, BlockKind, DATA_START},
+    format::{BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES_MAX, BlockKind},
 };
 use crate::row::Change;
 
 /// Collects the index while data blocks are written.
-#[derive(Default)]
 pub(super) struct IndexBuilder {
+    kind: BlockKind,
     rows: BlockBuilder,
     finished: Vec<OwnedBlock>,
 }
 
 impl IndexBuilder {
+    pub(super) fn new(kind: BlockKind) -> Self {
+        Self { kind, rows: BlockBuilder::default(), finished: Vec::new() }
+    }
+
     /// A data block of `length` bytes, header included, that ends with `last_key`.
     pub(super) fn add(&mut self, last_key: &[u8], length: usize, block_bytes: usize, encoder: &mut BlockEncoder) {
         let length = u32::try_from(length).expect("blocks are far smaller").to_le_bytes();
@@ -40,14 +45,15 @@ impl IndexBuilder {
 
     fn close(&mut self, encoder: &mut BlockEncoder) {
         let raw = self.rows.finish();
-        self.finished.push(encoder.prepare(BlockKind::Index, raw).to_owned());
+        self.finished.push(encoder.prepare(self.kind, raw).to_owned());
         self.rows.clear();
     }
 }
 
 /// The index in memory.
-#[derive(Default)]
 pub(super) struct Index {
+    /// Where the first block begins.
+    start: u64,
     keys: Vec<u8>,
     blocks: Vec<IndexedBlock>,
 }
@@ -63,6 +69,11 @@ pub(super) struct IndexedBlock {
 }
 
 impl Index {
+    /// An index of blocks that begin here.
+    pub(super) const fn new(start: u64) -> Self {
+        Self { start, keys: Vec::new(), blocks: Vec::new() }
+    }
+
     /// Adds the rows of an index block; `None` if they do not fit.
     pub(super) fn extend(&mut self, raw: Rc<[u8]>, data_end: u64, blocks_max: u32) -> Option<()> {
         let block = RowBlock::new(raw)?;
@@ -78,9 +89,15 @@ impl Index {
         Some(())
     }
 
-    /// Whether the blocks cover the data and end with `last_key`.
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.keys.capacity() + self.blocks.capacity() * size_of::<IndexedBlock>()
+    }
+
+    /// Whether the blocks cover their part of the file and end with `last_key`.
     pub(super) fn is_complete(&self, data_end: u64, blocks: u32, last_key: &[u8]) -> bool {
-        self.blocks.len() == blocks as usize
+        blocks > 0
+            && self.blocks.len() == blocks as usize
             && self.data_end() == data_end
             && self.last_key(blocks - 1) == Some(last_key)
     }
@@ -128,6 +145,6 @@ impl Index {
     }
 
     fn data_end(&self) -> u64 {
-        self.blocks.last().map_or(DATA_START, |block| block.offset + u64::from(block.length))
+        self.blocks.last().map_or(self.start, |block| block.offset + u64::from(block.length))
     }
 }

@@ -1,7 +1,7 @@
 //! Segments: immutable sorted runs of rows, one file each.
 //!
 //! A file is written once by a [`SegmentWriter`] and never changed after; a [`SegmentReader`] holds its footer, index and filter
-//! in memory and reads data blocks through the cache. docs/format.md draws the bytes.
+//! in memory and reads data blocks through the cache; parts of a filter that is paged, too. docs/format.md draws the bytes.
 //!
 //! Invariants: keys ascend strictly within a segment; every byte that is used is covered by a checksum that is checked first; every
 //! length and offset from disk is checked before use, so that arbitrary bytes give [`StoreError::Damaged`](crate::error::StoreError)
@@ -16,6 +16,7 @@ mod cursor;
 mod filter;
 mod format;
 mod index;
+mod paged;
 mod reader;
 mod salvage;
 mod stream;
@@ -27,7 +28,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::{cache::Cache, seams::Files};
+use crate::{cache::Cache, row::Change, seams::Files};
 
 pub use format::{BLOCK_BYTES_MAX, VERSION};
 pub use reader::{SegmentReader, Verified};
@@ -101,12 +102,33 @@ pub struct SegmentSettings {
     pub block_bytes: usize,
     /// zstd's level, or 0 to store blocks as they are.
     pub compression_level: i32,
+    /// Whether the filter is read in parts, as they are asked for, and kept in the cache of filters: for a filter that grows with what is
+    /// stored. Otherwise a reader holds all of it.
+    pub paged_filter: bool,
+    /// Which rows are there to erase: what older segments say of the same key is to go from the disk, not only from sight.
+    pub erases: Erases,
+}
+
+/// Whether a row is there to erase what older segments say of its key.
+pub type Erases = fn(key: &[u8], change: Change<&[u8]>) -> bool;
+
+impl SegmentSettings {
+    /// Whether a segment gets an index of its filter's parts.
+    const fn has_filter_index(&self) -> bool {
+        self.paged_filter && self.filter.id != 0
+    }
 }
 
 impl Default for SegmentSettings {
     /// 16 KiB blocks at level 1, as facts.md measured: one block is one cheap read, higher levels gain nothing on such blocks.
     fn default() -> Self {
-        Self { filter: KeyFilter::NONE, block_bytes: 16 * 1024, compression_level: 1 }
+        Self {
+            filter: KeyFilter::NONE,
+            block_bytes: 16 * 1024,
+            compression_level: 1,
+            paged_filter: false,
+            erases: |_, _| false,
+        }
     }
 }
 
@@ -121,6 +143,10 @@ pub struct SegmentStatistics {
     pub deletes: u64,
     /// Bytes of keys and values of rows that are not delete markers.
     pub live_bytes: u64,
+    /// Rows that are there to erase what older segments say of their keys.
+    pub erasing: u64,
+    /// The time that the first of those was written at, or an earlier one; `None` without any, and where it is not known.
+    pub erasing_since: Option<u64>,
     /// Bytes of all data blocks before compression.
     pub raw_bytes: u64,
     /// Bytes of all data blocks as stored.
@@ -142,6 +168,8 @@ pub struct SegmentStatistics {
 pub struct SegmentContext<F: Files> {
     pub(crate) files: F,
     pub(crate) cache: Cache,
+    /// Of parts of filters.
+    pub(crate) filters: Cache,
     pub(crate) store: u64,
     pub(crate) settings: SegmentSettings,
     decoder: Rc<RefCell<codec::BlockDecoder>>,
@@ -153,6 +181,13 @@ impl<F: Files> SegmentContext<F> {
     /// Segments in the folder `files` that belong to `store`, read through `cache`.
     #[must_use]
     pub fn new(files: F, cache: Cache, store: u64, settings: SegmentSettings) -> Self {
-        Self { files, cache, store, settings, decoder: Rc::default(), damaged_blocks: Rc::default() }
+        let filters = Cache::new(0);
+        Self { files, cache, filters, store, settings, decoder: Rc::default(), damaged_blocks: Rc::default() }
+    }
+
+    /// The same, with parts of filters kept in `filters`: in no other context's cache of blocks, as the numbers are the same.
+    #[must_use]
+    pub fn with_filters(self, filters: Cache) -> Self {
+        Self { filters, ..self }
     }
 }

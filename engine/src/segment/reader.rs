@@ -5,9 +5,10 @@ use std::{ops::Bound, rc::Rc};
 use super::{
     SegmentContext, SegmentId, SegmentStatistics,
     block::RowBlock,
-    filter::{Filter, KeyHashes},
+    filter::{Filter, KeyHashes, part_may_hold},
     format::{BlockKind, BlockPlace, DATA_START, Footer, PageError, VERSION, decode_header},
     index::{Index, IndexedBlock},
+    paged::PartCheck,
     stream::{ByteStream, StreamCursor},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 
 /// An open segment. Cloning gives another handle; the file may be removed when the last is dropped.
 pub struct SegmentReader<F: Files> {
-    inner: Rc<Inner<F>>,
+    pub(super) inner: Rc<Inner<F>>,
 }
 
 impl<F: Files> Clone for SegmentReader<F> {
@@ -29,15 +30,35 @@ impl<F: Files> Clone for SegmentReader<F> {
     }
 }
 
-struct Inner<F: Files> {
-    context: SegmentContext<F>,
+pub(super) struct Inner<F: Files> {
+    pub(super) context: SegmentContext<F>,
     file: F::File,
     statistics: SegmentStatistics,
     index: Index,
-    /// `None` if the segment has none that answers this program's questions.
-    filter: Option<Filter>,
+    pub(super) filter: SegmentFilter,
     /// Set if another lane wrote it; some of its rows may not count then.
     adopted: Option<Adopted>,
+}
+
+/// The filter as a reader has it.
+pub(super) enum SegmentFilter {
+    /// The segment has none that answers this program's questions.
+    None,
+    /// In memory.
+    Held(Filter),
+    /// Read in parts; this says where they are.
+    Paged(Index),
+}
+
+/// What a filter says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It is not there.
+    No,
+    /// It may be.
+    Maybe,
+    /// This part would have to be read.
+    Unread(u32),
 }
 
 /// What [`SegmentReader::verify`] found.
@@ -100,6 +121,11 @@ impl<F: Files> SegmentReader<F> {
         &self.inner.statistics
     }
 
+    /// The number that it was written under, which block checksums begin with.
+    pub(super) fn number_in_file(&self) -> SegmentId {
+        self.inner.adopted.as_ref().map_or(self.id(), |adopted| adopted.id)
+    }
+
     /// Set if another lane wrote it.
     pub(crate) fn adopted(&self) -> Option<&Adopted> {
         self.inner.adopted.as_ref()
@@ -123,16 +149,30 @@ impl<F: Files> SegmentReader<F> {
 
     /// As [`SegmentReader::may_contain`], for a key that many segments are asked about.
     pub(crate) fn may_contain_hashed(&self, key: &[u8], hashes: &KeyHashes) -> bool {
-        self.shows(key) && self.file_may_contain(key, hashes)
+        self.ask(key, hashes) != Answer::No
+    }
+
+    /// What is known of a row that counts.
+    fn ask(&self, key: &[u8], hashes: &KeyHashes) -> Answer {
+        if self.shows(key) { self.ask_file(key, hashes) } else { Answer::No }
     }
 
     /// The same, whether the row counts or not.
-    fn file_may_contain(&self, key: &[u8], hashes: &KeyHashes) -> bool {
-        if let Some(filter) = &self.inner.filter {
-            return filter.may_contain_key(key, hashes);
-        }
+    fn ask_file(&self, key: &[u8], hashes: &KeyHashes) -> Answer {
         let statistics = &self.inner.statistics;
-        key >= statistics.first_key.as_slice() && key <= statistics.last_key.as_slice()
+        let is_within = || key >= statistics.first_key.as_slice() && key <= statistics.last_key.as_slice();
+        let may_hold = match &self.inner.filter {
+            SegmentFilter::None => is_within(),
+            SegmentFilter::Held(filter) => filter.may_contain_key(key, hashes),
+            SegmentFilter::Paged(parts) => {
+                let Some(number) = parts.find(key).filter(|_| is_within()) else { return Answer::No };
+                match self.inner.context.filters.get(self.id(), number) {
+                    Some(part) => part_may_hold(&part, hashes),
+                    None => return Answer::Unread(number),
+                }
+            }
+        };
+        if may_hold { Answer::Maybe } else { Answer::No }
     }
 
     /// Whether it may hold a row in `range` whose key has this filter piece; without a piece, whether it may hold a row in the range.
@@ -142,7 +182,7 @@ impl<F: Files> SegmentReader<F> {
         let statistics = &self.inner.statistics;
         range.overlaps(&statistics.first_key, &statistics.last_key)
             && match (&self.inner.filter, piece) {
-                (Some(filter), Some(piece)) => filter.may_contain_piece(range, piece),
+                (SegmentFilter::Held(filter), Some(piece)) => filter.may_contain_piece(range, piece),
                 _ => true,
             }
     }
@@ -152,8 +192,15 @@ impl<F: Files> SegmentReader<F> {
     /// # Errors
     /// [`StoreError::Damaged`] if the block that can hold the key is, and whatever the files say.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Change<SharedBytes>>, StoreError> {
-        if !self.may_contain(key) {
-            return Ok(None);
+        let hashes = self.hashes(key);
+        match self.ask(key, &hashes) {
+            Answer::No => return Ok(None),
+            // A filter only spares reads: without the part the block tells.
+            Answer::Unread(number) => match self.load_part(number).await {
+                Ok(part) if !part_may_hold(&part, &hashes) => return Ok(None),
+                Ok(_) | Err(_) => {}
+            },
+            Answer::Maybe => {}
         }
         let Some(number) = self.block_of(key) else { return Ok(None) };
         let block = match self.cached_rows(number)? {
@@ -166,8 +213,10 @@ impl<F: Files> SegmentReader<F> {
     /// As [`SegmentReader::get`], but `None` if a block would have to be read, or is damaged.
     #[must_use]
     pub fn get_cached(&self, key: &[u8]) -> Option<Option<Change<SharedBytes>>> {
-        if !self.may_contain(key) {
-            return Some(None);
+        match self.ask(key, &self.hashes(key)) {
+            Answer::No => return Some(None),
+            Answer::Unread(_) => return None,
+            Answer::Maybe => {}
         }
         let Some(number) = self.block_of(key) else { return Some(None) };
         self.cached_rows(number).ok()??.get(key)
@@ -180,7 +229,8 @@ impl<F: Files> SegmentReader<F> {
     /// Whatever the files say; damage is in the answer.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
-        let mut check = RowCheck { reader: self, last_key: Vec::new(), rows: 0, deletes: 0 };
+        let mut check =
+            RowCheck { reader: self, last_key: Vec::new(), rows: 0, deletes: 0, parts: PartCheck::default() };
         let mut cursor = StreamCursor::of_file(self);
         loop {
             let settled = match cursor.settle() {
@@ -189,6 +239,9 @@ impl<F: Files> SegmentReader<F> {
                     cursor.load().await.map(|()| None)
                 }
                 Ok(Settled::Row) => {
+                    if let Some((key, _)) = cursor.row() {
+                        check.parts.turn_to(self, key).await?;
+                    }
                     let checked =
                         cursor.row().map_or(Ok(()), |(key, change)| check.row(cursor.block_number(), key, change));
                     cursor.advance();
@@ -209,6 +262,7 @@ impl<F: Files> SegmentReader<F> {
                 Err(error) => return Err(error),
             }
         }
+        verified.damaged.append(&mut check.parts.damaged);
         verified.rows = check.rows;
         if verified.damaged.is_empty() && !check.matches_statistics() {
             verified.damaged.push(self.damaged_whole("statistics do not match the rows"));
@@ -219,6 +273,10 @@ impl<F: Files> SegmentReader<F> {
     /// Whether other handles on this segment are in use.
     pub(crate) fn is_shared(&self) -> bool {
         Rc::strong_count(&self.inner) > 1
+    }
+
+    pub(super) fn index_bytes(&self) -> usize {
+        self.inner.index.bytes()
     }
 
     pub(super) fn file(&self) -> &F::File {
@@ -259,15 +317,19 @@ impl<F: Files> SegmentReader<F> {
         let Some(place) = self.indexed_block(number) else {
             return Err(self.damaged_whole("the index has no such block"));
         };
+        let raw = self.decode(number, &self.read_block(place).await?)?;
+        self.inner.context.cache.insert(self.id(), number, &raw);
+        self.rows_of(number, raw)
+    }
+
+    /// Reads the pages of a block: its bytes, header included, of which nothing was looked at.
+    pub(super) async fn read_block(&self, place: IndexedBlock) -> Result<Vec<u8>, FileError> {
         let page = PAGE_BYTES as u64;
         let first = place.offset / page * page;
         let end = (place.offset + u64::from(place.length)).next_multiple_of(page);
         let pages = self.inner.file.read_at(first, (end - first) as usize).await?;
         let start = (place.offset - first) as usize;
-        let bytes = pages.get(start..start + place.length as usize).unwrap_or_default();
-        let raw = self.decode(number, bytes)?;
-        self.inner.context.cache.insert(self.id(), number, &raw);
-        self.rows_of(number, raw)
+        Ok(pages.get(start..start + place.length as usize).unwrap_or_default().to_vec())
     }
 
     /// Checks and decompresses a data block that was read elsewhere.
@@ -300,8 +362,7 @@ impl<F: Files> SegmentReader<F> {
 
     fn decode(&self, number: u32, block: &[u8]) -> Result<Rc<[u8]>, StoreError> {
         let offset = self.indexed_block(number).map_or(0, |block| block.offset);
-        let segment = self.inner.adopted.as_ref().map_or(self.id(), |adopted| adopted.id);
-        let place = BlockPlace { segment, offset };
+        let place = BlockPlace { segment: self.number_in_file(), offset };
         let decoded = self.inner.context.decoder.borrow_mut().decode(block, place, BlockKind::Data);
         decoded.map_err(|what| self.damaged_block(number, what))
     }
@@ -348,7 +409,7 @@ struct Opening<'a, F: Files> {
 impl<F: Files> Opening<'_, F> {
     async fn read_index(&self) -> Result<Index, StoreError> {
         let footer = self.footer;
-        let mut index = Index::default();
+        let mut index = Index::new(DATA_START);
         let (data_end, blocks) = (footer.index_offset, footer.statistics.blocks);
         let fits = |raw: Rc<[u8]>| index.extend(raw, data_end, blocks);
         self.read_blocks(footer.index_offset, footer.filter_offset, BlockKind::Index, fits).await?;
@@ -360,19 +421,24 @@ impl<F: Files> Opening<'_, F> {
     }
 
     /// The filter, if there is one that was made by this program's choice of pieces.
-    async fn read_filter(&self) -> Result<Option<Filter>, StoreError> {
+    async fn read_filter(&self) -> Result<SegmentFilter, StoreError> {
         let footer = self.footer;
         if footer.filter_id == 0 || footer.filter_id != self.context.settings.filter.id {
-            return Ok(None);
+            return Ok(SegmentFilter::None);
+        }
+        let damaged = || damaged_file(self.id, footer.filter_offset, "the filter does not cover the data");
+        if let Some(parts_end) = footer.filter_index_offset {
+            let mut parts = Index::new(footer.filter_offset);
+            // Each part has a row, and the last key of the segment bounds them.
+            let fits = |raw: Rc<[u8]>| parts.extend(raw, parts_end, u32::MAX);
+            self.read_blocks(parts_end, footer.end_offset, BlockKind::FilterIndex, fits).await?;
+            let is_complete = parts.is_complete(parts_end, parts.len(), &footer.statistics.last_key);
+            return if is_complete { Ok(SegmentFilter::Paged(parts)) } else { Err(damaged()) };
         }
         let mut filter = Filter::default();
         let fits = |raw: Rc<[u8]>| filter.extend(&raw);
         self.read_blocks(footer.filter_offset, footer.end_offset, BlockKind::Filter, fits).await?;
-        if filter.is_complete(&footer.statistics.last_key) {
-            Ok(Some(filter))
-        } else {
-            Err(damaged_file(self.id, footer.filter_offset, "the filter does not cover the data"))
-        }
+        if filter.is_complete(&footer.statistics.last_key) { Ok(SegmentFilter::Held(filter)) } else { Err(damaged()) }
     }
 
     async fn read_blocks(
@@ -401,6 +467,8 @@ struct RowCheck<'a, F: Files> {
     last_key: Vec<u8>,
     rows: u64,
     deletes: u64,
+    /// Of a paged filter.
+    parts: PartCheck,
 }
 
 impl<F: Files> RowCheck<'_, F> {
@@ -417,7 +485,8 @@ impl<F: Files> RowCheck<'_, F> {
         if self.reader.block_of(key) != Some(block) {
             return Err(self.reader.damaged_whole("the index leads to another block"));
         }
-        if !self.reader.file_may_contain(key, &self.reader.hashes(key)) {
+        let hashes = self.reader.hashes(key);
+        if self.reader.ask_file(key, &hashes) == Answer::No || self.parts.denies(&hashes) {
             return Err(self.reader.damaged_whole("the filter denies a row"));
         }
         Ok(())

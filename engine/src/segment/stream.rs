@@ -1,7 +1,7 @@
 //! Reading a segment from front to back in large pieces, past the cache: for opening, merging and verifying.
 
 use super::{
-    SegmentReader,
+    SegmentId, SegmentReader,
     block::{GroupRows, RowBlock},
     format::{BLOCK_HEADER_BYTES, BlockHeader},
 };
@@ -120,6 +120,11 @@ impl<F: Files> StreamCursor<F> {
     /// The block that the row stands in.
     pub(super) const fn block_number(&self) -> u32 {
         self.next_block.saturating_sub(1)
+    }
+
+    /// Which segment.
+    pub(crate) fn segment(&self) -> SegmentId {
+        self.reader.id()
     }
 
     /// The file that the row stands in, and where its block begins there.

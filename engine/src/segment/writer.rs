@@ -51,13 +51,15 @@ impl<F: Files> SegmentWriter<F> {
             output,
             encoder: BlockEncoder::new(settings.compression_level),
             block: BlockBuilder::default(),
-            index: IndexBuilder::default(),
-            filter: FilterBuilder::new(settings.filter),
+            index: IndexBuilder::new(BlockKind::Index),
+            filter: FilterBuilder::new(settings.filter, settings.paged_filter),
             statistics: SegmentStatistics {
                 id,
                 rows: 0,
                 deletes: 0,
                 live_bytes: 0,
+                erasing: 0,
+                erasing_since: None,
                 raw_bytes: 0,
                 stored_bytes: 0,
                 file_bytes: 0,
@@ -105,6 +107,7 @@ impl<F: Files> SegmentWriter<F> {
             Change::Put(_) => statistics.live_bytes += (key.len() + value_length) as u64,
             Change::Delete => statistics.deletes += 1,
         }
+        statistics.erasing += u64::from((self.context.settings.erases)(key, change));
         self.block.add(key, change);
         self.filter.add(key, &mut self.encoder);
         if self.block.raw_length() >= self.context.settings.block_bytes {
@@ -117,6 +120,12 @@ impl<F: Files> SegmentWriter<F> {
     pub fn note_times(&mut self, times: (u64, u64)) {
         let (min, max) = self.statistics.times.unwrap_or(times);
         self.statistics.times = Some((min.min(times.0), max.max(times.1)));
+    }
+
+    /// Says that a row which erases may have been written as early as this. Without effect if there is none.
+    pub fn note_erasing_since(&mut self, time: u64) {
+        let since = &mut self.statistics.erasing_since;
+        *since = Some(since.map_or(time, |since| since.min(time)));
     }
 
     /// Writes what is left, with index, filter and footer, and syncs the file. Its name is durable after a sync of the folder.
@@ -135,13 +144,24 @@ impl<F: Files> SegmentWriter<F> {
         let index_offset = output.offset();
         output.put_blocks(statistics.id, &index.finish(&mut encoder)).await?;
         let filter_offset = output.offset();
-        output.put_blocks(statistics.id, &filter.finish(&statistics.last_key, &mut encoder)).await?;
+        let mut filter_index = IndexBuilder::new(BlockKind::FilterIndex);
+        for (last_key, part) in filter.finish(&statistics.last_key, &mut encoder) {
+            let length = output.put_block(statistics.id, &part.as_prepared()).await?;
+            filter_index.add(&last_key, length, context.settings.block_bytes, &mut encoder);
+        }
+        let filter_index_offset = context.settings.has_filter_index().then(|| output.offset());
+        if filter_index_offset.is_some() {
+            output.put_blocks(statistics.id, &filter_index.finish(&mut encoder)).await?;
+        }
         let end_offset = output.offset();
         output.pad_to_page().await?;
         statistics.stored_bytes = index_offset - format::DATA_START;
         statistics.file_bytes = output.offset() + PAGE_BYTES as u64;
+        statistics.erasing_since = statistics.erasing_since.filter(|_| statistics.erasing > 0);
         let filter_id = context.settings.filter.id;
-        let footer = Footer { store: context.store, filter_id, index_offset, filter_offset, end_offset, statistics };
+        let store = context.store;
+        let footer =
+            Footer { store, filter_id, index_offset, filter_offset, end_offset, filter_index_offset, statistics };
         let mut page = [0; PAGE_BYTES];
         footer.encode(&mut page);
         output.put(&page).await?;

@@ -13,6 +13,8 @@ pub(crate) enum Region {
     Data,
     Index,
     Filter,
+    /// A filter block of a segment that has an index of them: the data tells without it.
+    FilterPart,
     SegmentPadding,
     SegmentFooter,
     /// A batch with records that segments do not hold.
@@ -69,6 +71,8 @@ pub(crate) fn regions(files: &[(String, Vec<u8>)]) -> Vec<(String, Regions)> {
 fn segment(bytes: &[u8]) -> Regions {
     let last = bytes.len() - PAGE;
     let [index, filter, end] = [32, 40, 48].map(|at| number(bytes, last + at, 8));
+    let keys = [120, 124].map(|at| number(bytes, last + at, 4));
+    let filter_index = number(bytes, last + 128 + keys[0] + keys[1], 8);
     let mut found = vec![(0..PAGE, Region::SegmentHeader)];
     let mut at = PAGE;
     while at < end {
@@ -77,7 +81,10 @@ fn segment(bytes: &[u8]) -> Regions {
             Region::Data
         } else if at < filter {
             Region::Index
+        } else if at < filter_index {
+            Region::FilterPart
         } else {
+            // Or the index of its parts, which is read as it is.
             Region::Filter
         };
         found.push((at..next, region));

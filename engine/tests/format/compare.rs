@@ -2,8 +2,18 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use antiphon_engine::{
+    cache::Cache,
+    compaction,
+    memory_files::MemoryFiles,
+    row::Change,
+    segment::SegmentSettings,
+    sorted::{FlushMark, Sorted, SortedSettings},
+};
+
 use crate::{
     files::{self, Adopted, Batch, Listed, Manifest, Record, Row, Segment},
+    support::{block_on, entry},
     tables::{Document, Fault, Value, require},
     world::{Expected, Mended, Sample, newest, time_of, unlikely, witness_of},
 };
@@ -33,19 +43,29 @@ pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault>
     let named = inspection.log_files.iter().find(|facts| facts.generation == blob.generation);
     require!(named.map(|facts| facts.bytes) == Some(blob.file_bytes), "{blob:?}, but {:?}", inspection.log_files);
     require!(times.contains(&blob.time) && blob.generation == newest_generation, "{blob:?} of {newest_generation}");
+    require!((blob.horizons, blob.old_rows_until) == (sample.horizons, 0), "{blob:?}, but {:?}", sample.horizons);
 
-    let mut rows = Vec::new();
+    let (mut rows, mut replacing) = (Vec::new(), 0);
     for listed in &manifest.segments {
+        let mut erasing = 0;
         let name = format!("segment-{:016x}", listed.id);
         let segment = files::segment(document, file(&name)?).map_err(|fault| format!("{name}: {fault}"))?;
         check_segment(&segment, listed, &manifest).map_err(|fault| format!("{name}: {fault}"))?;
         for (key, value) in &segment.rows {
-            rows.push(document.row(key, value.as_deref())?);
+            let (name, key, mut value) = document.row(key, value.as_deref())?;
+            if let Some(Value::Number(position)) = value.as_mut().and_then(|value| value.get_mut("position")) {
+                erasing += u64::from(name == "entry" && *position >> 63 == 1);
+                *position &= u64::MAX >> 1;
+            }
+            rows.push((name, key, value));
         }
+        require!(segment.erasing.0 == erasing, "{name}: {erasing} rows erase, not {:?}", segment.erasing);
+        replacing += erasing;
     }
     let (found, expected) = (newest(rows), sample.expected.rows(manifest.flushed_position));
-    let version = 1 + u64::from(sample.expected.has_changes(manifest.flushed_position));
-    require!(blob.version == version, "the blob's version is {}, not {version}", blob.version);
+    let has_changes = sample.expected.has_changes(manifest.flushed_position);
+    require!(blob.changes == u64::from(has_changes), "changes are {}, not {has_changes}", blob.changes);
+    require!(!has_changes || replacing > 0, "no row takes the place of another");
     for (key, value) in &found {
         require!(expected.get(key) == Some(value), "{key:?} is {value:?}, not {:?}", expected.get(key));
     }
@@ -153,13 +173,21 @@ fn check_segment(segment: &Segment, listed: &Listed, manifest: &Manifest) -> Res
     });
     let times: Vec<u64> = times.collect();
     let range = times.iter().min().copied().zip(times.iter().max().copied());
-    require!(segment.times == range, "times {:?}, not {range:?}", segment.times);
+    // Message ids have the times of the entries beside which they were flushed.
+    let ids = segment.rows.iter().filter(|(key, _)| key[0] > 2).count();
+    require!(ids == 0 || ids == segment.rows.len(), "{ids} message ids among {} rows", segment.rows.len());
+    require!(segment.times == range || (ids > 0 && segment.times.is_some()), "times {:?}", segment.times);
     require!(segment.filter_id == 2, "filter id {}", segment.filter_id);
-    check_filter(segment, |key| match key[0] {
+    check_filter(segment, pieces)
+}
+
+fn pieces(key: &[u8]) -> Vec<&[u8]> {
+    match key[0] {
         1 if key[17] == 6 => vec![&key[..17], key],
         1 => vec![&key[..17]],
+        3 | 4 => vec![key],
         _ => vec![&key[..=key.iter().position(|byte| *byte == 0).unwrap_or(0)]],
-    })
+    }
 }
 
 /// Every piece of every key is in the part that answers for the key, and of what is in none hardly any.
@@ -190,6 +218,57 @@ fn golden_rows(count: u32) -> Vec<Row> {
     (1..=count).map(row).collect()
 }
 
+/// A segment of which some rows erase others.
+fn erasing(document: &Document) -> Result<(), Fault> {
+    let segment =
+        SegmentSettings { erases: |_, change| matches!(change, Change::Delete), ..SegmentSettings::default() };
+    let settings = SortedSettings {
+        segment,
+        flush_compression_level: 0,
+        compaction: compaction::Settings::default(),
+        cache: Cache::new(0),
+        apart: None,
+    };
+    let files = MemoryFiles::new(0);
+    block_on(async {
+        let sorted = Sorted::create(files.clone(), settings, GOLDEN_STORE, 0, Vec::new()).await.unwrap();
+        let mark = FlushMark { times: Some((5, 9)), ..FlushMark::default() };
+        sorted.flush([(b"a", Change::Put(b"x")), (b"b", Change::Delete)], mark).await.unwrap();
+    });
+    let segment = files::segment(document, &files.contents("segment-0000000000000001").unwrap())?;
+    require!(segment.erasing == (1, 5) && segment.times == Some((5, 9)), "{:?}", segment.erasing);
+    Ok(())
+}
+
+/// Segments from before there was a horizon: each message in them has its id's row.
+fn old_rows(document: &Document) -> Result<(), Fault> {
+    let mut ids = 0;
+    for name in ["store-v1/segment-0000000000000009", "store-v1/segment-000000000000000a"] {
+        let segment = files::segment(document, &golden(name)).map_err(|fault| format!("{name}: {fault}"))?;
+        check_filter(&segment, pieces).map_err(|fault| format!("{name}: {fault}"))?;
+        let mut rows = Vec::new();
+        for (key, value) in &segment.rows {
+            rows.push(document.row(key, value.as_deref())?);
+        }
+        for (_, key, value) in rows.iter().filter(|(name, ..)| name == "old message id") {
+            let (conversation, id) = (key.get("conversation"), key.get("id").map(Vec::as_slice));
+            let sequence = value.as_ref().and_then(|value| value.get("sequence")).cloned();
+            let is_it = rows.iter().any(|(name, key, value)| {
+                let archive = value.as_ref().and_then(|value| value.get("archive"));
+                let (Some(Value::Bytes(archive)), "entry") = (archive, name.as_str()) else { return false };
+                let entry = entry(archive);
+                key.get("conversation") == conversation
+                    && Some(&entry.client_message_id.0[..]) == id
+                    && Some(Value::Number(entry.sequence.0)) == sequence
+            });
+            require!(is_it, "{name}: {key:?} is of no entry");
+            ids += 1;
+        }
+    }
+    require!(ids > 10, "{ids} rows of message ids in the old form");
+    Ok(())
+}
+
 /// The fixed files, held against what they were made of.
 pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
     for (name, count, times, compressed) in
@@ -202,6 +281,8 @@ pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
         require!((segment.blocks_compressed > 0) == compressed, "{name}: {} compressed", segment.blocks_compressed);
         check_filter(&segment, |key| vec![key]).map_err(|fault| format!("{name}: {fault}"))?;
     }
+    old_rows(document)?;
+    erasing(document)?;
     let manifests =
         [files::manifest(document, &golden("manifest-v1"))?, files::manifest(document, &golden("manifest-v2"))?];
     for manifest in &manifests {

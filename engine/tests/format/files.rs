@@ -86,11 +86,13 @@ pub(crate) struct Adopted {
 /// The engine's part of a manifest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Blob {
-    pub(crate) version: u64,
     pub(crate) salt: u64,
     pub(crate) time: u64,
     pub(crate) generation: u64,
     pub(crate) file_bytes: u64,
+    pub(crate) horizons: [u64; 2],
+    pub(crate) old_rows_until: u64,
+    pub(crate) changes: u64,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub(crate) struct Segment {
     pub(crate) rows: Vec<Row>,
     pub(crate) blocks_compressed: usize,
     pub(crate) filter: Vec<FilterPart>,
+    /// How many rows erase, and since when.
+    pub(crate) erasing: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -295,9 +299,12 @@ pub(crate) fn manifest(document: &Document, bytes: &[u8]) -> Result<Manifest, Fa
 pub(crate) fn blob(document: &Document, bytes: &[u8]) -> Result<Blob, Fault> {
     let fields = document.decode("Blob", bytes, NOTHING)?;
     require!(fields.end == bytes.len(), "the blob has {} bytes, not {}", bytes.len(), fields.end);
-    let version = fields.number("version")?;
+    require!(fields.number("version")? == 2, "the blob's version is {}", fields.number("version")?);
     let (salt, time, generation) = (fields.number("salt")?, fields.number("time")?, fields.number("generation")?);
-    Ok(Blob { version, salt, time, generation, file_bytes: fields.number("file bytes")? })
+    let horizons = [fields.number("horizon of ids")?, fields.number("horizon of storing")?];
+    let (file_bytes, old_rows_until) = (fields.number("file bytes")?, fields.number("old rows until")?);
+    let changes = fields.number("changes")?;
+    Ok(Blob { salt, time, generation, file_bytes, horizons, old_rows_until, changes })
 }
 
 /// A block's raw bytes, where the next one begins, and whether it was compressed.
@@ -312,6 +319,7 @@ fn block(document: &Document, file: &[u8], segment: u64, at: usize, kind: u64) -
     let bytes = file.get(at..).ok_or("a block beyond the file")?;
     let fields = document.decode("Block", bytes, Given { numbers: &place, ..NOTHING })?;
     require!(fields.number("kind")? == kind, "a block of kind {}, not {kind}", fields.number("kind")?);
+    require!(kind < 5, "a block of kind {kind}");
     let (stored, raw_length) = (fields.bytes("stored bytes")?, fields.number("raw length")? as usize);
     require!(fields.number("stored length")? == stored.len() as u64, "{} bytes are stored", stored.len());
     require!(raw_length <= 1_315_840, "a raw length of {raw_length}");
@@ -411,9 +419,14 @@ pub(crate) fn segment(document: &Document, file: &[u8]) -> Result<Segment, Fault
     let last_page = file.len().checked_sub(PAGE).ok_or("a segment of less than a page")?;
     let header = document.decode("Header", &file[..PAGE], NOTHING)?;
     let footer = document.decode("Footer", &file[last_page..], NOTHING)?;
-    version_one(&header)?;
     require!((header.end, footer.end) == (PAGE, PAGE), "the header ends at {}", header.end);
-    version_one(&footer)?;
+    let filter_index = footer.number("filter index offset")? as usize;
+    version_one(&header)?;
+    let (magic, version) = (footer.bytes("magic")?, footer.number("format version")?);
+    let erasing = (footer.number("erasing rows")?, footer.number("erasing since")?);
+    require!(erasing.0 > 0 || erasing.1 == 0, "rows that erase: {erasing:?}");
+    let expected = 1 + u64::from(filter_index > 0 || erasing.0 > 0);
+    require!(magic.starts_with(b"ANTISEGF") && version == expected, "{magic:02x?} of version {version}");
     let (id, store) = (header.number("segment id")?, header.number("store")?);
     require!((footer.number("segment id")?, footer.number("store")?) == (id, store), "header and footer differ");
     let [index, filter, end] = ["index offset", "filter offset", "end offset"].map(|field| footer.number(field));
@@ -429,12 +442,22 @@ pub(crate) fn segment(document: &Document, file: &[u8]) -> Result<Segment, Fault
         at = block.next;
     }
     require!(at == filter && indexed == data.index, "the index is not that of the data blocks");
-    while at < end {
+    let filter_end = if filter_index > 0 { filter_index } else { end };
+    let (mut filter_places, mut filter_rows) = (Vec::new(), Vec::new());
+    while at < filter_end {
         let block = block(document, file, id, at, 3)?;
-        parts.push(filter_part(document, &block.raw)?);
+        let part = filter_part(document, &block.raw)?;
+        filter_places.push((part.last_key.clone(), Some(((block.next - at) as u32).to_le_bytes().to_vec())));
+        parts.push(part);
         at = block.next;
     }
-    require!(at == end, "filter blocks end at {at}, not {end}");
+    require!(at == filter_end, "filter blocks end at {at}, not {filter_end}");
+    while at < end {
+        let block = block(document, file, id, at, 4)?;
+        filter_rows.extend(rows(document, &block.raw)?);
+        at = block.next;
+    }
+    require!(at == end && (filter_index == 0 || filter_rows == filter_places), "the index is not that of the filter");
     let listed = statistics(&footer, file, id, &data)?;
     let times = (footer.number("least time")?, footer.number("greatest time")?);
     let has_times = footer.number("has times")?;
@@ -447,6 +470,7 @@ pub(crate) fn segment(document: &Document, file: &[u8]) -> Result<Segment, Fault
         rows: data.rows,
         blocks_compressed: data.compressed,
         filter: parts,
+        erasing,
     })
 }
 

@@ -21,12 +21,12 @@ fn document() -> String {
 
 /// A lane that keeps all in its log.
 fn unflushed(lane: u16) -> EngineOptions {
-    EngineOptions { lane, log_files_max: 64, memtable_bytes: 64 << 20, ..small_options() }
+    EngineOptions { log_files_max: 64, memtable_bytes: 64 << 20, ..flushing(lane) }
 }
 
 /// A lane whose log goes round and whose segments are merged.
 fn flushing(lane: u16) -> EngineOptions {
-    EngineOptions { lane, ..small_options() }
+    EngineOptions { lane, message_ids_window_ms: 60_000, ..small_options() }
 }
 
 fn check(text: &str, samples: &[Sample], mended: &Mended) -> Result<(), String> {

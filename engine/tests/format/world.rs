@@ -7,11 +7,11 @@ use antiphon_engine::{
     door::{Command, Output},
     memory_files::{MemoryFiles, MemoryRandom},
     offline::{self, Inspection},
-    seams::Random as _,
+    seams::{Clock as _, Random as _},
 };
 use antiphon_wire::{
     frame::{Change, ChangeView, Content, ConversationStart, Entry, EntryKind, MembershipChange, view_change},
-    ids::{ConversationId, Sequence},
+    ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ pub(crate) struct Sample {
     pub(crate) store: u64,
     pub(crate) lane: u64,
     pub(crate) position: u64,
+    /// Message ids that were made, and those that were stored before are forgotten.
+    pub(crate) horizons: [u64; 2],
     pub(crate) inspection: Inspection,
 }
 
@@ -295,6 +297,22 @@ fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]
     rows.insert(key, value);
 }
 
+/// What remembers the id of a message, or of a change of one.
+fn add_message_id(rows: &mut Rows, entry: &Entry) {
+    let (id, sequence, name) = (entry.conversation.0, entry.sequence.0, &entry.client_message_id.0);
+    match entry.client_message_id.made() {
+        Some(made) => {
+            let minute = ((made.0 / 60_000) as u32).to_be_bytes();
+            let message = key("timed id", id, [("minute", &minute), ("id", name)]);
+            rows.insert(message, numbers([("sequence", sequence)]));
+        }
+        None => {
+            let value = numbers([("sequence", sequence), ("time", entry.time_ms.0)]);
+            rows.insert(key("untimed id", id, [("id", name)]), value);
+        }
+    }
+}
+
 fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
     let entry = entry(archive);
     let (id, sequence, ordinal, time) = (entry.conversation.0, entry.sequence.0, entry.ordinal.0, entry.time_ms.0);
@@ -307,12 +325,10 @@ fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
         EntryKind::Message => {
             let pointer = numbers([("read", sequence), ("messages", ordinal), ("delivered", sequence)]);
             rows.insert(key("pointer", id, [("user", entry.sender.as_str().as_bytes())]), pointer);
-            let message = key("message id", id, [("id", &entry.client_message_id.0)]);
-            rows.insert(message, numbers([("sequence", sequence)]));
+            add_message_id(rows, &entry);
         }
         EntryKind::Edit | EntryKind::Deletion | EntryKind::Reaction | EntryKind::Pin | EntryKind::Retention => {
-            let message = key("message id", id, [("id", &entry.client_message_id.0)]);
-            rows.insert(message, numbers([("sequence", sequence)]));
+            add_message_id(rows, &entry);
         }
         EntryKind::Title => drop(rows.insert(key("title", id, []), with(BTreeMap::new(), "title", &entry.body))),
         EntryKind::Membership => change = MembershipChange::from_body(&entry.body).unwrap(),
@@ -375,6 +391,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
         }
         expected.take(std::mem::take(&mut lane.outputs));
     }
+    let status = lane.engine.status();
     let inspection = block_on(offline::inspect(lane.files.clone(), number, true, |_| ())).unwrap();
     let names = lane.files.names();
     Sample {
@@ -383,6 +400,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
         store: lane.engine.store_id(),
         lane: number.into(),
         position: lane.engine.position().0,
+        horizons: [status.ids_forgotten_until_ms, status.untimed_ids_forgotten_until_ms],
         inspection,
     }
 }
@@ -420,7 +438,15 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
             for number in 0..1 + random.below(6) {
                 let length = if choice == 99 { random.below(14_000) } else { random.below(400) };
                 let text = format!("{number} {}", "la ".repeat(length as usize / 3));
-                lane.submit(send(name(), pick(), key + number, &text));
+                let mut command = send(name(), pick(), key + number, &text);
+                if let Command::Send { client_message_id, .. } = &mut command
+                    && number % 2 == 1
+                {
+                    // As of a client whose clock is right.
+                    let made = TimestampMs(lane.clock.now().0);
+                    *client_message_id = ClientMessageId::timed(made, u128::from(key + number));
+                }
+                lane.submit(command);
             }
             return;
         }

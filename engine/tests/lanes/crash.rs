@@ -13,7 +13,7 @@ use antiphon_engine::{
     seams::FileError,
 };
 
-use crate::world::{World, assert_sound, dump, dump_all, image, spread, verify};
+use crate::world::{World, assert_sound, dump, dump_all, image, manifest, spread, verify};
 
 fn world(seed: u64, lanes: u16) -> World {
     let mut world = World::new(seed, lanes);
@@ -121,11 +121,11 @@ fn what_is_not_whole_is_not_spread() {
     // A segment that cannot be opened, one that is missing, a log that has lost something, a manifest that is none.
     let damages: [Damage; 4] = [
         ("a segment's header", |files| {
-            let name = files.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+            let name = manifest(files).segments[0].id.file_name();
             assert!(files.flip_bit(&name, 30, 1));
         }),
         ("a missing segment", |files| {
-            let name = files.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+            let name = manifest(files).segments[0].id.file_name();
             files.take_away(&name);
         }),
         ("the log", |files| {

@@ -17,7 +17,8 @@ fn inspecting_shows_what_is_where_and_what_it_costs() {
     let shown = block_on(offline::inspect(lane.files.clone(), 0, true, |_| ())).unwrap();
     let (status, totals) = (lane.engine.status(), shown.totals.clone().unwrap());
     assert_eq!((shown.flushed_position, shown.segment_bytes), (status.flushed_position, status.segment_bytes));
-    let [segment] = shown.segments.as_slice() else { panic!("{shown:?}") };
+    let [segment, ids] = shown.segments.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((&ids.range, ids.rows), (&(Neighbours::MessageIds, Neighbours::MessageIds), 4));
     assert_eq!(segment.range.0, Neighbours::Conversation(first));
     assert!(matches!(&segment.range.1, Neighbours::User(user) if user.as_str() == "dan"), "{segment:?}");
     assert!(segment.blocks >= 1 && segment.raw_bytes > 0 && segment.times.is_some() && segment.damage.is_none());

@@ -26,6 +26,7 @@ fn settings() -> SortedSettings {
         flush_compression_level: 0,
         compaction: compaction::Settings::default(),
         cache: Cache::new(1 << 20),
+        apart: None,
     }
 }
 
@@ -73,7 +74,7 @@ fn entry(id: ConversationId, sequence: u64) -> Vec<u8> {
 fn message(id: ConversationId, number: u64) -> Vec<u8> {
     let mut rest = [0; 16];
     rest[..8].copy_from_slice(&number.to_le_bytes());
-    key(id, 6, &rest)
+    [&[3][..], &id.0, &rest].concat()
 }
 
 fn user(name: &str, id: ConversationId) -> Vec<u8> {
@@ -155,10 +156,18 @@ const SINGLE: &[Plant] = &[
     (|rows, id, _| drop(rows.insert(key(id, 2, &[]), b"x".to_vec())), "the title row is not what the entries say"),
     (|rows, id, _| take(rows, &message(id, 2)), "entry 3: no row remembers the id of this message"),
     (
-        |rows, id, _| drop(rows.insert(message(id, 77), numbers(&[99]))),
+        |rows, id, _| drop(rows.insert(message(id, 77), numbers(&[99, 1]))),
         "entry 99: a row says that this entry is message",
     ),
-    (|rows, id, _| drop(rows.insert(message(id, 77), numbers(&[4]))), "entry 4: a row says that this entry is message"),
+    (
+        |rows, id, _| drop(rows.insert(message(id, 77), numbers(&[4, 1]))),
+        "entry 4: a row says that this entry is message",
+    ),
+    (|rows, id, _| set(rows, &message(id, 1), 8, 1), "entry 2: a row says that this entry is message"),
+    (
+        |rows, id, _| drop(rows.insert(key(id, 6, &[0x40; 16]), numbers(&[4]))),
+        "entry 4: a row says that this entry is message",
+    ),
     (|rows, id, _| set(rows, &message(id, 1), 0, 3), "entry 2: no row remembers the id of this message"),
     (|rows, id, _| rows.get_mut(&message(id, 1)).unwrap().push(1), "does not have its form"),
 ];

@@ -147,6 +147,9 @@ fn what_is_damaged_or_too_short_is_not_restored() {
     assert!(matches!(restore(&copy, Until::End), Err(RestoreError::Unsound(_))));
     copy.take_away("manifest");
     let refused = restore(&copy, Until::End).map(drop).unwrap_err();
+    assert!(matches!(refused, RestoreError::Engine(EngineError::ManifestLost { .. })), "{refused}");
+    copy.names().into_iter().filter(|name| name.starts_with("segment-")).for_each(|name| copy.take_away(&name));
+    let refused = restore(&copy, Until::End).map(drop).unwrap_err();
     assert_eq!(refused, RestoreError::Engine(EngineError::Store(StoreError::ManifestMissing)));
 }
 

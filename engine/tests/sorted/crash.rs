@@ -68,7 +68,7 @@ fn a_flush_is_there_whole_or_not_at_all() {
         let added = rows(1, 30, 40, 2);
         let mut after = before.clone();
         after.extend(added.clone());
-        let mark = FlushMark { flushed_position: 2, blob: Some(vec![9]), times: Some((5, 6)) };
+        let mark = FlushMark { flushed_position: 2, blob: Some(vec![9]), times: Some((5, 6)), ..FlushMark::default() };
         let flush = sorted.flush(changes(&added), mark);
         cut_everywhere(&files, flush, seed, |image| check_image(image, &[(1, &before), (2, &after)])).unwrap();
         // Acknowledged is durable.

@@ -15,7 +15,7 @@ use antiphon_engine::{
 use crate::support::{FILTER, Model, Rows, STORE, changes, create, mark, rows, settings};
 
 fn context(files: &MemoryFiles) -> SegmentContext<MemoryFiles> {
-    let settings = SegmentSettings { filter: FILTER, block_bytes: 512, compression_level: 1 };
+    let settings = SegmentSettings { filter: FILTER, block_bytes: 512, ..SegmentSettings::default() };
     SegmentContext::new(files.clone(), Cache::new(0), STORE, settings)
 }
 

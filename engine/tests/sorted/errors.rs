@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use antiphon_engine::{
-    compaction::{Choice, NEVER_EXPIRED, Pace, YieldNow},
+    compaction::{Choice, Expiry, NEVER_EXPIRED, Pace, YieldNow},
     error::StoreError,
     manifest,
     memory_files::{MemoryFiles, OperationKind, block_on},
@@ -17,6 +17,40 @@ use antiphon_engine::{
 };
 
 use crate::support::{Model, Rows, changes, check, create, mark, rows, settings};
+
+/// Rows of this number and higher ones have outlived their use.
+#[derive(Clone, Copy)]
+struct From(u8);
+
+impl Expiry for From {
+    fn is_expired(&self, key: &[u8], _value: &[u8]) -> bool {
+        key[5] >= self.0
+    }
+
+    fn covers(&self, first_key: &[u8], last_key: &[u8], _times: Option<(u64, u64)>) -> bool {
+        first_key[..5] == last_key[..5] && first_key[5] >= self.0
+    }
+}
+
+#[test]
+fn runs_of_which_nothing_is_left_go_without_being_read() {
+    block_on(async {
+        let files = MemoryFiles::new(0);
+        let sorted = create(&files).await;
+        for (from, count) in [(0, 10), (10, 10), (15, 5)] {
+            sorted.flush(changes(&rows(1, from, count, 1)), mark(1)).await.unwrap();
+        }
+        assert!(!sorted.has_expired(NEVER_EXPIRED) && !sorted.has_expired(From(20)) && sorted.has_expired(From(10)));
+        let reads = files.operations()[OperationKind::Read as usize];
+        assert_eq!(sorted.drop_expired(From(10)).await.unwrap(), 2);
+        assert_eq!(files.operations()[OperationKind::Read as usize], reads);
+        assert_eq!((sorted.manifest().segments.len(), files.names().len()), (1, 2));
+        let mut model = Model::new();
+        model.extend(rows(1, 0, 10, 1));
+        check(&sorted, &model).await;
+        assert_eq!(sorted.drop_expired(From(10)).await.unwrap(), 0);
+    });
+}
 
 /// Fails each operation of each kind in turn until the act succeeds without a fault; after every failure the store must be as
 /// before, in memory and on disk, and a further try must succeed.
@@ -117,17 +151,15 @@ fn deletes_stay_until_the_oldest_run_is_merged_and_expired_rows_go_at_once() {
         sorted.flush(changes(&deletes), mark(2)).await.unwrap();
         sorted.flush(changes(&rows(3, 0, 20, 2)), mark(3)).await.unwrap();
         let newest_two = Choice { newest: 0, count: 2, reaches_oldest: false };
-        let expired = |key: &[u8], _value: &[u8]| key[5] >= 15;
-        let merged = sorted.merge(newest_two, YieldNow, expired).await.unwrap().unwrap();
+        let merged = sorted.merge(newest_two, YieldNow, From(15)).await.unwrap().unwrap();
         assert_eq!((merged.inputs, merged.rows_dropped), (2, 5));
         assert_eq!(sorted.manifest().segments[0].deletes, 10);
         let all = Choice { newest: 0, count: 2, reaches_oldest: true };
         let merged = sorted.merge(all, YieldNow, NEVER_EXPIRED).await.unwrap().unwrap();
         assert_eq!(merged.rows_dropped, 20, "ten deletes and what they hid");
         assert_eq!((sorted.manifest().segments[0].deletes, sorted.manifest().segments[0].rows), (0, 25));
-        let every = |_: &[u8], _: &[u8]| true;
         let one = Choice { newest: 0, count: 1, reaches_oldest: true };
-        assert_eq!(sorted.merge(one, YieldNow, every).await.unwrap().unwrap().bytes_written, 0);
+        assert_eq!(sorted.merge(one, YieldNow, From(0)).await.unwrap().unwrap().bytes_written, 0);
         assert!(sorted.manifest().segments.is_empty());
         assert_eq!(files.names(), [manifest::NAME]);
     });
@@ -228,13 +260,13 @@ fn newer_formats_are_refused_by_name() {
         let name = SegmentId(2).file_name();
         let mut bytes = files.contents(&name).unwrap();
         let footer = bytes.len() - 4096;
-        bytes[footer + 8] = 2;
+        bytes[footer + 8] = 3;
         let end = bytes.len() - 4;
         let checksum = crc32c::crc32c(&bytes[footer..end]);
         bytes[end..].copy_from_slice(&checksum.to_le_bytes());
         files.put(&name, bytes);
         let result = Sorted::open(files.clone(), settings()).await.err();
-        assert_eq!(result, Some(StoreError::NewerVersion { file: name, found: 2, supported: 1 }));
+        assert_eq!(result, Some(StoreError::NewerVersion { file: name, found: 3, supported: 2 }));
     });
 }
 
@@ -244,7 +276,7 @@ fn marks_without_rows_are_kept() {
         let files = MemoryFiles::new(0);
         let sorted = create(&files).await;
         let nothing: [(&[u8], Change<&[u8]>); 0] = [];
-        let mark = FlushMark { flushed_position: 55, blob: Some(b"new".to_vec()), times: None };
+        let mark = FlushMark { flushed_position: 55, blob: Some(b"new".to_vec()), times: None, ..FlushMark::default() };
         assert_eq!(sorted.flush(nothing, mark).await, Ok(None));
         let (opened, _) = Sorted::open(files.crash_image(3), settings()).await.unwrap();
         assert_eq!((opened.manifest().flushed_position, &opened.manifest().blob[..]), (55, &b"new"[..]));

@@ -4,4 +4,5 @@ mod crash;
 mod damage;
 mod errors;
 mod model;
+mod reclaim;
 mod support;

@@ -20,6 +20,7 @@ use antiphon_engine::{
     Checkpointed, Engine, EngineError, EngineOptions, OpenReport,
     door::{CaughtUp, Command, Done, HistoryPage, HistoryRange, Output, Refusal, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind},
+    seams::Clock as _,
 };
 use antiphon_wire::{
     frame::{Change, Content, Entry, view_entry},
@@ -313,6 +314,11 @@ impl Lane {
         *self = self.opened_again(self.files.reopen()).unwrap();
     }
 
+    /// What the clock shows.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clock.now().0
+    }
+
     /// Another lane on files that this one left.
     pub(crate) fn opened_again(&self, files: MemoryFiles) -> Result<Self, EngineError> {
         let mut lane = Self::open(files, self.clock.clone(), self.random.clone(), self.options.clone())?;
@@ -341,7 +347,8 @@ pub(crate) fn change(from: &str, conversation: ConversationId, key: u64, change:
 pub(crate) fn name_log_bytes(manifest: &mut [u8], bytes: u64) {
     let length = u32::from_le_bytes(manifest[12..16].try_into().unwrap()) as usize;
     let manifest = &mut manifest[..length];
-    manifest[length - 8..].copy_from_slice(&bytes.to_le_bytes());
+    // Three times of the horizon follow, and whether there are changes of messages.
+    manifest[length - 33..length - 25].copy_from_slice(&bytes.to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&manifest[..16]), &manifest[20..]);
     manifest[16..20].copy_from_slice(&checksum.to_le_bytes());
 }

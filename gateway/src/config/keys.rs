@@ -214,6 +214,15 @@ keys! {
         "Recent entries that a lane holds in memory before it writes a segment.";
     "store.cache_bytes" None, integer(0, 1_024 * GIB), Default::Integer(256 * MIB),
         "Blocks that a lane keeps in memory.";
+    "store.message_ids_window_hours" None, integer(24, 87_600), Default::Integer(168),
+        "How long a client_message_id is remembered: a retry of a send within that time is answered as the first was. Later one whose id \
+         says its time (UUID version 7) is refused as too_old, one with another id is stored again.";
+    "store.message_id_filter_bytes" None, integer(0, 64 * GIB), Default::Integer(32 * MIB),
+        "Filters of message ids that a lane keeps in memory, three bytes an id. Ids that say their time need few of them; for others the \
+         more there are the seldomer a fresh one waits for the disk.";
+    "store.reclaim_hours_max" None, integer(1, 8_760), Default::Integer(24),
+        "Within how long the bytes of what was erased are gone from the disk; a segment that knows something erased is written anew once \
+         in half that time.";
     "timing.head_timeout_ms" None, integer(100, 600_000), Default::Integer(5_000),
         "From a connection's start to the end of its HTTP request, and to the end of a header of the PROXY protocol.";
     "timing.connect_timeout_ms" None, integer(100, 600_000), Default::Integer(10_000),

@@ -116,6 +116,12 @@ pub struct Store {
     pub memtable_bytes: usize,
     /// Blocks in memory.
     pub cache_bytes: usize,
+    /// How long message ids are remembered.
+    pub message_ids_window_ms: u64,
+    /// Their filters in memory.
+    pub message_id_filter_bytes: usize,
+    /// Within how long what was erased is gone from the disk.
+    pub reclaim_ms_max: u64,
 }
 
 /// How long things may take, in milliseconds.
@@ -211,6 +217,9 @@ impl Config {
             log_files_max: integer("store.log_files_max") as u32,
             memtable_bytes: integer("store.memtable_bytes") as usize,
             cache_bytes: integer("store.cache_bytes") as usize,
+            message_ids_window_ms: integer("store.message_ids_window_hours") * 3_600_000,
+            message_id_filter_bytes: integer("store.message_id_filter_bytes") as usize,
+            reclaim_ms_max: integer("store.reclaim_hours_max") * 3_600_000,
         };
         let timing = Timing {
             head_timeout_ms: integer("timing.head_timeout_ms"),

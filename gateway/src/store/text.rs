@@ -99,6 +99,12 @@ fn segment(of: &SegmentFacts) -> String {
             bytes(of.stored_bytes)
         )),
     }
+    if let (Some(live), Some(dead)) = (of.live_bytes, of.dead_bytes) {
+        text.push_str(&format!("  {} live, {} dead", bytes(live), bytes(dead)));
+    }
+    if let Some(since) = of.erasing_since {
+        text.push_str(&format!("  {} since {since} ms", counted(of.erasing, "row erases", "rows erase")));
+    }
     text.push_str(&format!("  {first} to {last}"));
     if let Some((least, most)) = of.times {
         text.push_str(&format!("  times {least} to {most} ms"));
@@ -123,6 +129,7 @@ fn owner(of: &Neighbours) -> String {
     match of {
         Neighbours::Conversation(id) => format!("conversation {id}"),
         Neighbours::User(user) => format!("user {user}"),
+        Neighbours::MessageIds => "message ids".to_owned(),
         Neighbours::Unknown(key) => format!("key {key}"),
     }
 }

@@ -164,6 +164,72 @@ fn a_retry_is_answered_with_the_first_sequence() {
     }
 }
 
+/// docs/protocol.md, "What a retry is held against", row by row.
+#[test]
+fn a_retry_is_held_against_what_is_left() {
+    // Where each is: what was sent first, what was done to it, in memory or in segments.
+    for flushes in 0..4_u32 {
+        let (mut lane, conversation) = group();
+        lane.changed("ann", conversation, 10, edit(2, "one"));
+        lane.changed("ann", conversation, 11, edit(3, "of another"));
+        lane.changed("ann", conversation, 12, react(4, "a", true));
+        if flushes & 1 != 0 {
+            flush(&mut lane);
+        }
+        lane.changed("ann", conversation, 13, edit(2, "two"));
+        lane.changed("ann", conversation, 14, delete(3));
+        lane.changed("ann", conversation, 15, retain(2));
+        if flushes & 2 != 0 {
+            flush(&mut lane);
+        }
+        let sends = [
+            ("what it was sent with", "ann", 2, "text-2", true),
+            ("another text for what says what it said", "ann", 2, "other", false),
+            ("what was edited", "ann", 0, "text-0", true),
+            ("any text for what was edited", "ann", 0, "other", true),
+            ("any text for what was deleted", "ann", 1, "other", true),
+            ("another's id", "bob", 0, "text-0", false),
+            ("the id of an edit", "ann", 13, "two", false),
+        ];
+        for (what, name, key, text, is_known) in sends {
+            let answer = lane.send(name, conversation, key, text);
+            let is_so = match answer {
+                Ok(Done::Sent { duplicate, .. }) => duplicate && is_known,
+                Err(refusal) => refusal.code == ErrorCode::Conflict && !is_known,
+                _ => false,
+            };
+            assert!(is_so, "{what}, flushes {flushes}");
+        }
+        let changes = [
+            ("the last edit", "ann", 13, edit(2, "two"), true),
+            ("another text for the last edit", "ann", 13, edit(2, "other"), false),
+            ("an edit before it", "ann", 10, edit(2, "one"), true),
+            ("any text for an edit before it", "ann", 10, edit(2, "other"), true),
+            ("any text for an edit of what was deleted", "ann", 11, edit(3, "other"), true),
+            ("another target for an edit before it", "ann", 10, edit(3, "one"), false),
+            ("another's edit", "bob", 10, edit(2, "one"), false),
+            ("the id of a message", "ann", 0, edit(2, "text-0"), false),
+            ("a deletion", "ann", 14, delete(3), true),
+            ("a deletion of another", "ann", 14, delete(2), false),
+            ("another kind", "ann", 10, delete(2), false),
+            ("a reaction", "ann", 12, react(4, "a", true), true),
+            ("another reaction", "ann", 12, react(4, "a", false), false),
+            ("a mark", "ann", 15, retain(2), true),
+            ("another mark", "ann", 15, retain(3), false),
+        ];
+        for (what, name, key, change, is_known) in changes {
+            let is_so = match lane.ask(support::change(name, conversation, key, change)) {
+                Ok(Done::Sent { duplicate, .. }) => duplicate && is_known,
+                Err(refusal) => refusal.code == ErrorCode::Conflict && !is_known,
+                _ => false,
+            };
+            assert!(is_so, "{what}, flushes {flushes}");
+        }
+        let last = latest(&mut lane, "ann", conversation).last;
+        assert_eq!(last, Sequence(11), "nothing was stored twice, nor anything else");
+    }
+}
+
 #[test]
 fn what_was_taken_away_is_given_by_no_read() {
     // Where the message, its edit and its deletion are when they are read: all in memory, or each in a segment of its own, or merged.

@@ -408,7 +408,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// An entry as it is now, without what became of it.
-    async fn stored_entry(&self, id: ConversationId, sequence: Sequence) -> Result<Stored, StoreError> {
+    pub(super) async fn stored_entry(&self, id: ConversationId, sequence: Sequence) -> Result<Stored, StoreError> {
         let now = self.shared.state.borrow().core.memory.entry_now(id, sequence);
         let (position, archive) = match now {
             Some(found) => found,

@@ -239,11 +239,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.known(id, sequence).await.map(Some)
     }
 
-    /// A message that is not in memory, by its entry.
+    /// A message that is not in memory, by its entry as it is now: what a later change has taken away is not compared, wherever it is
+    /// still stored.
     async fn known(&self, id: ConversationId, sequence: Sequence) -> Result<Known, Refusal> {
-        let archive = self.entry_in_segments(id, sequence).await?;
+        let stored = self.stored_entry(id, sequence).await.map_err(|error| unreadable(&error))?;
         let is_changed = self.is_changed(id, sequence).await.map_err(|error| unreadable(&error))?;
-        Ok((archive, is_changed))
+        Ok((stored.archive, is_changed))
     }
 
     /// An entry that is not in memory.

@@ -474,6 +474,44 @@ fn a_deletion_during_a_read_counts_for_it() {
     }
 }
 
+#[test]
+fn a_list_tells_the_last_entry_though_a_flush_overtakes_it() {
+    // The list, or the last entry, is being read from segments when the entry is deleted or not, and a memtable becomes a segment.
+    for (released, is_deleted) in (0..6).flat_map(|released| [(released, false), (released, true)]) {
+        let mut lane = Lane::with_options(5, EngineOptions { cache_bytes: 0, ..small_options() });
+        let conversation = lane.create_group("ann", 1, &["bob"]);
+        lane.sent("ann", conversation, 1, "secret");
+        let other = lane.create_group("ann", 2, &["cid"]);
+        flush(&mut lane);
+        lane.files.set_queued(true);
+        let list = lane.submit(Command::Conversations { user: user("bob"), after: None, limit: 10 });
+        lane.settle();
+        for _ in 0..released {
+            if let Some(next) = lane.files.pending().first() {
+                lane.files.release(next.ticket);
+                lane.settle();
+            }
+        }
+        let held: Vec<_> = lane.files.pending().into_iter().map(|operation| operation.ticket).collect();
+        let token = match is_deleted {
+            true => lane.submit(change("ann", conversation, 3, delete(2))),
+            false => lane.submit(support::send("ann", other, 3, "more")),
+        };
+        settle_but(&mut lane, &held);
+        assert!(matches!(lane.answer(token), Some(Ok(Done::Sent { .. }))));
+        let target = MemoryFiles::new(7);
+        let made = lane.start_checkpoint(&target);
+        settle_but(&mut lane, &held);
+        made.take().expect("it ends").unwrap();
+        lane.settle_queued();
+        let Some(Ok(Done::Conversations { conversations, .. })) = lane.answer(list) else { panic!() };
+        let last = conversations[0].last_entry.as_ref().expect("it can be read");
+        let is_so = entry(last).sequence == conversations[0].last_sequence;
+        assert!(is_so && (held.is_empty() || !is_deleted || !holds(last, "secret")), "{released} {is_deleted}");
+        lane.files.set_queued(false);
+    }
+}
+
 /// Carries out all operations except those held back.
 fn settle_but(lane: &mut Lane, held: &[Ticket]) {
     lane.settle();

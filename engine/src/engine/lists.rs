@@ -98,12 +98,20 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.load(id).await
     }
 
-    /// An entry that was a conversation's last. `None` if it cannot be read, or something may have become of it meanwhile.
+    /// An entry that was a conversation's last, as it is now. `None` if it cannot be read.
     async fn last_entry(&self, id: ConversationId, sequence: Sequence) -> Option<Arc<[u8]>> {
-        let flushes = self.shared.state.borrow().core.memory.flushes;
-        let archive = self.entry_in_segments(id, sequence).await.ok();
-        let memory = &self.shared.state.borrow().core.memory;
-        archive.filter(|_| memory.flushes == flushes && memory.replaced(id, sequence).is_none())
+        loop {
+            let flushes = self.shared.state.borrow().core.memory.flushes;
+            let read = self.stored_entry(id, sequence).await.ok()?;
+            let memory = &self.shared.state.borrow().core.memory;
+            // What became of it meanwhile is in memory, or a flush has taken it along.
+            if let Some((_, archive)) = memory.replaced(id, sequence) {
+                return Some(archive);
+            }
+            if memory.flushes == flushes {
+                return Some(read.archive);
+            }
+        }
     }
 
     async fn summary(&self, user: &UserId, conversation: &Conversation) -> Result<Summary, Refusal> {

@@ -44,6 +44,10 @@ pub enum AskedKind {
     History(Range, u32),
     /// The members.
     Members,
+    /// The pinned messages.
+    Pins,
+    /// Who reacted to a message.
+    Reactions(u64),
     /// All conversations, a page after a conversation.
     List,
     /// Part of the last reading of everything: a page of the list, of the members or of history.
@@ -132,9 +136,12 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
             asked.conversation.is_none_or(|id| judge.model.conversations.get(&id).is_none_or(|known| known.direct))
         }
         (AskedKind::Message(name, change), code) => {
-            asked.conversation.is_some_and(|id| judge.model.may_refuse_change(id, &user, *name, change, code) || rot)
+            let may_refuse = |id| judge.model.may_refuse_change(id, &user, *name, change, code, asked.durable);
+            rot || asked.conversation.is_some_and(may_refuse)
         }
         (AskedKind::Mark(sequence), ErrorCode::Invalid) => *sequence > asked.durable,
+        // Of many places there is no message.
+        (AskedKind::Reactions(_), ErrorCode::NoMessage | ErrorCode::Deleted) => true,
         _ => false,
     };
     judge
@@ -188,9 +195,11 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             ServerFrame::EditAnswer(ack)
             | ServerFrame::DeleteAnswer(ack)
             | ServerFrame::ReactAnswer(ack)
-            | ServerFrame::PinAnswer(ack),
+            | ServerFrame::PinAnswer(ack)
+            | ServerFrame::RetainAnswer(ack),
         ) => {
             judge.coverage.one(Count::MessagesChanged);
+            judge.coverage.add(Count::Retained, u64::from(matches!(change, frame::Change::Retain { .. })));
             let id = asked.conversation.expect("a change names its conversation");
             judge.model.message_changed(id, &user, name, &change, ack.sequence.0);
         }
@@ -210,6 +219,20 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
         (AskedKind::Members, ServerFrame::MembersAnswer(answer)) => {
             let members = answer.members.unwrap_or_default();
             judge.model.check(members.is_sorted_by(|one, two| one.user < two.user), || format!("{user}: {members:?}"));
+        }
+        (AskedKind::Pins, ServerFrame::PinsAnswer(answer)) => {
+            let id = asked.conversation.expect("pins are of a conversation");
+            let hidden = judge.model.hidden_below(id);
+            let all = answer.pins.iter().all(|pin| judge.model.may_be_pinned(id, pin.0));
+            judge.model.check(all, || format!("{user}: {:?} pinned in {id}, gone before #{hidden}", answer.pins));
+        }
+        (AskedKind::Reactions(target), ServerFrame::ReactionsAnswer(answer)) => {
+            let id = asked.conversation.expect("reactions are to a message of a conversation");
+            let (hidden, reactions) = (judge.model.hidden_below(id), answer.reactions);
+            let asked_for = reactions.iter().all(|of| judge.model.may_have_reacted(id, target, of));
+            judge.model.check(target >= hidden && asked_for, || {
+                format!("{user}: {reactions:?} to {id} #{target}, gone before #{hidden}")
+            });
         }
         (AskedKind::List, ServerFrame::ConversationsAnswer(list)) => {
             judge.coverage.add(Count::ListsMeanwhile, u64::from(judge.model.fault_lasts));
@@ -292,6 +315,9 @@ fn history(user: &UserId, range: Range, limit: u32, durable: u64, page: &History
     model.check(places.windows(2).all(|pair| pair[1] == pair[0] + 1), || format!("{}: a gap", show()));
     model.check(places.iter().all(|place| (first..=last).contains(place)), || format!("{}: outside", show()));
     model.check(last >= durable || rot, || format!("{}: #{durable} was durable before", show()));
+    let hidden = model.hidden_below(id);
+    model.check(first >= hidden, || format!("{}: entries before #{hidden} were gone", show()));
+    judge.coverage.add(Count::PagesBehindMarks, u64::from(hidden > 0 && first == hidden));
     let (Some(from), Some(to)) = (places.first().copied(), places.last().copied()) else {
         let nothing = match range {
             Range::Latest => false,

@@ -1,16 +1,15 @@
-//! The oracle of what becomes of messages: edits, deletions, reactions, pins. What clients are shown of a message must be what its changes
-//! say, one after the other; what was taken away is never shown again to who asks after that was acknowledged.
+//! The oracle of what becomes of messages: edits, deletions, reactions, pins, and retention marks. What clients are shown of a message must be
+//! what its changes say, one after the other; what was taken away, or is before a mark, is never shown again to who asks after that was
+//! acknowledged, or after anybody was given its entry: both mean that it is durable.
 //!
 //! It knows changes as they were asked for and as entries that were seen. What a message says in the end, and what is told of it beside,
 //! is judged when everything was read ([`judge`]).
-//!
-//! Retention marks are not asked for here: what is seen of a conversation would no longer follow from its members alone.
 
 use std::collections::BTreeMap;
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Change, ChangeView, Content, EntryKind, MessageState, States, view_change},
+    frame::{Change, ChangeView, Content, EntryKind, MessageState, Reactor, States, view_change},
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
@@ -28,7 +27,7 @@ pub struct Asked {
     pub name: ClientMessageId,
     /// What.
     pub change: Change,
-    /// Its sequence, once it was acknowledged, and the oracle's time of that.
+    /// Its sequence, once it is known to be durable, and the oracle's time of that.
     pub acked: Option<(u64, u64)>,
 }
 
@@ -47,6 +46,36 @@ impl Conversation {
     /// Changes that were asked for of one message.
     fn asked_of(&self, target: u64) -> impl Iterator<Item = &Asked> {
         self.changes.iter().filter(move |asked| asked.change.target().is_some_and(|of| of.0 == target))
+    }
+
+    /// The first entry that is not gone for somebody who asked at a time (0: not known).
+    #[must_use]
+    pub fn hidden_below(&self, at: u64) -> u64 {
+        let marks = self.changes.iter().filter(|asked| asked.acked.is_some_and(|(_, acked)| acked < at));
+        marks.filter_map(|asked| asked.mark()).max().unwrap_or_default()
+    }
+
+    /// Whether a message was deleted before a time, so that nothing that is read then has its text.
+    #[must_use]
+    pub fn was_deleted(&self, message: u64, at: u64) -> bool {
+        let mut deletions = self.asked_of(message).filter(|asked| matches!(asked.change, Change::Delete { .. }));
+        deletions.any(|asked| asked.acked.is_some_and(|(_, acked)| acked < at))
+    }
+
+    /// An entry was seen: what it does is durable.
+    pub fn change_seen(&mut self, sequence: u64, known: &Known, now: u64) {
+        let Ok(change) = view_change(known.kind, &known.body) else { return };
+        let same = |asked: &Change| match (change, asked) {
+            (ChangeView::Delete { target }, Change::Delete { target: of }) => target == *of,
+            (ChangeView::Retain { before, .. }, Change::Retain { before: of }) => before == *of,
+            _ => false,
+        };
+        let of_name = |asked: &&mut Asked| {
+            asked.user == known.sender && asked.name == known.client_message_id && same(&asked.change)
+        };
+        if let Some(asked) = self.changes.iter_mut().find(of_name) {
+            asked.acked = asked.acked.or(Some((sequence, now)));
+        }
     }
 
     /// Whether the message may say something else than it was sent with.
@@ -102,6 +131,7 @@ impl Conversation {
                 (target, text, on) == (*of, asked.as_str(), *was)
             }
             (ChangeView::Pin { target, on }, Change::Pin { target: of, on: was }) => (target, on) == (*of, *was),
+            (ChangeView::Retain { before, .. }, Change::Retain { before: of }) => before == *of,
             _ => false,
         };
         let Some(asked) = self.changes.iter().filter(of_name).find(same) else {
@@ -110,6 +140,11 @@ impl Conversation {
         let own = matches!(known.kind, EntryKind::Edit | EntryKind::Deletion);
         let message = self.entries.get(&asked.change.target().unwrap_or_default().0);
         match message {
+            _ if known.kind == EntryKind::Retention
+                && (self.direct || self.founder.as_ref() != Some(&known.sender)) =>
+            {
+                Some(format!("{} is not its creator", known.sender))
+            }
             Some(message) if message.kind != EntryKind::Message => Some("it changes what is no message".to_owned()),
             Some(message) if own && message.sender != known.sender => {
                 Some(format!("{} changes a message of {}", known.sender, message.sender))
@@ -141,6 +176,16 @@ impl Conversation {
             }
         }
         messages
+    }
+}
+
+impl Asked {
+    /// The first entry that a retention mark lets stay.
+    fn mark(&self) -> Option<u64> {
+        match self.change {
+            Change::Retain { before } => Some(before.0),
+            _ => None,
+        }
     }
 }
 
@@ -210,13 +255,28 @@ impl Model {
         name: ClientMessageId,
         change: &Change,
         code: ErrorCode,
+        durable: u64,
     ) -> bool {
         let Some(conversation) = self.conversations.get(&id) else { return true };
+        if let Change::Retain { before } = change
+            && code != ErrorCode::Conflict
+        {
+            let others = conversation.changes.iter().filter(|asked| asked.name != name);
+            return match code {
+                ErrorCode::Forbidden => conversation.direct || conversation.founder.as_ref() != Some(user),
+                ErrorCode::Invalid => before.0 > durable + 1 || others.filter_map(Asked::mark).any(|of| of >= before.0),
+                _ => false,
+            };
+        }
         let target = change.target().unwrap_or_default().0;
         let message = conversation.entries.get(&target).filter(|entry| entry.kind == EntryKind::Message);
         let is_steady = conversation.membership.get(user).is_none_or(|membership| !membership.changed);
         match code {
-            ErrorCode::NoMessage => !(message.is_some() && is_steady),
+            ErrorCode::NoMessage => {
+                let may_be_gone = conversation.changes.iter().filter_map(Asked::mark).any(|before| before > target);
+                // It may not have been there yet when that was asked.
+                message.is_none() || target > durable || !is_steady || may_be_gone
+            }
             ErrorCode::Forbidden => message.is_none_or(|message| message.sender != *user),
             ErrorCode::Deleted => {
                 let mut deletions = conversation.asked_of(target);
@@ -229,6 +289,50 @@ impl Model {
             // There are fewer texts than a message can have; pins may come to as many as there can be.
             ErrorCode::LimitReached => matches!(change, Change::Pin { on: true, .. }),
             _ => false,
+        }
+    }
+}
+
+impl Model {
+    /// The first entry of a conversation that is not gone for who is being judged.
+    #[must_use]
+    pub fn hidden_below(&self, id: ConversationId) -> u64 {
+        self.conversations.get(&id).map_or(0, |conversation| conversation.hidden_below(self.judged_at))
+    }
+
+    /// Whether a message may be told as pinned to who is being judged.
+    #[must_use]
+    pub fn may_be_pinned(&self, id: ConversationId, target: u64) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        let asked = |asked: &Asked| matches!(asked.change, Change::Pin { on: true, .. });
+        target >= self.hidden_below(id)
+            && !conversation.was_deleted(target, self.judged_at)
+            && conversation.asked_of(target).any(asked)
+    }
+
+    /// Whether a user may be told to have reacted so.
+    #[must_use]
+    pub fn may_have_reacted(&self, id: ConversationId, target: u64, reactor: &Reactor) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        let asked = |text: &String| {
+            let by = |asked: &Asked| {
+                asked.user == reactor.user
+                    && matches!(&asked.change, Change::React { text: of, on: true, .. } if of == text)
+            };
+            conversation.asked_of(target).any(by)
+        };
+        !conversation.was_deleted(target, self.judged_at) && reactor.reactions.iter().all(asked)
+    }
+
+    /// Somebody is told what became of messages.
+    pub fn states(&mut self, user: &UserId, states: &States) {
+        let (id, hidden) = (states.conversation, self.hidden_below(states.conversation));
+        for state in &states.states {
+            let place = state.sequence.0;
+            self.check(place >= hidden, || {
+                format!("{user} is told of {id} #{place}, but all before #{hidden} is gone")
+            });
+            self.told.insert((id, user.clone(), place));
         }
     }
 }
@@ -248,6 +352,7 @@ pub fn judge(
     problems: &mut Vec<String>,
 ) {
     let messages = conversation.became();
+    marks(conversation, id, problems);
     for (user, reading) in readings {
         let Some(Ok(log)) = reading.logs.get(&id) else { continue };
         for place in &log.places {
@@ -281,6 +386,33 @@ pub fn judge(
             {
                 problems.push(format!("{id} #{place}: {user} read something else than the last edit says"));
             }
+        }
+    }
+}
+
+/// Marks hide what was there, and nothing is done any more to what they hide.
+fn marks(conversation: &Conversation, id: ConversationId, problems: &mut Vec<String>) {
+    let mut hidden = 0;
+    for (sequence, entry) in &conversation.entries {
+        match view_change(entry.kind, &entry.body) {
+            Ok(ChangeView::Retain { before, messages }) => {
+                let ordinal = conversation.entries.get(&(before.0.saturating_sub(1))).map_or(0, |last| last.ordinal);
+                if before.0 <= hidden || before.0 > *sequence || messages.0 != ordinal {
+                    problems.push(format!(
+                        "{id} #{sequence} hides what is before #{before}, {messages} messages; it was #{hidden}, {ordinal}"
+                    ));
+                }
+                hidden = hidden.max(before.0);
+            }
+            Ok(
+                ChangeView::Edit { target, .. }
+                | ChangeView::Delete { target }
+                | ChangeView::React { target, .. }
+                | ChangeView::Pin { target, .. },
+            ) if target.0 < hidden => {
+                problems.push(format!("{id} #{sequence} changes #{target}, which was gone: all before #{hidden} was"));
+            }
+            _ => {}
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Client {
     pub transport: Option<Transport>,
     /// When the world looks at it next.
     pub due_us: u64,
+    /// The oracle's time at which its connection was asked for: whatever comes by that was asked for later.
+    pub connected_at: u64,
     /// What it holds.
     pub app: App,
     /// An older state on its disk.
@@ -144,6 +146,7 @@ impl Client {
             link: None,
             transport: None,
             due_us: u64::MAX,
+            connected_at: 0,
             app: App { listing: Some(None), ..App::default() },
             saved: None,
             dice,
@@ -221,7 +224,11 @@ impl Client {
             }
             Event::CaughtUp | Event::Disconnected { .. } => {}
             Event::Stopped(reason) => self.stopped(&reason, judge),
-            Event::Entry { conversation, sequence, entry } => self.entry(conversation, sequence, &entry.0, judge),
+            Event::Entry { conversation, sequence, entry } => {
+                judge.model.judged_at = self.connected_at;
+                self.entry(conversation, sequence, &entry.0, judge);
+                judge.model.judged_at = 0;
+            }
             Event::Acked { client_message_id, conversation, ack } => {
                 judge.coverage.one(Count::Acks);
                 judge.coverage.add(Count::AcksMeanwhile, u64::from(judge.model.fault_lasts));
@@ -239,6 +246,9 @@ impl Client {
             Event::Receipt(receipt) => self.receipt(&receipt, judge),
             Event::States(states) => {
                 judge.coverage.one(Count::States);
+                judge.model.judged_at = self.connected_at;
+                judge.model.states(&user, &states);
+                judge.model.judged_at = 0;
                 changes::tell(&mut self.app.told, states);
             }
             Event::Left(left) => {

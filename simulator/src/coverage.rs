@@ -56,6 +56,10 @@ counts! {
     Changes "membership and titles" OFTEN;
     /// Changes of messages acknowledged.
     MessagesChanged "messages changed" OFTEN;
+    /// Of these, retention marks.
+    Retained "  of these retention marks" PLANNED;
+    /// Pages of history that begin where a retention mark lets entries stay.
+    PagesBehindMarks "history pages behind retention marks" PLANNED;
     /// Frames that told what became of messages.
     States "states told" OFTEN;
     /// Pointers moved.
@@ -236,6 +240,32 @@ counts! {
     CutManifestSync "crash in: sync of a manifest" SELDOM;
     /// As above.
     CutManifestRename "crash in: renaming a manifest" SELDOM;
+    /// As above.
+    CutShare "crash in: sharing a segment" SELDOM;
+    /// Checkpoints that a crash cut short.
+    CrashesCopying "crash: while a checkpoint is made" SELDOM;
+    /// Checkpoints of running lanes that were asked for.
+    CheckpointsAsked "state: checkpoints asked for" PLANNED;
+    /// Made.
+    CheckpointsMade "state: checkpoints made" PLANNED;
+    /// Not made, since the disk failed, or another was under way.
+    CheckpointsRefused "state: checkpoints that failed" SELDOM;
+    /// Whole though their maker was not told so.
+    CheckpointsLeft "state: checkpoints left whole by a crash or an error" SELDOM;
+    /// Restored, opened, and held to the lane.
+    CheckpointsRestored "state: checkpoints restored" PLANNED;
+    /// Not restored, since what they share with the lane is damaged.
+    CheckpointsUnsound "state: checkpoints called damaged" RARE;
+    /// Checkpoints of lanes that had committed more by the time that they were made.
+    CommitsBesideCheckpoints "state: commits beside a checkpoint" SELDOM;
+    /// Entries of restored checkpoints.
+    EntriesRestored "entries restored" PLANNED;
+    /// Stores of runs that destroyed data that were repaired.
+    Repairs "state: stores repaired" SELDOM;
+    /// Of these, with losses that were told.
+    RepairsWithLosses "state: stores repaired with losses" SELDOM;
+    /// Refused, since nothing could be told.
+    RepairsRefused "state: repairs refused" SELDOM;
     /// Segments begun while the same lane wrote another one.
     FlushesBesideMerges "state: flush beside a merge" SELDOM;
     /// Segments begun while another lane wrote one.

@@ -60,6 +60,12 @@ impl LaneDisk {
         self.files.inner.clone()
     }
 
+    /// What the power would leave of it if it failed now; this one goes on.
+    #[must_use]
+    pub fn image(&self, seed: u64) -> MemoryFiles {
+        self.files.inner.crash_image(seed)
+    }
+
     /// For an engine.
     #[must_use]
     pub fn files(&self) -> SimFiles {
@@ -125,7 +131,11 @@ impl LaneDisk {
                 Fault::SyncError => matches!(kind, OperationKind::Sync | OperationKind::SyncFolder),
                 _ => matches!(
                     kind,
-                    OperationKind::Open | OperationKind::List | OperationKind::Rename | OperationKind::Remove
+                    OperationKind::Open
+                        | OperationKind::List
+                        | OperationKind::Rename
+                        | OperationKind::Remove
+                        | OperationKind::Share
                 ),
             };
             if concerned {
@@ -247,7 +257,13 @@ impl LaneDisk {
     pub fn report(&self, coverage: &mut Coverage) {
         let counts = self.files.inner.counts();
         let errors = |kind: OperationKind| counts.errors[kind as usize];
-        let names = [OperationKind::Open, OperationKind::List, OperationKind::Rename, OperationKind::Remove];
+        let names = [
+            OperationKind::Open,
+            OperationKind::List,
+            OperationKind::Rename,
+            OperationKind::Remove,
+            OperationKind::Share,
+        ];
         coverage.join(&self.files.state.coverage.borrow());
         coverage.add(Count::WritesLost, counts.writes_lost);
         coverage.add(Count::WritesTorn, counts.writes_torn);
@@ -304,7 +320,7 @@ fn cut(kind: OperationKind, name: &str) -> Count {
         (OperationKind::Sync, Class::Manifest | Class::ManifestMade) => Count::CutManifestSync,
         (OperationKind::Rename, Class::Log | Class::LogMade) => Count::CutLogRename,
         (OperationKind::Rename, _) => Count::CutManifestRename,
-        (OperationKind::Share, _) => unreachable!("a simulated disk shares its files with no other"),
+        (OperationKind::Share, _) => Count::CutShare,
     }
 }
 

@@ -24,6 +24,17 @@ pub enum Event {
         /// Which operation.
         ticket: Ticket,
     },
+    /// A disk operation in the folder of a checkpoint completes.
+    CopyDisk {
+        /// Of the node's life.
+        incarnation: u64,
+        /// Whose disk.
+        lane: usize,
+        /// Which checkpoint.
+        number: u64,
+        /// Which operation.
+        ticket: Ticket,
+    },
     /// A connection arrives at its shard.
     Accept(LinkId),
     /// Bytes arrive at the server.

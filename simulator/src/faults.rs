@@ -48,6 +48,7 @@ impl World {
                 let lane = dice.index(self.disks.len());
                 self.disks[lane].misdirect_reads(dice.pick(&[1, 3, 20]));
             }
+            Fault::Checkpoint => self.begin_copy(dice),
             // Not of a moment: the plan has them.
             Fault::Reconfigure | Fault::UnequalDisks | Fault::Relane => {}
         }

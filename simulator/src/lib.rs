@@ -8,9 +8,11 @@
 pub mod answers;
 pub mod changes;
 pub mod clients;
+pub mod copies;
 pub mod coverage;
 pub mod dice;
 pub mod disk;
+pub mod dump;
 pub mod events;
 pub mod faults;
 pub mod files;

@@ -36,6 +36,10 @@ pub struct Model {
     pub pages: BTreeSet<(ConversationId, UserId, u64, u64, u64)>,
     /// What applications were told that they would never get: who, from, to.
     pub skips: BTreeSet<(ConversationId, UserId, u64, u64)>,
+    /// Edits of which somebody was given the text: who, the edit, its message.
+    pub edits: BTreeSet<(ConversationId, UserId, u64, u64)>,
+    /// Messages of which somebody was told what became of them.
+    pub told: BTreeSet<(ConversationId, UserId, u64)>,
     /// Receipts that went back, per reader: forgiven only if the member went and came back.
     pub receipts_back: BTreeSet<(ConversationId, UserId)>,
     /// Answers to pointer requests.
@@ -190,6 +194,15 @@ impl Model {
             self.fail(|| format!("{id} #{sequence}: epoch {epoch} after {known_epoch}"));
             return None;
         }
+        let hidden = conversation.hidden_below(self.judged_at);
+        if sequence < hidden {
+            self.fail(|| format!("{user} was given {id} #{sequence}, but all before #{hidden} is gone"));
+            return None;
+        }
+        if let Ok(ChangeView::Edit { target, content: Some(_) }) = view_change(EntryKind::from(&view.kind), &view.body)
+        {
+            self.edits.insert((id, user.clone(), sequence, target.0));
+        }
         if let Some(known) = conversation.entries.get(&sequence) {
             let same = known.bytes.as_ref() == bytes || known.is_but_for_content(view);
             let (before, now) = (describe(&known.bytes), describe(bytes));
@@ -215,6 +228,7 @@ impl Model {
             conversation.settle(&user, false, sequence, now);
         }
         let wrong = conversation.wrong_content(sequence, view, self.judged_at);
+        conversation.change_seen(sequence, &known, now);
         let problem = wrong.or_else(|| conversation.accept(sequence, known));
         self.check(problem.is_none(), || format!("{id} #{sequence}: {}", problem.unwrap_or_default()));
         Some((id, sequence))
@@ -438,6 +452,9 @@ impl Conversation {
         let Ok(ChangeView::Edit { target, content: Some(content) }) = view_change(kind, &view.body) else {
             return None;
         };
+        if target.0 < self.hidden_below(at) {
+            return Some(format!("#{target} is gone, which it says something of"));
+        }
         self.wrong_body(target.0, content, &[], at)
     }
 

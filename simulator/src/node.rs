@@ -29,6 +29,7 @@ use antiphon_wire::{
 };
 
 use crate::{
+    copies::Made,
     coverage::{Count, Coverage},
     dice::Dice,
     disk::LaneDisk,
@@ -171,6 +172,20 @@ impl Node {
             lanes_closed: 0,
             store: 0,
         }
+    }
+
+    /// Asks the engine of a lane for a checkpoint; the shard that works on it, if the lane is open.
+    pub fn checkpoint(&mut self, lane: LaneId, target: SimFiles, made: Made) -> Option<usize> {
+        let engine_of = |shard: &SimShard| {
+            let lane = shard.core.lanes().iter().find(|of| of.id() == lane)?;
+            Some(lane.engine().clone())
+        };
+        let (index, engine) = self.shards.iter().enumerate().find_map(|(at, shard)| Some((at, engine_of(shard)?)))?;
+        self.shards[index].tasks.spawn(async move {
+            let result = engine.checkpoint(&target).await;
+            *made.borrow_mut() = Some(result);
+        });
+        Some(index)
     }
 
     /// A client connects; its connection's key, if the node accepts.

@@ -89,6 +89,8 @@ faults! {
     FlipBatch "flip-batch";
     /// The node starts with another number of lanes.
     Relane "relane";
+    /// An operator has a running lane make a checkpoint: no fault, but it meets them.
+    Checkpoint "checkpoint";
 }
 
 /// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
@@ -182,6 +184,8 @@ pub struct Plan {
     pub removal_per_thousand: u64,
     /// The creator of a group is never removed.
     pub founders_stay: bool,
+    /// A change of a message is a retention mark instead so often, in a thousand.
+    pub retain_per_thousand: u64,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -230,6 +234,8 @@ impl Plan {
             burst_per_thousand: dice.pick(&[0, 0, 20, 60]),
             removal_per_thousand: dice.pick(&[0, 150, 400]),
             founders_stay: dice.chance(800),
+            // Dice of its own: most runs keep all there is, since what can be read says most.
+            retain_per_thousand: Dice::new(seed, "retention").pick(&[0, 0, 0, 150, 500]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
@@ -375,6 +381,7 @@ fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
             Fault::Reconfigure => (true, share / 2, [20, 50, 80]),
             Fault::UnequalDisks => (true, share / 2, [1, 1, 1]),
             Fault::Relane => (!rot && !errors && !misreads, share / 2, [20, 50, 80]),
+            Fault::Checkpoint => (true, 250, [10, 30, 80]),
             _ => (true, share, [5, 15, 40]),
         };
         let chosen = dice.chance(chosen_per_thousand);

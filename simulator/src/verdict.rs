@@ -1,11 +1,11 @@
 //! What can be judged only when everything was read: who was allowed to see what, whether all that was acknowledged is there, and
 //! whether lists, members and counts follow from the entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ConversationStart, EntryKind, Member, Summary, view_entry},
+    frame::{ChangeView, ConversationStart, EntryKind, Member, Summary, view_change, view_entry},
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
@@ -23,6 +23,8 @@ struct Replay {
     stays: BTreeMap<UserId, Vec<(u64, u64)>>,
     title: String,
     direct: bool,
+    /// First entries that retention marks let stay.
+    marks: BTreeSet<u64>,
 }
 
 /// Judges all that was seen. Only what follows from a log known from its beginning is judged.
@@ -67,7 +69,8 @@ fn replay(conversation: &Conversation) -> Option<Replay> {
     if !whole {
         return None;
     }
-    let mut replay = Replay { last, stays: BTreeMap::new(), title: start.title, direct: start.direct };
+    let mut replay =
+        Replay { last, stays: BTreeMap::new(), title: start.title, direct: start.direct, marks: BTreeSet::new() };
     for (place, entry) in &conversation.entries {
         let (came, went) = entry.members();
         for user in came {
@@ -84,8 +87,18 @@ fn replay(conversation: &Conversation) -> Option<Replay> {
         if entry.kind == EntryKind::Title {
             replay.title = String::from_utf8_lossy(&entry.body).into_owned();
         }
+        if let Ok(ChangeView::Retain { before, .. }) = view_change(entry.kind, &entry.body) {
+            replay.marks.insert(before.0);
+        }
     }
     Some(replay)
+}
+
+/// Up to where a conversation is known, if it is from its beginning on; and its members, each with what it sees from on but for marks.
+pub fn members(conversation: &Conversation) -> Option<(u64, BTreeMap<UserId, u64>)> {
+    let replay = replay(conversation)?;
+    let joined = |user: &UserId| Some((user.clone(), replay.joined(user)?));
+    Some((replay.last, replay.stays.keys().filter_map(joined).collect()))
 }
 
 impl Replay {
@@ -93,8 +106,19 @@ impl Replay {
         self.stays.get(user).is_some_and(|stays| stays.iter().any(|(from, until)| (*from..*until).contains(&place)))
     }
 
+    /// Whether it saw both at once: one of them and, while it still did, the other.
+    fn saw_both(&self, user: &UserId, one: u64, other: u64) -> bool {
+        let holds = |(from, until): &(u64, u64)| (*from..*until).contains(&one) && (*from..*until).contains(&other);
+        self.stays.get(user).is_some_and(|stays| stays.iter().any(holds))
+    }
+
     /// From where on the user sees entries now, if it is a member.
     fn visible_from(&self, user: &UserId) -> Option<u64> {
+        self.joined(user).map(|from| from.max(self.marks.last().copied().unwrap_or_default()))
+    }
+
+    /// Since when the user is a member, if it is one.
+    fn joined(&self, user: &UserId) -> Option<u64> {
         self.stays.get(user)?.last().filter(|(_, until)| *until == u64::MAX).map(|(from, _)| *from)
     }
 }
@@ -146,10 +170,22 @@ fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut
     }
     for (of, user, first, from, to) in model.pages.iter().filter(|(of, ..)| *of == id) {
         let stays = replay.stays.get(user);
-        let fits =
-            stays.is_some_and(|stays| stays.iter().any(|(start, until)| start == first && from >= start && to < until));
-        if !fits {
+        let begins = |start: &u64| start == first || (start < first && replay.marks.contains(first));
+        let holds = |(start, until): &(u64, u64)| begins(start) && from >= first && to < until;
+        if !stays.is_some_and(|stays| stays.iter().any(holds)) {
             problems.push(format!("{user} read {of} #{from} to #{to}, visible from #{first}; its stays are {stays:?}"));
+        }
+    }
+    for (_, user, place, target) in model.edits.iter().filter(|(of, ..)| *of == id) {
+        if !replay.saw_both(user, *target, *place) {
+            let stays = replay.stays.get(user);
+            problems.push(format!("{user} was given what {id} #{place} makes of #{target}; its stays are {stays:?}"));
+        }
+    }
+    for (_, user, place) in model.told.iter().filter(|(of, ..)| *of == id) {
+        if !replay.saw(user, *place) {
+            let stays = replay.stays.get(user);
+            problems.push(format!("{user} was told what became of {id} #{place}; its stays are {stays:?}"));
         }
     }
     if model.rot {
@@ -157,6 +193,7 @@ fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut
     }
     for (of, user, from, to) in model.skips.iter().filter(|(of, ..)| *of == id) {
         let joins = replay.stays.get(user).is_some_and(|stays| stays.iter().any(|(start, _)| *start == to + 1));
+        let joins = joins || replay.marks.contains(&(to + 1));
         if !joins {
             problems.push(format!(
                 "{user} was made to skip {of} #{from} to #{to}; its stays are {:?}",
@@ -292,9 +329,11 @@ fn pointers(
         if now.is_some_and(|now| now < mark.read) {
             problems.push(format!("{id}: {} had read #{}, and now {now:?}", mark.user, mark.read));
         }
-        let base = ordinal(conversation, mark.read.max(replay.visible_from(&mark.user).map_or(0, |first| first - 1)));
-        let least = ordinal(conversation, mark.durable_before).saturating_sub(base);
-        let most = ordinal(conversation, replay.last) - base;
+        // A retention mark may have come before it was told, or after.
+        let behind = |first: Option<u64>| ordinal(conversation, mark.read.max(first.map_or(0, |first| first - 1)));
+        let (joined, visible) = (behind(replay.joined(&mark.user)), behind(replay.visible_from(&mark.user)));
+        let least = ordinal(conversation, mark.durable_before).saturating_sub(visible);
+        let most = ordinal(conversation, replay.last) - joined;
         if !(least..=most).contains(&mark.unread) {
             problems.push(format!("{id}: {mark:?}, but unread is {least} to {most}"));
         }

@@ -87,6 +87,7 @@ impl World {
         let (transport, request) = Transport::open(self.clients[index].encoding(), fragments, &self.network_dice);
         self.links.push(link);
         let client = &mut self.clients[index];
+        client.connected_at = self.model.asking();
         (client.link, client.transport) = (Some(id), Some(transport));
         let at_us = self.now_us + self.network_dice.delay_us(self.plan.network_us_max);
         self.links[id].up_at_us = at_us;

@@ -94,6 +94,7 @@ impl World {
                 let client = &mut self.clients[client].app;
                 client.listing.get_or_insert(None);
             }
+            95..98 if self.plan.retain_per_thousand > 0 => self.ask_beside(client, id, dice),
             _ => self.clients[client].save(),
         }
         self.pump(client);
@@ -278,6 +279,10 @@ impl World {
 
     /// Changes a message that the application has seen, or tries a change again that it has asked for.
     fn change_message(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let retains = self.plan.retain_per_thousand;
+        if retains > 0 && dice.chance(retains) {
+            return self.retain(client, conversation, dice);
+        }
         let again = &self.clients[client].app.changes;
         if !again.is_empty() && dice.chance(200) {
             let (id, name, mut change) = again[dice.index(again.len())].clone();
@@ -305,6 +310,34 @@ impl World {
             _ => frame::Change::Pin { target, on },
         };
         self.ask_change(client, conversation, self.message_name(dice), change);
+    }
+
+    /// Asks what is pinned, or who reacted to some message.
+    fn ask_beside(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        if dice.chance(500) {
+            let request = Request::Pins(frame::Pins { conversation });
+            self.ask(client, request, Some(conversation), AskedKind::Pins);
+            return;
+        }
+        let target = 1 + dice.below(self.model.durable(conversation) + 2);
+        let request = frame::Reactions { conversation, target: Sequence(target), after: None, limit: None };
+        self.ask(client, Request::Reactions(request), Some(conversation), AskedKind::Reactions(target));
+    }
+
+    /// Asks for a retention mark, mostly where its user may, and mostly of what came before the last few entries.
+    fn retain(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let me = &self.clients[client].user;
+        let own = self.model.conversations.iter().filter(|(_, known)| known.founder.as_ref() == Some(me));
+        let own: Vec<ConversationId> = own.map(|(id, _)| *id).collect();
+        let conversation = if own.is_empty() || dice.chance(100) { conversation } else { dice.pick(&own) };
+        let next = self.model.durable(conversation) + 1;
+        let before = match dice.below(10) {
+            0 => next + dice.below(3),
+            1..4 => 1 + dice.below(next),
+            _ => next.saturating_sub(dice.below(12)).max(1),
+        };
+        let change = frame::Change::Retain { before: Sequence(before) };
+        self.ask_change(client, conversation, ClientMessageId(number_bytes(dice)), change);
     }
 
     fn ask_change(

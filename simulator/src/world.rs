@@ -8,6 +8,7 @@ use antiphon_wire::session::Phase as SessionPhase;
 
 use crate::{
     clients::Client,
+    copies::Copies,
     coverage::{Count, Coverage},
     dice::Dice,
     disk::{LaneDisk, duration_us},
@@ -68,6 +69,8 @@ pub struct World {
     pub plant: Option<Plant>,
     /// Segments that lanes are writing.
     pub segments: Rc<Cell<usize>>,
+    /// Checkpoints that are being made.
+    pub copies: Copies,
     clock: MemoryClock,
     clock_offset_ms: i64,
     schedule_dice: Dice,
@@ -128,6 +131,7 @@ impl World {
             lasting: Lasting::new(usize::from(plan.lanes)),
             plant,
             segments,
+            copies: Copies::default(),
             clock: MemoryClock::new(EPOCH_MS),
             clock_offset_ms: 0,
             schedule_dice: Dice::new(seed, "schedule"),
@@ -163,6 +167,9 @@ impl World {
             if self.trace.events() > EVENTS_MAX {
                 self.model.fail(|| format!("{EVENTS_MAX} events and no end"));
             }
+        }
+        if self.model.violation.is_none() {
+            self.judge_disks();
         }
         if let Some(node) = self.node.take() {
             node.report(&mut self.coverage);
@@ -209,6 +216,13 @@ impl World {
         match event {
             Event::Shard { incarnation, shard } => self.shard_turn(incarnation, shard),
             Event::Disk { incarnation, lane, ticket } => self.disk_completes(incarnation, lane, ticket),
+            Event::CopyDisk { incarnation, lane, number, ticket } => {
+                let event = Event::CopyDisk { incarnation, lane, number, ticket };
+                if self.disk_answers(incarnation, lane, event) {
+                    self.release_of_copy(number, ticket);
+                    self.wake_whoever_waits();
+                }
+            }
             Event::Accept(link) => self.accept(link),
             Event::Up(link, bytes) => self.bytes_up(link, bytes),
             Event::UpEnd(link) => self.end_up(link),
@@ -281,6 +295,7 @@ impl World {
         if let Some(at_us) = ran.again_us {
             self.wake_shard_at(shard, at_us);
         }
+        self.look_at_copies();
         self.plan_disk();
         self.node_opened();
         if self.node.as_ref().is_some_and(|node| node.phase == Phase::Over) {
@@ -299,6 +314,12 @@ impl World {
                 self.crash_within(takes_us);
             }
         }
+        for (number, lane, ticket, kind) in self.submitted_by_copies() {
+            let slowness = self.plan.disk_factors[lane].max(self.lasting.slowness(lane, self.now_us));
+            let takes_us = slowness * duration_us(&self.plan, kind, &self.schedule_dice);
+            self.plan_at(self.now_us + takes_us, Event::CopyDisk { incarnation, lane, number, ticket });
+            self.crash_within(takes_us);
+        }
     }
 
     /// The crash that waits comes while an operation is under way.
@@ -315,20 +336,30 @@ impl World {
     }
 
     fn disk_completes(&mut self, incarnation: u64, lane: usize, ticket: Ticket) {
-        if self.incarnations != incarnation || self.node.is_none() {
-            return;
-        }
-        if let Some(until_us) = self.lasting.hung_until_us(lane, self.now_us) {
-            self.coverage.one(Count::OperationsHeld);
-            if self.plant != Some(Plant::HeldOperationForgotten) {
-                let at_us = until_us + self.schedule_dice.delay_us(self.plan.disk_us_max);
-                self.plan_at(at_us, Event::Disk { incarnation, lane, ticket });
-            }
+        if !self.disk_answers(incarnation, lane, Event::Disk { incarnation, lane, ticket }) {
             return;
         }
         self.trace
             .note(self.now_us, &[4, lane as u64, ticket.0], || format!("lane {lane}: disk operation {}", ticket.0));
         self.disks[lane].release(ticket);
+        self.wake_whoever_waits();
+    }
+
+    /// Whether an operation completes now; on a hung disk it comes again later.
+    fn disk_answers(&mut self, incarnation: u64, lane: usize, again: Event) -> bool {
+        if self.incarnations != incarnation || self.node.is_none() {
+            return false;
+        }
+        let Some(until_us) = self.lasting.hung_until_us(lane, self.now_us) else { return true };
+        self.coverage.one(Count::OperationsHeld);
+        if self.plant != Some(Plant::HeldOperationForgotten) {
+            let at_us = until_us + self.schedule_dice.delay_us(self.plan.disk_us_max);
+            self.plan_at(at_us, again);
+        }
+        false
+    }
+
+    fn wake_whoever_waits(&mut self) {
         let shards = self.node.as_ref().map_or(0, |node| node.shards.len());
         // Whoever waits for it is woken; which shard that is, the flags tell.
         for shard in 0..shards {
@@ -424,6 +455,7 @@ impl World {
             disk.crash(power, seed.wrapping_add(lane as u64));
         }
         drop(node);
+        self.copies_die(power, seed);
         for link in 0..self.links.len() {
             if self.links[link].incarnation == incarnation {
                 self.server_gone(link);

@@ -292,7 +292,7 @@ pub enum Done {
     /// To `Pins`: those that the user sees, in the order in which they were pinned.
     Pins(Vec<Sequence>),
     /// To `History`.
-    History(HistoryPage),
+    History(Box<HistoryPage>),
     /// To `Members`.
     Members {
         /// In order of user.
@@ -308,7 +308,7 @@ pub enum Done {
         more: bool,
     },
     /// To `CatchUp`.
-    CaughtUp(CaughtUp),
+    CaughtUp(Box<CaughtUp>),
 }
 
 /// A page of history. Where an entry is damaged the page ends before it; if that leaves nothing, the answer is `damaged`.

@@ -97,7 +97,7 @@ impl Request {
             }
             None => {
                 let (entries, states, too_far, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-                Ok(Err(Done::CaughtUp(CaughtUp { position, entries, states, too_far, left })))
+                Ok(Err(Done::CaughtUp(Box::new(CaughtUp { position, entries, states, too_far, left }))))
             }
         }
     }
@@ -119,9 +119,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 continue;
             }
             let position = state.core.stage.position;
-            let answer = cold
-                .map_err(|error| unreadable(&error))
-                .map(|(rows, cold)| Done::CaughtUp(collect(&request, rows, &cold, &state.core.memory, position)));
+            let answer = cold.map_err(|error| unreadable(&error)).map(|(rows, cold)| {
+                Done::CaughtUp(Box::new(collect(&request, rows, &cold, &state.core.memory, position)))
+            });
             drop(state);
             self.finish_job(token, answer);
             return;

@@ -92,10 +92,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if self.slot.conversation.is_none() && !self.slot.absent {
             return Step::Wait(Block::Load, command);
         }
-        let command = match self.with_room(command) {
-            Ok(command) => command,
-            Err(step) => return step,
-        };
+        match self.lacks_room(&command) {
+            None => {}
+            Some(Ok(block)) => return Step::Wait(block, command),
+            Some(Err(refusal)) => return refusal.into(),
+        }
         match command {
             Command::CreateDirect { user, peer } => self.create_direct(user, peer),
             Command::CreateGroup { user, title, members, .. } => self.create_group(user, title, members),

@@ -193,7 +193,7 @@ impl Page {
                 let entries = stored.iter().map(|stored| stored.archive_for(first)).collect();
                 let states = stored.iter().filter_map(Stored::told).collect();
                 let as_of = memory.last(id).map_or(last, |tail| tail.sequence.max(last));
-                Ok(Done::History(HistoryPage { epoch, first, last, entries, states, as_of }))
+                Ok(Done::History(Box::new(HistoryPage { epoch, first, last, entries, states, as_of })))
             }
         }
     }

@@ -17,10 +17,10 @@ use antiphon_wire::{
 };
 
 use crate::{
-    door::Command,
+    door::{Command, Refusal},
     engine::{
         Engine,
-        commands::{Step, Turn},
+        commands::Turn,
         jobs::Job,
         lists::{UserRows, overlay},
         refusal::refuse_because,
@@ -146,28 +146,28 @@ fn staged_change(stage: &Stage, user: &UserId) -> isize {
 }
 
 impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
-    /// Gives the command back if everybody who would join by it may; otherwise what becomes of it. A command that fails for
-    /// another reason is given back as well, and says so itself.
-    pub(super) fn with_room(&mut self, command: Command) -> Result<Command, Step> {
-        let Some(joining) = self.joining(&command) else { return Ok(command) };
+    /// Why a command cannot go on yet or at all, if so: what tells whether everybody who would join by it may, or that somebody may not.
+    /// One that fails for another reason may go on, and says so itself.
+    pub(super) fn lacks_room(&mut self, command: &Command) -> Option<Result<Block, Refusal>> {
+        let joining = self.joining(command)?;
         let mut all_known = true;
         for user in &joining {
             match self.joined_count(user) {
                 Some(count) if count >= self.shared.options.conversations_per_user_max => {
                     let text = "one of the users is a member of as many conversations as may be";
-                    return Err(refuse_because(ErrorCode::LimitReached, text).into());
+                    return Some(Err(refuse_because(ErrorCode::LimitReached, text)));
                 }
                 Some(_) => {}
                 None => all_known = false,
             }
         }
         if all_known {
-            return Ok(command);
+            return None;
         }
         let durable = self.core.stage.position;
         joining.iter().for_each(|user| self.core.joined.known(user, durable).waiting += 1);
         self.core.jobs.push(Job::Joined(self.id, joining));
-        Err(Step::Wait(Block::Joined, command))
+        Some(Ok(Block::Joined))
     }
 
     /// Who would join by a command that can be carried out otherwise.

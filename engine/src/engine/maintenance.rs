@@ -11,7 +11,7 @@ use std::sync::Arc;
 use antiphon_wire::ids::{LanePosition, TimestampMs};
 
 use crate::{
-    compaction::{Compacted, YieldNow},
+    compaction::{Compacted, Pace, YieldNow},
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
     flush::FlushTimes,
@@ -21,7 +21,7 @@ use crate::{
     },
     memtable::Memtable,
     row::Change,
-    seams::{Clock, FileError, Files, Random},
+    seams::{Clock, FileError, Files, Random, Urgency},
     sorted::FlushMark,
     window::{Horizon, MadeTimes},
 };
@@ -32,6 +32,9 @@ const RETRY_MS: u64 = 1_000;
 /// A lane that writes no segment says in the manifest that ids are forgotten when the horizon is to move by so much: an hour, so that a
 /// quiet lane writes one page an hour for it, and keeps ids for that much longer.
 const HORIZON_STEP_MS: u64 = 60 * 60 * 1_000;
+
+/// Conversations whose ends are remembered before commits have their turn: a fraction of a millisecond.
+const TAILS_AT_ONCE: usize = 1_024;
 
 enum Work<D> {
     Prepare(String),
@@ -232,18 +235,18 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     async fn flush(&self, memtable: Arc<Memtable>, mark: FlushMark) {
         let flushed = self.shared.sorted.flush_elsewhere(Arc::clone(&memtable), mark).await;
         self.shared.compaction.raise();
-        self.shared.flushed.raise();
+        if flushed.is_ok() {
+            self.horizon_is_durable(&mut self.shared.state.borrow_mut());
+            self.remember_tails(&memtable).await;
+        }
         let mut state = self.shared.state.borrow_mut();
-        let state = &mut *state;
+        // Whoever waits for it looks when all of this is done.
+        self.shared.flushed.raise();
         state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
         if let Err(error) = flushed {
             state.core.upkeep.flush_failures += 1;
-            self.failed(state, error.to_string());
+            self.failed(&mut state, error.to_string());
             return;
-        }
-        self.horizon_is_durable(state);
-        for (id, tail) in memtable.tails() {
-            state.core.tails.insert(id, tail.position, tail.sequence);
         }
         state.core.has_changes |= memtable.has_changes();
         state.core.memory.sealed = None;
@@ -253,8 +256,25 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if state.core.log.flushed(memtable.last().0, self.shared.options.log_file_bytes) {
             self.shared.commit.raise();
         }
-        state.core.memory.spare_map = Arc::into_inner(memtable).map(Memtable::into_map);
-        self.seal_if_due(state);
+        self.seal_if_due(&mut state);
+        drop(state);
+        // A hundred thousand entries are freed: not where commits wait.
+        let freed = async move |_| Arc::into_inner(memtable).map(Memtable::into_map);
+        let map = self.shared.files.elsewhere(Urgency::Soon, freed).await.flatten();
+        self.shared.state.borrow_mut().core.memory.spare_map = map;
+    }
+
+    /// Remembers where conversations end that a flush has moved from memory into a segment, without keeping commits waiting for all of them.
+    async fn remember_tails(&self, memtable: &Memtable) {
+        let mut tails = memtable.tails().peekable();
+        while tails.peek().is_some() {
+            let mut state = self.shared.state.borrow_mut();
+            for (id, tail) in tails.by_ref().take(TAILS_AT_ONCE) {
+                state.core.tails.insert(id, tail.position, tail.sequence);
+            }
+            drop(state);
+            YieldNow.pause().await;
+        }
     }
 
     async fn name(&self, mark: FlushMark) {

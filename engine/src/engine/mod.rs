@@ -258,8 +258,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         if slot.queue.len() >= options.commands_waiting_per_conversation_max {
             return Some(refuse(ErrorCode::Overloaded));
         }
-        slot.queue.push_back((token, command));
         core.waiting += 1;
+        if slot.queue.is_empty() && slot.blocked.is_none() {
+            self.carry_out(core, slot, id, token, command);
+        } else {
+            slot.queue.push_back((token, command));
+        }
         let drained = self.drain_slot(core, slot, id);
         state.settle(id, drained, options);
         None
@@ -296,25 +300,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     /// As [`Engine::drain`], but for what is left to do with the map that the slot is in.
     fn drain_slot(&self, core: &mut Core<F::File>, slot: &mut Slot, id: ConversationId) -> Drained {
-        while slot.blocked.is_none() {
-            let Some((token, command)) = slot.queue.pop_front() else { break };
-            let step = Turn { shared: &self.shared, core, slot, id, token }.run(command);
-            core.waiting -= 1;
-            match step {
-                Step::Staged => {}
-                Step::Done(answer) => core.answer(token, answer),
-                Step::When(position, answer) => core.answer_when(token, position, answer),
-                Step::Job(job) => {
-                    core.waiting += 1;
-                    core.jobs.push(job);
-                }
-                Step::Wait(block, command) => {
-                    core.waiting += 1;
-                    let asking = changes::asking_user(&command).cloned();
-                    slot.queue.push_front((token, command));
-                    self.wait(core, slot, id, block, asking);
-                }
-            }
+        while slot.blocked.is_none()
+            && let Some((token, command)) = slot.queue.pop_front()
+        {
+            self.carry_out(core, slot, id, token, command);
         }
         if slot.conversation.is_none() && slot.queue.is_empty() {
             Drained::Empty
@@ -322,6 +311,26 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             Drained::Weighed
         } else {
             Drained::Same
+        }
+    }
+
+    /// Carries a command out as far as it goes; one that has to wait stands at the head of its conversation's queue again.
+    fn carry_out(&self, core: &mut Core<F::File>, slot: &mut Slot, id: ConversationId, token: Token, command: Command) {
+        core.waiting -= 1;
+        match (Turn { shared: &self.shared, core, slot, id, token }).run(command) {
+            Step::Staged => {}
+            Step::Done(answer) => core.answer(token, answer),
+            Step::When(position, answer) => core.answer_when(token, position, answer),
+            Step::Job(job) => {
+                core.waiting += 1;
+                core.jobs.push(job);
+            }
+            Step::Wait(block, command) => {
+                core.waiting += 1;
+                let asking = changes::asking_user(&command).cloned();
+                slot.queue.push_front((token, command));
+                self.wait(core, slot, id, block, asking);
+            }
         }
     }
 

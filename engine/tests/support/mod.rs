@@ -235,7 +235,7 @@ impl Lane {
         limit: u32,
     ) -> Result<HistoryPage, Refusal> {
         match self.ask(Command::History { user: user(name), conversation, range, limit }) {
-            Ok(Done::History(page)) => Ok(page),
+            Ok(Done::History(page)) => Ok(*page),
             Ok(other) => panic!("{other:?}"),
             Err(refusal) => Err(refusal),
         }
@@ -261,7 +261,7 @@ impl Lane {
     ) -> Result<CaughtUp, Refusal> {
         let known = known.iter().map(|(id, sequence)| (*id, Epoch(1), Sequence(*sequence))).collect();
         match self.ask(Command::CatchUp { user: user(name), since: Some(LanePosition(since)), known }) {
-            Ok(Done::CaughtUp(caught_up)) => Ok(caught_up),
+            Ok(Done::CaughtUp(caught_up)) => Ok(*caught_up),
             Ok(other) => panic!("{other:?}"),
             Err(refusal) => Err(refusal),
         }

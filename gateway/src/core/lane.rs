@@ -401,7 +401,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
             send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
         }
-        let door::CaughtUp { position, entries, states, too_far, left } = caught_up;
+        let door::CaughtUp { position, entries, states, too_far, left } = *caught_up;
         self.touched[usize::from(shard.0)] = true;
         let frame = ConnectionFrame::CaughtUp {
             connection,

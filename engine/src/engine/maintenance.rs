@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use antiphon_wire::ids::{LanePosition, TimestampMs};
+use antiphon_wire::ids::{ConversationId, LanePosition, TimestampMs};
 
 use crate::{
     compaction::{Compacted, Pace, YieldNow},
@@ -21,6 +21,7 @@ use crate::{
     },
     memtable::Memtable,
     row::Change,
+    rows::TailRow,
     seams::{Clock, FileError, Files, Random, Urgency},
     sorted::FlushMark,
     window::{Horizon, MadeTimes},
@@ -33,7 +34,7 @@ const RETRY_MS: u64 = 1_000;
 /// quiet lane writes one page an hour for it, and keeps ids for that much longer.
 const HORIZON_STEP_MS: u64 = 60 * 60 * 1_000;
 
-/// Conversations whose ends are remembered before commits have their turn: a fraction of a millisecond.
+/// Conversations whose ends are remembered before commits have their turn: it takes a fraction of a millisecond.
 const TAILS_AT_ONCE: usize = 1_024;
 
 enum Work<D> {
@@ -237,16 +238,37 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.shared.compaction.raise();
         if flushed.is_ok() {
             self.horizon_is_durable(&mut self.shared.state.borrow_mut());
-            self.remember_tails(&memtable).await;
+            let mut tails = memtable.tails().peekable();
+            while tails.peek().is_some() {
+                self.remember_tails(tails.by_ref().take(TAILS_AT_ONCE));
+                YieldNow.pause().await;
+            }
         }
+        if self.flushed(&memtable, flushed.err()) {
+            // A hundred thousand entries are freed: not where commits wait.
+            let freed = async move |_| Arc::into_inner(memtable).map(Memtable::into_map);
+            let map = self.shared.files.elsewhere(Urgency::Soon, freed).await.flatten();
+            self.shared.state.borrow_mut().core.memory.spare_map = map;
+        }
+    }
+
+    fn remember_tails(&self, tails: impl Iterator<Item = (ConversationId, TailRow)>) {
+        let mut state = self.shared.state.borrow_mut();
+        for (id, tail) in tails {
+            state.core.tails.insert(id, tail.position, tail.sequence);
+        }
+    }
+
+    /// Takes in how a flush has ended; whether the memtable is in a segment.
+    fn flushed(&self, memtable: &Memtable, error: Option<StoreError>) -> bool {
         let mut state = self.shared.state.borrow_mut();
         // Whoever waits for it looks when all of this is done.
         self.shared.flushed.raise();
-        state.core.upkeep.flush_full = matches!(flushed, Err(StoreError::File(FileError::Full { .. })));
-        if let Err(error) = flushed {
+        state.core.upkeep.flush_full = matches!(error, Some(StoreError::File(FileError::Full { .. })));
+        if let Some(error) = error {
             state.core.upkeep.flush_failures += 1;
             self.failed(&mut state, error.to_string());
-            return;
+            return false;
         }
         state.core.has_changes |= memtable.has_changes();
         state.core.memory.sealed = None;
@@ -257,24 +279,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             self.shared.commit.raise();
         }
         self.seal_if_due(&mut state);
-        drop(state);
-        // A hundred thousand entries are freed: not where commits wait.
-        let freed = async move |_| Arc::into_inner(memtable).map(Memtable::into_map);
-        let map = self.shared.files.elsewhere(Urgency::Soon, freed).await.flatten();
-        self.shared.state.borrow_mut().core.memory.spare_map = map;
-    }
-
-    /// Remembers where conversations end that a flush has moved from memory into a segment, without keeping commits waiting for all of them.
-    async fn remember_tails(&self, memtable: &Memtable) {
-        let mut tails = memtable.tails().peekable();
-        while tails.peek().is_some() {
-            let mut state = self.shared.state.borrow_mut();
-            for (id, tail) in tails.by_ref().take(TAILS_AT_ONCE) {
-                state.core.tails.insert(id, tail.position, tail.sequence);
-            }
-            drop(state);
-            YieldNow.pause().await;
-        }
+        true
     }
 
     async fn name(&self, mark: FlushMark) {

@@ -1,6 +1,6 @@
 //! Reclaiming: what was erased goes from the disk, in whatever segment it lies, also in one that no merge would touch again.
 //!
-//! A row that erases ([`Erases`](crate::segment::Erases)) hides what older segments say of its key, but their bytes stay until a merge has
+//! A row that erases ([`Erases`]) hides what older segments say of its key, but their bytes stay until a merge has
 //! both. So from the oldest segment on that has such rows and has had them for long enough, its keys are collected, each older segment that
 //! knows one of them is written anew without them, one at a time, and at last the segment itself, which is settled then: its delete
 //! markers hide nothing any more and go, too. Each of these is an edit like a merge's: a crash costs the one under way, and what was done

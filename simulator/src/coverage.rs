@@ -241,7 +241,7 @@ counts! {
     /// As above.
     CutManifestRename "crash in: renaming a manifest" SELDOM;
     /// As above.
-    CutShare "crash in: sharing a segment" SELDOM;
+    CutShare "crash in: sharing a segment" RARE;
     /// Checkpoints that a crash cut short.
     CrashesCopying "crash: while a checkpoint is made" SELDOM;
     /// Checkpoints of running lanes that were asked for.
@@ -251,7 +251,7 @@ counts! {
     /// Not made, since the disk failed, or another was under way.
     CheckpointsRefused "state: checkpoints that failed" SELDOM;
     /// Whole though their maker was not told so.
-    CheckpointsLeft "state: checkpoints left whole by a crash or an error" SELDOM;
+    CheckpointsLeft "state: checkpoints left whole by a crash or an error" RARE;
     /// Restored, opened, and held to the lane.
     CheckpointsRestored "state: checkpoints restored" PLANNED;
     /// Not restored, since what they share with the lane is damaged.

@@ -1,6 +1,6 @@
 //! A user's conversations, page by page, and the rows that say which they are.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use antiphon_wire::{
     ids::{ConversationId, Sequence, UserId},
@@ -23,6 +23,25 @@ use crate::{
     rows::UserRow,
     seams::{Clock, Files, Random},
 };
+
+/// A conversation of a page that is being put together.
+struct Listed {
+    summary: Summary,
+    /// The first entry that the user sees.
+    first: Sequence,
+}
+
+impl Listed {
+    /// With the last entry as it is now, as far as the user sees it.
+    fn finish(mut self, memory: &Memory) -> Summary {
+        let (id, last) = (self.summary.conversation, self.summary.last_sequence);
+        let first = self.first.max(memory.retained_from(id));
+        let read = self.summary.last_entry.take().filter(|_| last >= first);
+        let now = read.map(|read| memory.entry_now(id, last).map_or(read, |(_, archive)| archive));
+        self.summary.last_entry = now.filter(|now| !now.is_empty()).map(|now| visible_part(&now, first));
+        self.summary
+    }
+}
 
 /// A user's rows, by conversation.
 pub(super) type UserRows = BTreeMap<ConversationId, UserRow>;
@@ -51,14 +70,33 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         Ok(rows)
     }
 
-    /// A page of the user's conversations; it ends before the last entry that would make it too long.
+    /// A page of the user's conversations.
     pub(super) async fn list_conversations(&self, user: UserId, after: Option<ConversationId>, limit: u32) -> Answer {
+        loop {
+            let flushes = self.shared.state.borrow().core.memory.flushes;
+            let (page, more) = self.list_page(&user, after, limit).await?;
+            let memory = &self.shared.state.borrow().core.memory;
+            // What was taken away while others were read is in memory, unless a flush has taken it along.
+            if memory.flushes == flushes {
+                let conversations = page.into_iter().map(|listed| listed.finish(memory)).collect();
+                return Ok(Done::Conversations { conversations, more });
+            }
+        }
+    }
+
+    /// A page and whether there is more; it ends before the last entry that would make it too long.
+    async fn list_page(
+        &self,
+        user: &UserId,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<(Vec<Listed>, bool), Refusal> {
         let rows = loop {
             let flushes = self.shared.state.borrow().core.memory.flushes;
-            let mut rows = self.user_rows(&user).await.map_err(|error| unreadable(&error))?;
+            let mut rows = self.user_rows(user).await.map_err(|error| unreadable(&error))?;
             let state = self.shared.state.borrow();
             if state.core.memory.flushes == flushes {
-                overlay(&mut rows, &user, &state.core.memory);
+                overlay(&mut rows, user, &state.core.memory);
                 break rows;
             }
         };
@@ -66,21 +104,21 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let listed = rows.iter().filter(|(id, row)| row.joined && after.is_none_or(|after| **id > after));
         for (id, _) in listed {
             if conversations.len() == limit as usize {
-                return Ok(Done::Conversations { conversations, more: true });
+                return Ok((conversations, true));
             }
             let loaded = self.settled(*id).await.map_err(|error| unreadable(&error))?;
             // The user may have left since the rows were read.
-            if let Some(conversation) = loaded.filter(|conversation| conversation.member(&user).is_some()) {
-                let summary = self.summary(&user, &conversation).await?;
-                bytes += summary.last_entry.as_ref().map_or(0, |archive| archive.len());
+            if let Some(conversation) = loaded.filter(|conversation| conversation.member(user).is_some()) {
+                let listed = self.summary(user, &conversation).await?;
+                bytes += listed.summary.last_entry.as_ref().map_or(0, |archive| archive.len());
                 // The first one is given however long it is: a page must lead on.
                 if bytes > PAGE_BYTES_MAX && !conversations.is_empty() {
-                    return Ok(Done::Conversations { conversations, more: true });
+                    return Ok((conversations, true));
                 }
-                conversations.push(summary);
+                conversations.push(listed);
             }
         }
-        Ok(Done::Conversations { conversations, more: false })
+        Ok((conversations, false))
     }
 
     /// A conversation's durable state: from memory if it does not run ahead of the disk.
@@ -98,37 +136,16 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.load(id).await
     }
 
-    /// An entry that was a conversation's last, as it is now. `None` if it cannot be read.
-    async fn last_entry(&self, id: ConversationId, sequence: Sequence) -> Option<Arc<[u8]>> {
-        loop {
-            let flushes = self.shared.state.borrow().core.memory.flushes;
-            let read = self.stored_entry(id, sequence).await.ok()?;
-            let memory = &self.shared.state.borrow().core.memory;
-            // What became of it meanwhile is in memory, or a flush has taken it along.
-            if let Some((_, archive)) = memory.replaced(id, sequence) {
-                return Some(archive);
-            }
-            if memory.flushes == flushes {
-                return Some(read.archive);
-            }
-        }
-    }
-
-    async fn summary(&self, user: &UserId, conversation: &Conversation) -> Result<Summary, Refusal> {
+    async fn summary(&self, user: &UserId, conversation: &Conversation) -> Result<Listed, Refusal> {
         let member = conversation.member(user).expect("the caller looked");
         let last = conversation.last;
-        let mut last_entry = None;
-        if last.sequence >= member.visible_from {
-            let in_memory = self.shared.state.borrow().core.memory.entry(conversation.id, last.sequence);
-            // A damaged last entry must not hide the list: the page that shows it will say so.
-            last_entry = match in_memory {
-                Some((_, archive)) => Some(archive).filter(|archive| !archive.is_empty()),
-                None => self.last_entry(conversation.id, last.sequence).await,
-            };
-        }
         let first = conversation.first_seen(member);
-        let last_entry = last_entry.map(|archive| visible_part(&archive, first));
-        Ok(Summary {
+        // A damaged last entry must not hide the list: the page that shows it will say so.
+        let last_entry = match last.sequence >= first {
+            true => self.stored_entry(conversation.id, last.sequence).await.ok().map(|stored| stored.archive),
+            false => None,
+        };
+        let summary = Summary {
             conversation: conversation.id,
             epoch: conversation.epoch(),
             peer: conversation.peer(user),
@@ -139,6 +156,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             read: member.pointer.read,
             unread: conversation.unread(member),
             last_entry,
-        })
+        };
+        Ok(Listed { summary, first })
     }
 }

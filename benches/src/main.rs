@@ -5,6 +5,9 @@ mod append;
 mod capacity;
 mod compare;
 mod deflate;
+mod facts;
+mod lane;
+mod log;
 
 use std::path::PathBuf;
 
@@ -58,6 +61,19 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Minutes of appends while merges run: closed, then open at 70 % of that. Rate by minute, pauses, bytes written and kept.
+    Steady(log::steady::Options),
+    /// Messages, pages of history and read pointers on one lane at once, each at its own rate.
+    Mixed(log::mixed::Options),
+    /// An open load on one lane, against the same arrivals on a bare one.
+    Open(log::open::Options),
+    /// Memory of conversations that nobody uses.
+    Conversations(log::conversations::Options),
+    /// From the start of a process until it accepts, after a kill.
+    Reopen(log::reopen::Options),
+    /// A part of a benchmark as a process of its own.
+    #[command(hide = true)]
+    Phase(log::phases::Options),
     /// Side by side with others.
     Compare {
         #[command(subcommand)]
@@ -83,9 +99,9 @@ fn main() -> anyhow::Result<()> {
     let Arguments { bench } = Arguments::parse();
     // As the node does.
     antiphon_gateway::uring::refuse_huge_pages()?;
-    // What the driver and a store print is read by a program.
+    // What a driver, a store and a phase print is read by a program.
     let machine = antiphon_tuning::machine();
-    if !matches!(bench, Bench::Drive(_) | Bench::Store(_)) {
+    if !matches!(bench, Bench::Drive(_) | Bench::Store(_) | Bench::Phase(_)) {
         println!("machine   {machine:?}");
     }
     match bench {
@@ -94,6 +110,12 @@ fn main() -> anyhow::Result<()> {
         }
         Bench::Capacity(options) => capacity::run(&options, &machine),
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
+        Bench::Steady(options) => log::steady::run(options),
+        Bench::Mixed(options) => log::mixed::run(options),
+        Bench::Open(options) => log::open::run(options),
+        Bench::Conversations(options) => log::conversations::run(options),
+        Bench::Reopen(options) => log::reopen::run(options),
+        Bench::Phase(options) => log::phases::run(&options),
         Bench::Compare { with: Comparison::Net(options) } => compare::net(options),
         Bench::Compare { with: Comparison::Engine(options) } => compare::engine(options),
         Bench::Drive(options) => compare::drive(&options),

@@ -7,18 +7,18 @@ use super::drive::Outcome;
 
 /// Middle, least and most of some rounds.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub(super) struct Figure {
+pub(crate) struct Figure {
     /// The middle one, or between the two in the middle.
-    pub(super) median: f64,
+    pub(crate) median: f64,
     /// The least.
-    pub(super) least: f64,
+    pub(crate) least: f64,
     /// The most.
-    pub(super) most: f64,
+    pub(crate) most: f64,
 }
 
 impl Figure {
     /// `None` of nothing.
-    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
@@ -32,7 +32,7 @@ impl Figure {
     }
 
     /// The rounds that both have, one divided by the other.
-    pub(super) fn ratio(ours: &[Option<f64>], theirs: &[Option<f64>]) -> Option<Self> {
+    pub(crate) fn ratio(ours: &[Option<f64>], theirs: &[Option<f64>]) -> Option<Self> {
         let pairs = ours.iter().zip(theirs);
         Self::of(pairs.filter_map(|(ours, theirs)| Some((*ours)? / (*theirs)?)))
     }

@@ -10,16 +10,12 @@ mod client;
 mod cpu;
 mod drive;
 mod engine;
-mod figures;
+pub(crate) mod figures;
 mod nats;
 mod peers;
-mod table;
+pub(crate) mod table;
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{fs, process::Stdio, time::Instant};
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
@@ -30,6 +26,8 @@ pub(crate) use engine::{EngineOptions, StoreOptions, compare as engine, run_stor
 use drive::Outcome;
 use peers::{DRIVER_CORE, Peer, Places, Program};
 use table::grouped;
+
+use crate::facts::{date, load_average, revision};
 
 /// The document that holds the tables.
 const DOCUMENT: &str = "docs/benchmarks.md";
@@ -154,7 +152,7 @@ pub(crate) fn net(mut options: NetOptions) -> anyhow::Result<()> {
     let chosen = |peer: &Peer| options.peers.is_empty() || options.peers.contains(peer);
     let programs: Vec<Program> =
         Peer::ALL.into_iter().filter(chosen).map(|peer| peer.prepare(&places)).collect::<anyhow::Result<_>>()?;
-    let mut header = header(&options, &places, &programs)?;
+    let mut header = header(&options, &programs)?;
     println!(
         "revision  {}\nseed      {}\ndate      {}\nservers   {}",
         header.revision,
@@ -274,30 +272,12 @@ fn measure_into(
     Ok(())
 }
 
-/// What a program says, at the top of the repository.
-fn said(places: &Places, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(name).args(arguments).current_dir(places.root()).output().context(name.to_owned())?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The commit, and whether something was changed since.
-fn revision(places: &Places) -> anyhow::Result<String> {
-    let changes = said(places, "git", &["status", "--porcelain", "--untracked-files=no"])?;
-    let changed = if changes.is_empty() { "" } else { ", changed" };
-    Ok(said(places, "git", &["rev-parse", "--short", "HEAD"])? + changed)
-}
-
-/// Today, in UTC.
-fn date(places: &Places) -> anyhow::Result<String> {
-    said(places, "date", &["-u", "+%Y-%m-%d"])
-}
-
-fn header(options: &NetOptions, places: &Places, programs: &[Program]) -> anyhow::Result<Header> {
+fn header(options: &NetOptions, programs: &[Program]) -> anyhow::Result<Header> {
     Ok(Header {
         machine: antiphon_tuning::machine(),
         congestion_control: first_word("/proc/sys/net/ipv4/tcp_congestion_control")?,
-        revision: revision(places)?,
-        date: date(places)?,
+        revision: revision()?,
+        date: date()?,
         seed: options.seed,
         rounds: options.rounds,
         seconds: options.seconds,
@@ -305,10 +285,6 @@ fn header(options: &NetOptions, places: &Places, programs: &[Program]) -> anyhow
         load_average_after: String::new(),
         servers: programs.iter().map(|program| format!("{} {}", program.peer.name(), program.version)).collect(),
     })
-}
-
-fn load_average() -> anyhow::Result<String> {
-    first_word("/proc/loadavg")
 }
 
 fn first_word(path: &str) -> anyhow::Result<String> {

@@ -147,12 +147,12 @@ fn row(text: &mut String, results: &Results, connections: u32, load: &Load, peer
 }
 
 /// `8.12 µs (7.90–8.40)`
-pub(super) fn spread(figure: Figure, digits: usize, unit: &str) -> String {
+pub(crate) fn spread(figure: Figure, digits: usize, unit: &str) -> String {
     format!("{:.digits$}{unit} ({:.digits$}–{:.digits$})", figure.median, figure.least, figure.most)
 }
 
 /// Nanoseconds, with three digits that mean something.
-pub(super) fn time(ns: f64) -> String {
+pub(crate) fn time(ns: f64) -> String {
     match ns {
         ..1e4 => format!("{:.1} µs", ns / 1e3),
         ..1e6 => format!("{:.0} µs", ns / 1e3),
@@ -164,7 +164,7 @@ pub(super) fn time(ns: f64) -> String {
 }
 
 /// A whole number with commas between thousands.
-pub(super) fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -49,13 +49,17 @@ impl Times {
         let tasks = format!("/proc/{pid}/task");
         let mut sum = Self::default();
         for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-            let task = Self::of_task(&task?.path().join("schedstat"))?;
+            let task = Self::of_file(&task?.path().join("schedstat"))?;
             sum = Self { run_ns: sum.run_ns + task.run_ns, waited_ns: sum.waited_ns + task.waited_ns };
         }
         Ok(sum)
     }
 
-    fn of_task(path: &Path) -> anyhow::Result<Self> {
+    /// Of a thread so far, by its `schedstat`; nothing of one that has ended.
+    ///
+    /// # Errors
+    /// The file is not of that form.
+    pub fn of_file(path: &Path) -> anyhow::Result<Self> {
         let text = match fs::read_to_string(path) {
             // It ended between the listing and the reading.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::job::Latencies;
 
 /// Sorts them.
-pub(crate) fn summary(durations: &mut [Duration]) -> Latencies {
+#[must_use]
+pub fn summary(durations: &mut [Duration]) -> Latencies {
     durations.sort_unstable();
     // The least that at least this share does not exceed.
     let quantile = |share: f64| {

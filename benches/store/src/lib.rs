@@ -20,6 +20,7 @@ use anyhow::Context;
 
 pub use data::{Data, Message};
 pub use job::{Job, Report};
+pub use latencies::summary;
 pub use rows::{General, Rows};
 pub use work::{PAGE_ITEMS, report};
 

@@ -9,7 +9,7 @@ use super::{
     summary::{duration, mebibytes},
 };
 
-const STYLE: &str = include_str!("page.css");
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub fn page(report: &Report) -> anyhow::Result<String> {

@@ -5,7 +5,7 @@
 pub mod compare;
 pub mod html;
 pub mod parts;
-mod plots;
+pub mod plots;
 mod special;
 pub mod summary;
 mod tls;

@@ -1,5 +1,5 @@
 //! Plots as inline SVG. Colours are placeholders that become CSS variables of the page, so that plots follow its light or dark
-//! theme.
+//! theme; and as a picture of their own.
 
 use std::ops::Range;
 
@@ -22,12 +22,18 @@ const LATENCY_US_LIMITS: Range<f64> = 1.0..600e6;
 
 /// A colour of the page, by the variable that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colour {
+pub enum Colour {
+    /// Of text.
     Ink,
+    /// Of axes.
     Grid,
+    /// Of the line that matters most.
     First,
+    /// Of another line.
     Second,
+    /// Of another.
     Third,
+    /// Of another.
     Fourth,
 }
 
@@ -35,7 +41,7 @@ impl Colour {
     const ALL: [Self; 6] = [Self::Ink, Self::Grid, Self::First, Self::Second, Self::Third, Self::Fourth];
 
     /// The page's variable.
-    pub(super) fn variable(self) -> &'static str {
+    pub fn variable(self) -> &'static str {
         match self {
             Self::Ink => "var(--ink)",
             Self::Grid => "var(--grid)",
@@ -52,36 +58,80 @@ impl Colour {
 }
 
 /// A line of a plot.
-pub(super) struct Line {
-    pub(super) name: &'static str,
-    pub(super) colour: Colour,
-    pub(super) points: Vec<(f64, f64)>,
+pub struct Line {
+    /// As the legend says.
+    pub name: &'static str,
+    /// Of the line.
+    pub colour: Colour,
+    /// In the order in which they are joined.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A plot of a picture.
+pub struct Panel {
+    /// Above it.
+    pub caption: String,
+    /// Their names and colours, for the legend.
+    pub legend: Vec<(&'static str, Colour)>,
+    /// What one of the functions here drew.
+    pub svg: String,
+}
+
+/// Height of a caption.
+const CAPTION: u32 = 34;
+
+/// Plots below each other as one SVG that stands for itself, light or dark as the reader likes it.
+#[must_use]
+pub fn picture(title: &str, panels: &[Panel]) -> String {
+    let height = CAPTION + panels.len() as u32 * (CAPTION + HEIGHT);
+    let colours = super::html::STYLE.split("* {").next().unwrap_or_default();
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\">\n<style>{colours}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n\
+         <text x=\"12\" y=\"23\" font-size=\"18\" fill=\"var(--ink)\">{}</text>\n",
+        super::html::escape(title)
+    );
+    let mut top = CAPTION;
+    for panel in panels {
+        let baseline = top + 22;
+        out += &format!(
+            "<text x=\"12\" y=\"{baseline}\" font-size=\"14\" fill=\"var(--ink)\">{}",
+            super::html::escape(&panel.caption)
+        );
+        for (name, colour) in &panel.legend {
+            out += &format!("<tspan dx=\"18\" fill=\"{}\">━ {}</tspan>", colour.variable(), super::html::escape(name));
+        }
+        let plot = panel.svg.replacen("<svg ", &format!("<svg y=\"{}\" ", top + CAPTION), 1);
+        out += &format!("</text>\n{plot}\n");
+        top += CAPTION + HEIGHT;
+    }
+    out + "</svg>\n"
 }
 
 /// Latency (logarithmic) over the percentile (logarithmic in what is left above it).
-pub(super) fn percentiles(lines: &[Line]) -> anyhow::Result<String> {
+pub fn percentiles(lines: &[Line]) -> anyhow::Result<String> {
     let last = lines.iter().flat_map(|line| &line.points).map(|&(nines, _)| nines).fold(2.0, f64::max);
     draw(lines, 0.0..last, latency_range(lines).log_scale(), &percentile_label, &latency_label)
 }
 
 /// Where a quantile stands on the axis of [`percentiles`]: the number of its nines.
-pub(super) fn nines(quantile: f64) -> f64 {
+pub fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).max(1e-9).log10()
 }
 
 /// Latency (logarithmic) over seconds.
-pub(super) fn latency_timeline(lines: &[Line]) -> anyhow::Result<String> {
+pub fn latency_timeline(lines: &[Line]) -> anyhow::Result<String> {
     draw(lines, seconds_range(lines), latency_range(lines).log_scale(), &seconds_label, &latency_label)
 }
 
 /// A rate, from 0, over seconds.
-pub(super) fn rate_timeline(lines: &[Line]) -> anyhow::Result<String> {
+pub fn rate_timeline(lines: &[Line]) -> anyhow::Result<String> {
     let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, rate)| rate).fold(1.0, f64::max);
     draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|rate| format!("{rate:.0}/s"))
 }
 
 /// Megabytes, or any other number from 0, over seconds.
-pub(super) fn timeline(lines: &[Line], unit: &str) -> anyhow::Result<String> {
+pub fn timeline(lines: &[Line], unit: &str) -> anyhow::Result<String> {
     let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).fold(0.1, f64::max);
     let digits = if highest < 10.0 { 1 } else { 0 };
     draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|value| format!("{value:.digits$} {unit}"))
@@ -200,6 +250,17 @@ mod tests {
             assert!(svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"), "{svg}");
             assert!(!svg.contains("#0102"), "{svg}");
         }
+    }
+
+    #[test]
+    fn a_picture_holds_its_plots_and_the_colours_that_they_name() {
+        let line = Line { name: "a < b", colour: Colour::Second, points: vec![(0.0, 3.0), (1.0, 9.0)] };
+        let svg = rate_timeline(std::slice::from_ref(&line)).unwrap();
+        let panel = || Panel { caption: "rate".into(), legend: vec![(line.name, line.colour)], svg: svg.clone() };
+        let picture = picture("x & y", &[panel(), panel()]);
+        assert_eq!((picture.matches("<svg ").count(), picture.matches("</svg>").count()), (3, 3));
+        assert!(picture.contains("x &amp; y") && picture.contains("a &lt; b") && picture.contains("--second: #"));
+        assert!(picture.contains("<svg y=\"68\"") && picture.contains(&format!("<svg y=\"{}\"", 102 + HEIGHT)));
     }
 
     #[test]

@@ -22,7 +22,8 @@ use antiphon_engine::seams::PAGE_BYTES;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::{DOCUMENT, date, load_average, peers::Places, revision, said, table::splice};
+use super::{DOCUMENT, peers::Places, table::splice};
+use crate::facts::{date, file_system, load_average, revision};
 use programs::{Contender, Program};
 
 /// Of the JSON's form.
@@ -186,7 +187,7 @@ impl EngineOptions {
 
     fn contenders(&self) -> Vec<Contender> {
         let chosen = |contender: &Contender| match contender {
-            Contender::Bare => self.has(Part::Append),
+            Contender::Bare => self.has(Part::Append) || self.has(Part::Read),
             Contender::Rocksdb if self.no_rocksdb => false,
             contender => self.engines.is_empty() || self.engines.contains(contender),
         };
@@ -238,7 +239,7 @@ pub(crate) fn compare(mut options: EngineOptions) -> anyhow::Result<()> {
     for contender in options.contenders() {
         programs.push(contender.prepare(&places).with_context(|| contender.name())?);
     }
-    let mut header = header(&options, &places, &programs)?;
+    let mut header = header(&options, &programs)?;
     println!("seed      {}\nrevision  {}\ndate      {}", header.seed, header.revision, header.date);
     println!("files     {}\nengines   {}", header.file_system, header.engines.join(", "));
     println!("load      {} before\n", header.load_average_before);
@@ -262,18 +263,14 @@ pub(crate) fn compare(mut options: EngineOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn header(options: &EngineOptions, places: &Places, programs: &[Program]) -> anyhow::Result<Header> {
-    let folder = options.folder.to_string_lossy();
-    let file_system = said(places, "findmnt", &["-no", "FSTYPE,SOURCE,OPTIONS", "--target", &folder])
-        .context("findmnt (of util-linux) can't be run")?;
-    ensure!(!file_system.starts_with("tmpfs"), "{folder} is in memory; --folder names one on a disk");
+fn header(options: &EngineOptions, programs: &[Program]) -> anyhow::Result<Header> {
     let engines = programs.iter().filter(|program| program.contender != Contender::Bare);
     Ok(Header {
         machine: antiphon_tuning::machine(),
         device_shared: is_device_shared(&options.folder)?,
-        file_system: file_system.split_whitespace().collect::<Vec<_>>().join(" "),
-        revision: revision(places)?,
-        date: date(places)?,
+        file_system: file_system(&options.folder)?,
+        revision: revision()?,
+        date: date()?,
         seed: options.seed,
         rounds: options.rounds,
         messages: options.messages,
@@ -291,11 +288,13 @@ fn measure_all(options: &EngineOptions, programs: &[Program]) -> Vec<Sample> {
     let mut runs = Vec::new();
     for round in 0..options.rounds {
         for steps in options.steps() {
-            let able: Vec<&Program> = programs
+            let able: Vec<(Vec<Step>, &Program)> = programs
                 .iter()
-                .filter(|program| program.contender != Contender::Bare || matches!(steps[0], Step::Append(_)))
+                .map(|program| (program.contender.able(&steps), program))
+                .filter(|(steps, _)| !steps.is_empty())
                 .collect();
-            runs.extend((0..able.len()).map(|place| (round, steps.clone(), able[(place + round) % able.len()])));
+            let order = (0..able.len()).map(|place| &able[(place + round) % able.len()]);
+            runs.extend(order.map(|(steps, program)| (round, steps.clone(), *program)));
         }
     }
     let (start, count) = (Instant::now(), runs.len());
@@ -428,12 +427,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bare_loop_does_what_it_can() {
+        let check = |steps: &[Step], expect: &[Step]| {
+            assert_eq!(Contender::Bare.able(steps), expect);
+            assert_eq!(Contender::Fjall.able(steps), steps);
+        };
+        check(&[Step::Append(8)], &[Step::Append(8)]);
+        check(&[Step::Load, Step::Reopen, Step::Latest, Step::History], &[Step::Latest]);
+        check(&[Step::Load, Step::Reopen], &[]);
+    }
+
+    #[test]
     fn engines_are_chosen() {
         let check =
             |arguments: &str, expect: &[Contender]| assert_eq!(options(arguments).contenders(), expect, "{arguments}");
         check("", &Contender::ALL);
         check("--engines antiphon,lmdb", &[Contender::Antiphon, Contender::Lmdb, Contender::Bare]);
-        check("--engines antiphon,rocksdb --no-rocksdb --only read", &[Contender::Antiphon]);
+        check("--engines antiphon,rocksdb --no-rocksdb --only read", &[Contender::Antiphon, Contender::Bare]);
+        check("--engines antiphon --only space,reopen", &[Contender::Antiphon]);
         assert!(Arguments::try_parse_from(["engine", "--engines", "bare"]).is_err(), "it is no engine");
     }
 

@@ -13,6 +13,7 @@ use std::{
 use antiphon_bench_store::{Job, Report};
 use anyhow::{Context, bail, ensure};
 
+use super::Step;
 use crate::compare::peers::Places;
 
 /// How long one job may take: a B-tree writes the default number of messages in minutes.
@@ -41,7 +42,7 @@ pub(super) enum Contender {
     Lmdb,
     /// RocksDB by rust-rocksdb.
     Rocksdb,
-    /// A loop that writes the same bytes; it is there whenever appends are compared.
+    /// A loop that writes the same bytes, and reads as many; it is there whenever appends or pages are compared.
     #[value(skip)]
     Bare,
 }
@@ -60,6 +61,12 @@ impl Contender {
             Self::Rocksdb => "RocksDB",
             Self::Bare => "bare loop",
         }
+    }
+
+    /// Those of some steps that it can take. The bare loop needs no store to read from, and has one kind of page.
+    pub(super) fn able(self, steps: &[Step]) -> Vec<Step> {
+        let able = |step: &Step| self != Self::Bare || matches!(step, Step::Append(_) | Step::Latest);
+        steps.iter().copied().filter(able).collect()
     }
 
     /// Whether all that it writes goes past the page cache, so that the kernel's count of it is exact.

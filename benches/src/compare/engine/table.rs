@@ -219,17 +219,19 @@ fn reads(text: &mut String, results: &Results) {
     let _ = writeln!(
         text,
         "{} pages of {PAGE_ITEMS} among {} messages.\n\n\
-         | page | engine | cold, p50 | cold to Antiphon | cold, p99 | fetched from the disk a page | warm, p50 \
-         | warm to Antiphon | warm, p99 | CPU a warm page | memory |\n|---|---|---|---|---:|---:|---|---|---:|---:|---:|",
+         | page | engine | cold, p50 | cold to Antiphon | cold, p99 | to a bare read | fetched from the disk a page | warm, p50 \
+         | warm to Antiphon | warm, p99 | CPU a warm page | memory |\n|---|---|---|---|---:|---|---:|---|---|---:|---:|---:|",
         grouped(f64::from(results.header.pages)),
         grouped(results.header.messages as f64),
     );
+    let bare = rounds(results, Contender::Bare, Step::Latest, read_of);
     for (step, page) in [(Step::Latest, "latest"), (Step::History, "anywhere")] {
         let of = |engine| rounds(results, engine, step, read_of);
         for engine in tried(results, step) {
             let own = of(engine);
             let _ = write!(text, "| {page} | ");
-            let Some(name) = failures(text, engine, &own, 8) else { continue };
+            let Some(name) = failures(text, engine, &own, 9) else { continue };
+            let name = if engine == Contender::Bare { "bare loop, a block of 16 KiB" } else { &name };
             let to = |figure: fn(&Read) -> f64| {
                 if engine == Contender::Antiphon {
                     "–".to_owned()
@@ -241,10 +243,15 @@ fn reads(text: &mut String, results: &Results) {
             let a_page = |bytes: u64, latencies: &Latencies| bytes as f64 / latencies.count.max(1) as f64;
             let _ = writeln!(
                 text,
-                "{name} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "{name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 middle_of(&own, cold, time),
                 to(cold),
                 middle(&own, |read| read.cold.p99_ns as f64, time),
+                if engine == Contender::Bare {
+                    "–".to_owned()
+                } else {
+                    ratio(&own, &bare, |read| read.cold.p99_ns as f64)
+                },
                 middle(&own, |read| a_page(read.cold_usage.read_bytes, &read.cold), bytes),
                 middle_of(&own, warm, time),
                 to(warm),

@@ -1,0 +1,338 @@
+//! A load on a lane: commands of some kinds, closed (so many unanswered, the next with an answer) or open ([`Arriving`]), every answer
+//! checked and timed.
+//!
+//! A command that is refused because flushes are behind is given again when they are not; its time goes on.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_bench_store::{
+    counters::{Meter, Times},
+    job::Usage,
+};
+use antiphon_engine::{
+    Status,
+    door::{Command, Done, Refusal, Token},
+};
+use antiphon_loadgen::{
+    clock::{Clock, MILLISECOND_NS, Nanoseconds, SECOND_NS},
+    progress::Progress,
+};
+use antiphon_wire::codes::ErrorCode;
+
+use super::{
+    arriving::{Arriving, Metronome},
+    record::{Recorder, Summary},
+};
+use crate::lane::{Lane, NodeEngine, People, Reply, Step, Task, unexpected};
+
+/// Commands of an open load that may be unanswered: seconds of all that is measured. What is due beyond it is given when it can be, and
+/// its time goes on.
+const UNANSWERED_MAX: usize = 1 << 16;
+
+/// From the plan to the first arrival: the thread that wakes the lane is up by then.
+const AHEAD_NS: u64 = 20 * MILLISECOND_NS;
+
+/// What is sent.
+pub(crate) trait Workload: Send + 'static {
+    /// What is remembered of a command until its answer.
+    type Order: Send;
+
+    /// The next of a kind.
+    fn order(&mut self, kind: usize) -> Self::Order;
+
+    /// Its command; the same again if it is asked for again.
+    fn command(&self, order: &Self::Order, people: &mut People) -> Command;
+
+    /// Its success.
+    ///
+    /// # Errors
+    /// It is not what it must be.
+    fn done(&mut self, order: Self::Order, done: Done) -> anyhow::Result<()>;
+}
+
+/// When a load ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    /// So many commands were answered.
+    Answered(u64),
+    /// So long after the beginning no more are given.
+    Elapsed(Duration),
+}
+
+/// What came of a load.
+pub(crate) struct Outcome<W> {
+    pub(crate) workload: W,
+    pub(crate) kinds: Vec<Summary>,
+    /// From the beginning to the last answer.
+    pub(crate) elapsed: Duration,
+    /// Of all threads but the one that makes arrivals, from the beginning to the last answer.
+    pub(crate) usage: Usage,
+    /// Right after the last answer.
+    pub(crate) status: Status,
+}
+
+/// Names what is loaded, for the line that shows how far it is.
+pub(crate) struct Told<'a> {
+    pub(crate) progress: &'a mut Progress,
+    pub(crate) text: &'a str,
+}
+
+impl<'a> Told<'a> {
+    /// Of a load.
+    pub(crate) fn new(progress: &'a mut Progress, text: &'a str) -> Option<Self> {
+        Some(Self { progress, text })
+    }
+}
+
+/// Gives commands of one kind, so many unanswered at a time.
+pub(crate) fn closed<W: Workload>(
+    lane: &Lane,
+    folder: &std::path::Path,
+    workload: W,
+    kind: &'static str,
+    in_flight: usize,
+    until: Until,
+    told: Option<Told<'_>>,
+) -> anyhow::Result<Outcome<W>> {
+    let clock = Clock::start();
+    let pace = Pace::Closed { clock, in_flight, until };
+    run(lane, folder, workload, &[kind], pace, clock.now_ns(), told, None)
+}
+
+/// Gives commands of each kind at its rate for a while.
+pub(crate) fn open<W: Workload>(
+    lane: &Lane,
+    folder: &std::path::Path,
+    workload: W,
+    rates: &[(&'static str, f64)],
+    seconds: f64,
+    seed: u64,
+    told: Option<Told<'_>>,
+) -> anyhow::Result<Outcome<W>> {
+    let clock = Clock::start();
+    let start_ns = clock.now_ns() + AHEAD_NS;
+    let numbers: Vec<f64> = rates.iter().map(|(_, rate)| *rate).collect();
+    let kinds: Vec<&'static str> = rates.iter().map(|(kind, _)| *kind).collect();
+    let arriving = Arriving::new(clock, &numbers, start_ns, seconds, seed);
+    let metronome = Metronome::start(arriving.clone(), lane.waker())?;
+    let outcome = run(lane, folder, workload, &kinds, Pace::Open(arriving), start_ns, told, Some(&metronome));
+    metronome.stop()?;
+    outcome
+}
+
+#[expect(clippy::too_many_arguments, reason = "the two ways to call it name them")]
+fn run<W: Workload>(
+    lane: &Lane,
+    folder: &std::path::Path,
+    workload: W,
+    kinds: &[&'static str],
+    pace: Pace,
+    begin_ns: Nanoseconds,
+    mut told: Option<Told<'_>>,
+    metronome: Option<&Metronome>,
+) -> anyhow::Result<Outcome<W>> {
+    let answered = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&answered);
+    let (goal, in_seconds) = match &pace {
+        Pace::Closed { until: Until::Answered(count), .. } => (*count, false),
+        Pace::Closed { until: Until::Elapsed(time), .. } => (time.as_secs(), true),
+        Pace::Open(arriving) => (arriving.last_ns().saturating_sub(begin_ns) / SECOND_NS, true),
+    };
+    if let Some(Told { progress, text }) = &mut told {
+        progress.phase(text);
+        progress.goal(goal);
+    }
+    let arrivals = || metronome.map_or(Ok(Times::default()), Metronome::times);
+    let (meter, before) = (Meter::start(folder)?, arrivals()?);
+    let clock = pace.clock();
+    let task = move |reply| -> Box<dyn Task> {
+        let recorders = kinds.iter().map(|kind| Recorder::new(kind, begin_ns)).collect();
+        let (pending, free, refused) = (Vec::new(), Vec::new(), VecDeque::new());
+        let fresh = 0;
+        Box::new(Load { workload, pace, begin_ns, recorders, pending, free, refused, fresh, answered: counter, reply })
+    };
+    let mut last = 0;
+    let done: Finished<W> = lane.run_watched(task, || {
+        let Some(Told { progress, text }) = &mut told else { return Ok(()) };
+        let count = answered.load(Ordering::Relaxed);
+        let second = clock.now_ns().saturating_sub(begin_ns) / SECOND_NS;
+        progress.show_at(if in_seconds { second } else { count }, || {
+            let gained = count - std::mem::replace(&mut last, count);
+            format!("{text}: {count} answered, {gained} since the last line, {second} s")
+        });
+        Ok(())
+    })?;
+    let mut usage = meter.usage()?;
+    let theirs = arrivals()?.since(before);
+    usage.cpu_ns = usage.cpu_ns.saturating_sub(theirs.run_ns);
+    usage.waited_ns = usage.waited_ns.saturating_sub(theirs.waited_ns);
+    if let Some(told) = told {
+        told.progress.no_goal();
+    }
+    let Finished { workload, kinds, elapsed, status } = done;
+    Ok(Outcome { workload, kinds, elapsed, usage, status })
+}
+
+/// What the task sends back.
+struct Finished<W> {
+    workload: W,
+    kinds: Vec<Summary>,
+    elapsed: Duration,
+    status: Status,
+}
+
+enum Pace {
+    Closed { clock: Clock, in_flight: usize, until: Until },
+    Open(Arriving),
+}
+
+impl Pace {
+    fn clock(&self) -> Clock {
+        match self {
+            Self::Closed { clock, .. } => *clock,
+            Self::Open(arriving) => arriving.clock(),
+        }
+    }
+}
+
+/// A command that is not answered.
+struct Pending<O> {
+    kind: usize,
+    due_ns: Nanoseconds,
+    order: O,
+}
+
+struct Load<W: Workload> {
+    workload: W,
+    pace: Pace,
+    begin_ns: Nanoseconds,
+    recorders: Vec<Recorder>,
+    /// By token.
+    pending: Vec<Option<Pending<W::Order>>>,
+    free: Vec<usize>,
+    /// Tokens of those that wait to be given again.
+    refused: VecDeque<usize>,
+    /// Commands given, without repeats.
+    fresh: u64,
+    answered: Arc<AtomicU64>,
+    reply: Reply<Finished<W>>,
+}
+
+impl<W: Workload> Load<W> {
+    fn unanswered(&self) -> usize {
+        self.pending.len() - self.free.len()
+    }
+
+    fn give(&mut self, engine: &NodeEngine, people: &mut People, kind: usize, due_ns: Nanoseconds) {
+        let order = self.workload.order(kind);
+        let command = self.workload.command(&order, people);
+        let pending = Some(Pending { kind, due_ns, order });
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.pending[place] = pending;
+                place
+            }
+            None => {
+                self.pending.push(pending);
+                self.pending.len() - 1
+            }
+        };
+        self.fresh += 1;
+        engine.submit(Token(place as u64), command);
+    }
+
+    /// Gives what was refused again, if flushes are not behind any more.
+    fn give_again(&mut self, engine: &NodeEngine, people: &mut People) -> bool {
+        if engine.status().memtable_sealed_bytes > 0 {
+            return false;
+        }
+        for place in std::mem::take(&mut self.refused) {
+            if let Some(pending) = &self.pending[place] {
+                engine.submit(Token(place as u64), self.workload.command(&pending.order, people));
+            }
+        }
+        true
+    }
+
+    /// Gives what is next; whether it gave something, and whether nothing more will come.
+    fn give_next(&mut self, engine: &NodeEngine, people: &mut People) -> (bool, bool) {
+        let before = self.fresh;
+        match &mut self.pace {
+            Pace::Closed { clock, in_flight, until } => {
+                let now_ns = clock.now_ns();
+                let (in_flight, until) = (*in_flight, *until);
+                let is_over = |load: &Self| match until {
+                    Until::Answered(count) => load.fresh >= count,
+                    Until::Elapsed(time) => now_ns.saturating_sub(load.begin_ns) >= time.as_nanos() as u64,
+                };
+                while self.unanswered() < in_flight && !is_over(self) {
+                    self.give(engine, people, 0, now_ns);
+                }
+                (self.fresh > before, is_over(self))
+            }
+            Pace::Open(arriving) => {
+                let now_ns = arriving.now_ns();
+                let mut due = Vec::new();
+                while self.pending.len() - self.free.len() + due.len() < UNANSWERED_MAX
+                    && let Some(one) = arriving.take_due(now_ns)
+                {
+                    due.push(one);
+                }
+                let is_over = arriving.is_over();
+                for (kind, due_ns) in due {
+                    self.give(engine, people, kind, due_ns);
+                }
+                (self.fresh > before, is_over)
+            }
+        }
+    }
+}
+
+impl<W: Workload> Task for Load<W> {
+    fn step(&mut self, engine: &NodeEngine, people: &mut People) -> anyhow::Result<Step> {
+        let again = !self.refused.is_empty() && self.give_again(engine, people);
+        let (gave, is_over) = self.give_next(engine, people);
+        Ok(match () {
+            () if again || gave => Step::Submitted,
+            // A flush's end is told to nobody.
+            () if !self.refused.is_empty() => Step::Look,
+            () if is_over && self.unanswered() == 0 => Step::Done,
+            () => Step::Wait,
+        })
+    }
+
+    fn answered(&mut self, _: &NodeEngine, token: Token, result: Result<Done, Refusal>) -> anyhow::Result<()> {
+        let place = token.0 as usize;
+        let Some(pending) = self.pending[place].take() else { anyhow::bail!("command {place} was answered twice") };
+        let done = match result {
+            Ok(done) => done,
+            Err(refusal) if refusal.code == ErrorCode::Overloaded => {
+                self.recorders[pending.kind].refused();
+                self.pending[place] = Some(pending);
+                self.refused.push_back(place);
+                return Ok(());
+            }
+            Err(refusal) => return Err(unexpected(&Err(refusal))),
+        };
+        let now_ns = self.pace.clock().now_ns();
+        self.recorders[pending.kind].answered(pending.due_ns, now_ns);
+        self.free.push(place);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.workload.done(pending.order, done)
+    }
+
+    fn finish(self: Box<Self>, engine: &NodeEngine, outcome: anyhow::Result<()>) {
+        let Self { workload, pace, begin_ns, recorders, reply, .. } = *self;
+        let elapsed = Duration::from_nanos(pace.clock().now_ns().saturating_sub(begin_ns));
+        let kinds = recorders.into_iter().map(Recorder::summary).collect();
+        // Who asked may be gone.
+        let _ = reply.send(outcome.map(|()| Finished { workload, kinds, elapsed, status: engine.status() }));
+    }
+}

@@ -1,0 +1,145 @@
+//! Messages whose number tells everything about them: where to, from whom, what, under which name. So what a store gives back is
+//! checked without keeping what it was given, and sending one costs the sender a copy of a text, as it costs a node. Pure.
+//!
+//! Texts are those of [`antiphon_bench_store::data`], a few thousand of them in turn by chance: a block of a conversation holds hardly
+//! any twice.
+
+use antiphon_bench_store::Data;
+use antiphon_engine::door::Command;
+use antiphon_loadgen::random::mix;
+use antiphon_wire::{
+    frame::{ArchivedEntry, Content, ContentView, view_content},
+    ids::ClientMessageId,
+};
+use anyhow::ensure;
+
+use crate::lane::People;
+
+/// Different texts: 80 of them fill a block, so that one block in a hundred has one twice.
+const TEXTS: usize = if cfg!(debug_assertions) { 512 } else { 16_384 };
+
+/// Numbers of one stream. A store that was killed goes on with another, so that what was in flight is told from what was not sent.
+pub(crate) const STREAM: u64 = 1 << 40;
+
+/// All messages there may be.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    seed: u64,
+    conversations: u32,
+    texts: Vec<String>,
+}
+
+impl Messages {
+    pub(crate) fn new(seed: u64, conversations: u32, text_bytes: usize) -> Self {
+        let data = Data { seed, conversations, text_bytes };
+        let texts = data.stream().take(TEXTS).map(|message| message.text).collect();
+        Self { seed, conversations, texts }
+    }
+
+    pub(crate) fn conversations(&self) -> u32 {
+        self.conversations
+    }
+
+    fn drawn(&self, number: u64, what: u64) -> u64 {
+        mix(mix(self.seed ^ what).wrapping_add(number))
+    }
+
+    /// Where to.
+    pub(crate) fn conversation(&self, number: u64) -> u32 {
+        (self.drawn(number, 1) % u64::from(self.conversations)) as u32
+    }
+
+    /// Which of the two members.
+    pub(crate) fn sender(&self, number: u64) -> usize {
+        (self.drawn(number, 2) % 2) as usize
+    }
+
+    /// What.
+    pub(crate) fn text(&self, number: u64) -> &str {
+        &self.texts[(self.drawn(number, 3) % self.texts.len() as u64) as usize]
+    }
+
+    fn id(&self, number: u64) -> ClientMessageId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.drawn(number, 4).to_le_bytes());
+        id[8..].copy_from_slice(&number.to_le_bytes());
+        ClientMessageId(id)
+    }
+
+    /// The command that sends it.
+    pub(crate) fn send(&self, number: u64, people: &mut People) -> Command {
+        let target = people.of(self.conversation(number));
+        let [from, to] = target.members;
+        Command::Send {
+            user: if self.sender(number) == 0 { from } else { to },
+            conversation: target.conversation,
+            client_message_id: self.id(number),
+            body: Content::text(self.text(number)).0,
+        }
+    }
+
+    /// The number of a message that came back from a conversation.
+    ///
+    /// # Errors
+    /// It is not what was sent there.
+    pub(crate) fn number_of(&self, conversation: u32, entry: &ArchivedEntry) -> anyhow::Result<u64> {
+        let id = entry.client_message_id.0;
+        let mut number = [0; 8];
+        number.copy_from_slice(&id[8..]);
+        let number = u64::from_le_bytes(number);
+        ensure!(self.id(number).0 == id, "a message of conversation {conversation} has a name that none was given");
+        ensure!(self.conversation(number) == conversation, "message {number} is in conversation {conversation}");
+        let ContentView::Text(text) = view_content(&entry.body)?;
+        ensure!(text == self.text(number), "message {number} does not say what it said");
+        Ok(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::{
+        frame::{Entry, EntryKind, view_entry},
+        ids::{ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_comes_back_is_known_and_any_other_is_not() {
+        let messages = Messages::new(3, 10, 40);
+        let number = STREAM + 77;
+        let conversation = messages.conversation(number);
+        let entry = |id: ClientMessageId, text: &str| {
+            let (one, other) = (UserId::new("a").unwrap(), UserId::new("b").unwrap());
+            let entry = Entry {
+                conversation: ConversationId::direct(&one, &other),
+                epoch: Epoch(1),
+                sequence: Sequence(2),
+                ordinal: Ordinal(1),
+                time_ms: TimestampMs(5),
+                kind: EntryKind::Message,
+                client_message_id: id,
+                sender: one,
+                body: Content::text(text).0,
+            };
+            entry.to_archive()
+        };
+        let check =
+            |conversation, id, text: &str| messages.number_of(conversation, view_entry(&entry(id, text)).unwrap()).ok();
+        let (id, text) = (messages.id(number), messages.text(number).to_owned());
+        assert_eq!(check(conversation, id, &text), Some(number));
+        assert_eq!(check(conversation ^ 1, id, &text), None, "another conversation");
+        assert_eq!(check(conversation, ClientMessageId([7; 16]), &text), None, "another name");
+        assert_eq!(check(conversation, id, "something else"), None, "another text");
+    }
+
+    #[test]
+    fn conversations_and_senders_take_turns_by_chance() {
+        let messages = Messages::new(1, 10, 40);
+        let mut counts = [[0; 2]; 10];
+        for number in 0..10_000 {
+            counts[messages.conversation(number) as usize][messages.sender(number)] += 1;
+        }
+        assert!(counts.iter().flatten().all(|count| (400..600).contains(count)), "{counts:?}");
+    }
+}

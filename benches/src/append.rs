@@ -42,6 +42,8 @@ use antiphon_wire::{
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 
+use crate::lane::now;
+
 type NodeEngine = Engine<NodeFiles, SystemClock, OsRandom>;
 
 /// What is measured.
@@ -445,12 +447,10 @@ impl Appender {
 /// Sends a message; its number names it.
 fn submit(engine: &NodeEngine, targets: &[(UserId, ConversationId)], body: &[u8], number: u64) {
     let (user, conversation) = &targets[number as usize % targets.len()];
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&number.to_le_bytes());
     let command = Command::Send {
         user: user.clone(),
         conversation: *conversation,
-        client_message_id: ClientMessageId(id),
+        client_message_id: ClientMessageId::timed(now(), number.into()),
         body: body.to_vec(),
     };
     engine.submit(Token(number), command);

@@ -26,7 +26,7 @@ use antiphon_engine::{
 use antiphon_wire::{
     codes::ErrorCode,
     frame::Content,
-    ids::{ClientMessageId, ConversationId, UserId},
+    ids::{ClientMessageId, ConversationId, TimestampMs, UserId},
 };
 
 type Lane = Engine<MemoryFiles, MemoryClock, MemoryRandom>;
@@ -96,7 +96,7 @@ fn appends(
         Command::Send {
             user: users[at % 1000].clone(),
             conversation: ids[at],
-            client_message_id: ClientMessageId(id.to_le_bytes()),
+            client_message_id: ClientMessageId::timed(TimestampMs(1_790_000_000_000 + number / 100), id),
             body: body.clone(),
         }
     };

@@ -19,6 +19,7 @@ use std::{
 use antiphon_engine::{
     Engine, EngineOptions, OpenReport, Status,
     door::{Command, Done, Output, Refusal, Token},
+    seams::Clock as _,
 };
 use antiphon_gateway::{
     core::io::{self, ConnectionKey, Handler, Origin, Turn},
@@ -27,6 +28,7 @@ use antiphon_gateway::{
         Worker, spawn_shard,
     },
 };
+use antiphon_wire::ids::TimestampMs;
 use anyhow::Context;
 
 pub(crate) use counted::{By, Counted, Traffic};
@@ -46,6 +48,11 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// How often a lane that settles is looked at.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
+
+/// What time a client has that names a message now.
+pub(crate) fn now() -> TimestampMs {
+    SystemClock.now()
+}
 
 /// What is to be done on the shard.
 pub(crate) trait Task: Send {

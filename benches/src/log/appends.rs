@@ -6,7 +6,7 @@ use antiphon_engine::door::{Command, Done};
 use anyhow::bail;
 
 use super::{load::Workload, messages::Messages};
-use crate::lane::People;
+use crate::lane::{People, now};
 
 /// Messages from a number on.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Workload for Appends {
     }
 
     fn command(&self, number: &u64, people: &mut People) -> Command {
-        self.messages.send(*number, people)
+        self.messages.send(*number, now(), people)
     }
 
     fn done(&mut self, number: u64, done: Done) -> anyhow::Result<()> {

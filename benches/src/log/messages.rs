@@ -9,7 +9,7 @@ use antiphon_engine::door::Command;
 use antiphon_loadgen::random::mix;
 use antiphon_wire::{
     frame::{ArchivedEntry, Content, ContentView, view_content},
-    ids::ClientMessageId,
+    ids::{ClientMessageId, TimestampMs},
 };
 use anyhow::ensure;
 
@@ -20,6 +20,9 @@ const TEXTS: usize = if cfg!(debug_assertions) { 512 } else { 16_384 };
 
 /// Numbers of one stream. A store that was killed goes on with another, so that what was in flight is told from what was not sent.
 pub(crate) const STREAM: u64 = 1 << 40;
+
+/// Bits of a name that say the number.
+const NUMBER_BITS: u32 = 62;
 
 /// All messages there may be.
 #[derive(Debug)]
@@ -59,21 +62,19 @@ impl Messages {
         &self.texts[(self.drawn(number, 3) % self.texts.len() as u64) as usize]
     }
 
-    fn id(&self, number: u64) -> ClientMessageId {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.drawn(number, 4).to_le_bytes());
-        id[8..].copy_from_slice(&number.to_le_bytes());
-        ClientMessageId(id)
+    /// The name that a client gives it at this time: it says the time, the number, and something drawn.
+    fn id(&self, number: u64, made: TimestampMs) -> ClientMessageId {
+        ClientMessageId::timed(made, u128::from(self.drawn(number, 4)) << NUMBER_BITS | u128::from(number))
     }
 
-    /// The command that sends it.
-    pub(crate) fn send(&self, number: u64, people: &mut People) -> Command {
+    /// The command that sends it at this time.
+    pub(crate) fn send(&self, number: u64, made: TimestampMs, people: &mut People) -> Command {
         let target = people.of(self.conversation(number));
         let [from, to] = target.members;
         Command::Send {
             user: if self.sender(number) == 0 { from } else { to },
             conversation: target.conversation,
-            client_message_id: self.id(number),
+            client_message_id: self.id(number, made),
             body: Content::text(self.text(number)).0,
         }
     }
@@ -83,11 +84,10 @@ impl Messages {
     /// # Errors
     /// It is not what was sent there.
     pub(crate) fn number_of(&self, conversation: u32, entry: &ArchivedEntry) -> anyhow::Result<u64> {
-        let id = entry.client_message_id.0;
-        let mut number = [0; 8];
-        number.copy_from_slice(&id[8..]);
-        let number = u64::from_le_bytes(number);
-        ensure!(self.id(number).0 == id, "a message of conversation {conversation} has a name that none was given");
+        let id = ClientMessageId(entry.client_message_id.0);
+        let number = (u128::from_be_bytes(id.0) & ((1 << NUMBER_BITS) - 1)) as u64;
+        let is_named = id.made().is_some_and(|made| self.id(number, made) == id);
+        ensure!(is_named, "a message of conversation {conversation} has a name that none was given");
         ensure!(self.conversation(number) == conversation, "message {number} is in conversation {conversation}");
         let ContentView::Text(text) = view_content(&entry.body)?;
         ensure!(text == self.text(number), "message {number} does not say what it said");
@@ -99,7 +99,7 @@ impl Messages {
 mod tests {
     use antiphon_wire::{
         frame::{Entry, EntryKind, view_entry},
-        ids::{ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
+        ids::{ConversationId, Epoch, Ordinal, Sequence, UserId},
     };
 
     use super::*;
@@ -126,7 +126,7 @@ mod tests {
         };
         let check =
             |conversation, id, text: &str| messages.number_of(conversation, view_entry(&entry(id, text)).unwrap()).ok();
-        let (id, text) = (messages.id(number), messages.text(number).to_owned());
+        let (id, text) = (messages.id(number, TimestampMs(1_790_000_000_000)), messages.text(number).to_owned());
         assert_eq!(check(conversation, id, &text), Some(number));
         assert_eq!(check(conversation ^ 1, id, &text), None, "another conversation");
         assert_eq!(check(conversation, ClientMessageId([7; 16]), &text), None, "another name");

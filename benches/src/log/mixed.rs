@@ -30,7 +30,7 @@ use super::{
 use crate::{
     compare::table::grouped,
     facts::Header,
-    lane::{By, Lane, People},
+    lane::{By, Lane, People, now},
 };
 
 /// Options of `bench mixed`.
@@ -310,7 +310,7 @@ impl Workload for Mixed {
 
     fn command(&self, order: &Order, people: &mut People) -> Command {
         match *order {
-            Order::Append(number) => self.messages.send(number, people),
+            Order::Append(number) => self.messages.send(number, now(), people),
             Order::Page { conversation, before, .. } => {
                 let target = people.of(conversation);
                 let [user, _] = target.members;

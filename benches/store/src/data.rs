@@ -43,7 +43,7 @@ pub struct Message {
     pub conversation: u32,
     /// Its place among the conversation's messages, from 1.
     pub ordinal: u64,
-    /// Its sender's name for it.
+    /// Its sender's name for it, a UUID of version 7: it begins with the time, six bytes. An engine with a clock of its own has that there.
     pub id: [u8; 16],
     /// Which of the conversation's two members wrote it: 0 or 1.
     pub sender: u64,
@@ -80,10 +80,11 @@ impl Data {
     fn message(&self, number: u64, ordinal: u64) -> Message {
         let mut random = self.random(number);
         let conversation = (random.next() % u64::from(self.conversations)) as u32;
-        let id = wide(&mut random);
+        let time_ms = 1_790_000_000_000 + number * 7;
+        let id = named_at(time_ms, wide(&mut random));
         let sender = random.next() % 2;
         let text = text(&mut random, self.text_bytes);
-        Message { number, conversation, ordinal, id, sender, time_ms: 1_790_000_000_000 + number * 7, text }
+        Message { number, conversation, ordinal, id, sender, time_ms, text }
     }
 }
 
@@ -155,7 +156,7 @@ impl Contents {
         for (row, ordinal) in rows.iter().zip(begin + 1..) {
             let number = self.numbers[ask.conversation as usize][ordinal as usize - 1];
             let message = self.data.message(number.into(), ordinal);
-            if (row.ordinal, row.id, &row.text) != (ordinal, message.id, &message.text) {
+            if (row.ordinal, &row.id[6..], &row.text) != (ordinal, &message.id[6..], &message.text) {
                 return Some(format!("{ask:?}: {row:?} instead of {message:?}"));
             }
         }
@@ -179,6 +180,15 @@ impl Contents {
         };
         order.iter().cycle().take(if order.is_empty() { 0 } else { pages as usize }).map(ask).collect()
     }
+}
+
+/// A name that says when it was made.
+#[must_use]
+pub fn named_at(time_ms: u64, mut name: [u8; 16]) -> [u8; 16] {
+    name[..6].copy_from_slice(&time_ms.to_be_bytes()[2..]);
+    name[6] = 0x70 | name[6] & 0xf;
+    name[8] = 0x80 | name[8] & 0x3f;
+    name
 }
 
 fn wide(random: &mut Random) -> [u8; 16] {

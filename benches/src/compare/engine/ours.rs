@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_bench_store::{Ask, Data, Message, Page, Row, Store};
+use antiphon_bench_store::{Ask, Data, Message, Page, Row, Store, data::named_at};
 use antiphon_engine::door::{Command, Done, HistoryPage, HistoryRange, Refusal, Token};
 use antiphon_wire::{
     codes::ErrorCode,
@@ -21,7 +21,7 @@ use antiphon_wire::{
 };
 use anyhow::bail;
 
-use crate::lane::{Lane, LaneOptions, NodeEngine, People, Reply, Step, Task, unexpected};
+use crate::lane::{Lane, LaneOptions, NodeEngine, People, Reply, Step, Task, now, unexpected};
 
 /// The engine, seen from the process's main thread.
 pub(crate) struct Ours(Lane);
@@ -168,7 +168,7 @@ fn send(engine: &NodeEngine, people: &mut People, place: usize, message: &Messag
     let command = Command::Send {
         user: if message.sender == 0 { from } else { to },
         conversation: target.conversation,
-        client_message_id: ClientMessageId(message.id),
+        client_message_id: ClientMessageId(named_at(now().0, message.id)),
         body: Content::text(&message.text).0,
     };
     engine.submit(Token(place as u64), command);

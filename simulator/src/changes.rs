@@ -398,9 +398,8 @@ fn marks(conversation: &Conversation, id: ConversationId, problems: &mut Vec<Str
             Ok(ChangeView::Retain { before, messages }) => {
                 let ordinal = conversation.entries.get(&(before.0.saturating_sub(1))).map_or(0, |last| last.ordinal);
                 if before.0 <= hidden || before.0 > *sequence || messages.0 != ordinal {
-                    problems.push(format!(
-                        "{id} #{sequence} hides what is before #{before}, {messages} messages; it was #{hidden}, {ordinal}"
-                    ));
+                    let was = format!("it was #{hidden}, {ordinal}");
+                    problems.push(format!("{id} #{sequence} hides {messages} messages before #{before}; {was}"));
                 }
                 hidden = hidden.max(before.0);
             }

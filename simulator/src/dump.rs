@@ -190,3 +190,55 @@ impl Entry {
             && self.line["sender"].as_str() == Some(seen.sender.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(lines: &[String]) -> Dump {
+        let mut dump = Dump::default();
+        lines.iter().for_each(|line| dump.take(line).unwrap());
+        dump
+    }
+
+    fn message(sequence: u64, position: u64, says: &str) -> String {
+        let id = ConversationId([7; 16]);
+        let place = format!(r#""conversation":"{id}","sequence":{sequence},"position":{position}"#);
+        format!(r#"{{"entry":{{{place},"ordinal":1,"time_ms":9,"kind":"message","sender":"ann",{says}}}}}"#)
+    }
+
+    #[test]
+    fn a_part_is_told_from_what_is_none() {
+        let of_lane = [
+            message(1, 10, r#""text":"one""#),
+            message(2, 11, r#""taken_away":true"#),
+            message(3, 15, r#""text":"three""#),
+        ];
+        let lane = dump(&of_lane);
+        // What was taken away later was there before.
+        let before = message(2, 11, r#""text":"two""#);
+        assert_eq!(dump(&[of_lane[0].clone(), before.clone()]).is_part_of(&lane, 14), Ok(()));
+        assert_eq!(dump(&of_lane).is_part_of(&lane, 15), Ok(()));
+        for (what, part, cut) in [
+            ("an entry is missing", vec![of_lane[0].clone()], 14),
+            ("an entry is beyond the cut", of_lane.to_vec(), 14),
+            ("the last record is missing", vec![of_lane[0].clone(), before.clone()], 15),
+            ("another place", vec![message(1, 9, r#""text":"one""#), before.clone()], 14),
+            ("an entry of its own", vec![of_lane[0].clone(), before, message(4, 12, r#""text":"four""#)], 14),
+        ] {
+            assert!(dump(&part).is_part_of(&lane, cut).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_or_not() {
+        let id = ConversationId([7; 16]);
+        let head = format!(r#"{{"conversation":{{"conversation":"{id}","last_sequence":4}}}}"#);
+        let lost = |first, last| format!(r#"{{"lost":{{"conversation":"{id}","first":{first},"last":{last}}}}}"#);
+        let untold = |lines: &[String]| dump(lines).conversations[&id].untold().map(|(_, missing)| missing);
+        let entries = [message(1, 1, r#""text":"a""#), message(4, 4, r#""text":"b""#)];
+        assert_eq!(untold(&[&[head.clone(), lost(2, 3)], &entries[..]].concat()), None);
+        assert_eq!(untold(&[&[head.clone(), lost(2, 2)], &entries[..]].concat()), Some(3));
+        assert_eq!(untold(&[&[head], &entries[..]].concat()), Some(2));
+    }
+}

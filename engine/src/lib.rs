@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod memory_files;
 mod memtable;
 mod merge;
+mod newest_ids;
 pub mod offline;
 mod options;
 pub mod partitions;

@@ -279,6 +279,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
 
     /// Whether a segment may know the message.
     pub(super) fn may_be_stored(&self, message: ClientMessageId) -> bool {
+        if !self.core.horizon.has_old_rows() && self.core.newest_ids.exclude(self.id, message) {
+            return false;
+        }
         let runs = self.shared.sorted.runs();
         runs.may_contain(&keys::message_id(self.id, message))
             || (self.core.horizon.has_old_rows() && runs.may_contain(&keys::old_message_id(self.id, message)))

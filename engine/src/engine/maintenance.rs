@@ -271,6 +271,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             return false;
         }
         state.core.has_changes |= memtable.has_changes();
+        state.core.newest_ids.absorb(memtable.newest_ids());
         state.core.memory.sealed = None;
         state.core.memory.flushes += 1;
         state.core.memory.flushed = LanePosition(memtable.last().0);

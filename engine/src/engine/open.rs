@@ -27,6 +27,7 @@ use crate::{
         recovery::{Recovered, Settings, recover},
     },
     layout, manifest,
+    newest_ids::NewestIds,
     options::EngineOptions,
     report::{LostRange, OpenReport, Status},
     rows::TailRow,
@@ -180,7 +181,10 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     }
     let report = recovered.report.clone();
     let store = manifest.store;
-    let state = state(recovered, &options, hash, blob, LanePosition(manifest.flushed_position), &clock);
+    let mut state = state(recovered, &options, hash, blob, LanePosition(manifest.flushed_position), &clock);
+    for run in sorted.runs().newest_first() {
+        state.core.newest_ids.note_key(run.bounds().1);
+    }
     let shared = Shared {
         files,
         clock,
@@ -274,6 +278,7 @@ fn state<F: Files, C: Clock>(
         settling: Vec::new(),
         jobs: Jobs::default(),
         horizon: blob.horizon.of_store_until(time),
+        newest_ids: NewestIds::default(),
         pacer: Pacer::default(),
         upkeep: Upkeep::default(),
         has_changes: blob.has_changes,

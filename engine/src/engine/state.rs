@@ -22,6 +22,7 @@ use crate::{
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
     memtable::{Memtable, MessageIds},
+    newest_ids::NewestIds,
     options::EngineOptions,
     report::Status,
     rows::TailRow,
@@ -52,6 +53,8 @@ pub(super) struct Core<D> {
     pub(super) jobs: Jobs,
     /// Which message ids are forgotten: as the manifest has it, so that it is durable.
     pub(super) horizon: Horizon,
+    /// Of the ids in segments.
+    pub(super) newest_ids: NewestIds,
     pub(super) pacer: Pacer,
     pub(super) upkeep: Upkeep,
     /// Segments hold rows of changes of messages.

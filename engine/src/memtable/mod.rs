@@ -30,6 +30,7 @@ use crate::{
         record::{Mark, Record},
         witness::Held,
     },
+    newest_ids::NewestIds,
     report::LostRange,
     row::{Change as RowChange, KeyRange, RowSource, SharedBytes},
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, decode_entry},
@@ -134,6 +135,7 @@ pub(crate) struct Memtable {
     /// When the first change was made that takes content from an entry which is not here.
     erasing_since: Option<u64>,
     made: MadeTimes,
+    newest_ids: NewestIds,
     hidden: Hidden,
     /// It has entries that change messages.
     has_changes: bool,
@@ -183,6 +185,7 @@ impl Memtable {
             times: None,
             erasing_since: None,
             made: MadeTimes::default(),
+            newest_ids: NewestIds::default(),
             hidden: Hidden::default(),
             has_changes: false,
         }
@@ -225,6 +228,11 @@ impl Memtable {
     /// When its messages' ids were made.
     pub(crate) fn made(&self) -> &MadeTimes {
         &self.made
+    }
+
+    /// Which of its messages' ids are the newest.
+    pub(crate) fn newest_ids(&self) -> &NewestIds {
+        &self.newest_ids
     }
 
     pub(crate) fn tail(&self, conversation: ConversationId) -> Option<&Tail> {
@@ -378,6 +386,7 @@ impl Memtable {
                 let id = ClientMessageId(entry.client_message_id.0);
                 self.remember(conversation, id, position);
                 self.made.note(id);
+                self.newest_ids.note(conversation, id, last.time);
                 self.tail_mut(conversation).messages.push((id, last.sequence, last.time));
                 self.has_changes = true;
             }
@@ -420,6 +429,7 @@ impl Memtable {
         self.last = last.position;
         self.note_time(last.time);
         self.made.note(id);
+        self.newest_ids.note(conversation, id, last.time);
         let tail = self.tail_mut(conversation);
         let pointer = PointerRow { read: last.sequence, ordinal: last.ordinal, delivered: last.sequence };
         let added = archive.len() + ENTRY_BYTES + tail.set_pointer(sender, user, pointer);

@@ -286,6 +286,8 @@ mod tests {
         assert!(contents.fault(&all, &changed).is_some(), "another text");
         let mut changed = rows;
         changed[2].id[0] ^= 1;
+        assert_eq!(contents.fault(&all, &changed), None, "the same name at another time");
+        changed[2].id[9] ^= 1;
         assert!(contents.fault(&all, &changed).is_some(), "another name");
     }
 

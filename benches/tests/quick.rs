@@ -1,4 +1,5 @@
-//! The benchmarks of the log engine run from end to end, quickly: what they measure is checked by themselves, and what they leave is here.
+//! The benchmarks of the log engine run from end to end, quickly: what they measure is checked by themselves, and what
+//! they leave is here.
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -1,7 +1,7 @@
 //! The engine's files with a count of what is written and read, by who did it: the log, flushes, merges, and the rest.
 //!
-//! The engine has flushes and merges done by [`Files::elsewhere`], each with its own urgency, so whoever writes is known exactly and no
-//! byte is attributed by guessing. Changes nothing of what is done.
+//! The engine has flushes and merges done by [`Files::elsewhere`], each with its own urgency, so whoever writes is
+//! known exactly and no byte is attributed by guessing. Changes nothing of what is done.
 
 use std::sync::{
     Arc,

@@ -1,8 +1,9 @@
-//! A log lane on a shard of its own, with the node's ring, files, clock and allocator: what benchmarks of the engine drive.
+//! A log lane on a shard of its own, with the node's ring, files, clock and allocator: what benchmarks of the engine
+//! drive.
 //!
-//! A [`Task`] is carried out on the shard, as a node's own handler would be: what it times lies between a command's submission and its
-//! answer there, without a change of threads. One task at a time. Each conversation is a direct one of two users ([`People`]), made when
-//! the store is.
+//! A [`Task`] is carried out on the shard, as a node's own handler would be: what it times lies between a command's
+//! submission and its answer there, without a change of threads. One task at a time. Each conversation is a direct one
+//! of two users ([`People`]), made when the store is.
 
 mod counted;
 mod people;

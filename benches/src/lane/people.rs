@@ -2,8 +2,8 @@
 
 use antiphon_wire::ids::{ConversationId, UserId};
 
-/// Conversations of which the ids are kept: deriving one is a SHA-256. Of more conversations none is, so that a benchmark of the
-/// engine's memory does not measure this.
+/// Conversations of which the ids are kept: deriving one is a SHA-256. Of more conversations none is, so that a
+/// benchmark of the engine's memory does not measure this.
 const KEPT_MAX: u32 = 100_000;
 
 /// A conversation and its members.

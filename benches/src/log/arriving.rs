@@ -1,7 +1,9 @@
-//! An open load: commands are due at Poisson times that do not depend on how the lane fares, and latency counts from then.
+//! An open load: commands are due at Poisson times that do not depend on how the lane fares, and latency counts from
+//! then.
 //!
-//! The lane takes what is due whenever it has a turn. So that it has one, a thread of its own wakes it at each of these times, as a
-//! node is woken by its sockets: it has the same plan, and passes nothing on. What that thread costs is not the lane's.
+//! The lane takes what is due whenever it has a turn. So that it has one, a thread of its own wakes it at each of these
+//! times, as a node is woken by its sockets: it has the same plan, and passes nothing on. What that thread costs is not
+//! the lane's.
 
 use std::{
     fs,
@@ -130,8 +132,8 @@ fn beat(mut arriving: Arriving, waker: &Waker, stopped: &mpsc::Receiver<()>) {
     let _ = stopped.recv();
 }
 
-/// Has the kernel end this thread's sleeps on time: by default it may be 50 µs late, which is a third of a commit. Without it the
-/// measurement is coarser, for both sides alike.
+/// Has the kernel end this thread's sleeps on time: by default it may be 50 µs late, which is a third of a commit.
+/// Without it the measurement is coarser, for both sides alike.
 fn sharpen() {
     let Ok(own) = fs::read_link("/proc/thread-self") else { return };
     if let Some(id) = own.file_name() {

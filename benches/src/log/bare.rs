@@ -1,6 +1,6 @@
-//! The bare lane: what group commit costs when nothing is kept of a record but its bytes. On a shard with the node's ring, as the engine's
-//! lane: records that are due are copied into a buffer, one buffer is written at a time (`O_DIRECT | O_DSYNC`, into a file that was
-//! written before), and the next is filled meanwhile.
+//! The bare lane: what group commit costs when nothing is kept of a record but its bytes. On a shard with the node's
+//! ring, as the engine's lane: records that are due are copied into a buffer, one buffer is written at a time
+//! (`O_DIRECT | O_DSYNC`, into a file that was written before), and the next is filled meanwhile.
 
 use std::{
     cell::RefCell,

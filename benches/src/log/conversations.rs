@@ -1,8 +1,8 @@
 //! `cargo xtask bench conversations`: what a lane keeps in memory of conversations that nobody uses.
 //!
-//! A store is filled and closed. Then processes open it anew, with small caches, and tell their resident memory: after opening, and after
-//! the latest page of every conversation was read, so that each was in memory and has left it. What one does with an empty store is
-//! subtracted. Everything is read back.
+//! A store is filled and closed. Then processes open it anew, with small caches, and tell their resident memory: after
+//! opening, and after the latest page of every conversation was read, so that each was in memory and has left it. What
+//! one does with an empty store is subtracted. Everything is read back.
 
 use std::{fs, time::Duration};
 
@@ -42,7 +42,8 @@ pub(crate) struct Options {
     /// Bytes of a message's text
     #[arg(long, default_value_t = 40)]
     text_bytes: usize,
-    /// Bytes of blocks, and as many of conversations in use, that the opened store may keep: little, so that what is left is what grows
+    /// Bytes of blocks, and as many of conversations in use, that the opened store may keep: little, so that what is
+    /// left is what grows
     #[arg(long, default_value_t = 1 << 20)]
     cache_bytes: usize,
 }
@@ -142,7 +143,8 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
 fn print(results: &Results) {
     println!(
         "{} conversations, {} messages with texts of {} bytes; caches of {}\n\n\
-         | | resident | beyond an empty store | a conversation | engine: memtable | blocks cached | conversations in memory | segments |\n\
+         | | resident | beyond an empty store | a conversation | engine: memtable | blocks cached \
+         | conversations in memory | segments |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|",
         grouped(f64::from(results.conversations)),
         grouped(results.messages as f64),
@@ -176,7 +178,8 @@ fn print(results: &Results) {
         println!("\nno conversation has left memory: more --conversations, or fewer --cache-bytes");
     } else {
         println!(
-            "\na cold conversation: {:.1} B of {} cold ones, without memtable and cached blocks by the engine's account",
+            "\na cold conversation: {:.1} B of {} cold ones, without memtable and cached blocks \
+             by the engine's account",
             beyond.saturating_sub(bounded) as f64 / cold,
             grouped(cold),
         );

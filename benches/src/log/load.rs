@@ -1,5 +1,5 @@
-//! A load on a lane: commands of some kinds, closed (so many unanswered, the next with an answer) or open ([`Arriving`]), every answer
-//! checked and timed.
+//! A load on a lane: commands of some kinds, closed (so many unanswered, the next with an answer) or open
+//! ([`Arriving`]), every answer checked and timed.
 //!
 //! A command that is refused because flushes are behind is given again when they are not; its time goes on.
 
@@ -7,9 +7,9 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use antiphon_bench_store::{
@@ -25,16 +25,22 @@ use antiphon_loadgen::{
     progress::Progress,
 };
 use antiphon_wire::codes::ErrorCode;
+use anyhow::ensure;
 
 use super::{
+    SPARE_BYTES,
     arriving::{Arriving, Metronome},
     record::{Recorder, Summary},
 };
+use crate::facts::free_bytes;
 use crate::lane::{Lane, NodeEngine, People, Reply, Step, Task, unexpected};
 
-/// Commands of an open load that may be unanswered: seconds of all that is measured. What is due beyond it is given when it can be, and
-/// its time goes on.
+/// Commands of an open load that may be unanswered: seconds of all that is measured. What is due beyond it is given
+/// when it can be, and its time goes on.
 const UNANSWERED_MAX: usize = 1 << 16;
+
+/// How often the disk is looked at.
+const ROOM_LOOK: Duration = Duration::from_secs(5);
 
 /// From the plan to the first arrival: the thread that wakes the lane is up by then.
 const AHEAD_NS: u64 = 20 * MILLISECOND_NS;
@@ -76,6 +82,8 @@ pub(crate) struct Outcome<W> {
     pub(crate) usage: Usage,
     /// Right after the last answer.
     pub(crate) status: Status,
+    /// It ended before its time, because the disk was nearly full.
+    pub(crate) cut_short: bool,
 }
 
 /// Names what is loaded, for the line that shows how far it is.
@@ -139,7 +147,9 @@ fn run<W: Workload>(
     metronome: Option<&Metronome>,
 ) -> anyhow::Result<Outcome<W>> {
     let answered = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&answered);
+    let enough = Arc::new(AtomicBool::new(false));
+    let (counter, is_enough) = (Arc::clone(&answered), Arc::clone(&enough));
+    let must_finish = matches!(&pace, Pace::Closed { until: Until::Answered(_), .. });
     let (goal, in_seconds) = match &pace {
         Pace::Closed { until: Until::Answered(count), .. } => (*count, false),
         Pace::Closed { until: Until::Elapsed(time), .. } => (time.as_secs(), true),
@@ -155,11 +165,18 @@ fn run<W: Workload>(
     let task = move |reply| -> Box<dyn Task> {
         let recorders = kinds.iter().map(|kind| Recorder::new(kind, begin_ns)).collect();
         let (pending, free, refused) = (Vec::new(), Vec::new(), VecDeque::new());
-        let fresh = 0;
-        Box::new(Load { workload, pace, begin_ns, recorders, pending, free, refused, fresh, answered: counter, reply })
+        let (fresh, answered, enough) = (0, counter, is_enough);
+        Box::new(Load { workload, pace, begin_ns, recorders, pending, free, refused, fresh, answered, enough, reply })
     };
-    let mut last = 0;
+    let (mut last, mut looked) = (0, Instant::now());
     let done: Finished<W> = lane.run_watched(task, || {
+        if looked.elapsed() >= ROOM_LOOK {
+            looked = Instant::now();
+            if free_bytes(folder)? < SPARE_BYTES {
+                ensure!(!must_finish, "the disk of {} is nearly full", folder.display());
+                enough.store(true, Ordering::Relaxed);
+            }
+        }
         let Some(Told { progress, text }) = &mut told else { return Ok(()) };
         let count = answered.load(Ordering::Relaxed);
         let second = clock.now_ns().saturating_sub(begin_ns) / SECOND_NS;
@@ -177,7 +194,8 @@ fn run<W: Workload>(
         told.progress.no_goal();
     }
     let Finished { workload, kinds, elapsed, status } = done;
-    Ok(Outcome { workload, kinds, elapsed, usage, status })
+    let cut_short = enough.load(Ordering::Relaxed);
+    Ok(Outcome { workload, kinds, elapsed, usage, status, cut_short })
 }
 
 /// What the task sends back.
@@ -222,6 +240,8 @@ struct Load<W: Workload> {
     /// Commands given, without repeats.
     fresh: u64,
     answered: Arc<AtomicU64>,
+    /// Nothing more is to be given: the disk is nearly full.
+    enough: Arc<AtomicBool>,
     reply: Reply<Finished<W>>,
 }
 
@@ -263,6 +283,9 @@ impl<W: Workload> Load<W> {
 
     /// Gives what is next; whether it gave something, and whether nothing more will come.
     fn give_next(&mut self, engine: &NodeEngine, people: &mut People) -> (bool, bool) {
+        if self.enough.load(Ordering::Relaxed) {
+            return (false, true);
+        }
         let before = self.fresh;
         match &mut self.pace {
             Pace::Closed { clock, in_flight, until } => {

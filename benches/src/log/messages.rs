@@ -1,8 +1,9 @@
-//! Messages whose number tells everything about them: where to, from whom, what, under which name. So what a store gives back is
-//! checked without keeping what it was given, and sending one costs the sender a copy of a text, as it costs a node. Pure.
+//! Messages whose number tells everything about them: where to, from whom, what, under which name. So what a store
+//! gives back is checked without keeping what it was given, and sending one costs the sender a copy of a text, as it
+//! costs a node. Pure.
 //!
-//! Texts are those of [`antiphon_bench_store::data`], a few thousand of them in turn by chance: a block of a conversation holds hardly
-//! any twice.
+//! Texts are those of [`antiphon_bench_store::data`], a few thousand of them in turn by chance: a block of a
+//! conversation holds hardly any twice.
 
 use antiphon_bench_store::Data;
 use antiphon_engine::door::Command;
@@ -18,7 +19,8 @@ use crate::lane::People;
 /// Different texts: 80 of them fill a block, so that one block in a hundred has one twice.
 const TEXTS: usize = if cfg!(debug_assertions) { 512 } else { 16_384 };
 
-/// Numbers of one stream. A store that was killed goes on with another, so that what was in flight is told from what was not sent.
+/// Numbers of one stream. A store that was killed goes on with another, so that what was in flight is told from what
+/// was not sent.
 pub(crate) const STREAM: u64 = 1 << 40;
 
 /// Bits of a name that say the number.

@@ -1,7 +1,7 @@
 //! `cargo xtask bench mixed`: open loads of messages, pages of history and read pointers on one lane at the same time.
 //!
-//! A pointer moves to a message that was acknowledged just before, for the member who did not send it, so that each is news. Pages are
-//! looked at whole when they come; at the end all messages and all pointers are read back.
+//! A pointer moves to a message that was acknowledged just before, for the member who did not send it, so that each is
+//! news. Pages are looked at whole when they come; at the end all messages and all pointers are read back.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -175,7 +175,8 @@ fn print(results: &Results) {
         println!("{}", row(kind.kind, kind, elapsed));
     }
     println!(
-        "\nCPU {:.2} cores; threads waited for a core {:.0} % of the time; {:.2} reads and {} bytes from the disk a page; {} flushes, {} merges; \
+        "\nCPU {:.2} cores; threads waited for a core {:.0} % of the time; {:.2} reads and {} bytes from the \
+         disk a page; {} flushes, {} merges; \
          {} pointers were news\nread back: {} messages, each once and as it was sent, and {} pointers",
         results.cpu_cores,
         results.waited_share * 100.0,

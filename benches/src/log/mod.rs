@@ -1,8 +1,8 @@
 //! The benchmarks of the log engine: `cargo xtask bench steady | mixed | open | conversations | reopen`.
 //!
-//! All drive a lane as a node has it ([`crate::lane`]) with messages whose number tells what they are ([`messages`]), by loads that are
-//! closed or open ([`load`]), and read back everything at the end ([`verify`]): what is not there as it was sent is a failure and no
-//! result.
+//! All drive a lane as a node has it ([`crate::lane`]) with messages whose number tells what they are ([`messages`]),
+//! by loads that are closed or open ([`load`]), and read back everything at the end ([`verify`]): what is not there as
+//! it was sent is a failure and no result.
 
 mod appends;
 mod arriving;
@@ -55,7 +55,7 @@ pub(crate) struct Common {
 /// The longest that a lane may take to come to rest.
 const SETTLE_MAX: Duration = Duration::from_secs(600);
 
-/// The disk keeps at least this much for others.
+/// The disk keeps at least this much for others: a load that has a time ends before it, any other fails.
 const SPARE_BYTES: u64 = 2 << 30;
 
 impl Common {
@@ -134,9 +134,11 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// A disk's bytes for so many messages while they are merged, and the log: an upper bound. Texts compress to half at least.
+/// A disk's bytes for so many messages, with what a merge makes beside its inputs, and the log: about. Texts compress
+/// to half.
 fn store_bytes(messages: u64, text_bytes: usize) -> u64 {
-    messages * (text_bytes as u64 + 60) * 3 / 2 + (512 << 20)
+    let message_bytes = text_bytes as u64 / 2 + 40;
+    messages * message_bytes + (messages * message_bytes).min(2 << 30) + (512 << 20)
 }
 
 /// The head of [`row`]s.

@@ -1,5 +1,5 @@
-//! `cargo xtask bench open`: an open load on one lane, beside the same arrivals on a bare lane ([`super::bare`]). They take turns, in an
-//! order that changes with the round; ratios are made within a round.
+//! `cargo xtask bench open`: an open load on one lane, beside the same arrivals on a bare lane ([`super::bare`]). They
+//! take turns, in an order that changes with the round; ratios are made within a round.
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,6 +94,31 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     let header = options.common.header("open")?;
     let most = (options.rate * options.seconds * options.rounds as f64) as u64 + WARM;
     options.common.ensure_room(store_bytes(most, options.text_bytes))?;
+    let (record_bytes, samples, verified) = measure(&options)?;
+    let results = Results {
+        version: 1,
+        header: header.ended()?,
+        rate: options.rate,
+        seconds: options.seconds,
+        rounds: options.rounds,
+        conversations: options.conversations,
+        text_bytes: options.text_bytes,
+        record_bytes,
+        samples,
+        verified,
+    };
+    print(&results);
+    let mut all = Vec::new();
+    for side in SIDES {
+        if let Some(sample) = results.samples.iter().find(|sample| sample.side == side) {
+            all.extend(panels(side, &sample.appends)?);
+        }
+    }
+    options.common.write("open", &results, Some(plots::picture("Open load on one lane, first round", &all)))
+}
+
+/// All rounds; how large a record is, what was measured, and what was read back.
+fn measure(options: &Options) -> anyhow::Result<(usize, Vec<Sample>, Verified)> {
     let messages = Arc::new(Messages::new(options.common.seed, options.conversations, options.text_bytes));
     let mut progress = Progress::new();
     let (folder, bare_folder) = (options.common.store("open")?, options.common.store("bare")?);
@@ -139,26 +164,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         let (one, other) = (pair[0].appends.count, pair[1].appends.count);
         ensure!(one == other, "the sides of a round had {one} and {other} of the same arrivals");
     }
-    let results = Results {
-        version: 1,
-        header: header.ended()?,
-        rate: options.rate,
-        seconds: options.seconds,
-        rounds: options.rounds,
-        conversations: options.conversations,
-        text_bytes: options.text_bytes,
-        record_bytes,
-        samples,
-        verified,
-    };
-    print(&results);
-    let mut all = Vec::new();
-    for side in SIDES {
-        if let Some(sample) = results.samples.iter().find(|sample| sample.side == side) {
-            all.extend(panels(side, &sample.appends)?);
-        }
-    }
-    options.common.write("open", &results, Some(plots::picture("Open load on one lane, first round", &all)))
+    Ok((record_bytes, samples, verified))
 }
 
 fn print(results: &Results) {
@@ -173,7 +179,7 @@ fn print(results: &Results) {
         let name = format!("{}, round {}", sample.side, sample.round + 1);
         println!("{}", row(&name, &sample.appends, Duration::from_secs_f64(sample.elapsed_s)));
     }
-    println!("\n| medians over rounds | bare lane | engine | engine to bare lane (least–most) |\n|---|---:|---:|---|");
+    println!("\n| medians over rounds | bare lane | engine | engine to bare lane |\n|---|---:|---:|---|");
     let figure = |name: &str, of: &dyn Fn(&Sample) -> f64, form: &dyn Fn(f64) -> String| {
         let values = |side: &str| -> Vec<Option<f64>> {
             let mut values = vec![None; results.rounds];

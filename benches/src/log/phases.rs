@@ -1,7 +1,8 @@
-//! Parts of a benchmark that are processes of their own: because memory is a process's, or because they are to be killed.
+//! Parts of a benchmark that are processes of their own: because memory is a process's, or because they are to be
+//! killed.
 //!
-//! A phase is told what to do as JSON, its only argument, and says what came of it as JSON, a line each on standard output. One that is to
-//! be killed says its last line and waits.
+//! A phase is told what to do as JSON, its only argument, and says what came of it as JSON, a line each on standard
+//! output. One that is to be killed says its last line and waits.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},

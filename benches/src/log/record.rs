@@ -1,4 +1,5 @@
-//! What is measured of commands: percentiles by kind, each second apart, and the longest pause between two answers. Pure.
+//! What is measured of commands: percentiles by kind, each second apart, and the longest pause between two answers.
+//! Pure.
 
 use antiphon_loadgen::clock::{Nanoseconds, SECOND_NS};
 use hdrhistogram::Histogram;

@@ -1,8 +1,10 @@
-//! `cargo xtask bench reopen`: how long a node's lane takes from the start of its process until it accepts, after `kill -9`.
+//! `cargo xtask bench reopen`: how long a node's lane takes from the start of its process until it accepts, after `kill
+//! -9`.
 //!
-//! A store is filled to each size; then, round by round, a process opens it, stores a message, says so, goes on storing as much as goes,
-//! and is killed at a moment by chance. What counts is the time from before the process is started until the first message is durable. At
-//! the end every message that was acknowledged before any of the kills is read back.
+//! A store is filled to each size; then, round by round, a process opens it, stores a message, says so, goes on storing
+//! as much as goes, and is killed at a moment by chance. What counts is the time from before the process is started
+//! until the first message is durable. At the end every message that was acknowledged before any of the kills is read
+//! back.
 
 use std::{
     collections::BTreeSet,
@@ -209,7 +211,8 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     options.common.write("reopen", &results, None)
 }
 
-/// Opens the killed store, and kills the process after a while; what was measured, and what it had acknowledged by then.
+/// Opens the killed store, and kills the process after a while; what was measured, and what it had acknowledged by
+/// then.
 fn one(place: &Place, messages: u64, round: usize, stream: u64, lasting: Duration) -> anyhow::Result<(Sample, u64)> {
     forget(&place.folder, false)?;
     let phase = Phase::Serve(Serve { place: place.clone(), stream });
@@ -236,7 +239,8 @@ fn one(place: &Place, messages: u64, round: usize, stream: u64, lasting: Duratio
 fn line(sample: &Sample) -> String {
     let of = &sample.accepting;
     format!(
-        "{} messages, round {}: accepts after {}; opened in {}, durable after {}; read {} of log and {} in all by {} reads, {} records replayed",
+        "{} messages, round {}: accepts after {}; opened in {}, durable after {}; read {} of log and {} in all by \
+         {} reads, {} records replayed",
         grouped(sample.messages as f64),
         sample.round + 1,
         time(sample.accept_ns as f64),
@@ -251,7 +255,8 @@ fn line(sample: &Sample) -> String {
 
 fn print(results: &Results) {
     println!(
-        "\n| messages | accepts after (least–most) | longest | open alone | log read | records replayed |\n|---:|---|---:|---:|---:|---:|"
+        "\n| messages | accepts after (least–most) | longest | open alone | log read | records replayed |\n\
+         |---:|---|---:|---:|---:|---:|"
     );
     let mut sizes: Vec<u64> = results.samples.iter().map(|sample| sample.messages).collect();
     sizes.dedup();
@@ -278,7 +283,8 @@ fn print(results: &Results) {
         );
     }
     println!(
-        "\nread back: {} acknowledged messages, each once and as it was sent, and {} that were under way when a process was killed",
+        "\nread back: {} acknowledged messages, each once and as it was sent, and {} that were under way when a \
+         process was killed",
         grouped(results.verified.messages as f64),
         grouped(results.verified.others as f64),
     );

@@ -1,5 +1,5 @@
-//! Reads a whole store back and holds it against what was sent: every acknowledged message is there once, in its conversation, as it was
-//! sent, and sequences have no gap.
+//! Reads a whole store back and holds it against what was sent: every acknowledged message is there once, in its
+//! conversation, as it was sent, and sequences have no gap.
 
 use std::sync::{
     Arc,

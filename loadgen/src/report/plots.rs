@@ -86,8 +86,10 @@ pub fn picture(title: &str, panels: &[Panel]) -> String {
     let height = CAPTION + panels.len() as u32 * (CAPTION + HEIGHT);
     let colours = super::html::STYLE.split("* {").next().unwrap_or_default();
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"sans-serif\">\n<style>{colours}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\">\n<style>{colours}</style>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n\
          <text x=\"12\" y=\"23\" font-size=\"18\" fill=\"var(--ink)\">{}</text>\n",
         super::html::escape(title)
     );

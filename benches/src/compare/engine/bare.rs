@@ -1,7 +1,7 @@
 //! The bare loop as one of those compared: what the disk gives. It keeps nothing that could be read.
 //!
-//! - *Append*: as many bytes as our engine's log takes for a batch, padded to whole pages, written one after the other to a
-//!   pre-written file opened `O_DIRECT | O_DSYNC`.
+//! - *Append*: as many bytes as our engine's log takes for a batch, padded to whole pages, written one after the other
+//!   to a pre-written file opened `O_DIRECT | O_DSYNC`.
 //! - *Read*: blocks of our engine's size from anywhere in a file, one after the other, past the page cache.
 
 use std::{

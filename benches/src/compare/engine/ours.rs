@@ -1,4 +1,5 @@
-//! Our engine as one of those compared: a log lane on a shard of its own ([`crate::lane`]), with the node's files, clock and options.
+//! Our engine as one of those compared: a log lane on a shard of its own ([`crate::lane`]), with the node's files,
+//! clock and options.
 //!
 //! The shard carries out all batches or questions that it is given, one after the other: what is timed lies between a
 //! command's submission and its last answer, on the shard, as a node's own handler would see it. What other threads ask

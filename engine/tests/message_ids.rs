@@ -509,3 +509,22 @@ fn new_lanes_know_what_the_old_ones_knew_and_forget_what_one_of_them_forgot() {
         assert!(rows >= 2 * 8, "{rows}");
     }
 }
+
+/// What is reclaimed is reclaimed by the time of the clock, and forgotten by that of the manifest.
+#[test]
+fn rows_go_by_the_horizon_that_is_durable() {
+    let options = EngineOptions { reclaim_ms_max: 24 * MINUTE_MS, ..options() };
+    let mut lane = lane(12, options);
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    let id = timed(START_MS, 1);
+    let (target, _) = send(&mut lane, conversation, id).unwrap();
+    flush(&mut lane);
+    lane.changed("ann", conversation, 2, Change::Edit { target, content: Content::text("another") });
+    flush(&mut lane);
+    let horizon = lane.engine.status().ids_forgotten_until_ms;
+    // Nothing is stored, so that the horizon stays where it is; what the edit has erased goes meanwhile.
+    pass(&mut lane, 14 * 60);
+    let status = lane.engine.status();
+    assert!(status.segments_reclaimed > 0 && status.ids_forgotten_until_ms == horizon, "{status:?}");
+    assert_eq!(send(&mut lane, conversation, id), Ok((target, true)));
+}

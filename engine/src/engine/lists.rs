@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use antiphon_wire::{
+    codes::ErrorCode,
     ids::{ConversationId, Sequence, UserId},
     limits::PAGE_BYTES_MAX,
 };
@@ -13,7 +14,7 @@ use crate::{
     engine::{
         Engine,
         reads::for_each_row,
-        refusal::unreadable,
+        refusal::{refuse, unreadable},
         state::{Answer, Memory},
         stored::visible_part,
     },
@@ -23,6 +24,10 @@ use crate::{
     rows::UserRow,
     seams::{Clock, Files, Random},
 };
+
+/// How often a page is put together anew because a memtable became a segment meanwhile: that takes far longer than a page, so that more in a
+/// row mean a disk that does not keep up.
+const ROUNDS_MAX: usize = 16;
 
 /// A conversation of a page that is being put together.
 struct Listed {
@@ -72,7 +77,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 
     /// A page of the user's conversations.
     pub(super) async fn list_conversations(&self, user: UserId, after: Option<ConversationId>, limit: u32) -> Answer {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let flushes = self.shared.state.borrow().core.memory.flushes;
             let (page, more) = self.list_page(&user, after, limit).await?;
             let memory = &self.shared.state.borrow().core.memory;
@@ -82,6 +87,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 return Ok(Done::Conversations { conversations, more });
             }
         }
+        Err(refuse(ErrorCode::Overloaded))
     }
 
     /// A page and whether there is more; it ends before the last entry that would make it too long.

@@ -72,6 +72,9 @@ pub(crate) trait Task: Send {
 pub(crate) enum Step {
     /// A command was submitted, and may have been answered at once.
     Submitted,
+    /// The same, and the ring is to have its turn before the next: a task that could go on for ever would keep it from
+    /// writing.
+    Turn,
     /// Nothing to do before an answer comes, or somebody wakes the lane.
     Wait,
     /// Nothing to do before something has changed that nobody tells.
@@ -98,6 +101,7 @@ pub(crate) struct Lane {
     worker: Worker,
     report: OpenReport,
     traffic: Arc<Traffic>,
+    engine: EngineOptions,
 }
 
 /// How a lane is opened.
@@ -124,6 +128,7 @@ impl Lane {
         let worker = Worker::start("engine-work", |error| eprintln!("{error}"))?;
         let desk = worker.desk();
         let traffic = Arc::new(Traffic::default());
+        let engine = options.engine.clone();
         let (folder, options, counted) = (folder.to_owned(), options.clone(), Arc::clone(&traffic));
         let make = move |context: &ShardContext| {
             let slot = Rc::new(RefCell::new(None));
@@ -146,12 +151,17 @@ impl Lane {
         let counters = Arc::new(ShardCounters::default());
         let thread = spawn_shard(ShardConfig::new("engine", None), waker.clone(), counters, make)?;
         let report = opened.recv().context("the shard ended before its engine was open")??;
-        Ok(Self { asks, waker, thread, worker, report, traffic })
+        Ok(Self { asks, waker, thread, worker, report, traffic, engine })
     }
 
     /// What opening found.
     pub(crate) fn report(&self) -> &OpenReport {
         &self.report
+    }
+
+    /// What the engine was told.
+    pub(crate) fn engine(&self) -> &EngineOptions {
+        &self.engine
     }
 
     /// What has been written and read so far, by whom.
@@ -340,14 +350,18 @@ impl Driver {
         }
     }
 
+    fn take_answers(&mut self, engine: &NodeEngine) {
+        while let Some(output) = engine.poll() {
+            if let Output::Answer { token, result } = output {
+                self.answered(engine, token, result);
+            }
+        }
+    }
+
     /// Steps until there is nothing to do; whether to look again at once.
     fn go_on(&mut self, engine: &NodeEngine, new: bool) -> bool {
         loop {
-            while let Some(output) = engine.poll() {
-                if let Output::Answer { token, result } = output {
-                    self.answered(engine, token, result);
-                }
-            }
+            self.take_answers(engine);
             if self.ready.is_some() {
                 if !self.has_conversations(engine, new) {
                     return self.created < self.people.conversations();
@@ -364,6 +378,10 @@ impl Driver {
             let Some(task) = &mut self.task else { return false };
             match task.step(engine, &mut self.people) {
                 Ok(Step::Submitted) => {}
+                Ok(Step::Turn) => {
+                    self.take_answers(engine);
+                    return false;
+                }
                 Ok(Step::Wait) => return false,
                 Ok(Step::Look) => return true,
                 Ok(Step::Done) => self.end(engine, Ok(())),

@@ -39,6 +39,13 @@ use crate::lane::{Lane, NodeEngine, People, Reply, Step, Task, unexpected};
 /// when it can be, and its time goes on.
 const UNANSWERED_MAX: usize = 1 << 16;
 
+/// Commands of an open load that are given in one turn of the lane: some milliseconds of all that is measured. The ring has its turn
+/// between, and what is refused is given again at once.
+const GIVEN_A_TURN: u64 = 1_024;
+
+/// While so many bytes wait for the next batch, what was refused waits as well: half of what the engine lets wait.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+
 /// How often the disk is looked at.
 const ROOM_LOOK: Duration = Duration::from_secs(5);
 
@@ -162,12 +169,27 @@ fn run<W: Workload>(
     let arrivals = || metronome.map_or(Ok(Times::default()), Metronome::times);
     let (meter, before) = (Meter::start(folder)?, arrivals()?);
     let clock = pace.clock();
+    let memtable_bytes_max = lane.engine().memtable_bytes;
     let task = move |reply| -> Box<dyn Task> {
         let recorders = kinds.iter().map(|kind| Recorder::new(kind, begin_ns)).collect();
         let (pending, free, refused) = (Vec::new(), Vec::new(), VecDeque::new());
         let (fresh, answered, enough) = (0, counter, is_enough);
-        Box::new(Load { workload, pace, begin_ns, recorders, pending, free, refused, fresh, answered, enough, reply })
+        Box::new(Load {
+            workload,
+            pace,
+            begin_ns,
+            recorders,
+            pending,
+            free,
+            refused,
+            fresh,
+            answered,
+            memtable_bytes_max,
+            enough,
+            reply,
+        })
     };
+
     let (mut last, mut looked) = (0, Instant::now());
     let done: Finished<W> = lane.run_watched(task, || {
         if looked.elapsed() >= ROOM_LOOK {
@@ -240,6 +262,8 @@ struct Load<W: Workload> {
     /// Commands given, without repeats.
     fresh: u64,
     answered: Arc<AtomicU64>,
+    /// While one memtable is flushed and the other is as large as this, the engine refuses.
+    memtable_bytes_max: usize,
     /// Nothing more is to be given: the disk is nearly full.
     enough: Arc<AtomicBool>,
     reply: Reply<Finished<W>>,
@@ -268,25 +292,31 @@ impl<W: Workload> Load<W> {
         engine.submit(Token(place as u64), command);
     }
 
-    /// Gives what was refused again, if flushes are not behind any more.
-    fn give_again(&mut self, engine: &NodeEngine, people: &mut People) -> bool {
-        if engine.status().memtable_sealed_bytes > 0 {
-            return false;
+    /// Gives what was refused again, as soon as there is room; what was refused is a turn's at most, since nothing else is given
+    /// meanwhile.
+    fn give_again(&mut self, engine: &NodeEngine, people: &mut People) -> Step {
+        let status = engine.status();
+        if status.memtable_sealed_bytes > 0 && status.memtable_bytes >= self.memtable_bytes_max {
+            // A flush's end is told to nobody.
+            return Step::Look;
+        }
+        if status.batch_waiting_bytes >= BATCH_BYTES_MAX {
+            // The end of the write before it is.
+            return Step::Wait;
         }
         for place in std::mem::take(&mut self.refused) {
             if let Some(pending) = &self.pending[place] {
                 engine.submit(Token(place as u64), self.workload.command(&pending.order, people));
             }
         }
-        true
+        Step::Turn
     }
 
-    /// Gives what is next; whether it gave something, and whether nothing more will come.
-    fn give_next(&mut self, engine: &NodeEngine, people: &mut People) -> (bool, bool) {
+    /// Gives what is next; whether nothing more will come.
+    fn give_next(&mut self, engine: &NodeEngine, people: &mut People) -> bool {
         if self.enough.load(Ordering::Relaxed) {
-            return (false, true);
+            return true;
         }
-        let before = self.fresh;
         match &mut self.pace {
             Pace::Closed { clock, in_flight, until } => {
                 let now_ns = clock.now_ns();
@@ -298,21 +328,18 @@ impl<W: Workload> Load<W> {
                 while self.unanswered() < in_flight && !is_over(self) {
                     self.give(engine, people, 0, now_ns);
                 }
-                (self.fresh > before, is_over(self))
+                is_over(self)
             }
             Pace::Open(arriving) => {
                 let now_ns = arriving.now_ns();
-                let mut due = Vec::new();
-                while self.pending.len() - self.free.len() + due.len() < UNANSWERED_MAX
-                    && let Some(one) = arriving.take_due(now_ns)
-                {
-                    due.push(one);
-                }
+                let room = UNANSWERED_MAX.saturating_sub(self.pending.len() - self.free.len());
+                let most = room.min(GIVEN_A_TURN as usize);
+                let due: Vec<_> = std::iter::from_fn(|| arriving.take_due(now_ns)).take(most).collect();
                 let is_over = arriving.is_over();
                 for (kind, due_ns) in due {
                     self.give(engine, people, kind, due_ns);
                 }
-                (self.fresh > before, is_over)
+                is_over
             }
         }
     }
@@ -320,14 +347,19 @@ impl<W: Workload> Load<W> {
 
 impl<W: Workload> Task for Load<W> {
     fn step(&mut self, engine: &NodeEngine, people: &mut People) -> anyhow::Result<Step> {
-        let again = !self.refused.is_empty() && self.give_again(engine, people);
-        let (gave, is_over) = self.give_next(engine, people);
-        Ok(match () {
-            () if again || gave => Step::Submitted,
-            // A flush's end is told to nobody.
-            () if !self.refused.is_empty() => Step::Look,
-            () if is_over && self.unanswered() == 0 => Step::Done,
-            () => Step::Wait,
+        if !self.refused.is_empty() {
+            return Ok(self.give_again(engine, people));
+        }
+        let before = self.fresh;
+        let is_over = self.give_next(engine, people);
+        let gave = self.fresh - before;
+        Ok(match &self.pace {
+            // As much again may be due.
+            Pace::Open(_) if gave >= GIVEN_A_TURN => Step::Look,
+            Pace::Open(_) if gave > 0 && !is_over => Step::Turn,
+            _ if gave > 0 => Step::Submitted,
+            _ if is_over && self.unanswered() == 0 => Step::Done,
+            _ => Step::Wait,
         })
     }
 

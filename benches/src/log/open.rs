@@ -88,7 +88,7 @@ const SIDES: [&str; 2] = ["engine", "bare lane"];
 /// Measures, and prints.
 pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     if options.common.quick {
-        (options.rate, options.seconds, options.rounds, options.conversations) = (1_000.0, 0.5, 2, 200);
+        (options.rate, options.seconds, options.rounds, options.conversations) = (20_000.0, 0.5, 2, 200);
     }
     ensure!(options.rounds > 0 && options.rate > 0.0 && options.seconds > 0.0, "there is nothing to measure");
     let header = options.common.header("open")?;

@@ -45,10 +45,7 @@ impl Held {
 
 /// Whether losing an entry of this kind could show somebody what may not be seen: who came and went, and what was taken away.
 pub(crate) fn changes_who_sees(kind: EntryKind) -> bool {
-    matches!(
-        kind,
-        EntryKind::Created | EntryKind::Membership | EntryKind::Edit | EntryKind::Deletion | EntryKind::Retention
-    )
+    matches!(kind, EntryKind::Created | EntryKind::Membership | EntryKind::Deletion | EntryKind::Retention)
 }
 
 /// What a batch holds.

@@ -11,6 +11,7 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     codes::ErrorCode,
+    frame::{Change, Content},
     ids::{ConversationId, LanePosition, Sequence},
 };
 use support::{Lane, send, small_options, user};
@@ -82,6 +83,39 @@ fn a_flipped_byte_is_found_wherever_it_is() {
                 assert_eq!(page.entries.len(), 7 - batch, "what follows the damage can be read");
                 let middle = lane.history("bob", conversation, HistoryRange::Before(sequence.next()), 50);
                 assert_eq!(middle.unwrap_err().code, ErrorCode::Damaged);
+            }
+        }
+    }
+}
+
+/// Nobody is shown what a lost change may have taken away; of others the rest can be read.
+#[test]
+fn a_lost_change_shows_nothing_that_it_took_away() {
+    let target = Sequence(2);
+    let changes = [
+        (Change::Edit { target, content: Content::text("new") }, true),
+        (Change::Delete { target }, true),
+        (Change::Retain { before: Sequence(3) }, true),
+        (Change::React { target, text: "a".into(), on: true }, false),
+        (Change::Pin { target, on: true }, false),
+    ];
+    for (what, takes_away) in changes {
+        let mut lane = Lane::new(1);
+        let conversation = lane.create_group("ann", 1, &["bob"]);
+        lane.sent("ann", conversation, 1, "secret");
+        lane.changed("ann", conversation, 2, what.clone());
+        lane.sent("ann", conversation, 3, "more");
+        lane.sent("ann", conversation, 4, "and more");
+        // The third batch, in its header or in its records.
+        for at in [20, 150] {
+            let image = lane.files.crash_image(1);
+            image.flip_bit(LOG, 2 * PAGE as u64 + at, 1);
+            let mut again = open(image).unwrap();
+            assert!(again.report.read_only, "{what:?} {at}: {:?}", again.report);
+            let page = again.history("bob", conversation, HistoryRange::Before(Sequence(3)), 50);
+            match page {
+                Err(refusal) => assert!(takes_away && refusal.code == ErrorCode::Damaged, "{what:?}: {refusal:?}"),
+                Ok(page) => assert!(!takes_away && page.entries.len() == 2, "{what:?}: {page:?}"),
             }
         }
     }

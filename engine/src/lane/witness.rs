@@ -43,9 +43,10 @@ impl Held {
     }
 }
 
-/// Whether losing an entry of this kind could show somebody what may not be seen: who came and went, and what was taken away.
+/// Whether losing an entry of this kind could show somebody what may not be seen: who came and went, and what was taken away, by an edit too.
 pub(crate) fn changes_who_sees(kind: EntryKind) -> bool {
-    matches!(kind, EntryKind::Created | EntryKind::Membership | EntryKind::Deletion | EntryKind::Retention)
+    use EntryKind::{Created, Deletion, Edit, Membership, Retention};
+    matches!(kind, Created | Membership | Edit | Deletion | Retention)
 }
 
 /// What a batch holds.

@@ -239,7 +239,8 @@ pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
         let conversation = entry.conversation.0;
         let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
         of.last = entry.sequence.0;
-        let hides = [EntryKind::Created, EntryKind::Membership, EntryKind::Deletion, EntryKind::Retention];
+        use EntryKind::{Created, Deletion, Edit, Membership, Retention};
+        let hides = [Created, Membership, Edit, Deletion, Retention];
         of.kinds |= u64::from(hides.contains(&entry.kind));
     }
     held.into_values().collect()

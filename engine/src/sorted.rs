@@ -370,10 +370,7 @@ impl<F: Files> Sorted<F> {
     /// Whatever the files say; everything is as before then.
     pub async fn drop_expired(&self, expiry: impl Expiry) -> Result<usize, StoreError> {
         let inner = &*self.inner;
-        if inner.compacting.replace(true) {
-            return Ok(0);
-        }
-        let _compacting = Released(&inner.compacting);
+        let Some(_compacting) = Released::take(&inner.compacting) else { return Ok(0) };
         let gone: Vec<SegmentReader<F>> = {
             let state = inner.state.borrow();
             state.runs.newest_first().iter().filter_map(|run| is_covered(run, &expiry).cloned()).collect()
@@ -407,11 +404,7 @@ impl<F: Files> Sorted<F> {
         expiry: impl Expiry,
     ) -> Result<Option<Compacted>, StoreError> {
         let inner = &*self.inner;
-        if inner.compacting.replace(true) {
-            return Ok(None);
-        }
-        // Released when the future is dropped, too.
-        let _compacting = Released(&inner.compacting);
+        let Some(_compacting) = Released::take(&inner.compacting) else { return Ok(None) };
         let inputs: Vec<SegmentReader<F>> = {
             let state = inner.state.borrow();
             let runs = state.runs.newest_first().get(choice.newest..).expect("the window is of the present runs");
@@ -445,8 +438,16 @@ fn is_covered<'a, F: Files>(run: &'a Run<F>, expiry: &impl Expiry) -> Option<&'a
     expiry.covers(&statistics.first_key, &statistics.last_key, statistics.times).then_some(reader)
 }
 
-/// Clears its flag when it goes.
+/// Clears its flag when it goes, also with a future that is dropped.
 struct Released<'a>(&'a Cell<bool>);
+
+impl<'a> Released<'a> {
+    /// Sets the flag; `None` if it was set.
+    fn take(flag: &'a Cell<bool>) -> Option<Self> {
+        // Made only if it was not set: one that goes clears it.
+        (!flag.replace(true)).then(|| Self(flag))
+    }
+}
 
 impl Drop for Released<'_> {
     fn drop(&mut self) {

@@ -109,10 +109,7 @@ impl<F: Files> Sorted<F> {
         expiry: impl Expiry,
     ) -> Result<Option<Compacted>, StoreError> {
         let inner = &*self.inner;
-        if inner.compacting.replace(true) {
-            return Ok(None);
-        }
-        let _compacting = Released(&inner.compacting);
+        let Some(_compacting) = Released::take(&inner.compacting) else { return Ok(None) };
         let Some(step) = inner.next_step(before, &pace).await? else { return Ok(None) };
         let compacted = match step {
             Step::Rewrite(reader, keys, is_oldest) => {

@@ -24,7 +24,7 @@ pub struct EngineOptions {
     pub memtable_bytes: usize,
     /// Age at which the memtable is flushed though it is small: ten minutes. It bounds what a restart replays on a quiet node.
     pub memtable_age_ms_max: u64,
-    /// Bytes of segment blocks kept in memory.
+    /// Bytes of segment blocks kept in memory: 256 MiB, the latest pages of some ten thousand conversations.
     pub cache_bytes: usize,
     /// How long a client message id is remembered, in milliseconds: a retry within that time is answered as the first send was. A week: a
     /// device that was without a network for a holiday still knows whether its message was stored. From a minute to ten years.
@@ -65,7 +65,7 @@ impl EngineOptions {
             log_files_max: 5,
             memtable_bytes: 32 * 1024 * 1024,
             memtable_age_ms_max: 10 * 60 * 1000,
-            cache_bytes: 64 * 1024 * 1024,
+            cache_bytes: 256 * 1024 * 1024,
             message_ids_window_ms: 7 * 24 * 60 * 60 * 1000,
             reclaim_ms_max: 24 * 60 * 60 * 1000,
             message_id_filter_bytes: 32 * 1024 * 1024,

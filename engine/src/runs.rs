@@ -167,6 +167,32 @@ impl<F: Files> Runs<F> {
     #[must_use]
     pub fn scan<'a>(&self, range: &KeyRange, direction: Direction, piece: Option<&[u8]>) -> Scan<'a, F> {
         let runs = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        Self::scan_of(runs, range, direction)
+    }
+
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows, and those that begin or end in the range; and whether that leaves
+    /// out any. Where a run is part of a larger one, what another part holds of the range is not left out, so.
+    pub(crate) fn scan_newest<'a>(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        piece: Option<&[u8]>,
+        count: usize,
+    ) -> (Scan<'a, F>, bool) {
+        let (mut newer, mut left_out) = (0, false);
+        let overlapping = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        let runs = overlapping.filter(|run| {
+            let (first, last) = run.bounds();
+            newer += 1;
+            let is_taken = newer <= count || range.contains(first) || range.contains(last);
+            left_out |= !is_taken;
+            is_taken
+        });
+        let scan = Self::scan_of(runs, range, direction);
+        (scan, left_out)
+    }
+
+    fn scan_of<'a, 'b>(runs: impl Iterator<Item = &'b Run<F>>, range: &KeyRange, direction: Direction) -> Scan<'a, F> {
         let sources = runs.map(|run| match run {
             Run::Segment(reader) => ScanSource::Segment(SegmentCursor::new(reader, range.clone(), direction)),
             Run::Damaged { error, .. } => ScanSource::Damaged(error.clone()),

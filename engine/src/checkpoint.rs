@@ -40,17 +40,24 @@ pub struct Checkpointed {
     pub segments: u64,
     /// Their bytes.
     pub segment_bytes: u64,
+    /// Of these, bytes of segments that were written for the checkpoint, of what only the log held: the store has no segment of them.
+    pub written_bytes: u64,
 }
 
 impl Checkpointed {
-    fn of(manifest: &Manifest, time: TimestampMs) -> Self {
+    fn of(manifest: &Manifest, written: &[SegmentId], time: TimestampMs) -> Self {
+        let bytes_of = |wanted: &dyn Fn(SegmentId) -> bool| {
+            let segments = manifest.segments.iter().filter(|segment| wanted(segment.id));
+            segments.fold(0, |sum: u64, segment| sum.saturating_add(segment.file_bytes))
+        };
         Self {
             lane: manifest.lane as u16,
             store: format!("{:016x}", manifest.store),
             position: LanePosition(manifest.flushed_position),
             time_ms: time,
             segments: manifest.segments.len() as u64,
-            segment_bytes: manifest.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.file_bytes)),
+            segment_bytes: bytes_of(&|_| true),
+            written_bytes: bytes_of(&|id| written.contains(&id)),
         }
     }
 }
@@ -71,5 +78,5 @@ pub(crate) async fn write<F: Files>(
     }
     target.sync_folder().await?;
     manifest::replace(target, &manifest).await.map_err(ReplaceError::into_file_error)?;
-    Ok(Checkpointed::of(&manifest, blob.time))
+    Ok(Checkpointed::of(&manifest, written, blob.time))
 }

@@ -34,6 +34,7 @@ mod report;
 pub mod row;
 mod rows;
 pub mod runs;
+mod scrub;
 pub mod seams;
 pub mod segment;
 mod signal;

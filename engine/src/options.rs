@@ -32,6 +32,11 @@ pub struct EngineOptions {
     /// Within how long the bytes of what was erased are gone from the disk, in milliseconds, whatever segment they lie in: a day. Each
     /// segment that knows something erased is written anew once in half that time. At least a minute.
     pub reclaim_ms_max: u64,
+    /// Bytes a second that are read of segments for their checksums alone, so that damage is found before somebody needs what is damaged; 0:
+    /// none. Off by default here: a node says 4 MiB, which is a thirtieth of a slow disk, and a terabyte in three days.
+    pub scrub_bytes_per_second: u64,
+    /// So long after a reading of all segments has begun the next one begins, at the soonest: an hour. What is stored rots in years.
+    pub scrub_round_ms_min: u64,
     /// Bytes of filters of message ids kept in memory: 32 MiB, ten million ids, which is what a thousand fresh sends a second need to be
     /// told from retries without a read for the ids of the last hours, and far more than ids that say their time need.
     pub message_id_filter_bytes: usize,
@@ -68,6 +73,8 @@ impl EngineOptions {
             cache_bytes: 256 * 1024 * 1024,
             message_ids_window_ms: 7 * 24 * 60 * 60 * 1000,
             reclaim_ms_max: 24 * 60 * 60 * 1000,
+            scrub_bytes_per_second: 0,
+            scrub_round_ms_min: 60 * 60 * 1000,
             message_id_filter_bytes: 32 * 1024 * 1024,
             conversations_bytes_max: 64 * 1024 * 1024,
             tails_max: 500_000,

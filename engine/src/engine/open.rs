@@ -32,6 +32,7 @@ use crate::{
     report::{LostRange, OpenReport, Status},
     rows::TailRow,
     runs::Runs,
+    scrub::Scrub,
     seams::{Clock, Files, Random},
     segment::SegmentId,
     signal::Signal,
@@ -40,7 +41,8 @@ use crate::{
 };
 
 /// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64 · file bytes u64 · made u64 ·
-/// stored u64 · old rows until u64 · changes u8`, little endian. Version 1 ends before the horizon, or before the file's bytes.
+/// stored u64 · old rows until u64 · changes u8`, little endian, then, unless it is 0, `others until u64`. Version 1 ends before the horizon, or
+/// before the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob {
     /// The log's secret.
@@ -55,6 +57,8 @@ pub(crate) struct Blob {
     pub(crate) horizon: Horizon,
     /// Whether segments hold rows of changes of messages: where none do, what a message says is what it said.
     pub(crate) has_changes: bool,
+    /// Up to here positions are those of lanes that were before this one; 0 in a store whose lanes were never others.
+    pub(crate) others_until: LanePosition,
 }
 
 const BLOB_VERSION: u8 = 2;
@@ -65,12 +69,16 @@ const BLOB_VERSION_OLD_ROWS: u8 = 1;
 impl Blob {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![BLOB_VERSION];
-        let Self { salt, time, generation, file_bytes, horizon, has_changes } = *self;
+        let Self { salt, time, generation, file_bytes, horizon, has_changes, others_until } = *self;
         let Horizon { made, stored, old_rows_until } = horizon;
         for number in [salt, time.0, generation, file_bytes, made.0, stored.0, old_rows_until.0] {
             bytes.extend(number.to_le_bytes());
         }
         bytes.push(u8::from(has_changes));
+        // Not there as a rule, so that a store is what it was before lanes told.
+        if others_until.0 > 0 {
+            bytes.extend(others_until.0.to_le_bytes());
+        }
         bytes
     }
 
@@ -88,6 +96,7 @@ impl Blob {
         let mut fields = || Some((reader.u64()?, reader.u64()?, reader.u64()?));
         let (salt, time, generation) = fields().ok_or_else(damaged_blob)?;
         let (file_bytes, mut horizon, mut has_changes) = (reader.u64().unwrap_or(0), Horizon::OF_OLD_STORE, false);
+        let mut others_until = LanePosition(0);
         if is_newest {
             let mut times = || Some([reader.u64()?, reader.u64()?, reader.u64()?].map(TimestampMs));
             let [made, stored, old_rows_until] = times().ok_or_else(damaged_blob)?;
@@ -97,8 +106,9 @@ impl Blob {
                 Some(1) => true,
                 _ => return Err(damaged_blob()),
             };
+            others_until = LanePosition(reader.u64().unwrap_or(0));
         }
-        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes, horizon, has_changes })
+        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes, horizon, has_changes, others_until })
     }
 
     /// Holds the log's files against what the manifest says of them.
@@ -201,6 +211,8 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         output: Signal::default(),
         closing: Signal::default(),
         flushed: Signal::default(),
+        scrub: RefCell::new(Scrub::new(options.scrub_bytes_per_second, options.scrub_round_ms_min)),
+        scrub_due: Signal::default(),
         checkpointing: Cell::new(false),
         checkpointed: Signal::default(),
         nobody: std::rc::Rc::from([]),
@@ -222,7 +234,8 @@ async fn create<F: Files, R: Random>(
     refuse_parts(names)?;
     let (time, horizon) = (TimestampMs(0), Horizon::default());
     let salt = random.next();
-    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes: false };
+    let others_until = LanePosition(0);
+    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes: false, others_until };
     let store = random.next();
     Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
 }

@@ -187,7 +187,8 @@ impl<F: Files> Spread<'_, F> {
                 making.adopt(from, source).await.map_err(|error| of_new(making.lane, error))?;
             }
             let (time, horizon, has_changes) = (self.time, self.horizon, self.has_changes);
-            let blob = Blob { salt: random.next(), time, generation: 0, file_bytes: 0, horizon, has_changes };
+            let (salt, others_until) = (random.next(), self.position);
+            let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes, others_until };
             let (lane, store, segments) = (making.lane, making.store, making.segments.len());
             making.finish(self.position, &blob).await.map_err(|error| of_new(lane, error))?;
             made.push(NewLane {

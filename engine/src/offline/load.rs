@@ -100,7 +100,10 @@ impl<F: Files> Loader<F> {
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
         let (salt, horizon) = (random.next(), lane.horizon());
-        let blob = Blob { salt, time: lane.time_ms, generation: 0, file_bytes: 0, horizon, has_changes: false };
+        // A dump does not tell.
+        let others_until = LanePosition(0);
+        let (time, file_bytes) = (lane.time_ms, 0);
+        let blob = Blob { salt, time, generation: 0, file_bytes, horizon, has_changes: false, others_until };
         let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
         Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }

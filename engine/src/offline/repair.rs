@@ -121,7 +121,9 @@ pub async fn repair<F: Files>(
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
     let (salt, horizon) = (random.next(), opened.blob.horizon.of_new_rows());
-    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes: false };
+    let others_until = opened.blob.others_until;
+    let blob =
+        Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes: false, others_until };
     let mut report =
         Repaired { lane, store: format!("{store:016x}"), position: logged.position, ..Repaired::default() };
     findings.into_iter().chain(log_findings(&logged)).for_each(|finding| report.find(finding));

@@ -81,6 +81,14 @@ pub enum RestoreError {
         /// The copy's last position.
         end: LanePosition,
     },
+    /// The number of lanes was changed after that position: it is one of another lane. Say a time, or a later position.
+    #[error("position {asked} is one of other lanes: this one began at {since}, when the number of lanes was changed")]
+    OtherLanes {
+        /// What was asked for.
+        asked: LanePosition,
+        /// From here on positions are this lane's.
+        since: LanePosition,
+    },
     /// The copy cannot be read, or the new folder cannot be written.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -122,6 +130,11 @@ pub async fn restore<S: Files, T: Files>(
     }
     let files = ReadOnly::new(from, move |done| progress(done));
     let opened = Opened::open(files.clone(), lane).await?;
+    if let Until::Position(asked) = until
+        && asked < opened.blob.others_until
+    {
+        return Err(RestoreError::OtherLanes { asked, since: opened.blob.others_until });
+    }
     let logged = opened.read_log().await?;
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());
@@ -129,7 +142,8 @@ pub async fn restore<S: Files, T: Files>(
     // What is copied was merged by that horizon.
     let horizon = opened.horizon(&logged);
     let has_changes = opened.blob.has_changes || logged.memtable.has_changes();
-    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes };
+    let others_until = opened.blob.others_until;
+    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes, others_until };
     let is_whole = match until {
         Until::End => true,
         Until::Time(time) => time >= logged.time,

@@ -122,6 +122,8 @@ pub struct Store {
     pub message_id_filter_bytes: usize,
     /// Within how long what was erased is gone from the disk.
     pub reclaim_ms_max: u64,
+    /// What is read for checksums alone; 0 for nothing.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// How long things may take, in milliseconds.
@@ -220,6 +222,7 @@ impl Config {
             message_ids_window_ms: integer("store.message_ids_window_hours") * 3_600_000,
             message_id_filter_bytes: integer("store.message_id_filter_bytes") as usize,
             reclaim_ms_max: integer("store.reclaim_hours_max") * 3_600_000,
+            scrub_bytes_per_second: integer("store.scrub_mib_per_second") << 20,
         };
         let timing = Timing {
             head_timeout_ms: integer("timing.head_timeout_ms"),

@@ -91,6 +91,7 @@ pub(super) fn checkpoint(asked: &Arguments) -> Result<Ended, ToolError> {
         let told = json!({
             "folder": folder, "taken_ms": taken_ms, "lanes": made,
             "linked_bytes": shared.linked, "reused_bytes": shared.reused, "copied_bytes": shared.copied,
+            "written_bytes": made.iter().map(|of| of.written_bytes).sum::<u64>(),
         });
         print(&format!("{told}\n"))?;
     } else {
@@ -103,7 +104,7 @@ fn said(folder: &Path, made: &[Checkpointed], shared: Shared) -> String {
     let positions: Vec<String> = made.iter().map(|of| number(of.position.0)).collect();
     let segments = made.iter().map(|of| of.segments).sum();
     format!(
-        "{}: {}, records up to {}, {} with {}: {} of the data folder's own, {} of the checkpoint before, {} copied\n",
+        "{}: {}, records up to {}, {} with {}: {} of the data folder's own, {} of the checkpoint before, {} copied, {} written of the log\n",
         folder.display(),
         counted(made.len() as u64, "lane", "lanes"),
         positions.join(" and "),
@@ -112,6 +113,7 @@ fn said(folder: &Path, made: &[Checkpointed], shared: Shared) -> String {
         bytes(shared.linked),
         bytes(shared.reused),
         bytes(shared.copied),
+        bytes(made.iter().map(|of| of.written_bytes).sum()),
     )
 }
 

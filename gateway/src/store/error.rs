@@ -184,6 +184,11 @@ impl ToolError {
             Self::Restore { source: RestoreError::Beyond { .. }, .. } => {
                 return Some("Take a later checkpoint, or an earlier point; nothing was kept.");
             }
+            Self::Restore { source: RestoreError::OtherLanes { .. }, .. } => {
+                return Some(
+                    "Say a time (--until-time), or take a checkpoint from before the change; nothing was kept.",
+                );
+            }
             Self::OfCheckpoints { .. } => return Some("Give the one that you mean."),
             Self::NoShelf { .. } => return Some("Give a folder that holds nothing but checkpoints, or a new one."),
             Self::Refused { .. } => {

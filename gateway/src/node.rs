@@ -406,6 +406,7 @@ impl Node<'_> {
                 message_ids_window_ms: store.message_ids_window_ms,
                 message_id_filter_bytes: store.message_id_filter_bytes,
                 reclaim_ms_max: store.reclaim_ms_max,
+                encryption: self.config.encryption.clone(),
                 ..defaults
             };
             let control = Arc::clone(self.control);

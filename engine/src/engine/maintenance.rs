@@ -12,6 +12,7 @@ use antiphon_wire::ids::{ConversationId, LanePosition, TimestampMs};
 
 use crate::{
     compaction::{Compacted, Pace, YieldNow},
+    encryption::Vault,
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
     flush::FlushTimes,
@@ -105,7 +106,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let (core, window_ms) = (&state.core, self.shared.options.message_ids_window_ms);
         let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made);
         let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
-        Blob { salt: core.log.salt, time: core.stage.time, generation, file_bytes, horizon, has_changes }
+        let keys = self.shared.vault.as_deref().map(Vault::anchor);
+        Blob { salt: core.log.salt, time: core.stage.time, generation, file_bytes, horizon, has_changes, keys }
     }
 
     /// What tells the manifest of a log file that it does not know of, or that the horizon has moved far, if so.

@@ -385,7 +385,7 @@ fn damaged(offset: u64, what: &'static str) -> StoreError {
     StoreError::Damaged { file: NAME.into(), offset, what, keys: DamagedKeys::all() }
 }
 
-#[cfg(all(test, feature = "simulation"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory_files::{MemoryFiles, block_on};

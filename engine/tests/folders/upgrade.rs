@@ -99,7 +99,7 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
     let log = names.iter().find(|name| name.starts_with("log-")).unwrap();
     let batch = |page: usize| {
         changed(log, |bytes| {
-            bytes[page * PAGE + 8] = 3;
+            bytes[page * PAGE + 8] = 4;
             seal_length(&mut bytes[page * PAGE..], &[0; 4]);
         })
     };
@@ -118,17 +118,17 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
         (
             "the engine's part of the manifest",
             "manifest",
-            3,
+            4,
             changed("manifest", |bytes| {
                 let blob = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize - 58;
                 assert_eq!(bytes[blob], 2);
-                bytes[blob] = 3;
+                bytes[blob] = 4;
                 seal_length(bytes, &[]);
             }),
         ),
-        ("the log's first batch", log, 3, batch(0)),
-        ("a batch behind others", log, 3, batch(last / 2)),
-        ("the log's last batch", log, 3, batch(last)),
+        ("the log's first batch", log, 4, batch(0)),
+        ("a batch behind others", log, 4, batch(last / 2)),
+        ("the log's last batch", log, 4, batch(last)),
     ];
     for segment in segments {
         for (what, from_end) in [("a segment's header", false), ("a segment's footer", true)] {

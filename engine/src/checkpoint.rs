@@ -11,6 +11,7 @@ use antiphon_wire::ids::{LanePosition, TimestampMs};
 use serde::Serialize;
 
 use crate::{
+    encryption::file::{self, Anchor, Entry, Header},
     engine::open::Blob,
     error::StoreError,
     manifest::{self, Manifest, ReplaceError},
@@ -63,16 +64,23 @@ impl Checkpointed {
 }
 
 /// Shares with `target` the segments that `manifest` names but for `written`, which are there already, and makes the manifest known
-/// there. The caller keeps the segments from being removed meanwhile.
+/// there, with a copy of the data keys if the store is encrypted. The caller keeps the segments from being removed meanwhile.
 pub(crate) async fn write<F: Files>(
     files: &F,
     target: &F,
     mut manifest: Manifest,
     written: &[SegmentId],
+    keys: Option<(Header, Vec<Entry>)>,
 ) -> Result<Checkpointed, StoreError> {
     let blob = Blob::decode(&manifest.blob)?;
+    let mut anchor = blob.keys;
+    if let Some((header, entries)) = keys {
+        // A copy: the store's own goes on changing.
+        file::replace(target, header, &entries).await?;
+        anchor = Some(Anchor { generation: header.generation, entries: entries.len() as u64 });
+    }
     // There is no log: its next file begins anew.
-    manifest.blob = Blob { generation: 0, ..blob }.encode();
+    manifest.blob = Blob { generation: 0, keys: anchor, ..blob }.encode();
     for segment in manifest.segments.iter().filter(|segment| !written.contains(&segment.id)) {
         files.share(&segment.id.file_name(), target).await?;
     }

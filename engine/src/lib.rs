@@ -10,6 +10,7 @@ mod checkpoint;
 pub mod compaction;
 mod conversation;
 pub mod door;
+pub mod encryption;
 mod engine;
 pub mod error;
 mod flush;

@@ -2,7 +2,7 @@
 
 use antiphon_wire::limits::CONVERSATIONS_PER_USER_MAX;
 
-use crate::{engine::EngineError, lane::format::BATCH_BYTES_LIMIT, seams::PAGE_BYTES};
+use crate::{encryption::NodeKey, engine::EngineError, lane::format::BATCH_BYTES_LIMIT, seams::PAGE_BYTES};
 
 /// Largest record: a group's first entry with all its members' names, with room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
@@ -12,6 +12,8 @@ pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
 pub struct EngineOptions {
     /// Which log lane of the node this is. Stored; opening the folder as another lane is refused.
     pub lane: u16,
+    /// The node's key, of a store that is encrypted; a new one is encrypted if it is given. Which of the two a store is never changes.
+    pub encryption: Option<NodeKey>,
     /// Size of a log file. 64 MiB: a file lasts for seconds at the highest rates measured, so that files change seldom, and the
     /// first writing of one takes a fraction of a second. Development uses 16 MiB. Files of another size are still read, and
     /// replaced when they are free.
@@ -66,6 +68,7 @@ impl EngineOptions {
     pub fn new(lane: u16) -> Self {
         Self {
             lane,
+            encryption: None,
             log_file_bytes: 64 * 1024 * 1024,
             log_files_max: 5,
             memtable_bytes: 32 * 1024 * 1024,

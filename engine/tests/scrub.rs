@@ -109,7 +109,7 @@ fn any_byte_that_flips_is_told_by_the_next_round_and_by_verify_at_the_same_place
         for name in segments(&lane.files) {
             let bytes = lane.files.contents(&name).unwrap();
             let unused = unused(&bytes);
-            for at in (0..bytes.len()).step_by(bytes.len() / 60 | 1).filter(|at| !unused.contains(at)) {
+            for at in (0..bytes.len()).step_by((bytes.len() / 60) | 1).filter(|at| !unused.contains(at)) {
                 let mut lane = reading(&lane);
                 assert!(lane.files.flip_bit(&name, at as u64, at as u8 % 8));
                 let found = round(&mut lane);
@@ -152,7 +152,7 @@ fn a_sector_that_cannot_be_read_is_told_and_the_rest_is_read() {
     assert!(lane.files.break_range(&largest, PAGE as u64, 512));
     assert!(lane.files.flip_bit(&largest, end - 1, 0), "in the last block of all");
     let found = round(&mut lane);
-    let Some((flipped, [unreadable @ ..])) = found.split_last() else { panic!("{found:?}") };
+    let Some((flipped, unreadable)) = found.split_last() else { panic!("{found:?}") };
     assert!(!unreadable.is_empty() && flipped.what == "checksum does not match", "{found:?}");
     // Blocks that have a part of the sector, and no others.
     for finding in unreadable {

@@ -8,6 +8,7 @@ use antiphon_wire::{codes::ErrorCode, ids::LanePosition};
 
 use crate::{
     door::{Done, Output, Token},
+    encryption::{Vault, file::Entry},
     engine::{
         Engine,
         refusal::refuse,
@@ -21,7 +22,7 @@ use crate::{
     },
     memtable::Message,
     rows::TailRow,
-    seams::{AlignedBuffer, Clock, File, Files, Random},
+    seams::{AlignedBuffer, Clock, File, FileError, Files, Random},
 };
 
 /// A batch on its way to the disk.
@@ -32,6 +33,8 @@ struct Batch<D> {
     /// Position of its last record.
     last: LanePosition,
     record_bytes: usize,
+    /// Data keys of conversations that begin in it; none in a store that is not encrypted.
+    fresh: Vec<Entry>,
 }
 
 enum Next<D> {
@@ -94,12 +97,18 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let (buffer, checksum) = filled.finish(&place.header);
         state.core.stage.writing = true;
         let last = LanePosition(state.core.stage.position.0 + u64::from(records));
-        Next::Write(Batch { place, buffer, checksum, last, record_bytes })
+        let fresh = self.shared.vault.as_deref().map(Vault::fresh).unwrap_or_default();
+        Next::Write(Batch { place, buffer, checksum, last, record_bytes, fresh })
     }
 
     async fn write(&self, batch: Batch<F::File>) {
-        let Batch { place, buffer, checksum, last, record_bytes } = batch;
-        let (buffer, result) = place.log_file.file.write_at(place.offset, buffer).await;
+        let Batch { place, buffer, checksum, last, record_bytes, fresh } = batch;
+        // A record must not be there before its key is.
+        let kept = if fresh.is_empty() { Ok(()) } else { self.keep_keys(&fresh).await };
+        let (buffer, result) = match kept {
+            Ok(()) => place.log_file.file.write_at(place.offset, buffer).await,
+            Err(error) => (buffer, Err(error)),
+        };
         let mut state = self.shared.state.borrow_mut();
         state.core.stage.writing = false;
         match result {
@@ -121,6 +130,17 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
         state.core.stage.spare = Some(buffer);
         self.wake(state);
+    }
+
+    /// Makes data keys durable.
+    async fn keep_keys(&self, fresh: &[Entry]) -> Result<(), FileError> {
+        let mut keys_file = self.shared.keys_file.take().expect("one batch is written at a time");
+        let kept = keys_file.append(fresh).await;
+        self.shared.keys_file.set(Some(keys_file));
+        if let (Ok(()), Some(vault)) = (&kept, &self.shared.vault) {
+            vault.stored(fresh.len());
+        }
+        kept
     }
 
     /// Everything up to `last` is durable.
@@ -225,6 +245,7 @@ fn give_out<D>(state: &mut State<D>, staged: Staged) {
                 recipients,
             });
         }
+        Record::Closed(_) => unreachable!("what is staged is open"),
     }
     if let Some(answers) = state.core.stage.answers.remove(&position) {
         for (token, answer) in answers {

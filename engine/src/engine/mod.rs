@@ -31,6 +31,7 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
@@ -43,6 +44,7 @@ pub use error::EngineError;
 use crate::{
     cache::Cache,
     door::{Command, Output, Refusal, Token},
+    encryption::{Vault, file::KeysFile},
     engine::{
         catch_up::Request,
         commands::{Step, Turn, conversation_of},
@@ -100,6 +102,10 @@ pub(crate) struct Shared<F: Files, C, R> {
     checkpointed: Signal,
     /// Shared by all entries that remove nobody.
     nobody: Rc<[UserId]>,
+    /// The data keys, if the store is encrypted.
+    vault: Option<Arc<Vault>>,
+    /// Where new ones go; taken out while they are written.
+    keys_file: Cell<Option<KeysFile<F::File>>>,
     random: PhantomData<R>,
 }
 

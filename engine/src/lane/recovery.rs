@@ -20,6 +20,7 @@ use crate::{
         format::{BATCH_BYTES_LIMIT, Batch, Fault, Header, VERSION},
         log::{Log, LogFile, UsedFile, number_of},
         record::Record,
+        sealed::Opener,
         witness::Witness,
     },
     memtable::Memtable,
@@ -29,7 +30,7 @@ use crate::{
 
 /// Which log is read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct Settings<'a> {
     pub(crate) lane: u16,
     pub(crate) salt: u64,
     /// Records up to here are in segments.
@@ -37,6 +38,8 @@ pub(crate) struct Settings {
     /// Free files of another size are not used again.
     pub(crate) file_bytes: u64,
     pub(crate) hash: IdHash,
+    /// How its records are read.
+    pub(crate) opener: Opener<'a>,
 }
 
 /// What the log held.
@@ -58,7 +61,7 @@ pub(crate) struct Recovered<F: Files> {
 pub(crate) async fn recover<F: Files>(
     files: &F,
     names: &[String],
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> Result<Recovered<F>, StoreError> {
     let mut found = Vec::new();
     let mut next_name = 0;
@@ -95,7 +98,7 @@ struct Found<F> {
 }
 
 impl<F: File> Found<F> {
-    async fn identify(log_file: LogFile<F>, settings: &Settings, bytes_read: &mut u64) -> Result<Self, StoreError> {
+    async fn identify(log_file: LogFile<F>, settings: &Settings<'_>, bytes_read: &mut u64) -> Result<Self, StoreError> {
         let mut window = Window::new(&log_file, PAGE_BYTES);
         let name = &log_file.name;
         let (generation, first, torn) = match window.check(0).await? {
@@ -145,7 +148,7 @@ pub(crate) struct Surveyed {
 pub(crate) async fn survey<F: Files>(
     files: &F,
     names: &[String],
-    settings: &Settings,
+    settings: &Settings<'_>,
 ) -> Result<Vec<Surveyed>, StoreError> {
     let mut surveyed = Vec::new();
     for name in names.iter().filter(|name| number_of(name).is_some()) {
@@ -173,7 +176,7 @@ pub(crate) async fn survey<F: Files>(
     Ok(surveyed)
 }
 
-fn foreign(file: &str, found: u64, settings: &Settings) -> StoreError {
+fn foreign(file: &str, found: u64, settings: &Settings<'_>) -> StoreError {
     StoreError::ForeignStore { file: file.into(), found, expected: settings.salt }
 }
 
@@ -245,7 +248,7 @@ impl<'a, F: File> Window<'a, F> {
     }
 
     /// The generation that a broken batch at `offset` claims, if its salt is ours.
-    async fn generation_claimed(&mut self, offset: u64, settings: &Settings) -> Result<Option<u64>, FileError> {
+    async fn generation_claimed(&mut self, offset: u64, settings: &Settings<'_>) -> Result<Option<u64>, FileError> {
         if offset >= self.log_file.bytes {
             return Ok(None);
         }
@@ -258,7 +261,7 @@ impl<'a, F: File> Window<'a, F> {
     }
 
     /// Looks for the first batch of the newest generation among those that begin in the file's first `bytes` or right behind.
-    async fn newest(&mut self, settings: &Settings, bytes: u64) -> Result<Option<Header>, FileError> {
+    async fn newest(&mut self, settings: &Settings<'_>, bytes: u64) -> Result<Option<Header>, FileError> {
         self.piece = BATCH_BYTES_LIMIT;
         let mut newest: Option<Header> = None;
         let mut offset = 0;
@@ -286,8 +289,8 @@ struct Stop {
     claimed: bool,
 }
 
-struct Replay<F: Files> {
-    settings: Settings,
+struct Replay<'a, F: Files> {
+    settings: Settings<'a>,
     report: OpenReport,
     memtable: Memtable,
     time: TimestampMs,
@@ -302,8 +305,8 @@ struct Replay<F: Files> {
     next_name: u64,
 }
 
-impl<F: Files> Replay<F> {
-    fn new(settings: Settings, next_name: u64) -> Self {
+impl<'a, F: Files> Replay<'a, F> {
+    fn new(settings: Settings<'a>, next_name: u64) -> Self {
         Self {
             report: OpenReport::default(),
             memtable: Memtable::new(settings.hash),
@@ -339,7 +342,8 @@ impl<F: Files> Replay<F> {
             });
             match checked {
                 Ok(batch) if ours && self.follows(&batch, &found.log_file.name, offset) => {
-                    let content = window.batch(offset).await?.ok().and_then(|batch| batch.content());
+                    let content = window.batch(offset).await?.map_err(|_| "it reads differently a second time");
+                    let content = content.and_then(|batch| batch.content(self.settings.opener));
                     self.take(&batch, content, &found.log_file.name, offset)?;
                     offset += batch.padded;
                     (end, last) = (offset, batch.end.saturating_sub(1));
@@ -405,13 +409,12 @@ impl<F: Files> Replay<F> {
     fn take(
         &mut self,
         batch: &Checked,
-        content: Option<(Witness, Vec<Record>)>,
+        content: Result<(Witness, Vec<Record>), &'static str>,
         file: &str,
         offset: u64,
     ) -> Result<(), StoreError> {
         let damaged = |what| StoreError::Damaged { file: file.into(), offset, what, keys: DamagedKeys::all() };
-        let content = content.ok_or_else(|| damaged("records do not have their form though the checksum holds"))?;
-        let (before, records) = content;
+        let (before, records) = content.map_err(damaged)?;
         self.put_down(batch.header.first, &before);
         for (position, record) in (batch.header.first..).zip(&records) {
             if position <= self.settings.flushed {

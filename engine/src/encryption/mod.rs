@@ -2,7 +2,7 @@
 //!
 //! A store is encrypted from its making or not at all; the manifest says which. What is sealed is what a conversation's records say in the
 //! log, and the values of its rows that hold what somebody wrote ([`keys::sealed`](crate::keys::sealed)): titles, entries, reactions. Keys
-//! of rows, sizes, times and counts are not. The file `keys` holds the wrapped data keys ([`file`]); a key is durable there before the
+//! of rows, sizes, times and counts are not. The file `keys` holds the wrapped data keys ([`mod@file`]); a key is durable there before the
 //! first record that needs it is acknowledged.
 //!
 //! Memory holds plain text: memtables, pages, answers. Segments' blocks, in memory too, are as on disk; a value is opened when it is read

@@ -24,7 +24,7 @@ use std::{
 use process_common::{
     DEADLINE, Folder, Node, Random,
     client::{Client, Gone, group, whole_history},
-    number_from_environment, report, until,
+    number_from_environment, report, until, until_ok,
 };
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ impl Shared {
 
     /// Connects to the node that there is, or will be.
     fn connect(&self, user: &str, resume: impl Fn() -> Option<Value>) -> (Client, Value) {
-        until("a connection", || Client::login(self.address(), user, "device", resume().as_ref()).ok())
+        until_ok("a connection", || Client::login(self.address(), user, "device", resume().as_ref()))
     }
 }
 

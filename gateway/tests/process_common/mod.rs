@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod load;
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -176,12 +177,17 @@ impl Drop for Folder {
 
 /// Asks again and again until there is an answer, at most for [`DEADLINE`].
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    until_ok(what, || ask().ok_or("no answer"))
+}
+
+/// The same; where it is in vain, the last reason is told.
+pub(crate) fn until_ok<T, E: Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        match ask() {
+            Ok(answer) => return answer,
+            Err(why) => assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}: {why}"),
         }
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -94,7 +94,7 @@ impl<S: Source> Merge<S> {
         }
         let Some(first) = self.order.first() else { return Ok(Settled::End) };
         let key = self.key(*first);
-        self.current = self.order.iter().take_while(|index| self.key(**index) == key).count();
+        self.current = 1 + self.order[1..].iter().take_while(|index| self.key(**index) == key).count();
         Ok(Settled::Row)
     }
 

@@ -208,7 +208,8 @@ impl KeyRange {
         last >= self.start.as_slice() && self.is_before_end(first)
     }
 
-    fn is_before_end(&self, key: &[u8]) -> bool {
+    /// Whether `key` comes before the end.
+    pub(crate) fn is_before_end(&self, key: &[u8]) -> bool {
         self.end.as_ref().is_none_or(|end| key < end.as_slice())
     }
 }

@@ -207,17 +207,14 @@ impl<F: Files> Runs<F> {
         piece: Option<&[u8]>,
         count: usize,
     ) -> (Scan<'a, F>, bool) {
-        let overlapping = || self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
-        let (mut all, mut parts) = (0, 0);
-        for run in overlapping() {
+        let overlapping: Vec<&Run<F>> = self.newest_first.iter().filter(|run| run.may_overlap(range, piece)).collect();
+        let is_part = |run: &Run<F>| {
             let (first, last) = run.bounds();
-            all += 1;
-            if range.contains(first) || range.contains(last) {
-                parts = all;
-            }
-        }
-        let taken = count.max(parts);
-        (self.scan_of(overlapping().take(taken), range, direction), taken < all)
+            range.contains(first) || range.contains(last)
+        };
+        let parts = overlapping.iter().rposition(|run| is_part(run)).map_or(0, |oldest| oldest + 1);
+        let taken = overlapping.len().min(count.max(parts));
+        (self.scan_of(overlapping[..taken].iter().copied(), range, direction), taken < overlapping.len())
     }
 
     fn scan_of<'a, 'b>(

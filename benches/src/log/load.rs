@@ -169,7 +169,7 @@ fn run<W: Workload>(
     let arrivals = || metronome.map_or(Ok(Times::default()), Metronome::times);
     let (meter, before) = (Meter::start(folder)?, arrivals()?);
     let clock = pace.clock();
-    let memtable_bytes_max = lane.engine().memtable_bytes;
+    let (memtable_bytes_max, commands_waiting_max) = (lane.engine().memtable_bytes, lane.engine().commands_waiting_max);
     let task = move |reply| -> Box<dyn Task> {
         let recorders = kinds.iter().map(|kind| Recorder::new(kind, begin_ns)).collect();
         let (pending, free, refused) = (Vec::new(), Vec::new(), VecDeque::new());
@@ -185,6 +185,7 @@ fn run<W: Workload>(
             fresh,
             answered,
             memtable_bytes_max,
+            commands_waiting_max,
             enough,
             reply,
         })
@@ -264,6 +265,8 @@ struct Load<W: Workload> {
     answered: Arc<AtomicU64>,
     /// While one memtable is flushed and the other is as large as this, the engine refuses.
     memtable_bytes_max: usize,
+    /// While so many commands wait for reads, the engine refuses more.
+    commands_waiting_max: usize,
     /// Nothing more is to be given: the disk is nearly full.
     enough: Arc<AtomicBool>,
     reply: Reply<Finished<W>>,
@@ -300,8 +303,8 @@ impl<W: Workload> Load<W> {
             // A flush's end is told to nobody.
             return Step::Look;
         }
-        if status.batch_waiting_bytes >= BATCH_BYTES_MAX {
-            // The end of the write before it is.
+        if status.batch_waiting_bytes >= BATCH_BYTES_MAX || status.commands_waiting >= self.commands_waiting_max / 2 {
+            // The end of the write before it is, and so is that of a read.
             return Step::Wait;
         }
         for place in std::mem::take(&mut self.refused) {

@@ -20,6 +20,9 @@ use crate::{
 /// Rows in a group.
 pub(super) const GROUP_ROWS: usize = 16;
 
+/// As long as most keys at most: what is made room for.
+const KEY_BYTES_MOSTLY: usize = 32;
+
 /// Rows on their way into a block.
 #[derive(Default)]
 pub(super) struct BlockBuilder {
@@ -149,6 +152,7 @@ impl RowBlock {
     pub(super) fn decode_group(&self, group: usize, rows: &mut GroupRows) -> Option<()> {
         rows.clear();
         let (mut reader, end) = self.group_rows(group)?;
+        rows.reserve(GROUP_ROWS, reader.rest().len());
         while !reader.rest().is_empty() {
             let row = RawRow::read(&mut reader)?;
             let start = rows.keys.len();
@@ -206,8 +210,19 @@ impl GroupRows {
         self.rows.clear();
     }
 
+    /// Makes room for the rows of a group of so many bytes at once, instead of by doubling: most keys share more than half.
+    fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.rows.reserve(rows);
+        self.keys.reserve((rows * KEY_BYTES_MOSTLY).min(bytes));
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The key of a row; `None` beyond the end.
+    pub(super) fn key(&self, index: usize) -> Option<&[u8]> {
+        self.keys.get(self.rows.get(index)?.key.clone())
     }
 
     /// A row's key and change; `None` beyond the end.

@@ -22,6 +22,8 @@ pub(crate) struct SegmentCursor<F: Files> {
     rows: GroupRows,
     /// Forward: the row in the group. Backward: the row after it, so that 0 means that the group is done.
     row: usize,
+    /// All rows of the group that are still to come lie in the range: then none of them is compared with its end.
+    within: bool,
     state: State,
 }
 
@@ -56,6 +58,7 @@ impl<F: Files> SegmentCursor<F> {
             group: 0,
             rows: GroupRows::default(),
             row: 0,
+            within: false,
             state: if edge.is_some() { State::BeforeEdgeBlock } else { State::End },
         }
     }
@@ -93,7 +96,25 @@ impl<F: Files> SegmentCursor<F> {
         }
         self.block = Some(block);
         self.state = State::InGroup;
+        self.look_ahead();
         Ok(())
+    }
+
+    /// Looks whether the range ends in a group that was just decoded. Where it begins was seen to by the search for it.
+    fn look_ahead(&mut self) {
+        let farthest = match self.direction {
+            Direction::Forward => self.rows.len().checked_sub(1),
+            Direction::Backward => Some(0),
+        };
+        self.within = farthest.and_then(|row| self.rows.key(row)).is_some_and(|key| self.is_before_range_ends(key));
+    }
+
+    /// Whether the range goes on to a key, in the direction of the scan.
+    fn is_before_range_ends(&self, key: &[u8]) -> bool {
+        match self.direction {
+            Direction::Forward => self.range.is_before_end(key),
+            Direction::Backward => key >= self.range.start.as_slice(),
+        }
     }
 
     /// Leaves a group that is done.
@@ -112,6 +133,7 @@ impl<F: Files> SegmentCursor<F> {
         }
         self.group = group;
         self.row = if self.direction == Direction::Forward { 0 } else { self.rows.len() };
+        self.look_ahead();
         Ok(())
     }
 
@@ -136,6 +158,13 @@ impl<F: Files> SegmentCursor<F> {
         }
     }
 
+    fn key(&self) -> Option<&[u8]> {
+        match self.direction {
+            Direction::Forward => self.rows.key(self.row),
+            Direction::Backward => self.rows.key(self.row.checked_sub(1)?),
+        }
+    }
+
     fn malformed(&self) -> StoreError {
         self.reader.damaged_block(self.block_number, "rows are malformed")
     }
@@ -152,8 +181,8 @@ impl<F: Files> Source for SegmentCursor<F> {
                 },
                 State::InGroup if !self.is_on_row() => self.leave_group()?,
                 State::InGroup => {
-                    let shown = self.row().filter(|(key, _)| self.range.contains(key));
-                    match shown.map(|(key, _)| self.reader.shows(key)) {
+                    let key = self.key().filter(|key| self.within || self.is_before_range_ends(key));
+                    match key.map(|key| self.reader.shows(key)) {
                         Some(true) => return Ok(Settled::Row),
                         Some(false) => self.advance(),
                         None => {

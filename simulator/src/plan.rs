@@ -257,8 +257,8 @@ impl Plan {
             let dice = Dice::new(seed, "scrub");
             // Segments are some kilobytes: from less than one of them in a second to all of them at once.
             plan.engine.scrub_bytes_per_second = dice.pick(&[2_000, 50_000, 4 << 20]);
-            // Between rounds that follow each other at once a slow disk would never be at rest, which is how the end of a run is told.
-            plan.engine.scrub_round_ms_min = dice.pick(&[1_000, 5_000, 20_000]);
+            // A disk at rest tells the end of a run: a slow one reads all in less than that.
+            plan.engine.scrub_round_ms_min = dice.pick(&[20_000, 60_000]);
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

@@ -13,14 +13,14 @@ use std::{
 };
 
 use process_common::{
-    Folder, Node,
+    Folder, Node, antiphon,
     client::{Client, group, whole_history},
     load, uuid,
 };
 use serde_json::{Value, json};
 
 fn store(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let mut command = antiphon();
     command.arg("store").args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 

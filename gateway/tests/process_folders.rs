@@ -12,7 +12,7 @@ use std::{
 };
 
 use process_common::{
-    Folder, Node,
+    Folder, Node, antiphon,
     client::{Client, group, whole_history},
     command, report, until, uuid,
 };
@@ -33,7 +33,7 @@ fn filled(data: &Path) -> Vec<String> {
     }
     // A log file that has come into use is named by the manifest a moment later, beside the messages.
     until("both manifests name their logs", || {
-        let mut inspect = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        let mut inspect = antiphon();
         let shown = inspect.args(["store", "inspect", "--json", "--data"]).arg(data).output().unwrap();
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
         let edits = shown["lanes"].as_array()?.iter().map(|lane| lane["manifest_edit"].as_u64());

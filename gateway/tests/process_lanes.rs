@@ -14,7 +14,7 @@ use std::{
 };
 
 use process_common::{
-    Folder, Node, Random,
+    Folder, Node, Random, antiphon,
     client::{Client, group, whole_history},
     command, number_from_environment, report, until, uuid,
 };
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 const GROUPS: u8 = 12;
 
 fn store(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let mut command = antiphon();
     command.arg("store").args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 

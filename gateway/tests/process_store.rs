@@ -11,7 +11,7 @@ use std::{
 };
 
 use process_common::{
-    Folder, Node,
+    Folder, Node, antiphon,
     client::{Client, group, whole_history},
     uuid,
 };
@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 const MESSAGES: u128 = 150;
 
 fn store(arguments: &[&str], data: &Path, input: Option<&[u8]>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let mut command = antiphon();
     command.arg("store").args(arguments).arg("--data").arg(data);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -39,7 +39,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn dump_to(data: &Path, output: impl Into<Stdio>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let mut command = antiphon();
     command.args(["store", "dump", "--data"]).arg(data);
     command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).output().unwrap()
 }

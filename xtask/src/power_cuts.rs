@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
-use crate::process::{self, cargo, typed};
+use crate::process::{cargo, typed};
 
 /// The program's exit code where power can't be cut: no root, no loop devices, no `mkfs`.
 const IMPOSSIBLE: i32 = 2;
@@ -19,10 +19,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-/// The program's own tests, then a few cuts on ext4, where power can be cut; elsewhere a line that says why not.
+/// A few cuts on ext4, where power can be cut; elsewhere a line that says why not. The program's own tests are the workspace's.
 pub(crate) fn stage() -> anyhow::Result<()> {
-    let tests = ["test", "--profile", "simulation", "--locked", "--package", "antiphon-simulator"];
-    process::run(cargo(tests).args(["--features", "power-cuts", "--bin", "antiphon-power-cuts"]))?;
     let arguments = ["--cuts", CUTS_OF_STAGE].map(str::to_owned);
     match exit_code(&mut command(&arguments))? {
         0 => Ok(()),

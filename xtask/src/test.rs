@@ -61,9 +61,9 @@ pub(crate) fn run(chosen: &[String], seeds: u64, autobahn_whole: bool) -> anyhow
 pub(crate) fn simulate(arguments: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| arguments.iter().any(|one| one == flag || one.starts_with(&format!("{flag}=")));
     let mut command = cargo(["run", "--profile", "simulation", "--locked", "--package", "antiphon-simulator"]);
-    if has("--plant") || has("--plants") {
-        command.args(["--features", "planted"]);
-    }
+    // As the program that cuts power is built, so that what they share is built once.
+    let features = if has("--plant") || has("--plants") { "power-cuts,planted" } else { "power-cuts" };
+    command.args(["--features", features]);
     command.arg("--").args(arguments);
     if !has("--threads") {
         command.args(["--threads", &available_parallelism().map_or(1, usize::from).to_string()]);
@@ -77,23 +77,28 @@ fn simulator(seeds: u64) -> anyhow::Result<()> {
     simulate(&["--plants".to_owned()])
 }
 
-/// Process tests are a stage of their own: they want the release binary and the machine for themselves.
+/// What every build of the workspace's tests has: with other features much would be built anew.
+const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features", "antiphon-simulator/power-cuts"];
+
+/// Process tests are a stage of their own: they want the machine for themselves.
 fn workspace() -> anyhow::Result<()> {
     let runner: &[&str] = if is_installed("cargo-nextest") { &["nextest", "run"] } else { &["test"] };
     let mut command = cargo(runner);
-    command.args(["--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"]);
+    command.args(WORKSPACE).args(["--no-fail-fast", "--lib", "--bins"]);
     for name in integration_tests()? {
         command.args(["--test", &name]);
     }
     run_program(&mut command)?;
-    run_program(&mut cargo(["test", "--workspace", "--locked", "--doc", "--quiet"]))
+    run_program(cargo(["test"]).args(WORKSPACE).args(["--doc", "--quiet"]))
 }
 
+/// The released program under tests that are built as all others are: they only speak to it.
 fn processes() -> anyhow::Result<()> {
+    let program = antiphon()?;
     // Cargo fails if the pattern matches no test.
-    let arguments =
-        ["test", "--release", "--locked", "--package", "antiphon-gateway", "--test", "process_*", "--no-fail-fast"];
-    run_program(cargo(arguments).args(["--", "--test-threads", "1"]))
+    let mut command = cargo(["test"]);
+    command.args(WORKSPACE).args(["--test", "process_*", "--no-fail-fast", "--", "--test-threads", "1"]);
+    run_program(command.env("ANTIPHON_UNDER_TEST", program))
 }
 
 /// The workspace's integration tests but for the process tests.

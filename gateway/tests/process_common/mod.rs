@@ -116,6 +116,15 @@ impl Drop for Node {
     }
 }
 
+/// The program under test: the one that `cargo xtask test` names, which is the release, or the one that was built with the test.
+pub(crate) fn antiphon() -> Command {
+    let program = std::env::var_os("ANTIPHON_UNDER_TEST");
+    let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_antiphon").into()));
+    // It would be taken for configuration.
+    command.env_remove("ANTIPHON_UNDER_TEST");
+    command
+}
+
 /// The command that starts a node under test.
 pub(crate) fn command(data: &Path, settings: &[&str]) -> Command {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -124,7 +133,7 @@ pub(crate) fn command(data: &Path, settings: &[&str]) -> Command {
 
 /// The same, for given addresses.
 pub(crate) fn command_at(data: &Path, listen: SocketAddr, console: SocketAddr, settings: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let mut command = antiphon();
     let (listen, console) = (listen.to_string(), console.to_string());
     command.args(["serve", "--dev", "--listen", &listen, "--console", &console, "--data"]).arg(data);
     for setting in SETTINGS.iter().chain(settings) {

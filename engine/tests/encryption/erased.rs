@@ -189,3 +189,14 @@ fn the_old_keys_are_written_over_once_the_new_ones_are_in_their_place() {
     let (written, synced) = (of(OperationKind::Write, "keys"), of(OperationKind::Sync, "keys"));
     assert!(named.is_some() && named < written && written < synced, "{done:?}");
 }
+
+#[test]
+fn old_keys_in_the_place_of_those_that_an_erasure_left_are_told() {
+    let mut lane = Lane::with_options(1, options());
+    let ids = talk(&mut lane, 1, 10);
+    lane.close().unwrap();
+    let old = lane.files.contents("keys").unwrap();
+    erase(&lane.files, &ids[..1]);
+    lane.files.put("keys", old);
+    assert!(lane.opened_again(lane.files.clone()).is_err(), "the erased conversation is there again");
+}

@@ -97,6 +97,9 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
             judge.model.check(!stranger || by_creation, || {
                 format!("{user} is not a member of {id:?} and was answered {kind}")
             });
+            if let Some(id) = id {
+                judge.model.check_not_erased(&user, id, "an answer");
+            }
             answered(client, asked, frame, judge);
             judge.model.judged_at = 0;
         }
@@ -113,6 +116,11 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         ErrorCode::LimitReached => judge.coverage.one(Count::LimitReached),
         _ => judge.coverage.one(Count::Refused),
     }
+    let is_erased = asked.conversation.is_some_and(|id| judge.model.is_erased(id));
+    let is_creation = matches!(asked.kind, AskedKind::Create(_));
+    let tells_erased =
+        is_erased && matches!((is_creation, code), (false, ErrorCode::NotFound) | (true, ErrorCode::Forbidden));
+    judge.coverage.add(Count::ErasedTold, u64::from(tells_erased));
     let full = is_full(&asked, &user, judge);
     // A failed write may be on the disk all the same: what it was to change stays unknown, as if nobody had answered.
     if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation)
@@ -121,6 +129,7 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         judge.model.change_answered(id, change, None);
     }
     let allowed = match (&asked.kind, code) {
+        _ if tells_erased => true,
         (_, ErrorCode::StorageFailed) => !judge.model.sound || !judge.model.has_room,
         (_, ErrorCode::StorageFull) => !judge.model.has_room,
         _ if code.temporary() => true,
@@ -237,6 +246,7 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
         (AskedKind::List, ServerFrame::ConversationsAnswer(list)) => {
             judge.coverage.add(Count::ListsMeanwhile, u64::from(judge.model.fault_lasts));
             for summary in &list.conversations {
+                judge.model.check_not_erased(&user, summary.conversation, "a summary");
                 if let Some(last) = &summary.last {
                     judge.model.entry(&user, &last.0);
                 }

@@ -243,9 +243,13 @@ impl Client {
                 }
             }
             Event::Answer { id, answer } => self.answer(id, answer, judge),
-            Event::Receipt(receipt) => self.receipt(&receipt, judge),
+            Event::Receipt(receipt) => {
+                judge.model.check_not_erased(&user, receipt.conversation, "a receipt");
+                self.receipt(&receipt, judge);
+            }
             Event::States(states) => {
                 judge.coverage.one(Count::States);
+                judge.model.check_not_erased(&user, states.conversation, "states");
                 judge.model.judged_at = self.connected_at;
                 judge.model.states(&user, &states);
                 judge.model.judged_at = 0;

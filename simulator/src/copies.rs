@@ -15,7 +15,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use antiphon_engine::{
     Checkpointed, Engine, EngineError, EngineOptions,
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind, Ticket, block_on},
-    offline::{self, Until},
+    offline::{self, Access, Until},
 };
 use antiphon_gateway::core::{mesh::LaneId, placement::Placement};
 use antiphon_wire::ids::ConversationId;
@@ -79,11 +79,11 @@ impl World {
         self.wake_shard(shard);
     }
 
-    /// The conversations of a lane that are known.
+    /// The conversations of a lane that are known, and not erased.
     fn of_lane(&self, lane: usize) -> Vec<ConversationId> {
         let placement = Placement { shards: u16::from(self.plan.lanes), lanes: self.plan.lanes };
-        let all = self.model.conversations.keys().copied();
-        all.filter(|id| usize::from(placement.lane_of(*id).0) == lane).collect()
+        let there = self.model.conversations.iter().filter(|(_, of)| of.erased.is_none());
+        there.map(|(id, _)| *id).filter(|id| usize::from(placement.lane_of(*id).0) == lane).collect()
     }
 
     /// New operations in the folders of checkpoints: of which, on which lane's disk.
@@ -173,7 +173,10 @@ impl World {
     ) -> Result<bool, String> {
         let lane = copy.lane as u16;
         let (new, random) = (MemoryFiles::new(dice.number()), MemoryRandom::new(dice.number()));
-        let restored = block_on(offline::restore(files.clone(), new.clone(), lane, &random, Until::End, |_| ()));
+        // Whole, it is restored without the node's key, too.
+        let is_closed = self.plan.engine.encryption.is_some() && dice.chance(300);
+        let access = if is_closed { lane.into() } else { self.plan.access(lane) };
+        let restored = block_on(offline::restore(files.clone(), new.clone(), access, &random, Until::End, |_| ()));
         let restored = match restored {
             Ok(restored) => restored,
             Err(_) if self.plan.has_rot() => return Ok(false),
@@ -183,9 +186,12 @@ impl World {
         if told.is_some_and(|told| told.position != restored.position) {
             return Err(format!("it was said to be {told:?} and is restored as {restored:?}"));
         }
-        sound(&new, lane)?;
+        sound(&new, self.plan.access(lane))?;
         opens(&new, &random, &EngineOptions { lane, ..self.plan.engine.clone() })?;
-        let dump = Dump::of(&new, lane)?;
+        let dump = Dump::of(&new, self.plan.access(lane))?;
+        let is_encrypted = self.plan.engine.encryption.is_some();
+        self.coverage.add(Count::SealedRestored, u64::from(is_encrypted));
+        self.coverage.add(Count::SealedRestoredClosed, u64::from(is_closed));
         self.says_nothing_taken_away(&dump, copy.at)?;
         for (id, durable) in &copy.durable {
             let end = dump.conversations.get(id).map_or(0, |of| of.end());
@@ -196,14 +202,18 @@ impl World {
         if self.plan.has_rot() {
             return Ok(true);
         }
-        let lives = Dump::of(&self.disks[copy.lane].image(dice.number()), lane)?;
+        let lives = Dump::of(&self.disks[copy.lane].image(dice.number()), self.plan.access(lane))?;
         self.coverage.add(Count::CommitsBesideCheckpoints, u64::from(lives.entries().any(|of| of.position > cut)));
         self.coverage.add(Count::EntriesRestored, dump.entries().count() as u64);
         dump.is_part_of(&lives, cut).map(|()| true)
     }
 
-    /// What was deleted, or edited, before a time is not there.
+    /// What was deleted, or edited, before a time is not there; nor what was erased.
     fn says_nothing_taken_away(&self, dump: &Dump, at: u64) -> Result<(), String> {
+        let is_erased = |id: &&ConversationId| self.model.conversations.get(id).is_some_and(|of| of.erased.is_some());
+        if let Some(id) = dump.conversations.keys().find(is_erased) {
+            return Err(format!("{id} is there, which was erased"));
+        }
         for entry in dump.entries() {
             let Some(conversation) = self.model.conversations.get(&entry.conversation) else { continue };
             let Some(body) = entry.says() else { continue };
@@ -223,27 +233,30 @@ impl World {
             let files = self.disks[lane].image(dice.number());
             let judged = match self.plan.has_rot() {
                 true => self.repaired(&files, lane as u16, &dice),
-                false => sound(&files, lane as u16),
+                false => sound(&files, self.plan.access(lane as u16)),
             };
+            let judged = judged.and_then(|()| self.says_nothing_in_the_clear(&files, &dice));
             self.model.check(judged.is_ok(), || format!("lane {lane} at rest: {}", judged.unwrap_err()));
         }
     }
 
     fn repaired(&mut self, files: &MemoryFiles, lane: u16, dice: &Dice) -> Result<(), String> {
         let (new, random) = (MemoryFiles::new(dice.number()), MemoryRandom::new(dice.number()));
-        let repaired = match block_on(offline::repair(files.clone(), new.clone(), lane, &random, |_| ())) {
-            Ok(repaired) => repaired,
-            // Where the manifest or the log cannot be read nothing can be told.
-            Err(_) => {
-                self.coverage.one(Count::RepairsRefused);
-                return Ok(());
-            }
-        };
+        let repaired =
+            match block_on(offline::repair(files.clone(), new.clone(), self.plan.access(lane), &random, |_| ())) {
+                Ok(repaired) => repaired,
+                // Where the manifest or the log cannot be read nothing can be told.
+                Err(_) => {
+                    self.coverage.one(Count::RepairsRefused);
+                    return Ok(());
+                }
+            };
         self.coverage.one(Count::Repairs);
+        self.coverage.add(Count::SealedRepaired, u64::from(self.plan.engine.encryption.is_some()));
         self.coverage.add(Count::RepairsWithLosses, u64::from(!repaired.is_whole()));
-        sound(&new, lane)?;
+        sound(&new, self.plan.access(lane))?;
         opens(&new, &random, &EngineOptions { lane, ..self.plan.engine.clone() })?;
-        let dump = Dump::of(&new, lane)?;
+        let dump = Dump::of(&new, self.plan.access(lane))?;
         self.says_nothing_taken_away(&dump, self.model.asked)?;
         for (id, of) in &dump.conversations {
             let Some(known) = self.model.conversations.get(id) else { continue };
@@ -276,9 +289,9 @@ impl World {
     }
 }
 
-fn sound(files: &MemoryFiles, lane: u16) -> Result<(), String> {
+fn sound(files: &MemoryFiles, access: Access) -> Result<(), String> {
     let report =
-        block_on(offline::verify(files.clone(), lane, |_| ())).map_err(|error| format!("unverified: {error}"))?;
+        block_on(offline::verify(files.clone(), access, |_| ())).map_err(|error| format!("unverified: {error}"))?;
     match report.findings.iter().find(|finding| !finding.harmless) {
         Some(finding) => Err(format!("it does not verify: {finding}")),
         None if report.findings_left_out > 0 => Err("it does not verify".to_owned()),

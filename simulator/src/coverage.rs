@@ -160,6 +160,8 @@ counts! {
     FlipsSegmentIndex "fault:   bits flipped in index and filter" SELDOM;
     /// In a segment's header or footer.
     FlipsSegmentEnds "fault:   bits flipped in header and footer" SELDOM;
+    /// Bits flipped in the data keys of encrypted stores.
+    FlipsKeys "fault:   bits flipped in data keys" SELDOM;
     /// Sectors of the log that can't be read any more.
     BrokenLog "fault: unreadable sectors of the log" SELDOM;
     /// Writes of the log that are not where they belong.
@@ -172,12 +174,16 @@ counts! {
     WritesAstraySegment "fault:   writes astray over a segment" SELDOM;
     /// Writes that went over a manifest.
     WritesAstrayManifest "fault:   writes astray over a manifest" SELDOM;
+    /// Writes that went over data keys.
+    WritesAstrayKeys "fault:   writes astray over data keys" RARE;
     /// Writes that went where nothing is of ours.
     WritesAstrayElsewhere "fault:   writes astray, harming nothing else" SELDOM;
     /// Reads of segments that gave other bytes.
     ReadsAstraySegment "fault: reads of segments astray" SELDOM;
     /// Reads of manifests that gave other bytes.
     ReadsAstrayManifest "fault: reads of manifests astray" SELDOM;
+    /// Reads of data keys that gave other bytes.
+    ReadsAstrayKeys "fault: reads of data keys astray" SELDOM;
     /// Times when a disk was slow.
     SlowDisks "fault: slow disk" PLANNED;
     /// Times when a disk answered nothing.
@@ -241,6 +247,18 @@ counts! {
     /// As above.
     CutManifestRename "crash in: renaming a manifest" SELDOM;
     /// As above.
+    CutKeysOpen "crash in: opening data keys" SELDOM;
+    /// As above.
+    CutKeysRead "crash in: reading data keys" SELDOM;
+    /// As above.
+    CutKeysWrite "crash in: adding data keys" SELDOM;
+    /// As above.
+    CutKeysMade "crash in: writing data keys anew" SELDOM;
+    /// As above.
+    CutKeysSync "crash in: sync of data keys" SELDOM;
+    /// As above.
+    CutKeysRename "crash in: renaming data keys" SELDOM;
+    /// As above.
     CutShare "crash in: sharing a segment" RARE;
     /// Checkpoints that a crash cut short.
     CrashesCopying "crash: while a checkpoint is made" SELDOM;
@@ -266,6 +284,30 @@ counts! {
     RepairsWithLosses "state: stores repaired with losses" SELDOM;
     /// Refused, since nothing could be told.
     RepairsRefused "state: repairs refused" SELDOM;
+    /// Runs whose stores are encrypted.
+    Encrypted "state: encrypted stores" OFTEN;
+    /// Checkpoints of encrypted stores that were restored.
+    SealedRestored "state: checkpoints of encrypted stores restored" PLANNED;
+    /// Of these, without the node's key.
+    SealedRestoredClosed "state:   of these without the key" SELDOM;
+    /// Encrypted stores that were repaired.
+    SealedRepaired "state: encrypted stores repaired" SELDOM;
+    /// Encrypted stores that were given other lanes.
+    SealedRelaned "state: encrypted stores with other lanes" SELDOM;
+    /// Conversations that were erased.
+    Erased "state: conversations erased" PLANNED;
+    /// Conversations that were to be erased and had no key.
+    EraseUnknown "state: conversations without a key to erase" SELDOM;
+    /// Erasures that a crash cut short.
+    ErasuresCut "crash: while erasing" SELDOM;
+    /// Commands refused because the conversation was erased.
+    ErasedTold "state: refused, since erased" PLANNED;
+    /// Lanes whose keys were wrapped by another node key.
+    Rewrapped "state: lanes under another node key" PLANNED;
+    /// Of these, after a crash in the middle of it.
+    RewrapsCut "crash: while wrapping keys by another" PLANNED;
+    /// Texts that were looked for in the clear in all files of an encrypted store.
+    TextsLookedFor "texts looked for in encrypted stores" OFTEN;
     /// Segments begun while the same lane wrote another one.
     FlushesBesideMerges "state: flush beside a merge" SELDOM;
     /// Segments begun while another lane wrote one.

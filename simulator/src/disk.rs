@@ -19,6 +19,9 @@ const SECTOR_BYTES: u64 = 512;
 const BATCH_HEADER_BYTES: u64 = 64;
 const WITNESS_ROW_BYTES: u64 = 25;
 
+/// So much of the data keys' file is mostly all that is in use: the first page and four pairs.
+const KEYS_BYTES: u64 = 9 * 4096;
+
 /// One lane's folder, over all crashes.
 pub struct LaneDisk {
     files: SimFiles,
@@ -178,7 +181,7 @@ impl LaneDisk {
         let name = self.some_name(dice, |class| match fault {
             Fault::FlipLog | Fault::FlipBatch | Fault::BreakLog => matches!(class, Class::Log | Class::LogMade),
             Fault::FlipSegment | Fault::BreakRange => class == Class::Segment,
-            _ => matches!(class, Class::Manifest | Class::ManifestMade),
+            _ => matches!(class, Class::Manifest | Class::ManifestMade | Class::Keys | Class::KeysMade),
         })?;
         let inner = &self.files.inner;
         let length = inner.size_of(&name)?;
@@ -197,6 +200,8 @@ impl LaneDisk {
                 self.count(parts.holding(within));
                 write.offset + within
             }
+            // Where something is: the rest of it is room.
+            _ if matches!(Class::of(&name), Class::Keys | Class::KeysMade) => dice.below(length.min(KEYS_BYTES)),
             _ => dice.below(length),
         };
         let done = match fault {
@@ -205,6 +210,9 @@ impl LaneDisk {
             }
             _ => inner.flip_bit(&name, offset, dice.below(8) as u8),
         };
+        if done && fault == Fault::FlipOther && Class::of(&name) == Class::Keys {
+            self.count(Count::FlipsKeys);
+        }
         if done && fault == Fault::FlipSegment {
             self.count(self.part_of_segment(&name, offset, length));
         }
@@ -301,6 +309,12 @@ fn cut(kind: OperationKind, name: &str) -> Count {
         (OperationKind::Remove, _) => Count::CutRemove,
         (OperationKind::Open, Class::Log) => Count::CutLogOpen,
         (OperationKind::Open, Class::LogMade) => Count::CutLogMake,
+        (OperationKind::Open, Class::Keys | Class::KeysMade) => Count::CutKeysOpen,
+        (OperationKind::Read, Class::Keys | Class::KeysMade) => Count::CutKeysRead,
+        (OperationKind::Write, Class::Keys) => Count::CutKeysWrite,
+        (OperationKind::Write, Class::KeysMade) => Count::CutKeysMade,
+        (OperationKind::Sync, Class::Keys | Class::KeysMade) => Count::CutKeysSync,
+        (OperationKind::Rename, Class::Keys | Class::KeysMade) => Count::CutKeysRename,
         (OperationKind::Open, Class::Segment) => Count::CutSegmentOpen,
         (OperationKind::Open, Class::Manifest | Class::ManifestMade) => Count::CutManifestOpen,
         (OperationKind::Read, Class::Log | Class::LogMade) => Count::CutLogRead,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_engine::{
     memory_files::{MemoryFiles, block_on},
-    offline,
+    offline::{self, Access},
 };
 use antiphon_wire::{
     frame::EntryKind,
@@ -56,13 +56,14 @@ impl Dump {
     ///
     /// # Errors
     /// If it cannot be dumped, or is not what a dump is.
-    pub fn of(files: &MemoryFiles, lane: u16) -> Result<Self, String> {
+    pub fn of(files: &MemoryFiles, access: Access) -> Result<Self, String> {
         let mut lines: Vec<String> = Vec::new();
         let mut sink = |line: &str| {
             lines.push(line.to_owned());
             true
         };
-        block_on(offline::dump(files.clone(), lane, |_| (), &mut sink)).map_err(|error| format!("no dump: {error}"))?;
+        block_on(offline::dump(files.clone(), access, |_| (), &mut sink))
+            .map_err(|error| format!("no dump: {error}"))?;
         let mut dump = Self::default();
         for line in &lines {
             dump.take(line).ok_or_else(|| format!("a line that is none: {line}"))?;

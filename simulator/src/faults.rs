@@ -51,6 +51,7 @@ impl World {
             Fault::Checkpoint => self.begin_copy(dice),
             // Not of a moment: the plan has them.
             Fault::Reconfigure | Fault::UnequalDisks | Fault::Relane | Fault::Scrub => {}
+            Fault::Encrypt | Fault::Erase | Fault::Rewrap => {}
         }
     }
 

@@ -94,6 +94,10 @@ pub enum Class {
     Manifest,
     /// A manifest that is being made.
     ManifestMade,
+    /// The data keys.
+    Keys,
+    /// Data keys that are being written anew.
+    KeysMade,
 }
 
 impl Class {
@@ -104,6 +108,8 @@ impl Class {
             (true, _, false) => Self::Log,
             (true, _, true) => Self::LogMade,
             (_, true, _) => Self::Segment,
+            (.., false) if name == "keys" => Self::Keys,
+            (.., true) if name == "keys.new" => Self::KeysMade,
             (_, _, false) => Self::Manifest,
             (_, _, true) => Self::ManifestMade,
         }
@@ -210,6 +216,7 @@ impl SimFiles {
             Class::Log | Class::LogMade => Count::WritesAstrayLog,
             Class::Segment => Count::WritesAstraySegment,
             Class::Manifest | Class::ManifestMade => Count::WritesAstrayManifest,
+            Class::Keys | Class::KeysMade => Count::WritesAstrayKeys,
         });
     }
 
@@ -286,7 +293,8 @@ impl SimFile {
         if self.state().plant == Some(Plant::FailedWriteAcknowledged) {
             result = Ok(());
         }
-        if result.is_ok() {
+        // Data keys are written in the same way, and are found damaged by what stands there or by the log that needs them.
+        if result.is_ok() && Class::of(&self.name) != Class::Keys {
             self.state().log_writes.borrow_mut().wrote(&self.name, LogWrite { offset, length, before, number: 0 });
         }
         (buffer, result)
@@ -330,6 +338,7 @@ impl File for SimFile {
             buffer[..length].copy_from_slice(&other);
             self.state().count(match Class::of(&self.name) {
                 Class::Segment => Count::ReadsAstraySegment,
+                Class::Keys | Class::KeysMade => Count::ReadsAstrayKeys,
                 _ => Count::ReadsAstrayManifest,
             });
             if self.state().plant == Some(Plant::MisreadsStay) {

@@ -14,7 +14,7 @@ use crate::{
     coverage::Count,
     disk::LaneDisk,
     events::Event,
-    model::Model,
+    model::{Conversation, Model},
     plan::Plan,
     verdict,
     workload::history_request,
@@ -248,9 +248,10 @@ impl World {
 
     /// Every online member has everything, and nothing was left to history.
     fn check_views(&mut self) {
+        let there = |(id, of): (&ConversationId, &Conversation)| of.erased.is_none().then_some(*id);
+        let ids: Vec<ConversationId> = self.model.conversations.iter().filter_map(there).collect();
         for client in self.clients.iter().filter(|client| client.wanted) {
-            let ids: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
-            for id in ids {
+            for id in ids.iter().copied() {
                 let (durable, member) = (self.model.durable(id), self.model.certainty(id, &client.user).member);
                 let has = client.app.views.get(&id).filter(|view| view.open).map(|view| view.last);
                 let user = &client.user;

@@ -13,6 +13,7 @@ pub mod coverage;
 pub mod dice;
 pub mod disk;
 pub mod dump;
+mod encrypted;
 pub mod events;
 pub mod faults;
 pub mod files;

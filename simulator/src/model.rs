@@ -50,6 +50,8 @@ pub struct Model {
     pub sound: bool,
     /// There is always room: nobody may be told that there is none.
     pub has_room: bool,
+    /// Which start of the node tells what is being judged; 0 if it is none.
+    pub heard_from: u64,
     /// A fault lasts now, for what is counted.
     pub fault_lasts: bool,
     /// Most conversations of a user in one lane.
@@ -104,6 +106,8 @@ pub struct Conversation {
     pub founder: Option<UserId>,
     /// Made for two.
     pub direct: bool,
+    /// It was erased before this start of the node.
+    pub erased: Option<u64>,
 }
 
 /// An entry that somebody saw.
@@ -194,6 +198,10 @@ impl Model {
             self.fail(|| format!("{id} #{sequence}: epoch {epoch} after {known_epoch}"));
             return None;
         }
+        if conversation.erased.is_some_and(|start| start <= self.heard_from) {
+            self.fail(|| format!("{user} was given {id} #{sequence}, which was erased"));
+            return None;
+        }
         let hidden = conversation.hidden_below(self.judged_at);
         if sequence < hidden {
             self.fail(|| format!("{user} was given {id} #{sequence}, but all before #{hidden} is gone"));
@@ -244,6 +252,7 @@ impl Model {
 
     /// A send was acknowledged.
     pub fn acked(&mut self, user: &UserId, id: ConversationId, name: ClientMessageId, content: &Content, ack: &Ack) {
+        self.check_not_erased(user, id, "an acknowledgement");
         let conversation = self.conversations.entry(id).or_default();
         conversation.durable = conversation.durable.max(ack.sequence.0);
         // What it said first is not known to the server once it says something else.
@@ -268,7 +277,9 @@ impl Model {
     pub fn send_failed(&mut self, user: &UserId, sent: &Sent, code: ErrorCode, coverage: &mut Coverage) {
         let rot = self.rot;
         let (id, name) = (sent.conversation, sent.name);
-        let may_be_stranger = self.settled(id, user, sent.certainty) != Some(true);
+        let is_erased = self.is_erased(id);
+        coverage.add(Count::ErasedTold, u64::from(is_erased && code == ErrorCode::NotFound));
+        let may_be_stranger = self.settled(id, user, sent.certainty) != Some(true) || is_erased;
         let conversation = self.conversations.entry(id).or_default();
         let tried = conversation.sends.get(&(user.clone(), name)).map_or(0, |record| record.contents.len());
         match code {
@@ -356,8 +367,10 @@ impl Model {
     /// Holds users that joined a conversation to the limit.
     pub fn check_full(&mut self, id: ConversationId, users: &[UserId]) {
         for user in users {
-            let of_user =
-                self.of_lane(id).filter(|(_, conversation)| conversation.certainty(user).member == Some(true));
+            let there = |conversation: &Conversation| {
+                conversation.erased.is_none() && conversation.certainty(user).member == Some(true)
+            };
+            let of_user = self.of_lane(id).filter(|(_, conversation)| there(conversation));
             let (count, max) = (of_user.count(), self.per_user_max);
             // Whose rows are damaged is let in; and who has conversations of lanes that have become one may have more than fit.
             self.check(count <= max || self.rot || self.relaned, || {
@@ -378,6 +391,19 @@ impl Model {
         let conversation = self.conversations.entry(id).or_default();
         let twice = std::mem::replace(&mut conversation.made, true);
         self.check(!twice, || format!("{id} was made twice"));
+    }
+
+    /// Whether who tells what is being judged must know nothing of a conversation.
+    #[must_use]
+    pub fn is_erased(&self, id: ConversationId) -> bool {
+        let erased = self.conversations.get(&id).and_then(|conversation| conversation.erased);
+        erased.is_some_and(|start| start <= self.heard_from)
+    }
+
+    /// Holds what a user was told to what was erased.
+    pub fn check_not_erased(&mut self, user: &UserId, id: ConversationId, what: &str) {
+        let is_erased = self.is_erased(id);
+        self.check(!is_erased, || format!("{user} was given {what} of {id}, which was erased"));
     }
 
     /// The highest sequence of a conversation that is durable for sure.

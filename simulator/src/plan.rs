@@ -3,7 +3,7 @@
 //!
 //! A [`Reduction`] takes away from what the seed picked, for shrinking; without one the plan is a function of the seed alone.
 
-use antiphon_engine::EngineOptions;
+use antiphon_engine::{EngineOptions, encryption::NodeKey, memory_files::MemoryRandom, offline::Access};
 
 use crate::dice::Dice;
 
@@ -93,6 +93,12 @@ faults! {
     Checkpoint "checkpoint";
     /// Lanes read what they have stored in the background, for its checksums: no fault, but it meets them.
     Scrub "scrub";
+    /// The stores are encrypted: no fault, but it meets them.
+    Encrypt "encrypt";
+    /// An operator erases a conversation of an encrypted store before a start.
+    Erase "erase";
+    /// An operator wraps the data keys by another node key before a start.
+    Rewrap "rewrap";
 }
 
 /// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
@@ -117,13 +123,28 @@ impl Fault {
     /// It happens at some step; the others are of the whole run.
     #[must_use]
     pub fn is_of_a_moment(self) -> bool {
-        !matches!(self, Self::Reconfigure | Self::UnequalDisks | Self::Relane | Self::Scrub)
+        !matches!(
+            self,
+            Self::Reconfigure
+                | Self::UnequalDisks
+                | Self::Relane
+                | Self::Scrub
+                | Self::Encrypt
+                | Self::Erase
+                | Self::Rewrap
+        )
     }
 
     /// The faults that came after the first seeds, as [`Reduction::without`] wants them.
     #[must_use]
     pub fn later() -> u64 {
         Self::ALL.iter().skip(FIRST_FAULTS).fold(0, |bits, fault| bits | (1 << *fault as u64))
+    }
+
+    /// Encryption and what comes with it, as [`Reduction::without`] wants it.
+    #[must_use]
+    pub fn of_encryption() -> u64 {
+        [Self::Encrypt, Self::Erase, Self::Rewrap].iter().fold(0, |bits, fault| bits | (1 << *fault as u64))
     }
 
     /// The disk refuses an operation; what was acknowledged stays.
@@ -253,6 +274,10 @@ impl Plan {
             crash_at_end: dice.chance(500),
         };
         plan.reduce(reduction);
+        match plan.rate(Fault::Encrypt) {
+            0 => [Fault::Erase, Fault::Rewrap].iter().for_each(|fault| plan.faults[*fault as usize] = 0),
+            _ => plan.engine.encryption = Some(plan.node_key(0)),
+        }
         if plan.rate(Fault::Scrub) > 0 {
             let dice = Dice::new(seed, "scrub");
             // Segments are some kilobytes: from less than one of them in a second to all of them at once.
@@ -284,6 +309,22 @@ impl Plan {
             reads_in_flight_max: dice.pick(&[1, 2, 64]),
             ..self.engine.clone()
         }
+    }
+
+    /// The node key of an encrypted store after so many others.
+    #[must_use]
+    pub fn node_key(&self, number: u64) -> NodeKey {
+        let dice = Dice::new(self.seed ^ number, "node key");
+        let mut bytes = [0; NodeKey::BYTES];
+        bytes.as_chunks_mut().0.iter_mut().for_each(|chunk: &mut [u8; 8]| *chunk = dice.number().to_le_bytes());
+        NodeKey::new(bytes)
+    }
+
+    /// What tools are given of a lane: with the node's key, if the store is encrypted.
+    #[must_use]
+    pub fn access(&self, lane: u16) -> Access {
+        let random = MemoryRandom::new(self.seed ^ u64::from(lane));
+        self.engine.encryption.clone().map_or(lane.into(), |key| Access::with_key(lane, key, &random))
     }
 
     /// How often a step is this fault, in a thousand.
@@ -392,6 +433,9 @@ fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
             Fault::Relane => (!rot && !errors && !misreads, share / 2, [20, 50, 80]),
             Fault::Checkpoint => (true, 250, [10, 30, 80]),
             Fault::Scrub => (true, 250, [1, 1, 1]),
+            Fault::Encrypt => (true, 250, [1, 1, 1]),
+            // Of encrypted stores only.
+            Fault::Erase | Fault::Rewrap => (true, 400, [20, 50, 80]),
             _ => (true, share, [5, 15, 40]),
         };
         let chosen = dice.chance(chosen_per_thousand);

@@ -29,13 +29,17 @@ impl World {
         let seed = dice.number();
         let old: Vec<MemoryFiles> = self.disks.iter().map(LaneDisk::at_rest).collect();
         let new: Vec<MemoryFiles> = (0..lanes).map(|lane| MemoryFiles::new(seed ^ u64::from(lane))).collect();
-        let made = block_on(offline::spread(&old, &new, &MemoryRandom::new(seed), |_| ()));
+        let made = {
+            let node = self.plan.engine.encryption.as_ref();
+            block_on(offline::spread_encrypted(&old, &new, node, &MemoryRandom::new(seed), |_| ()))
+        };
         let from = self.plan.lanes;
         self.trace.note(self.now_us, &[9, u64::from(lanes)], || format!("{from} lanes become {lanes}: {made:?}"));
         if let Err(error) = made {
             return self.model.fail(|| format!("sound lanes can't become others: {error}"));
         }
         self.coverage.one(Count::LanesChanged);
+        self.coverage.add(Count::SealedRelaned, u64::from(self.plan.engine.encryption.is_some()));
         self.disks.iter().for_each(|disk| disk.report(&mut self.coverage));
         let disk = |(lane, files): (u64, MemoryFiles)| {
             LaneDisk::holding(files.crash_image(seed), seed ^ lane, &self.plan, self.plant, &self.segments)

@@ -33,6 +33,13 @@ pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut C
     for id in ids {
         let replay = replay(&model.conversations[&id]);
         let mut problems = Vec::new();
+        if model.conversations[&id].erased.is_some() {
+            erased(model, id, replay.as_ref(), readings, &mut problems);
+            if let Some(problem) = problems.into_iter().next() {
+                model.fail(|| problem);
+            }
+            continue;
+        }
         acknowledged(model, id, readings, &mut problems);
         match &replay {
             Some(replay) => {
@@ -58,6 +65,27 @@ pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut C
         }
         if let Some(problem) = problems.into_iter().next() {
             model.fail(|| problem);
+        }
+    }
+}
+
+/// Of what was erased nobody reads anything; what was told before is judged as ever.
+fn erased(
+    model: &Model,
+    id: ConversationId,
+    replay: Option<&Replay>,
+    readings: &[(UserId, Reading)],
+    problems: &mut Vec<String>,
+) {
+    if let Some(replay) = replay {
+        deliveries(model, id, replay, problems);
+    }
+    for (user, reading) in readings {
+        let (summary, log, members) = (reading.summaries.get(&id), reading.logs.get(&id), reading.members.get(&id));
+        let told = [log.and_then(|log| log.as_ref().err()), members.and_then(|members| members.as_ref().err())];
+        let is_gone = told == [Some(&ErrorCode::NotFound); 2] || (model.rot && told.iter().all(Option::is_some));
+        if summary.is_some() || !is_gone {
+            problems.push(format!("{id} was erased, and {user} reads {log:?} {members:?} {summary:?}"));
         }
     }
 }

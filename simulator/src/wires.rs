@@ -26,6 +26,8 @@ impl World {
                         if matches!(event, antiphon_wire::session::Event::Entry { .. }) {
                             self.finish.saw_entry(self.now_us);
                         }
+                        let link = self.clients[index].link;
+                        self.model.heard_from = link.map_or(0, |link| self.links[link].incarnation);
                         self.model.fault_lasts = self.lasting.is_any(self.now_us);
                         let mut judge = Judge { model: &mut self.model, coverage: &mut self.coverage };
                         self.clients[index].event(event, &mut judge);

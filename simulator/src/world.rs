@@ -144,6 +144,7 @@ impl World {
             crash_waits: None,
             plan,
         };
+        world.coverage.add(Count::Encrypted, u64::from(world.plan.engine.encryption.is_some()));
         world.coverage.add(Count::UnequalDisks, u64::from(world.plan.disk_factors.iter().any(|factor| *factor > 1)));
         world.plan_start(0);
         for client in 0..world.clients.len() {
@@ -383,6 +384,7 @@ impl World {
         }
         self.start_due_us = None;
         self.incarnations += 1;
+        self.operate_encrypted(self.incarnations);
         self.relane(self.incarnations);
         let engine = self.plan.engine_at(self.incarnations);
         self.coverage.add(Count::Reconfigured, u64::from(engine != self.plan.engine));

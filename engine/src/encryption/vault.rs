@@ -336,3 +336,58 @@ fn of_row(key: &[u8], clear: &[u8]) -> Vec<u8> {
     context.extend_from_slice(clear);
     context
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::ids::Sequence;
+
+    use super::*;
+
+    fn vault(ids: &[ConversationId]) -> Arc<Vault> {
+        let vault = Vault::new(NodeKey::new([9; 32]), 77, Nonces::new([3; 32]));
+        ids.iter().for_each(|id| vault.make(*id));
+        Arc::new(vault)
+    }
+
+    fn id(number: u8) -> ConversationId {
+        ConversationId([number; 16])
+    }
+
+    #[test]
+    fn a_value_opens_under_its_own_key_and_with_what_is_not_sealed_of_it_only() {
+        let vault = vault(&[id(1), id(2)]);
+        let row = keys::entry(id(1), Sequence(5));
+        let value = [&7_u64.to_le_bytes()[..], b"what somebody wrote"].concat();
+        let mut seal = vault.seal();
+        let sealed = seal.row(&row, Change::Put(&value)).unwrap().and_then(Change::value).unwrap().to_vec();
+        let open = |key: &[u8], value: &[u8]| vault.open_row(key, keys::sealed(key).unwrap(), value);
+        assert_eq!(open(&row, &sealed).unwrap().as_deref(), Some(&value[..]));
+        for (what, elsewhere) in [
+            ("another sequence", keys::entry(id(1), Sequence(6))),
+            ("another conversation", keys::entry(id(2), Sequence(5))),
+            ("another kind of row", keys::single(id(1), keys::Family::Title)),
+        ] {
+            assert!(open(&elsewhere, &sealed).is_err(), "{what}");
+        }
+        for at in 0..sealed.len() {
+            let mut bad = sealed.clone();
+            bad[at] ^= 1;
+            assert!(open(&row, &bad).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_key_is_of_its_conversation_and_store() {
+        let made = vault(&[id(1), id(2)]);
+        made.stored(2);
+        let [(one, key_of_one), (two, key_of_two)] = made.entries()[..] else { unreachable!() };
+        let with = |origin: u64, entries: &[Entry]| {
+            let header = Header { origin, ..made.header() };
+            Vault::with(NodeKey::new([9; 32]), header, entries, Nonces::new([4; 32]))
+        };
+        assert!(with(77, &[(one, key_of_one)]).key(one).is_ok());
+        let swapped = with(77, &[(one, key_of_two), (two, key_of_one)]);
+        assert_eq!(swapped.key(one).err(), Some(KeyFault::Damaged));
+        assert_eq!(with(78, &[(one, key_of_one)]).key(one).err(), Some(KeyFault::Damaged));
+    }
+}

@@ -103,3 +103,34 @@ pub(crate) fn decode(
     };
     Record::decode(reader).ok_or(MALFORMED)
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::ids::UserId;
+
+    use super::*;
+    use crate::{
+        encryption::{NodeKey, Nonces},
+        lane::record::Mark,
+        rows::PointerRow,
+    };
+
+    #[test]
+    fn a_record_opens_at_its_place_of_its_log_and_for_its_conversation_only() {
+        let (one, other) = (ConversationId([1; 16]), ConversationId([2; 16]));
+        let vault = Vault::new(NodeKey::new([9; 32]), 77, Nonces::new([3; 32]));
+        [one, other].iter().for_each(|id| vault.make(*id));
+        let user = UserId::new("ann").unwrap();
+        let record = Record::Mark(Mark { conversation: one, user, pointer: PointerRow::default() });
+        let mut bytes = vec![0; record.length() + SEALED_MORE_BYTES];
+        encode_sealed(&record, (&vault, 5), 40, one, &mut bytes);
+        let decode_at =
+            |bytes: &[u8], salt, position| decode(&mut Reader::new(bytes), Opener::Keys(&vault), salt, position);
+        assert!(decode_at(&bytes, 5, 40).is_ok());
+        assert!(decode_at(&bytes, 5, 41).is_err(), "another place");
+        assert!(decode_at(&bytes, 6, 40).is_err(), "another log");
+        let mut of_other = bytes.clone();
+        of_other[5..21].copy_from_slice(&other.0);
+        assert!(decode_at(&of_other, 5, 40).is_err(), "another conversation");
+    }
+}

@@ -4,7 +4,7 @@ use antiphon_engine::{
     EngineError, EngineOptions,
     door::{Command, Done},
     encryption::NodeKey,
-    memory_files::{MemoryFiles, MemoryRandom},
+    memory_files::{MemoryFiles, MemoryRandom, OperationKind},
     offline::{self, Access, Until},
 };
 use antiphon_wire::{codes::ErrorCode, ids::ConversationId};
@@ -166,4 +166,37 @@ fn a_crash_leaves_the_old_keys_or_the_new_ones() {
         }
     }
     assert!(old > 5 && new > 5, "{old} {new}");
+}
+
+#[test]
+fn the_old_keys_are_written_over_once_the_new_ones_are_in_their_place() {
+    let mut lane = Lane::with_options(1, options());
+    let ids = talk(&mut lane, 1, 10);
+    lane.close().unwrap();
+    let files = &lane.files;
+    files.set_queued(true);
+    let mut erasing = Box::pin(offline::erase(files.clone(), 0, &ids[..1]));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut done = Vec::new();
+    while erasing.as_mut().poll(&mut context).is_pending() {
+        let next = files.pending()[0].clone();
+        done.push((next.kind, next.name));
+        files.release(next.ticket);
+    }
+    files.set_queued(false);
+    let of = |wanted: OperationKind, name: &str| done.iter().rposition(|(kind, of)| *kind == wanted && of == name);
+    let named = done.iter().rposition(|(kind, _)| *kind == OperationKind::Rename);
+    let (written, synced) = (of(OperationKind::Write, "keys"), of(OperationKind::Sync, "keys"));
+    assert!(named.is_some() && named < written && written < synced, "{done:?}");
+}
+
+#[test]
+fn old_keys_in_the_place_of_those_that_an_erasure_left_are_told() {
+    let mut lane = Lane::with_options(1, options());
+    let ids = talk(&mut lane, 1, 10);
+    lane.close().unwrap();
+    let old = lane.files.contents("keys").unwrap();
+    erase(&lane.files, &ids[..1]);
+    lane.files.put("keys", old);
+    assert!(lane.opened_again(lane.files.clone()).is_err(), "the erased conversation is there again");
 }

@@ -155,6 +155,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         flushed: manifest.flushed_position,
         file_bytes: options.log_file_bytes,
         hash,
+        whole: false,
     };
     let mut recovered = recover(&files, &names, log_settings).await?;
     blob.check(&recovered.log)?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     engine::EngineError,
     keys::{self, Key, Owner},
-    lane::recovery::survey,
+    lane::found::survey,
     offline::{
         opened::Opened,
         read_only::{Progress, ReadOnly},

@@ -143,6 +143,7 @@ impl<F: Files> Opened<F> {
             flushed: self.manifest.flushed_position,
             file_bytes: 0,
             hash: IdHash(self.blob.salt),
+            whole: true,
         }
     }
 

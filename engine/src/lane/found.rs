@@ -159,8 +159,7 @@ fn tells_all<F: File>(found: &[Found<F>], settings: &Settings) -> bool {
     let has_gap = used().zip(used().skip(1)).any(|(one, next)| one.generation + 1 != next.generation);
     let is_written_over =
         |found: &Found<F>| found.told.as_ref().is_some_and(|(generation, _)| *generation > found.generation);
-    let has_room =
-        |limit: &Limit| limit.end.saturating_add(BATCH_BYTES_LIMIT as u64) <= newest.log_file.room();
+    let has_room = |limit: &Limit| limit.end.saturating_add(BATCH_BYTES_LIMIT as u64) <= newest.log_file.room();
     !has_gap
         && oldest.first <= settings.flushed.saturating_add(1)
         && !found.iter().any(is_written_over)

@@ -149,7 +149,13 @@ mod tests {
         assert_eq!(Limit::decode(&page, 1, 5), Some((6, limit())));
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = concat!(
+        "414e54494c494d0a0100010058000000",
+        "568ff426000000000500000000000000",
+        "060000000000000000800000000000000200000000000000",
+        "00000000000000000900000000000000",
+        "00300000000000000c00000000000000",
+    );
 
     #[test]
     fn a_page_that_is_not_as_it_was_written_says_nothing() {

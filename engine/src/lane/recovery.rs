@@ -178,9 +178,7 @@ impl<F: Files> Replay<F> {
     }
 
     fn is_ours(&self, header: &Header, found: &Found<F::File>) -> bool {
-        header.salt == self.settings.salt
-            && header.lane == self.settings.lane
-            && header.generation == found.generation
+        header.salt == self.settings.salt && header.lane == self.settings.lane && header.generation == found.generation
     }
 
     /// Whether a batch goes on where the last one ended, or after a hole, which is reported.

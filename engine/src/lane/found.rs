@@ -157,13 +157,8 @@ fn tells_all<F: File>(found: &[Found<F>], settings: &Settings) -> bool {
     let used = || found.iter().filter(|found| found.generation > 0);
     let (Some(oldest), Some(newest)) = (used().next(), used().next_back()) else { return false };
     let has_gap = used().zip(used().skip(1)).any(|(one, next)| one.generation + 1 != next.generation);
-    let is_written_over =
-        |found: &Found<F>| found.told.as_ref().is_some_and(|(generation, _)| *generation > found.generation);
     let has_room = |limit: &Limit| limit.end.saturating_add(BATCH_BYTES_LIMIT as u64) <= newest.log_file.room();
-    !has_gap
-        && oldest.first <= settings.flushed.saturating_add(1)
-        && !found.iter().any(is_written_over)
-        && newest.limit().is_some_and(has_room)
+    !has_gap && oldest.first <= settings.flushed.saturating_add(1) && newest.limit().is_some_and(has_room)
 }
 
 /// A log file as its batches tell, without replaying them.

@@ -181,6 +181,9 @@ mod tests {
         assert_eq!(limit.begin(6), Some(Landmark { offset: 0, first: 1 }));
         assert_eq!(limit.begin(7), Some(Landmark { offset: 0xf0000, first: 7 }));
         assert_eq!(limit.begin(0), None);
+        limit.extend(Landmark { offset: 0xf8000, first: 8 }, 0xff000, 0xff000, step);
+        assert_eq!(limit.landmarks.len(), 3);
+        // Neither the batch there, which is another now, nor any behind it.
         assert_eq!(limit.gone_on_with(0xf0000), Limit { end: 0, landmarks: vec![Landmark { offset: 0, first: 1 }] });
         assert_eq!((step_bytes(64 << 20), step_bytes(1 << 30), step_bytes(0)), (4 << 20, 4 << 20, 4096));
     }

@@ -3,6 +3,7 @@
 //! Must not do: make the segments known.
 
 use crate::{
+    encryption::Seal,
     error::StoreError,
     row::RowSource,
     seams::{FileError, Files},
@@ -34,13 +35,14 @@ impl<T> FlushOutputs<T> {
     }
 }
 
-/// Writes a flush's segments, those of which there are rows. After an error there are none.
+/// Writes a flush's segments, those of which there are rows, sealed if the store is encrypted. After an error there are none.
 pub(crate) async fn write_flush<F: Files>(
     outputs: &FlushOutputs<SegmentContext<F>>,
     rows: &mut impl RowSource,
     times: FlushTimes,
+    seal: Option<Seal>,
 ) -> Result<Vec<SegmentStatistics>, StoreError> {
-    let written = write_rows(outputs, rows, times).await;
+    let written = write_rows(outputs, rows, times, seal).await;
     if written.is_err() {
         for id in [Some(outputs.id), outputs.apart.as_ref().map(|(.., id)| *id)].into_iter().flatten() {
             // Should the removal fail, the next opening of the store does it.
@@ -54,6 +56,7 @@ async fn write_rows<F: Files>(
     outputs: &FlushOutputs<SegmentContext<F>>,
     rows: &mut impl RowSource,
     times: FlushTimes,
+    mut seal: Option<Seal>,
 ) -> Result<Vec<SegmentStatistics>, StoreError> {
     let mut written = Vec::new();
     let mut apart = outputs.apart.as_ref();
@@ -71,7 +74,13 @@ async fn write_rows<F: Files>(
             Some(writer) => writer,
             none => none.insert(SegmentWriter::create(context, id).await?),
         };
-        writer.push(key, change).await?;
+        let change = match &mut seal {
+            None => Some(change),
+            Some(seal) => seal.row(key, change)?,
+        };
+        if let Some(change) = change {
+            writer.push(key, change).await?;
+        }
     }
     if let Some(writer) = begun {
         written.push(finish_writer(writer, times).await?);

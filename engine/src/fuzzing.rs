@@ -13,7 +13,7 @@ use crate::{
     cache::Cache,
     error::StoreError,
     hash::IdHash,
-    lane::{format, log, recovery},
+    lane::{format, log, recovery, sealed::Opener},
     manifest::{self, Manifest},
     row::{Direction, KeyRange, RowSource as _},
     runs::{Run, Runs},
@@ -65,6 +65,7 @@ pub fn fuzz_log(data: &[u8]) {
                 file_bytes: bytes.len() as u64,
                 hash: IdHash(STORE),
                 whole,
+                opener: Opener::Plain,
             };
             let Ok(recovered) = now(recovery::recover(&files, &[log::file_name(7)], settings)) else { continue };
             assert!(recovered.position >= flushed, "positions do not go back");

@@ -203,6 +203,36 @@ pub(crate) fn timed_ids_from(minute: u32) -> [u8; 5] {
     key
 }
 
+/// What is sealed of a row's value in an encrypted store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// Whose key it is sealed with.
+    pub(crate) conversation: ConversationId,
+    /// Bytes at its beginning that are not sealed: an entry's position, which tells whether the row erases.
+    pub(crate) clear_bytes: usize,
+}
+
+/// Whether the values of rows with this key hold what somebody wrote, so that an encrypted store seals them: titles, entries, and who reacted
+/// to them how.
+pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
+    if key.first() != Some(&CONVERSATIONS) {
+        return None;
+    }
+    let conversation = ConversationId(*key.get(1..)?.first_chunk()?);
+    let clear_bytes = match key.get(PREFIX_BYTES).copied()? {
+        family if family == Family::Title as u8 => 0,
+        family if family == Family::Entry as u8 => {
+            if is_entry(key) {
+                8
+            } else {
+                0
+            }
+        }
+        _ => return None,
+    };
+    Some(Sealed { conversation, clear_bytes })
+}
+
 /// Whether this is an entry's own key.
 pub(crate) fn is_entry(key: &[u8]) -> bool {
     key.len() == PREFIX_BYTES + ENTRY_SUFFIX_BYTES

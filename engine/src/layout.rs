@@ -7,6 +7,7 @@
 use crate::{
     cache::Cache,
     compaction,
+    encryption::Seal,
     engine::EngineError,
     flush::{FlushOutputs, FlushTimes, write_flush},
     keys::{self, FILTER},
@@ -58,13 +59,14 @@ pub(crate) async fn add_segments<F: Files>(
     manifest: &mut Manifest,
     ids: [SegmentId; 2],
     memtable: &Memtable,
+    seal: Option<Seal>,
 ) -> Result<Vec<SegmentId>, EngineError> {
     if manifest.segments.len() + 2 > SEGMENTS_MAX {
         let what = format!("{SEGMENTS_MAX} segments are there already; let the node merge some first");
         return Err(EngineError::Options { option: "segments", what });
     }
     let store = manifest.store;
-    let entries = write_rows(files, store, ids, &mut memtable.rows(), memtable.flush_times()).await?;
+    let entries = write_rows(files, store, ids, &mut memtable.rows(), memtable.flush_times(), seal).await?;
     let written = entries.iter().map(|entry| entry.id).collect();
     manifest.segments.splice(0..0, entries);
     Ok(written)
@@ -77,6 +79,7 @@ pub(crate) async fn write_rows<F: Files>(
     ids: [SegmentId; 2],
     rows: &mut impl RowSource,
     times: FlushTimes,
+    seal: Option<Seal>,
 ) -> Result<Vec<SegmentEntry>, EngineError> {
     let context = |settings| SegmentContext::new(files.clone(), Cache::new(0), store, settings);
     let outputs = FlushOutputs {
@@ -84,6 +87,6 @@ pub(crate) async fn write_rows<F: Files>(
         target: context(segment_settings()),
         apart: Some((keys::is_apart as Holds, context(id_segment_settings()), ids[1])),
     };
-    let written = write_flush(&outputs, rows, times).await.map_err(EngineError::from)?;
+    let written = write_flush(&outputs, rows, times, seal).await.map_err(EngineError::from)?;
     Ok(written.iter().map(|statistics| SegmentEntry::new(statistics, 0)).collect())
 }

@@ -2,7 +2,7 @@
 
 use antiphon_wire::limits::CONVERSATIONS_PER_USER_MAX;
 
-use crate::{engine::EngineError, lane::format::BATCH_BYTES_LIMIT, seams::PAGE_BYTES};
+use crate::{encryption::NodeKey, engine::EngineError, lane::format::BATCH_BYTES_LIMIT, seams::PAGE_BYTES};
 
 /// Largest record: a group's first entry with all its members' names, with room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
@@ -12,6 +12,8 @@ pub(crate) const RECORD_BYTES_MAX: usize = 128 * 1024;
 pub struct EngineOptions {
     /// Which log lane of the node this is. Stored; opening the folder as another lane is refused.
     pub lane: u16,
+    /// The node's key, of a store that is encrypted; a new one is encrypted if it is given. Which of the two a store is never changes.
+    pub encryption: Option<NodeKey>,
     /// Size of a log file. 64 MiB: a file lasts for seconds at the highest rates measured, so that files change seldom, and the
     /// first writing of one takes a fraction of a second. Development uses 16 MiB. Files of another size are still read, and
     /// replaced when they are free.
@@ -24,7 +26,7 @@ pub struct EngineOptions {
     pub memtable_bytes: usize,
     /// Age at which the memtable is flushed though it is small: ten minutes. It bounds what a restart replays on a quiet node.
     pub memtable_age_ms_max: u64,
-    /// Bytes of segment blocks kept in memory.
+    /// Bytes of segment blocks kept in memory: 256 MiB, the latest pages of some ten thousand conversations.
     pub cache_bytes: usize,
     /// How long a client message id is remembered, in milliseconds: a retry within that time is answered as the first send was. A week: a
     /// device that was without a network for a holiday still knows whether its message was stored. From a minute to ten years.
@@ -32,6 +34,11 @@ pub struct EngineOptions {
     /// Within how long the bytes of what was erased are gone from the disk, in milliseconds, whatever segment they lie in: a day. Each
     /// segment that knows something erased is written anew once in half that time. At least a minute.
     pub reclaim_ms_max: u64,
+    /// Bytes a second that are read of segments for their checksums alone, so that damage is found before somebody needs what is damaged; 0:
+    /// none. Off by default here: a node says 4 MiB, which is a thirtieth of a slow disk, and a terabyte in three days.
+    pub scrub_bytes_per_second: u64,
+    /// So long after a reading of all segments has begun the next one begins, at the soonest: an hour. What is stored rots in years.
+    pub scrub_round_ms_min: u64,
     /// Bytes of filters of message ids kept in memory: 32 MiB, ten million ids, which is what a thousand fresh sends a second need to be
     /// told from retries without a read for the ids of the last hours, and far more than ids that say their time need.
     pub message_id_filter_bytes: usize,
@@ -61,13 +68,16 @@ impl EngineOptions {
     pub fn new(lane: u16) -> Self {
         Self {
             lane,
+            encryption: None,
             log_file_bytes: 64 * 1024 * 1024,
             log_files_max: 5,
             memtable_bytes: 32 * 1024 * 1024,
             memtable_age_ms_max: 10 * 60 * 1000,
-            cache_bytes: 64 * 1024 * 1024,
+            cache_bytes: 256 * 1024 * 1024,
             message_ids_window_ms: 7 * 24 * 60 * 60 * 1000,
             reclaim_ms_max: 24 * 60 * 60 * 1000,
+            scrub_bytes_per_second: 0,
+            scrub_round_ms_min: 60 * 60 * 1000,
             message_id_filter_bytes: 32 * 1024 * 1024,
             conversations_bytes_max: 64 * 1024 * 1024,
             tails_max: 500_000,

@@ -151,6 +151,14 @@ pub struct Status {
     pub segments_damaged: usize,
     /// Counter: damaged blocks of segments that reads and compactions met; one that is met again counts again.
     pub blocks_damaged: u64,
+    /// Counter: whole readings of all segments for their checksums alone.
+    pub scrub_rounds: u64,
+    /// Counter: bytes read for that.
+    pub scrub_bytes: u64,
+    /// Counter: damaged places that it found, each again with each round.
+    pub scrub_damaged: u64,
+    /// Damaged places that the last whole round found.
+    pub scrub_damaged_last_round: u64,
     /// Segments.
     pub segments: usize,
     /// Their bytes; of adopted ones this lane's part.

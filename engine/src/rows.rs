@@ -204,17 +204,22 @@ pub(crate) fn put_replacing(value: &[u8], bytes: &mut Vec<u8>) {
 /// of one that said more or something else, or deletes it. Members who went, and other rows that a newer one replaces, are no secret from
 /// who has the disk, and go when merges come to them.
 pub(crate) fn erases(key: &[u8], change: Change<&[u8]>) -> bool {
-    let is_replacing = match change {
-        Change::Put(value) => value.get(7).is_some_and(|last| last & (REPLACES >> 56) as u8 != 0),
+    let takes_away = match change {
+        Change::Put(value) => is_replacing(value),
         Change::Delete => true,
     };
-    is_replacing && keys::is_entry(key)
+    takes_away && keys::is_entry(key)
 }
 
 /// Appends the value of an entry row.
 pub(crate) fn put_entry(position: LanePosition, archive: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&position.0.to_le_bytes());
     bytes.extend_from_slice(archive);
+}
+
+/// Whether an entry row took the place of an older one, of which content went.
+pub(crate) fn is_replacing(value: &[u8]) -> bool {
+    value.get(7).is_some_and(|last| last & (REPLACES >> 56) as u8 != 0)
 }
 
 /// Reads an entry row.

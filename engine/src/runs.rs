@@ -3,10 +3,14 @@
 //! Invariants: runs stand newest first and never change; a view that someone holds keeps its files readable.
 //! Must not do: write, or decide what is merged.
 
+use std::sync::Arc;
+
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::{
-    error::StoreError,
+    encryption::Vault,
+    error::{DamagedKeys, StoreError},
+    keys,
     manifest::SegmentEntry,
     merge::{Merge, Settled, Source},
     row::{Change, Direction, KeyRange, SharedBytes},
@@ -22,6 +26,8 @@ pub struct Runs<F: Files> {
     newest_first: Vec<Run<F>>,
     /// For each run, what its first and its last key begin with: most runs are passed over by a look at these alone.
     bounds: Vec<(u64, u64)>,
+    /// What values are opened with, in an encrypted store.
+    vault: Option<Arc<Vault>>,
 }
 
 /// One run. Cloning gives another handle on the same.
@@ -75,7 +81,30 @@ impl<F: Files> Runs<F> {
             let (first, last) = run.bounds();
             (key_head(first), key_head(last))
         });
-        Self { bounds: bounds.collect(), newest_first }
+        Self { bounds: bounds.collect(), newest_first, vault: None }
+    }
+
+    /// The same, of an encrypted store.
+    pub(crate) fn with_vault(self, vault: Option<Arc<Vault>>) -> Self {
+        Self { vault, ..self }
+    }
+
+    /// What values are opened with.
+    pub(crate) fn vault(&self) -> Option<&Arc<Vault>> {
+        self.vault.as_ref()
+    }
+
+    /// What a run says of a key, opened; `None` if it is of a conversation that was erased.
+    fn opened(
+        &self,
+        run: &Run<F>,
+        key: &[u8],
+        found: Change<SharedBytes>,
+    ) -> Result<Option<Change<SharedBytes>>, StoreError> {
+        let Some(vault) = &self.vault else { return Ok(Some(found)) };
+        let (Change::Put(value), Some(sealed)) = (&found, keys::sealed(key)) else { return Ok(Some(found)) };
+        let opened = vault.open_row(key, sealed, value).map_err(|what| not_opened(run.id(), key, what))?;
+        Ok(opened.map(Change::Put))
     }
 
     /// The runs, newest first.
@@ -114,15 +143,14 @@ impl<F: Files> Runs<F> {
     pub async fn get_at_once(&self, key: &[u8]) -> Result<Option<Change<SharedBytes>>, StoreError> {
         let asked = self.newest_first.iter().filter(|run| run.may_contain(key)).map(|run| async move {
             match run {
-                Run::Segment(reader) => reader.get(key).await,
+                Run::Segment(reader) => Ok(reader.get(key).await?.map(|found| (run, found))),
                 Run::Damaged { error, .. } => Err(error.clone()),
             }
         });
         let mut found = Box::pin(stream::iter(asked).buffered(READS_AT_ONCE));
         while let Some(found) = found.next().await {
-            let found = found?;
-            if found.is_some() {
-                return Ok(found);
+            if let Some((run, found)) = found? {
+                return self.opened(run, key, found);
             }
         }
         Ok(None)
@@ -139,8 +167,8 @@ impl<F: Files> Runs<F> {
                 Run::Damaged { error, .. } if run.may_contain(key) => return Err(error.clone()),
                 Run::Damaged { .. } => None,
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = found {
+                return self.opened(run, key, found);
             }
         }
         Ok(None)
@@ -155,8 +183,8 @@ impl<F: Files> Runs<F> {
                 Run::Damaged { .. } if run.may_contain(key) => return None,
                 Run::Damaged { .. } => None,
             };
-            if found.is_some() {
-                return Some(found);
+            if let Some(found) = found {
+                return self.opened(run, key, found).ok();
             }
         }
         Some(None)
@@ -167,11 +195,46 @@ impl<F: Files> Runs<F> {
     #[must_use]
     pub fn scan<'a>(&self, range: &KeyRange, direction: Direction, piece: Option<&[u8]>) -> Scan<'a, F> {
         let runs = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        self.scan_of(runs, range, direction)
+    }
+
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows, and those that begin or end in the range; and whether that leaves
+    /// out any. Where a run is part of a larger one, what another part holds of the range is not left out, so.
+    pub(crate) fn scan_newest<'a>(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        piece: Option<&[u8]>,
+        count: usize,
+    ) -> (Scan<'a, F>, bool) {
+        let (mut newer, mut left_out) = (0, false);
+        let overlapping = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        let runs = overlapping.filter(|run| {
+            let (first, last) = run.bounds();
+            newer += 1;
+            let is_taken = newer <= count || range.contains(first) || range.contains(last);
+            left_out |= !is_taken;
+            is_taken
+        });
+        let scan = self.scan_of(runs, range, direction);
+        (scan, left_out)
+    }
+
+    fn scan_of<'a, 'b>(
+        &self,
+        runs: impl Iterator<Item = &'b Run<F>>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Scan<'a, F>
+    where
+        F: 'b,
+    {
         let sources = runs.map(|run| match run {
             Run::Segment(reader) => ScanSource::Segment(SegmentCursor::new(reader, range.clone(), direction)),
             Run::Damaged { error, .. } => ScanSource::Damaged(error.clone()),
         });
-        Scan { merge: Merge::new(sources.collect(), direction), ended: false }
+        let sources = sources.collect();
+        Scan { merge: Merge::new(sources, direction), ended: false, vault: self.vault.clone(), opened: None }
     }
 }
 
@@ -221,6 +284,9 @@ impl<F: Files> Run<F> {
 pub struct Scan<'a, F: Files> {
     merge: Merge<ScanSource<'a, F>>,
     ended: bool,
+    vault: Option<Arc<Vault>>,
+    /// The value of the row it stands on, if that was sealed.
+    opened: Option<SharedBytes>,
 }
 
 impl<'a, F: Files> Scan<'a, F> {
@@ -273,6 +339,14 @@ impl<'a, F: Files> Scan<'a, F> {
             let step = self.merge.step();
             match step {
                 Ok(Settled::Row) if self.row().is_none() => {}
+                Ok(Settled::Row) if self.vault.is_some() => match self.open() {
+                    Ok(false) => {}
+                    Ok(true) => return step,
+                    Err(error) => {
+                        self.ended = true;
+                        return Err(error);
+                    }
+                },
                 Ok(Settled::Row | Settled::NeedsBlock) => return step,
                 Ok(Settled::End) | Err(_) => {
                     self.ended = true;
@@ -283,11 +357,28 @@ impl<'a, F: Files> Scan<'a, F> {
         Ok(Settled::End)
     }
 
+    /// Opens the value of the row that it came to; `false` if its conversation was erased.
+    fn open(&mut self) -> Result<bool, StoreError> {
+        self.opened = None;
+        let (Some(vault), Some(ScanSource::Segment(cursor))) = (&self.vault, self.merge.source()) else {
+            return Ok(true);
+        };
+        let Some((key, Change::Put(value))) = cursor.row() else { return Ok(true) };
+        let Some(sealed) = keys::sealed(key) else { return Ok(true) };
+        self.opened = vault.open_row(key, sealed, value).map_err(|what| not_opened(cursor.segment(), key, what))?;
+        Ok(self.opened.is_some())
+    }
+
     fn row(&self) -> Option<Row<'_>> {
         let (key, change) = self.merge.row()?;
         let value = change.as_ref().value()?;
-        Some(Row { key, value })
+        Some(Row { key, value: self.opened.as_ref().unwrap_or(value) })
     }
+}
+
+/// A value that was not sealed for where it stands.
+pub(crate) fn not_opened(segment: SegmentId, key: &[u8], what: &'static str) -> StoreError {
+    StoreError::Damaged { file: segment.file_name(), offset: 0, what, keys: DamagedKeys::between(key, key) }
 }
 
 enum ScanSource<'a, F: Files> {

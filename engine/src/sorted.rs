@@ -11,8 +11,9 @@
 mod reclaim;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use futures_util::lock::Mutex;
@@ -20,6 +21,7 @@ use futures_util::lock::Mutex;
 use crate::{
     cache::Cache,
     compaction::{self, Choice, Compacted, Expiry, Job, Pace, RunInfo},
+    encryption::{Seal, Vault},
     error::{DamagedKeys, StoreError},
     flush::{FlushOutputs, FlushTimes, write_flush},
     manifest::{self, Manifest, ReplaceError, SegmentEntry},
@@ -146,6 +148,8 @@ struct Inner<F: Files> {
     /// Set while an edit is under way: if the next finds it set, that edit's future was dropped.
     edit_under_way: Cell<bool>,
     compacting: Cell<bool>,
+    /// Of an encrypted store: what flushes seal with, and readers open.
+    vault: OnceCell<Arc<Vault>>,
     state: RefCell<State<F>>,
 }
 
@@ -230,6 +234,13 @@ impl<F: Files> Sorted<F> {
         Ok((Self { inner: Rc::new(inner) }, report))
     }
 
+    /// The store is encrypted, with these keys. Once, before anything is flushed or read.
+    pub(crate) fn set_vault(&self, vault: Arc<Vault>) {
+        let mut state = self.inner.state.borrow_mut();
+        state.runs = Rc::new(Runs::new(state.runs.newest_first().to_vec()).with_vault(Some(Arc::clone(&vault))));
+        assert!(self.inner.vault.set(vault).is_ok(), "a store has one vault");
+    }
+
     /// Removes leftovers of interrupted edits, and gives their names.
     ///
     /// # Errors
@@ -288,7 +299,7 @@ impl<F: Files> Sorted<F> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
         let outputs = inner.flush_outputs(|class| class.flush_context.clone());
-        let written = write_flush(&outputs, rows, mark.flush_times()).await?;
+        let written = write_flush(&outputs, rows, mark.flush_times(), inner.seal()).await?;
         inner.finish_flush(written, mark).await
     }
 
@@ -308,10 +319,10 @@ impl<F: Files> Sorted<F> {
         let _turn = inner.flushing.lock().await;
         let store = inner.class.context.store;
         let targets = inner.flush_outputs(|class| class.flush_context.settings);
-        let (id, times) = (targets.id, mark.flush_times());
+        let (id, times, seal) = (targets.id, mark.flush_times(), inner.seal());
         let write = async move |files: F| {
             let outputs = targets.map(|settings| context_elsewhere(files.clone(), store, settings));
-            write_flush(&outputs, &mut source.rows(), times).await
+            write_flush(&outputs, &mut source.rows(), times, seal).await
         };
         let files = &inner.class.context.files;
         let written = files.elsewhere(Urgency::Soon, write).await.ok_or_else(|| given_up(id))??;
@@ -481,6 +492,7 @@ impl<F: Files> Inner<F> {
             editing: Mutex::new(()),
             edit_under_way: Cell::new(false),
             compacting: Cell::new(false),
+            vault: OnceCell::new(),
             state: RefCell::new(state),
         }
     }
@@ -502,6 +514,10 @@ impl<F: Files> Inner<F> {
         let id = self.take_segment_id();
         let apart = self.apart.as_ref().map(|(holds, class)| (*holds, of(class), self.take_segment_id()));
         FlushOutputs { id, target: of(&self.class), apart }
+    }
+
+    fn seal(&self) -> Option<Seal> {
+        self.vault.get().map(Vault::seal)
     }
 
     fn take_segment_id(&self) -> SegmentId {
@@ -643,7 +659,7 @@ impl<F: Files> Inner<F> {
         {
             let mut state = self.state.borrow_mut();
             state.manifest = Rc::new(manifest);
-            state.runs = Rc::new(Runs::new(runs));
+            state.runs = Rc::new(Runs::new(runs).with_vault(self.vault.get().cloned()));
             for reader in &replaced {
                 let context = &self.class_of(&reader.statistics().first_key).context;
                 context.cache.forget(reader.id());

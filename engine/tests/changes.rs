@@ -676,6 +676,40 @@ fn what_became_of_messages_costs_no_further_read() {
 }
 
 #[test]
+fn the_latest_page_is_one_or_two_reads_however_many_runs_know_the_conversation() {
+    let mut lane = Lane::new(1);
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    let mut number = 0;
+    let mut fill = |lane: &mut Lane, messages: u64| {
+        for _ in 0..messages {
+            number += 1;
+            lane.sent("ann", conversation, number, "some text");
+        }
+        flush(lane);
+    };
+    for _ in 0..3 {
+        fill(&mut lane, 60);
+    }
+    assert!(lane.engine.status().segments >= 4, "message ids lie in segments of their own");
+    assert!(cold_reads(&mut lane, conversation) <= 2, "a block may end within the page");
+    // What a reaction in a newer run is about is found, and what an edit in a newer run left in older ones, too.
+    let last = latest(&mut lane, "bob", conversation).last.0;
+    lane.changed("bob", conversation, 1_001, react(last - 5, "a", true));
+    lane.changed("bob", conversation, 1_002, react(last - 6, "a", true));
+    flush(&mut lane);
+    lane.changed("ann", conversation, 1_003, edit(last - 5, "new text"));
+    lane.changed("bob", conversation, 1_004, react(last - 6, "a", false));
+    flush(&mut lane);
+    lane.reopen();
+    let page = lane.history("bob", conversation, HistoryRange::Latest, 50).unwrap();
+    assert_eq!((page.entries.len(), page.last.0), (50, last + 4));
+    assert_eq!(shown(&page, last - 5).0.as_deref(), Some("new text"));
+    let state = page.states.iter().find(|state| state.sequence.0 == last - 5).unwrap();
+    assert!(state.reactions.iter().any(|reaction| reaction.mine), "the reaction is in a run older than the edit's");
+    assert!(page.states.iter().all(|state| state.sequence.0 != last - 6), "a reaction that was taken back is none");
+}
+
+#[test]
 fn an_id_is_one_for_messages_and_changes() {
     let (mut lane, conversation) = group();
     let text = Content::text("x").0;

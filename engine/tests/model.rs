@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use antiphon_engine::{
     EngineOptions,
     door::{Command, Done, HistoryRange, Output, Token},
+    encryption::NodeKey,
     memory_files::MemoryRandom,
     seams::Random as _,
 };
@@ -58,8 +59,10 @@ impl Run {
         // A third of the runs hold hardly any conversation in memory and flush all the time; a third hold all. (Smaller memtables push back.)
         let (conversations_bytes_max, memtable_bytes) =
             [(8 * 1024, 24 * 1024), (1, 9 * 1024), (1 << 20, 60 * 1024)][seed as usize % 3];
-        let mut lane =
-            Lane::with_options(seed, EngineOptions { conversations_bytes_max, memtable_bytes, ..small_options() });
+        // A quarter of the stores is encrypted: nobody is to notice.
+        let encryption = (seed % 4 == 3).then(|| NodeKey::new([seed as u8; 32]));
+        let options = EngineOptions { conversations_bytes_max, memtable_bytes, encryption, ..small_options() };
+        let mut lane = Lane::with_options(seed, options);
         // Operations complete in any order; in half of the runs reads are the slowest of all.
         lane.reads_last = seed % 2 == 1;
         lane.files.set_queued(true);

@@ -7,6 +7,7 @@ pub mod announce;
 pub mod config;
 pub mod core;
 pub mod echo;
+mod encryption;
 pub mod handover;
 mod lane_switch;
 mod life;

@@ -215,6 +215,12 @@ shard_metrics! {
         compactions,
         /// Damaged blocks of segments that reads met, each as often as it was met
         blocks_damaged,
+        /// Whole readings of all segments for their checksums alone
+        scrub_rounds,
+        /// Bytes read for that
+        scrub_bytes,
+        /// Damaged places that they found, each again with each reading
+        scrub_damaged,
         /// Bytes that flushes and compactions wrote
         compaction_bytes,
     }
@@ -251,6 +257,8 @@ shard_metrics! {
         segments_damaged,
         /// Damaged stretches of the log that the last start found
         log_damaged,
+        /// Damaged places that the last whole reading of all segments found
+        scrub_damaged_last_round,
     }
     histograms {
         /// From a record's joining the batch to its being durable, in microseconds
@@ -503,6 +511,8 @@ mod tests {
         metrics.shard(0).blocks_damaged.set(5);
         metrics.shard(0).segments_damaged.set(1);
         metrics.shard(1).log_damaged.set(2);
+        metrics.shard(0).scrub_rounds.set(3);
+        metrics.shard(0).scrub_damaged_last_round.set(4);
         metrics.shard(0).commit_latency_us.observe(120, 2);
         metrics.shard(0).commit_latency_us.observe(9_000_000, 1);
         metrics.lane(0).fenced.store(true, Relaxed);
@@ -520,6 +530,8 @@ mod tests {
             "antiphon_blocks_damaged_total{shard=\"0\"} 5",
             "antiphon_segments_damaged{shard=\"0\"} 1",
             "antiphon_log_damaged{shard=\"1\"} 2",
+            "antiphon_scrub_rounds_total{shard=\"0\"} 3",
+            "antiphon_scrub_damaged_last_round{shard=\"0\"} 4",
             "antiphon_lane_fenced{lane=\"0\"} 1",
             "antiphon_ready 0",
             "# HELP antiphon_frames_in Client frames read",

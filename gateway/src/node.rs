@@ -106,7 +106,7 @@ fn claim(config: &Config) -> anyhow::Result<Claim> {
         }
         folder => {
             let folder = folder?;
-            bring_to_lanes(&folder, config.node.lanes)?;
+            bring_to_lanes(&folder, config)?;
             StoreFolder::check_lanes(&config.node.data, config.node.lanes)?;
             Ok(Claim::Folder(folder))
         }
@@ -114,8 +114,8 @@ fn claim(config: &Config) -> anyhow::Result<Claim> {
 }
 
 /// Gives the folder the lanes that the configuration asks for; what an earlier start left half way is seen to first.
-fn bring_to_lanes(folder: &StoreFolder, lanes: usize) -> anyhow::Result<()> {
-    let (left, changed) = lanes::bring_to(folder, lanes)?;
+fn bring_to_lanes(folder: &StoreFolder, config: &Config) -> anyhow::Result<()> {
+    let (left, changed) = lanes::bring_to(folder, config.node.lanes, config.encryption.as_ref())?;
     match left {
         Left::Nothing => {}
         Left::Unfinished => tracing::info!("what an interrupted change of the number of lanes had left was removed"),
@@ -406,6 +406,8 @@ impl Node<'_> {
                 message_ids_window_ms: store.message_ids_window_ms,
                 message_id_filter_bytes: store.message_id_filter_bytes,
                 reclaim_ms_max: store.reclaim_ms_max,
+                scrub_bytes_per_second: store.scrub_bytes_per_second,
+                encryption: self.config.encryption.clone(),
                 ..defaults
             };
             let control = Arc::clone(self.control);

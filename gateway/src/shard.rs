@@ -43,6 +43,9 @@ const MESH_RETRY_MS: u64 = 1;
 /// How often an engine is told that time passes.
 const TICK_INTERVAL_MS: u64 = 1_000;
 
+/// How often a shard without connections looks whether a lane is to read all that is stored again: an hour lies between two readings.
+const SCRUB_LOOK_INTERVAL_MS: u64 = 60_000;
+
 /// Requests taken from the mesh in one turn: a turn stays within about a millisecond.
 const REQUESTS_PER_TURN_MAX: usize = 1_024;
 
@@ -461,6 +464,16 @@ impl NodeShard {
         }
     }
 
+    /// When lanes must be told that time has passed though nobody is connected: they read what is stored for its checksums then, too.
+    fn scrub_at_ms(&self, now_ms: u64) -> Option<u64> {
+        let waits_ms = self.core.lanes().iter().filter_map(|lane| match lane.engine().scrubs() {
+            Some(true) => Some(TICK_INTERVAL_MS),
+            Some(false) => Some(SCRUB_LOOK_INTERVAL_MS),
+            None => None,
+        });
+        waits_ms.min().map(|wait_ms| now_ms + wait_ms)
+    }
+
     /// Brings the metrics up to date. Each has one writer: this shard.
     fn publish(&mut self, now_ms: u64) {
         if now_ms < self.publish_at_ms {
@@ -534,10 +547,13 @@ impl NodeShard {
     fn publish_lanes(&mut self) {
         let metrics = Arc::clone(&self.metrics);
         let shard = metrics.shard(usize::from(self.id.0));
-        let mut sums = [0_u64; 16];
+        let mut sums = [0_u64; 20];
         for lane in self.core.lanes_mut() {
             lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
             let (status, counters) = (lane.engine().status(), lane.counters());
+            for finding in lane.engine().take_scrub_findings() {
+                tracing::error!(lane = lane.id().0, "{finding}; see docs/store.md: verify, then restore or repair");
+            }
             let state = metrics.lane(usize::from(lane.id().0));
             state.fenced.store(status.fenced.is_some(), Ordering::Relaxed);
             state.storage_full.store(status.storage_full, Ordering::Relaxed);
@@ -551,6 +567,9 @@ impl NodeShard {
                 status.cache_misses,
                 status.compactions,
                 status.blocks_damaged,
+                status.scrub_rounds,
+                status.scrub_bytes,
+                status.scrub_damaged,
                 lane.pending() as u64,
                 (status.memtable_bytes + status.memtable_sealed_bytes) as u64,
                 status.cache_bytes as u64,
@@ -558,6 +577,7 @@ impl NodeShard {
                 status.segment_bytes,
                 status.segments_damaged as u64,
                 status.log_damaged as u64,
+                status.scrub_damaged_last_round,
             ];
             sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
             shard.log_bytes.set(status.log_bytes_unflushed);
@@ -571,8 +591,9 @@ impl NodeShard {
             &shard.cache_hits,
         ]
         .into_iter()
-        .chain([&shard.cache_misses, &shard.compactions, &shard.blocks_damaged]);
-        counters.zip(&sums[..9]).for_each(|(counter, sum)| counter.set(*sum));
+        .chain([&shard.cache_misses, &shard.compactions, &shard.blocks_damaged])
+        .chain([&shard.scrub_rounds, &shard.scrub_bytes, &shard.scrub_damaged]);
+        counters.zip(&sums[..12]).for_each(|(counter, sum)| counter.set(*sum));
         let gauges = [
             &shard.engine_pending,
             &shard.memtable_bytes,
@@ -581,8 +602,9 @@ impl NodeShard {
             &shard.segment_bytes,
             &shard.segments_damaged,
             &shard.log_damaged,
+            &shard.scrub_damaged_last_round,
         ];
-        gauges.into_iter().zip(&sums[9..]).for_each(|(gauge, sum)| gauge.set(*sum));
+        gauges.into_iter().zip(&sums[12..]).for_each(|(gauge, sum)| gauge.set(*sum));
     }
 }
 
@@ -638,7 +660,8 @@ impl Handler for NodeShard {
         self.publish(now_ms);
         // What happened since the last publishing shows within a second, though nothing more may happen.
         let publish_at_ms = Some(now_ms + TICK_INTERVAL_MS).filter(|_| self.core.counters().connections > 0);
-        turn.wake_at_ms = [turn.wake_at_ms, retry_at_ms, publish_at_ms].into_iter().flatten().min();
+        turn.wake_at_ms =
+            [turn.wake_at_ms, retry_at_ms, publish_at_ms, self.scrub_at_ms(now_ms)].into_iter().flatten().min();
         turn
     }
 

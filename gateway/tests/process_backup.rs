@@ -118,6 +118,7 @@ fn a_node_under_load_is_copied_and_restored() {
     );
     let number = |made: &Value, of: &str| made[of].as_u64().unwrap();
     assert!(number(&first, "linked_bytes") > 0 && number(&first, "copied_bytes") == 0, "{first}");
+    assert_eq!(number(&first, "written_bytes"), 0, "a node that runs has flushed: {first}");
     assert!(number(&unshared[0], "copied_bytes") > 0 && number(&unshared[0], "linked_bytes") == 0, "{unshared:?}");
     assert!(number(&unshared[1], "reused_bytes") > 0 && number(&unshared[1], "linked_bytes") == 0, "{unshared:?}");
     for lane in ["lane-00", "lane-01"] {
@@ -198,7 +199,16 @@ fn a_folder_at_rest_is_copied_and_restored_to_a_point() {
     let sent = at_rest(&folder);
     let (data, backups) = (folder.data(), folder.0.join("backups"));
     let before = fs::read_dir(data.join("lane-00")).unwrap().count();
-    let made = folder_of(&checkpoint(&data, &backups, &[]));
+    let told = checkpoint(&data, &backups, &[]);
+    // All that the node has stored was in its log only: there is no segment to share or copy, and some are written.
+    let bytes = |of: &str| told[of].as_u64().unwrap();
+    assert!(bytes("written_bytes") > 0, "{told}");
+    let shared = bytes("linked_bytes") + bytes("reused_bytes") + bytes("copied_bytes");
+    assert_eq!(shared + bytes("written_bytes"), told["lanes"][0]["segment_bytes"].as_u64().unwrap(), "{told}");
+    let made = folder_of(&told);
+    let plain = well(&["checkpoint", "--data", text(&data), "--to", text(&folder.0.join("plain"))]);
+    let line = said(&plain);
+    assert!(line.contains("0 B copied, ") && !line.contains(" 0 B written of the log"), "{line}");
     assert_eq!(fs::read_dir(data.join("lane-00")).unwrap().count(), before, "nothing is written there");
     assert!(!data.join("checkpoint.lock").exists());
     let whole = dump(&made);

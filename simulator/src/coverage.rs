@@ -270,6 +270,10 @@ counts! {
     FlushesBesideMerges "state: flush beside a merge" SELDOM;
     /// Segments begun while another lane wrote one.
     SegmentsOfLanesAtOnce "state: segments of two lanes at once" PLANNED;
+    /// Whole readings of all segments in the background.
+    ScrubRounds "state: segments read in the background" PLANNED;
+    /// Damage that they told.
+    ScrubFindings "state: damage told by a reading in the background" SELDOM;
     /// Conversations loaded again.
     Loads "state: conversations loaded" OFTEN;
     /// Ids of messages looked up in segments.

@@ -74,12 +74,7 @@ impl LaneDisk {
 
     /// Operations that were submitted since this was last called.
     pub fn submitted(&mut self) -> Vec<(Ticket, OperationKind)> {
-        let pending = self.files.inner.pending();
-        let fresh: Vec<_> = pending
-            .into_iter()
-            .filter(|pending| self.seen.is_none_or(|seen| pending.ticket > seen))
-            .map(|pending| (pending.ticket, pending.kind))
-            .collect();
+        let fresh = self.files.inner.submitted_after(self.seen);
         if let Some((last, _)) = fresh.last() {
             self.seen = Some(*last);
         }
@@ -89,7 +84,7 @@ impl LaneDisk {
     /// Nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.files.inner.pending().is_empty()
+        self.files.inner.is_idle()
     }
 
     /// Lets an operation complete.

@@ -50,7 +50,7 @@ impl World {
             }
             Fault::Checkpoint => self.begin_copy(dice),
             // Not of a moment: the plan has them.
-            Fault::Reconfigure | Fault::UnequalDisks | Fault::Relane => {}
+            Fault::Reconfigure | Fault::UnequalDisks | Fault::Relane | Fault::Scrub => {}
         }
     }
 

@@ -18,6 +18,7 @@ pub mod faults;
 pub mod files;
 pub mod finish;
 pub mod lasting;
+pub mod ledger;
 pub mod model;
 pub mod network;
 pub mod node;

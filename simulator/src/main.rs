@@ -2,6 +2,7 @@
 
 use std::{
     io::IsTerminal,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex,
@@ -12,6 +13,7 @@ use std::{
 
 use antiphon_simulator::{
     Outcome,
+    ledger::Ledger,
     plan::{Fault, Plan, Reduction},
     plant::{self, Plant},
     report::{self, Totals},
@@ -20,6 +22,10 @@ use antiphon_simulator::{
     trace::Detail,
 };
 use clap::Parser;
+
+/// A seed makes and drops some hundred thousand small things, and whole disks at each crash.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,9 +37,9 @@ struct Arguments {
     /// How many seeds to run.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 0)]
-    start: u64,
+    /// The first of them; 0, or the first after those of `--add-to`, if it is not said.
+    #[arg(long)]
+    start: Option<u64>,
     /// Runs this seed only.
     #[arg(long)]
     seed: Option<u64>,
@@ -46,6 +52,9 @@ struct Arguments {
     /// Goes on for so many minutes, however many seeds that makes.
     #[arg(long)]
     minutes: Option<f64>,
+    /// Adds what the run comes to to what the runs before it came to, in this file, and prints the sum. One run at a time.
+    #[arg(long, conflicts_with_all = ["seed", "plant", "plants", "with", "without", "steps", "clients", "one_lane"])]
+    add_to: Option<PathBuf>,
     /// Plants a bug that must be found.
     #[arg(long)]
     plant: Option<Plant>,
@@ -90,7 +99,7 @@ fn main() -> ExitCode {
         eprintln!("{plant:?} needs a build with --features planted");
         return ExitCode::from(2);
     }
-    let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u32));
+    let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u64));
     let reduction =
         Reduction { without, steps_max: arguments.steps, clients_max: arguments.clients, one_lane: arguments.one_lane };
     // A panic is a violation like others: it is caught and told with its seed. Where it can't be caught it is told at once.
@@ -103,6 +112,13 @@ fn main() -> ExitCode {
     if arguments.plants {
         return hunt_all();
     }
+    let mut account = match Account::open(&arguments) {
+        Ok(account) => account,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
     let started = Instant::now();
     let (totals, failed) = match arguments.seed {
         Some(seed) => {
@@ -113,10 +129,14 @@ fn main() -> ExitCode {
             totals.add(&outcome);
             (totals, outcome.violation.is_some().then_some(outcome))
         }
-        None => run_many(&arguments, &reduction, started),
+        None => run_many(&arguments, &reduction, &mut account, started),
     };
     print!("{}", report::table(&totals));
     let seconds = started.elapsed().as_secs_f64();
+    if let Err(error) = account.tell(&totals, u64::from(failed.is_some()), seconds) {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
     let Some(failed) = failed else {
         println!("{}", report::last_line(&totals, 0, seconds));
         // With a fault left out or a bug planted, less happens.
@@ -180,13 +200,28 @@ fn tell(arguments: &Arguments, reduction: &Reduction, failed: Outcome) {
     print!("{}", report::failure(&again, shrunk.as_ref(), &plant));
 }
 
+/// What threads share.
+struct Shared<'a> {
+    totals: Totals,
+    failed: Option<Outcome>,
+    /// The highest seed that ran.
+    last: Option<u64>,
+    told_at: Instant,
+    account: &'a mut Account,
+}
+
 /// Runs seeds on all threads until one fails; of several failing ones the lowest.
-fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (Totals, Option<Outcome>) {
-    let next = AtomicU64::new(arguments.start);
-    let end = arguments.minutes.map_or(arguments.start + arguments.seeds, |_| u64::MAX);
+fn run_many(
+    arguments: &Arguments,
+    reduction: &Reduction,
+    account: &mut Account,
+    started: Instant,
+) -> (Totals, Option<Outcome>) {
+    let next = AtomicU64::new(account.start);
+    let wanted = arguments.minutes.map_or(arguments.seeds, |_| u64::MAX);
     let deadline = arguments.minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
-    let stop = AtomicU64::new(end);
-    let totals = Mutex::new((Totals::default(), None::<Outcome>, started));
+    let stop = AtomicU64::new(account.start.saturating_add(wanted.min(account.room)));
+    let shared = Mutex::new(Shared { totals: Totals::default(), failed: None, last: None, told_at: started, account });
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads.max(1) {
             scope.spawn(|| {
@@ -201,12 +236,13 @@ fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (
                         continue;
                     }
                     let outcome = run(seed, reduction, arguments.plant, Detail::Hash);
-                    let mut shared = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    shared.0.add(&outcome);
+                    let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    shared.totals.add(&outcome);
+                    shared.last = shared.last.max(Some(seed));
                     if outcome.violation.is_some() {
                         stop.fetch_min(seed, Ordering::Relaxed);
-                        if shared.1.as_ref().is_none_or(|first| seed < first.seed) {
-                            shared.1 = Some(outcome);
+                        if shared.failed.as_ref().is_none_or(|first| seed < first.seed) {
+                            shared.failed = Some(outcome);
                         }
                     }
                     progress(&mut shared, arguments, started);
@@ -214,24 +250,82 @@ fn run_many(arguments: &Arguments, reduction: &Reduction, started: Instant) -> (
             });
         }
     });
-    let (totals, failed, _) = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Shared { totals, failed, last, account, .. } =
+        shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    account.last = last;
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
     (totals, failed)
 }
 
-fn progress(shared: &mut (Totals, Option<Outcome>, Instant), arguments: &Arguments, started: Instant) {
-    if shared.2.elapsed() < PROGRESS_INTERVAL {
+fn progress(shared: &mut Shared<'_>, arguments: &Arguments, started: Instant) {
+    if shared.told_at.elapsed() < PROGRESS_INTERVAL {
         return;
     }
-    shared.2 = Instant::now();
-    let (seeds, seconds) = (shared.0.seeds, started.elapsed().as_secs_f64());
-    let of = arguments.minutes.map_or_else(|| format!("{}", arguments.seeds), |minutes| format!("{minutes} minutes"));
-    let line = format!("{seeds} of {of}, {:.0} seeds a minute", seeds as f64 * 60.0 / seconds);
+    shared.told_at = Instant::now();
+    let seconds = started.elapsed().as_secs_f64();
+    let of = arguments.minutes.map_or(Ok(arguments.seeds), Err);
+    let line = report::progress(shared.totals.seeds, seconds, of);
+    let is_half_minute = (seconds as u64).is_multiple_of(30);
     if std::io::stderr().is_terminal() {
         eprint!("\r{line}   ");
-    } else if (seconds as u64).is_multiple_of(30) {
+    } else if is_half_minute {
         eprintln!("{line}");
+    }
+    if is_half_minute {
+        // A long run that is ended from outside has come to something, too. What can't be written is told at the end.
+        shared.account.last = shared.last;
+        let _ = shared.account.keep(&shared.totals, u64::from(shared.failed.is_some()), seconds);
+    }
+}
+
+/// The file that runs are added up in, if there is one, and the seeds that are left.
+struct Account {
+    file: Option<PathBuf>,
+    before: Ledger,
+    start: u64,
+    room: u64,
+    last: Option<u64>,
+}
+
+impl Account {
+    fn open(arguments: &Arguments) -> Result<Self, String> {
+        let file = arguments.add_to.clone();
+        let told =
+            |error: &dyn std::fmt::Display| format!("{}: {error}", file.as_deref().unwrap_or(Path::new("")).display());
+        let before = match file.as_ref().map(std::fs::read_to_string) {
+            None => Ledger::default(),
+            Some(Ok(text)) => Ledger::from_json(&text).map_err(|error| told(&error))?,
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ledger::default(),
+            Some(Err(error)) => return Err(told(&error)),
+        };
+        let start = arguments.start.unwrap_or_else(|| before.next_seed());
+        let room = before.room(start).map_err(|error| told(&error))?;
+        let account = Self { file, before, start, room, last: None };
+        // Whoever can't write finds out now, and not after hours.
+        account.keep(&Totals::default(), 0, 0.0)?;
+        Ok(account)
+    }
+
+    /// Writes the sum, whole or not at all.
+    fn keep(&self, totals: &Totals, violations: u64, seconds: f64) -> Result<Ledger, String> {
+        let range = self.last.map(|last| (self.start, last));
+        let sum = self.before.with(totals, violations, seconds, range);
+        if let Some(file) = &self.file {
+            let new = file.with_extension("new");
+            let written = std::fs::write(&new, sum.to_json()).and_then(|()| std::fs::rename(&new, file));
+            written.map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        Ok(sum)
+    }
+
+    /// The same, and prints it.
+    fn tell(&self, totals: &Totals, violations: u64, seconds: f64) -> Result<(), String> {
+        let sum = self.keep(totals, violations, seconds)?;
+        if let Some(file) = &self.file {
+            println!("\nall runs of {}:\n{}", file.display(), sum.table());
+        }
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use antiphon_engine::{
     Engine, EngineError, EngineOptions, OpenReport,
     memory_files::{MemoryClock, MemoryRandom},
+    offline::Finding,
 };
 use antiphon_gateway::core::{
     admission, http,
@@ -172,6 +173,13 @@ impl Node {
             lanes_closed: 0,
             store: 0,
         }
+    }
+
+    /// What a shard's lanes have found damaged in the background since this was last asked.
+    #[must_use]
+    pub fn scrub_findings(&self, shard: usize) -> Vec<Finding> {
+        let lanes = self.shards.get(shard).map_or(&[][..], |shard| shard.core.lanes());
+        lanes.iter().flat_map(|lane| lane.engine().take_scrub_findings()).collect()
     }
 
     /// Asks the engine of a lane for a checkpoint; the shard that works on it, if the lane is open.
@@ -383,6 +391,8 @@ impl Node {
                 coverage.add(Count::Overloaded, status.overloaded);
                 coverage.add(Count::MaintenanceFailures, status.maintenance_failures);
                 coverage.add(Count::BlocksDamaged, status.blocks_damaged);
+                coverage.add(Count::ScrubRounds, status.scrub_rounds);
+                coverage.add(Count::ScrubFindings, status.scrub_damaged);
             }
         }
     }

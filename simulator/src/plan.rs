@@ -91,6 +91,8 @@ faults! {
     Relane "relane";
     /// An operator has a running lane make a checkpoint: no fault, but it meets them.
     Checkpoint "checkpoint";
+    /// Lanes read what they have stored in the background, for its checksums: no fault, but it meets them.
+    Scrub "scrub";
 }
 
 /// Faults that the first seeds were drawn with. Later ones are drawn from dice of their own, so that a seed without them stays what it was.
@@ -115,13 +117,13 @@ impl Fault {
     /// It happens at some step; the others are of the whole run.
     #[must_use]
     pub fn is_of_a_moment(self) -> bool {
-        !matches!(self, Self::Reconfigure | Self::UnequalDisks | Self::Relane)
+        !matches!(self, Self::Reconfigure | Self::UnequalDisks | Self::Relane | Self::Scrub)
     }
 
     /// The faults that came after the first seeds, as [`Reduction::without`] wants them.
     #[must_use]
-    pub fn later() -> u32 {
-        Self::ALL.iter().skip(FIRST_FAULTS).fold(0, |bits, fault| bits | (1 << *fault as u32))
+    pub fn later() -> u64 {
+        Self::ALL.iter().skip(FIRST_FAULTS).fold(0, |bits, fault| bits | (1 << *fault as u64))
     }
 
     /// The disk refuses an operation; what was acknowledged stays.
@@ -135,7 +137,7 @@ impl Fault {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reduction {
     /// Faults left out, a bit each in the order of [`Fault::ALL`].
-    pub without: u32,
+    pub without: u64,
     /// Most steps; 0: as many as the seed says.
     pub steps_max: u32,
     /// Most clients; 0: as many as the seed says.
@@ -251,6 +253,12 @@ impl Plan {
             crash_at_end: dice.chance(500),
         };
         plan.reduce(reduction);
+        if plan.rate(Fault::Scrub) > 0 {
+            let dice = Dice::new(seed, "scrub");
+            // Segments are some kilobytes: from less than one of them in a second to all of them at once.
+            plan.engine.scrub_bytes_per_second = dice.pick(&[2_000, 50_000, 4 << 20]);
+            plan.engine.scrub_round_ms_min = dice.pick(&[0, 1_000, 20_000]);
+        }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");
             plan.disk_factors.iter_mut().for_each(|factor| *factor = dice.pick(&[1, 1, 10, 100]));
@@ -382,6 +390,7 @@ fn later_faults(dice: &Dice, rot: bool, errors: bool) -> Vec<u64> {
             Fault::UnequalDisks => (true, share / 2, [1, 1, 1]),
             Fault::Relane => (!rot && !errors && !misreads, share / 2, [20, 50, 80]),
             Fault::Checkpoint => (true, 250, [10, 30, 80]),
+            Fault::Scrub => (true, 250, [1, 1, 1]),
             _ => (true, share, [5, 15, 40]),
         };
         let chosen = dice.chance(chosen_per_thousand);

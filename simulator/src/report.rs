@@ -32,6 +32,24 @@ impl Totals {
         self.coverage.join(&outcome.coverage);
         self.seeds_with.mark(&outcome.coverage);
     }
+
+    /// Adds other runs' sums.
+    pub fn join(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.coverage.join(&other.coverage);
+        self.seeds_with.join(&other.seeds_with);
+    }
+}
+
+/// One line while it runs: `of` are the seeds that were asked for, or else the minutes.
+#[must_use]
+pub fn progress(seeds: u64, seconds: f64, of: Result<u64, f64>) -> String {
+    let rate = seeds as f64 * 60.0 / seconds.max(0.001);
+    match of {
+        Ok(of) => format!("{seeds} of {of} seeds, {rate:.0} a minute"),
+        Err(minutes) => format!("{seeds} seeds in {:.1} of {minutes} minutes, {rate:.0} a minute", seconds / 60.0),
+    }
 }
 
 /// The table of everything that was counted.
@@ -92,4 +110,15 @@ pub fn failure(outcome: &Outcome, shrunk: Option<&Shrunk>, plant: &str) -> Strin
             writeln!(text, "repeat with: cargo xtask sim --seed {seed}{plant}{} --trace", arguments(&shrunk.reduction));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_seeds_of_seeds_or_minutes_of_minutes() {
+        assert_eq!(progress(1_997, 60.0, Ok(5_000)), "1997 of 5000 seeds, 1997 a minute");
+        assert_eq!(progress(1_997, 42.0, Err(70.0)), "1997 seeds in 0.7 of 70 minutes, 2853 a minute");
+    }
 }

@@ -298,6 +298,7 @@ impl World {
         self.look_at_copies();
         self.plan_disk();
         self.node_opened();
+        self.scrub_found(shard);
         if self.node.as_ref().is_some_and(|node| node.phase == Phase::Over) {
             self.node_over();
         }
@@ -426,6 +427,19 @@ impl World {
                     self.model.check(allowed, || format!("a lane of a sound disk can't be opened: {error}"));
                 }
             }
+        }
+    }
+
+    /// Damage that a reading in the background tells is there: nothing is told of a disk that destroys nothing and reads what it holds.
+    fn scrub_found(&mut self, shard: usize) {
+        if self.plan.rate(Fault::Scrub) == 0 {
+            return;
+        }
+        let found = self.node.as_ref().map_or_else(Vec::new, |node| node.scrub_findings(shard));
+        for finding in found {
+            self.trace.note(self.now_us, &[10, shard as u64], || format!("shard {shard} reads: {finding}"));
+            let allowed = self.plan.has_rot() || self.plan.has_misreads() || self.plan.has_disk_errors();
+            self.model.check(allowed, || format!("a sound segment was called damaged: {finding}"));
         }
     }
 

@@ -204,7 +204,7 @@ async fn read_cold<F: Files>(
     let (lowest, highest) = range.into_inner();
     let mut cold = Cold { entries: Vec::new(), highest, more: false };
     let range = (Sequence(lowest), Sequence(highest));
-    let mut scan = StoredScan::new(runs, id, &request.user, range, Direction::Backward);
+    let mut scan = StoredScan::new(runs, id, &request.user, range, Direction::Backward, count);
     let mut expected = highest;
     while expected >= lowest {
         let read = scan.next().await.ok().flatten();

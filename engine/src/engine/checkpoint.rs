@@ -45,7 +45,9 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 return Err(error.clone().into());
             }
         }
-        let made = checkpoint::write(&self.shared.files, target, (*manifest).clone(), &[]).await;
+        // Of all that is in these segments, and perhaps of what came since.
+        let keys = self.shared.vault.as_ref().map(|vault| (vault.header(), vault.entries()));
+        let made = checkpoint::write(&self.shared.files, target, (*manifest).clone(), &[], keys).await;
         // What was replaced meanwhile was kept for this alone.
         drop(runs);
         self.shared.sorted.remove_unused().await;

@@ -18,6 +18,7 @@ use rkyv::rancor::Error as RancorError;
 use crate::{
     conversation::{Conversation, MemberState},
     door::{Command, Done, Member, Refusal, Token},
+    encryption::{KeyFault, Vault},
     engine::{
         Shared,
         history::Page,
@@ -92,6 +93,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if self.slot.conversation.is_none() && !self.slot.absent {
             return Step::Wait(Block::Load, command);
         }
+        if let Some(vault) = &self.shared.vault
+            && let Some(refusal) = self.lacks_key(vault, &command)
+        {
+            return refusal.into();
+        }
         match self.lacks_room(&command) {
             None => {}
             Some(Ok(block)) => return Step::Wait(block, command),
@@ -136,6 +142,21 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 Err(Err(refusal)) => refusal.into(),
             },
             Command::Conversations { .. } | Command::CatchUp { .. } => unreachable!("not about one conversation"),
+        }
+    }
+
+    /// The refusal of a command on a conversation whose key was destroyed or is not there; one that is begun gets a key.
+    fn lacks_key(&self, vault: &Vault, command: &Command) -> Option<Refusal> {
+        let begins = matches!(command, Command::CreateDirect { .. } | Command::CreateGroup { .. });
+        match vault.key(self.id) {
+            Ok(_) => None,
+            // Only who was in it can name it so.
+            Err(KeyFault::Erased) if begins => {
+                Some(refuse_because(ErrorCode::Forbidden, "the conversation was erased"))
+            }
+            Err(KeyFault::Erased) => Some(refuse(ErrorCode::NotFound)),
+            Err(KeyFault::Missing) if self.slot.conversation.is_none() => None,
+            Err(KeyFault::Missing | KeyFault::Damaged) => Some(refuse(ErrorCode::Damaged)),
         }
     }
 
@@ -216,6 +237,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
+        if let Some(vault) = &self.shared.vault {
+            vault.make(self.id);
+        }
         conversation.advance(self.core.stage.next(), false, time);
         conversation.changed(&start.members, &[]);
         self.core.members_changed(&start.members, &[], conversation.record);
@@ -514,9 +538,13 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         removed: Rc<[UserId]>,
     ) -> Step {
         let (token, conversation) = (self.token, self.id);
-        let stage = &mut self.core.stage;
+        let core = &mut *self.core;
+        let stage = &mut core.stage;
         let position = stage.next();
-        stage.filling.push(&record, held);
+        match &self.shared.vault {
+            None => stage.filling.push(&record, held),
+            Some(vault) => stage.filling.push_sealed(&record, held, (vault, core.log.salt), position.0, conversation),
+        }
         let partly = None;
         let staged = Staged { position, conversation, record, message, token, done, recipients, removed, partly };
         stage.staged.push_back(staged);

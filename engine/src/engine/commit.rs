@@ -9,6 +9,7 @@ use futures_util::future::join;
 
 use crate::{
     door::{Done, Output, Token},
+    encryption::{Vault, file::Entry},
     engine::{
         Engine,
         refusal::refuse,
@@ -33,6 +34,8 @@ struct Batch<D> {
     /// Position of its last record.
     last: LanePosition,
     record_bytes: usize,
+    /// Data keys of conversations that begin in it; none in a store that is not encrypted.
+    fresh: Vec<Entry>,
 }
 
 enum Next<D> {
@@ -95,13 +98,19 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let (buffer, checksum) = filled.finish(&place.header);
         state.core.stage.writing = true;
         let last = LanePosition(state.core.stage.position.0 + u64::from(records));
-        Next::Write(Batch { place, buffer, checksum, last, record_bytes })
+        let fresh = self.shared.vault.as_deref().map(Vault::fresh).unwrap_or_default();
+        Next::Write(Batch { place, buffer, checksum, last, record_bytes, fresh })
     }
 
     async fn write(&self, batch: Batch<F::File>) {
-        let Batch { mut place, buffer, checksum, last, record_bytes } = batch;
+        let Batch { mut place, buffer, checksum, last, record_bytes, fresh } = batch;
         let limit = place.limit.take();
-        let (buffer, result) = write_placed(&place, buffer, limit).await;
+        // A record must not be there before its key is.
+        let kept = if fresh.is_empty() { Ok(()) } else { self.keep_keys(&fresh).await };
+        let (buffer, result) = match kept {
+            Ok(()) => write_placed(&place, buffer, limit).await,
+            Err(error) => (buffer, Err(error)),
+        };
         let mut state = self.shared.state.borrow_mut();
         state.core.stage.writing = false;
         match result {
@@ -123,6 +132,17 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
         state.core.stage.spare = Some(buffer);
         self.wake(state);
+    }
+
+    /// Makes data keys durable.
+    async fn keep_keys(&self, fresh: &[Entry]) -> Result<(), FileError> {
+        let mut keys_file = self.shared.keys_file.take().expect("one batch is written at a time");
+        let kept = keys_file.append(fresh).await;
+        self.shared.keys_file.set(Some(keys_file));
+        if let (Ok(()), Some(vault)) = (&kept, &self.shared.vault) {
+            vault.stored(fresh.len());
+        }
+        kept
     }
 
     /// Everything up to `last` is durable.
@@ -240,6 +260,7 @@ fn give_out<D>(state: &mut State<D>, staged: Staged) {
                 recipients,
             });
         }
+        Record::Closed(_) => unreachable!("what is staged is open"),
     }
     if let Some(answers) = state.core.stage.answers.remove(&position) {
         for (token, answer) in answers {

@@ -38,6 +38,21 @@ pub enum EngineError {
         /// What is wrong with it.
         what: String,
     },
+    /// The store is encrypted, and no key was given: give the node's (`store.encryption`).
+    #[error("the store is encrypted: its key is needed")]
+    KeyNeeded,
+    /// A key was given for a store that is not encrypted: a store is encrypted from its making, or not at all. Dump it and load it into a
+    /// new one.
+    #[error("a key is given, but the store is not encrypted")]
+    NotEncrypted,
+    /// Another key was given than the one that the store's data keys are wrapped with.
+    #[error("the store's key is {expected:016x}, not {found:016x}")]
+    OtherKey {
+        /// Which key was given, by its id.
+        found: u64,
+        /// Which one is needed.
+        expected: u64,
+    },
     /// The log failed: what was not answered before is not stored.
     #[error("{0}")]
     Fenced(String),

@@ -139,7 +139,7 @@ impl Page {
     pub(crate) async fn read_segments<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
         if self.wants_below() {
             let range = (self.first, Sequence(self.below.next));
-            let mut scan = StoredScan::new(runs, id, user, range, Direction::Backward);
+            let mut scan = StoredScan::new(runs, id, user, range, Direction::Backward, self.below.items);
             while self.wants_below() {
                 match expected(scan.next().await, self.below.next) {
                     Ok(stored) => {
@@ -151,9 +151,19 @@ impl Page {
                 }
             }
         }
+        if !self.wants_above() {
+            return;
+        }
+        if self.above_end - self.above.next < self.above.items as u64 {
+            self.read_to_the_end(id, user, runs).await;
+        }
+        self.read_forward(id, user, runs).await;
+    }
+
+    async fn read_forward<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
         if self.wants_above() {
             let range = (Sequence(self.above.next), Sequence(self.above_end));
-            let mut scan = StoredScan::new(runs, id, user, range, Direction::Forward);
+            let mut scan = StoredScan::new(runs, id, user, range, Direction::Forward, self.above.items);
             while self.wants_above() {
                 match expected(scan.next().await, self.above.next) {
                     Ok(stored) => {
@@ -164,6 +174,25 @@ impl Page {
                     Err(refusal) => self.damaged(refusal),
                 }
             }
+        }
+    }
+
+    /// Reads all that segments have to give of `above`, from the end down: what is newest is mostly in few runs. Nothing, if anything of it
+    /// cannot be read.
+    async fn read_to_the_end<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
+        let (first, last) = (self.above.next, self.above_end);
+        let range = (Sequence(first), Sequence(last));
+        let mut scan = StoredScan::new(runs, id, user, range, Direction::Backward, self.above.items);
+        let mut read = Vec::new();
+        for sequence in (first..=last).rev() {
+            let Ok(stored) = expected(scan.next().await, sequence) else { return };
+            read.push(stored);
+        }
+        for stored in read.into_iter().rev() {
+            if !self.above.push(stored) {
+                break;
+            }
+            self.above.next += 1;
         }
     }
 

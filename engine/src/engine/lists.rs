@@ -56,7 +56,7 @@ pub(super) fn overlay(rows: &mut UserRows, user: &UserId, memory: &Memory) {
     for memtable in memory.oldest_first() {
         rows.extend(memtable.user(user).into_iter().flatten());
     }
-    rows.retain(|id, _| !memory.hides(*id));
+    rows.retain(|id, _| !memory.unlists(*id));
 }
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {

@@ -12,6 +12,7 @@ use antiphon_wire::ids::{ConversationId, LanePosition, TimestampMs};
 
 use crate::{
     compaction::{Compacted, Pace, YieldNow},
+    encryption::Vault,
     engine::{Engine, open::Blob, state::State},
     error::StoreError,
     flush::FlushTimes,
@@ -49,7 +50,7 @@ enum Work<D> {
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn maintenance_loop(&self) {
-        futures_util::future::join(self.upkeep_loop(), self.compaction_loop()).await;
+        futures_util::future::join3(self.upkeep_loop(), self.compaction_loop(), self.scrub_loop()).await;
         self.checkpoint_ended().await;
     }
 
@@ -105,7 +106,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let (core, window_ms) = (&state.core, self.shared.options.message_ids_window_ms);
         let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made);
         let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
-        Blob { salt: core.log.salt, time: core.stage.time, generation, file_bytes, horizon, has_changes }
+        let named = Blob::decode(&self.shared.sorted.manifest().blob);
+        let others_until = named.map_or(LanePosition(0), |named| named.others_until);
+        let keys = self.shared.vault.as_deref().map(Vault::anchor);
+        let (salt, time) = (core.log.salt, core.stage.time);
+        Blob { salt, time, generation, file_bytes, horizon, has_changes, keys, others_until }
     }
 
     /// What tells the manifest of a log file that it does not know of, or that the horizon has moved far, if so.

@@ -22,6 +22,7 @@ mod maintenance;
 pub(crate) mod open;
 mod reads;
 mod refusal;
+mod scrub;
 mod state;
 mod stored;
 
@@ -30,6 +31,7 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
@@ -42,6 +44,7 @@ pub use error::EngineError;
 use crate::{
     cache::Cache,
     door::{Command, Output, Refusal, Token},
+    encryption::{Vault, file::KeysFile},
     engine::{
         catch_up::Request,
         commands::{Step, Turn, conversation_of},
@@ -52,6 +55,7 @@ use crate::{
     manifest::SegmentEntry,
     options::EngineOptions,
     report::{OpenReport, Status},
+    scrub::Scrub,
     seams::{Clock, Files, Random},
     signal::Signal,
     sorted::Sorted,
@@ -88,12 +92,20 @@ pub(crate) struct Shared<F: Files, C, R> {
     closing: Signal,
     /// A flush has ended, well or not, or none will come.
     flushed: Signal,
+    /// What is read next for its checksums alone.
+    scrub: RefCell<Scrub>,
+    /// Time has passed for that.
+    scrub_due: Signal,
     /// A checkpoint is being made.
     checkpointing: Cell<bool>,
     /// A checkpoint has ended.
     checkpointed: Signal,
     /// Shared by all entries that remove nobody.
     nobody: Rc<[UserId]>,
+    /// The data keys, if the store is encrypted.
+    vault: Option<Arc<Vault>>,
+    /// Where new ones go; taken out while they are written.
+    keys_file: Cell<Option<KeysFile<F::File>>>,
     random: PhantomData<R>,
 }
 
@@ -168,7 +180,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         futures_util::future::join(self.commit_loop(), self.read_loop()).await;
     }
 
-    /// The background future: flushes memtables, prepares and recycles log files, compacts. Ends after [`Engine::close`], and after a
+    /// The background future: flushes memtables, prepares and recycles log files, compacts, and reads what is stored for its checksums. Ends after [`Engine::close`], and after a
     /// checkpoint that is under way: then nothing touches the folder any more.
     pub async fn run_maintenance(&self) {
         self.maintenance_loop().await;
@@ -183,6 +195,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.seal_last_batch(&mut state);
         self.shared.upkeep.raise();
         self.shared.compaction.raise();
+        self.shared.scrub_due.raise();
     }
 
     /// The lane's durable position: everything up to here was output or is in the queue of [`Engine::poll`].
@@ -199,6 +212,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let cache = self.shared.cache.statistics();
         let manifest = self.shared.sorted.manifest();
         let flushed = state.core.memory.flushed;
+        let scrub = self.shared.scrub.borrow().figures();
         Status {
             position: state.core.stage.position,
             flushed_position: flushed,
@@ -220,6 +234,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             blocks_damaged: self.shared.sorted.damaged_blocks(),
+            scrub_rounds: scrub.rounds,
+            scrub_bytes: scrub.bytes,
+            scrub_damaged: scrub.damaged,
+            scrub_damaged_last_round: scrub.damaged_last_round,
             ids_forgotten_until_ms: state.core.horizon.made.0,
             untimed_ids_forgotten_until_ms: state.core.horizon.stored.0,
             message_id_filter_bytes: self.shared.filters.statistics().bytes,
@@ -237,6 +255,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.shared.commit.raise();
         self.shared.reading.raise();
         self.shared.upkeep.raise();
+        self.shared.scrub_due.raise();
         while !self.shared.state.borrow().core.closed {
             self.shared.closing.wait().await;
         }

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap, VecDeque},
     marker::PhantomData,
+    sync::Arc,
 };
 
 use antiphon_wire::ids::{LanePosition, Sequence, TimestampMs};
@@ -11,6 +12,10 @@ use antiphon_wire::ids::{LanePosition, Sequence, TimestampMs};
 use crate::{
     bytes::Reader,
     cache::Cache,
+    encryption::{
+        NodeKey, Nonces, Vault,
+        file::{self, Anchor, KeysFile},
+    },
     engine::{
         EngineError, Shared,
         jobs::Jobs,
@@ -25,6 +30,7 @@ use crate::{
         log::{Log, number_of},
         prepare::{TEMPORARY_SUFFIX, prepare},
         recovery::{Recovered, Settings, recover},
+        sealed::Opener,
     },
     layout, manifest,
     newest_ids::NewestIds,
@@ -32,6 +38,7 @@ use crate::{
     report::{LostRange, OpenReport, Status},
     rows::TailRow,
     runs::Runs,
+    scrub::Scrub,
     seams::{Clock, Files, Random},
     segment::SegmentId,
     signal::Signal,
@@ -40,7 +47,8 @@ use crate::{
 };
 
 /// What the engine keeps in the manifest: `version u8 · salt u64 · time u64 · generation u64 · file bytes u64 · made u64 ·
-/// stored u64 · old rows until u64 · changes u8`, little endian. Version 1 ends before the horizon, or before the file's bytes.
+/// stored u64 · old rows until u64 · changes u8`, little endian. Version 1 ends before the horizon, or before the file's bytes. Version 3,
+/// of an encrypted store, goes on with `generation of the data keys' file u64 · its entries u64`. Then, unless it is 0, `others until u64`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blob {
     /// The log's secret.
@@ -55,32 +63,48 @@ pub(crate) struct Blob {
     pub(crate) horizon: Horizon,
     /// Whether segments hold rows of changes of messages: where none do, what a message says is what it said.
     pub(crate) has_changes: bool,
+    /// Up to here positions are those of lanes that were before this one; 0 in a store whose lanes were never others.
+    pub(crate) others_until: LanePosition,
+    /// Of an encrypted store: how much there was of the data keys' file.
+    pub(crate) keys: Option<Anchor>,
 }
 
 const BLOB_VERSION: u8 = 2;
+
+/// Of an encrypted store.
+const BLOB_VERSION_ENCRYPTED: u8 = 3;
 
 /// Before message ids had a window, and messages could change.
 const BLOB_VERSION_OLD_ROWS: u8 = 1;
 
 impl Blob {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![BLOB_VERSION];
-        let Self { salt, time, generation, file_bytes, horizon, has_changes } = *self;
+        let Self { salt, time, generation, file_bytes, horizon, has_changes, keys, others_until } = *self;
+        let mut bytes = vec![if keys.is_some() { BLOB_VERSION_ENCRYPTED } else { BLOB_VERSION }];
         let Horizon { made, stored, old_rows_until } = horizon;
         for number in [salt, time.0, generation, file_bytes, made.0, stored.0, old_rows_until.0] {
             bytes.extend(number.to_le_bytes());
         }
         bytes.push(u8::from(has_changes));
+        if let Some(Anchor { generation, entries }) = keys {
+            bytes.extend(generation.to_le_bytes());
+            bytes.extend(entries.to_le_bytes());
+        }
+        // Not there as a rule, so that a store is what it was before lanes told.
+        if others_until.0 > 0 {
+            bytes.extend(others_until.0.to_le_bytes());
+        }
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
-        let is_newest = match reader.u8() {
-            Some(BLOB_VERSION) => true,
-            Some(BLOB_VERSION_OLD_ROWS) => false,
-            Some(version) if version > BLOB_VERSION => {
-                let (found, supported) = (u32::from(version), u32::from(BLOB_VERSION));
+        let (is_newest, is_encrypted) = match reader.u8() {
+            Some(BLOB_VERSION_ENCRYPTED) => (true, true),
+            Some(BLOB_VERSION) => (true, false),
+            Some(BLOB_VERSION_OLD_ROWS) => (false, false),
+            Some(version) if version > BLOB_VERSION_ENCRYPTED => {
+                let (found, supported) = (u32::from(version), u32::from(BLOB_VERSION_ENCRYPTED));
                 return Err(StoreError::NewerVersion { file: manifest::NAME.into(), found, supported });
             }
             _ => return Err(damaged_blob()),
@@ -98,7 +122,16 @@ impl Blob {
                 _ => return Err(damaged_blob()),
             };
         }
-        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes, horizon, has_changes })
+        let keys = match is_encrypted {
+            false => None,
+            true => {
+                let fields = (|| Some(Anchor { generation: reader.u64()?, entries: reader.u64()? }))();
+                Some(fields.ok_or_else(damaged_blob)?)
+            }
+        };
+        let others_until = if is_newest { reader.u64().unwrap_or(0) } else { 0 };
+        let others_until = LanePosition(others_until);
+        Ok(Self { salt, time: TimestampMs(time), generation, file_bytes, horizon, has_changes, keys, others_until })
     }
 
     /// Holds the log's files against what the manifest says of them.
@@ -148,6 +181,11 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         return Err(EngineError::OtherLane { found: manifest.lane, expected: options.lane });
     }
     let blob = Blob::decode(&manifest.blob)?;
+    let (vault, keys_file) =
+        open_keys(&files, manifest.store, &blob, options.encryption.as_ref(), random).await?.unzip();
+    if let Some(vault) = &vault {
+        sorted.set_vault(Arc::clone(vault));
+    }
     let hash = IdHash(blob.salt);
     let log_settings = Settings {
         lane: options.lane,
@@ -156,6 +194,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         file_bytes: options.log_file_bytes,
         hash,
         whole: false,
+        opener: Opener::of(vault.as_deref()),
     };
     let mut recovered = recover(&files, &names, log_settings).await?;
     blob.check(&recovered.log)?;
@@ -164,7 +203,11 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         find_lost(&mut recovered, &sorted.runs()).await;
     } else {
         // Last, so that whatever is refused is as it was.
-        for name in names.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX) && name.starts_with("log-")) {
+        let is_temporary = |name: &&String| {
+            (name.ends_with(TEMPORARY_SUFFIX) && name.starts_with("log-"))
+                || (*name == file::TEMPORARY_NAME && !created)
+        };
+        for name in names.iter().filter(is_temporary) {
             files.remove(name).await?;
         }
         recovered.report.leftovers_removed = sorted.remove_leftovers().await?;
@@ -183,6 +226,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
     let report = recovered.report.clone();
     let store = manifest.store;
     let mut state = state(recovered, &options, hash, blob, LanePosition(manifest.flushed_position), &clock);
+    state.core.memory.vault.clone_from(&vault);
     for run in sorted.runs().newest_first() {
         state.core.newest_ids.note_key(run.bounds().1);
     }
@@ -202,9 +246,13 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         output: Signal::default(),
         closing: Signal::default(),
         flushed: Signal::default(),
+        scrub: RefCell::new(Scrub::new(options.scrub_bytes_per_second, options.scrub_round_ms_min)),
+        scrub_due: Signal::default(),
         checkpointing: Cell::new(false),
         checkpointed: Signal::default(),
         nobody: std::rc::Rc::from([]),
+        vault,
+        keys_file: Cell::new(keys_file),
         random: PhantomData,
         options,
     };
@@ -223,9 +271,49 @@ async fn create<F: Files, R: Random>(
     refuse_parts(names)?;
     let (time, horizon) = (TimestampMs(0), Horizon::default());
     let salt = random.next();
-    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes: false };
     let store = random.next();
+    let mut keys = None;
+    if let Some(node) = &options.encryption {
+        // Before the manifest that says that it is there.
+        let vault = Vault::new(node.clone(), store, Nonces::from_random(random));
+        refuse_keys(files, names).await?;
+        file::replace(files, vault.header(), &[]).await?;
+        keys = Some(vault.anchor());
+    }
+    let others_until = LanePosition(0);
+    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes: false, keys, others_until };
     Ok(Sorted::create(files.clone(), settings, store, u32::from(options.lane), blob.encode()).await?)
+}
+
+/// A folder without a manifest may have the data keys' file of a creation that did not end, and that has nothing in it.
+async fn refuse_keys<F: Files>(files: &F, names: &[String]) -> Result<(), EngineError> {
+    if !names.iter().any(|name| name == file::NAME) {
+        return Ok(());
+    }
+    match file::is_new(files).await? {
+        true => Ok(()),
+        false => Err(EngineError::ManifestLost { file: file::NAME.into() }),
+    }
+}
+
+/// The data keys of a store, if it is encrypted, and the file that takes more of them.
+async fn open_keys<F: Files, R: Random>(
+    files: &F,
+    store: u64,
+    blob: &Blob,
+    node: Option<&NodeKey>,
+    random: &R,
+) -> Result<Option<(Arc<Vault>, KeysFile<F::File>)>, EngineError> {
+    let (anchor, node) = match (blob.keys, node) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(EngineError::NotEncrypted),
+        (Some(_), None) => return Err(EngineError::KeyNeeded),
+        (Some(anchor), Some(node)) => (anchor, node),
+    };
+    let found = file::read(files, store, anchor).await?;
+    let vault = Vault::found(node.clone(), &found, Nonces::from_random(random))?;
+    let keys_file = KeysFile::open(files, &found).await?;
+    Ok(Some((Arc::new(vault), keys_file)))
 }
 
 /// A folder without a manifest is a new one only if nothing of a store is in it: the manifest is the first that is made.

@@ -18,6 +18,7 @@ use antiphon_wire::{
 use crate::{
     conversation::Conversation,
     door::{Command, Done, Output, Partly, Refusal, Token},
+    encryption::Vault,
     engine::{changes::Target, jobs::Jobs, joined::Joined, refusal::refuse},
     hash::IdHash,
     lane::{format::Builder, log::Log, record::Record},
@@ -146,6 +147,8 @@ pub(super) struct Memory {
     pub(super) hash: IdHash,
     /// The map of a memtable that became a segment, for the next one.
     pub(super) spare_map: Option<MessageIds>,
+    /// Of an encrypted store: knows which conversations were erased.
+    pub(super) vault: Option<Arc<Vault>>,
 }
 
 /// What was decided and is not durable yet.
@@ -253,6 +256,7 @@ impl Memory {
             flushes: 0,
             hash,
             spare_map: None,
+            vault: None,
         }
     }
 
@@ -264,6 +268,11 @@ impl Memory {
     /// Whether a change of the conversation's members may be lost: then nobody is shown anything of it.
     pub(super) fn hides(&self, conversation: ConversationId) -> bool {
         self.oldest_first().any(|memtable| memtable.hides(conversation))
+    }
+
+    /// Whether the conversation is in nobody's list: as [`Memory::hides`], or erased.
+    pub(super) fn unlists(&self, conversation: ConversationId) -> bool {
+        self.hides(conversation) || self.vault.as_ref().is_some_and(|vault| vault.is_erased(conversation))
     }
 
     /// Whether a message is in memory, and where its record is; see [`Memtable::remember`].

@@ -1,7 +1,13 @@
 //! Entries as they are read: each with what later ones made of it, from segments and from memory.
 //!
 //! In segments a message's state and the rows of who reacted stand right behind the entry, so that one scan reads all of it; where more
-//! reacted than a page wants to pass by, the scan begins anew behind them. What memory says is newer and goes over it, at the moment at
+//! reacted than a page wants to pass by, the scan begins anew behind them.
+//!
+//! From the end down, older runs are left alone as long as newer ones give one entry after the other: an entry that took no other's place
+//! was first written in the run that gives it, so whatever became of it stands there or in a newer one. So the latest page is mostly
+//! one read, however many runs know the conversation.
+//!
+//! What memory says is newer and goes over it, at the moment at
 //! which the answer is put together: an entry whose content was taken away meanwhile is given without.
 //!
 //! Must not do: judge who sees what; callers do.
@@ -148,11 +154,35 @@ pub(super) struct StoredScan<'a, F: Files> {
     /// First and last sequence.
     range: (Sequence, Sequence),
     scan: Scan<'a, F>,
+    /// Backward: how it goes through older and older runs.
+    descent: Descent,
     /// Forward: the entry whose rows are being read.
     held: Option<Stored>,
     /// Backward: what was read of rows behind an entry that is still to come.
     behind: Behind,
     failed: Option<StoreError>,
+}
+
+/// A scan from the end down that takes to older runs when it has to.
+struct Descent {
+    /// The entry that comes next, if none is missing.
+    expected: Sequence,
+    /// So many of the newest runs are scanned.
+    runs: usize,
+    /// There are older ones.
+    left_out: bool,
+    /// Entries that are probably wanted, and that were given.
+    wanted: usize,
+    given: usize,
+}
+
+impl Descent {
+    /// How many runs are probably needed for what is wanted still: at least one more, and at most three times as many.
+    fn more_runs(&self) -> usize {
+        let wanted = self.wanted.saturating_sub(self.given);
+        let needed = (wanted * self.runs).div_ceil(self.given.max(1));
+        self.runs + needed.clamp(1, 2 * self.runs)
+    }
 }
 
 /// Rows behind an entry.
@@ -166,28 +196,46 @@ struct Behind {
 
 /// What a row was.
 enum Met {
-    Entry(Stored),
-    Other,
+    /// And whether it took the place of an older one.
+    Entry(Stored, bool),
+    Other(Sequence),
     /// Too many who reacted to this message.
     Crowd(Sequence),
 }
 
 impl<'a, F: Files> StoredScan<'a, F> {
-    /// Entries from `first` to `last`, both with them; `user` is who asks.
+    /// Entries from `first` to `last`, both with them; `user` is who asks, and probably for `wanted` of them.
     pub(super) fn new(
         runs: &'a Runs<F>,
         id: ConversationId,
         user: &'a UserId,
         (first, last): (Sequence, Sequence),
         direction: Direction,
+        wanted: usize,
     ) -> Self {
-        let scan = Self::scan(runs, id, &keys::entry_range(id, first, last), direction);
+        let newest = if direction == Direction::Backward { 1 } else { usize::MAX };
+        let (scan, left_out) = Self::scan(runs, id, &keys::entry_range(id, first, last), direction, newest);
+        let descent = Descent { expected: last, runs: newest, left_out, wanted, given: 0 };
         let (held, behind, failed) = (None, Behind::default(), None);
-        Self { runs, id, user, direction, range: (first, last), scan, held, behind, failed }
+        Self { runs, id, user, direction, range: (first, last), scan, descent, held, behind, failed }
     }
 
-    fn scan(runs: &'a Runs<F>, id: ConversationId, range: &KeyRange, direction: Direction) -> Scan<'a, F> {
-        runs.scan(range, direction, Some(&keys::conversation(id)))
+    fn scan(
+        runs: &'a Runs<F>,
+        id: ConversationId,
+        range: &KeyRange,
+        direction: Direction,
+        newest: usize,
+    ) -> (Scan<'a, F>, bool) {
+        runs.scan_newest(range, direction, Some(&keys::conversation(id)), newest)
+    }
+
+    /// Takes older runs in, at the entry that comes next.
+    fn descend(&mut self, runs: usize) {
+        let range = keys::entry_range(self.id, self.range.0, self.descent.expected);
+        self.behind = Behind::default();
+        self.descent.runs = runs;
+        (self.scan, self.descent.left_out) = Self::scan(self.runs, self.id, &range, self.direction, runs);
     }
 
     /// The next entry.
@@ -201,6 +249,10 @@ impl<'a, F: Files> StoredScan<'a, F> {
         loop {
             let met = match self.step().await {
                 Ok(Some(met)) => met,
+                Ok(None) if self.descent.left_out && self.descent.expected >= self.range.0 => {
+                    self.descend(self.descent.more_runs());
+                    continue;
+                }
                 Ok(None) => return Ok(self.held.take()),
                 Err(error) => {
                     // What an entry says stands in its own row; what is behind it cannot be told.
@@ -210,14 +262,23 @@ impl<'a, F: Files> StoredScan<'a, F> {
                 }
             };
             match met {
-                Met::Other => {}
+                Met::Other(sequence) if self.descent.left_out && sequence < self.descent.expected => {
+                    self.descend(self.descent.more_runs());
+                }
+                Met::Other(_) => {}
                 Met::Crowd(sequence) => self.pass_by(sequence).await?,
-                Met::Entry(stored) if self.direction == Direction::Forward => {
+                Met::Entry(stored, _) if self.direction == Direction::Forward => {
                     if let Some(before) = self.held.replace(stored) {
                         return Ok(Some(before));
                     }
                 }
-                Met::Entry(mut stored) => {
+                Met::Entry(_, true) if self.descent.left_out => self.descend(usize::MAX),
+                Met::Entry(stored, _) if self.descent.left_out && stored.sequence != self.descent.expected => {
+                    self.descend(self.descent.more_runs());
+                }
+                Met::Entry(mut stored, _) => {
+                    self.descent.expected = Sequence(stored.sequence.0.saturating_sub(1));
+                    self.descent.given += 1;
                     let behind = std::mem::take(&mut self.behind);
                     if behind.of == stored.sequence {
                         (stored.state, stored.mine) = (behind.state, behind.mine);
@@ -234,7 +295,8 @@ impl<'a, F: Files> StoredScan<'a, F> {
         let (sequence, state, mine) = match key {
             Key::Entry(sequence) => {
                 let (position, archive) = rows::decode_entry(row.value).ok_or_else(malformed)?;
-                return Ok(Some(Met::Entry(Stored::new(sequence, position, Arc::from(archive)))));
+                let stored = Stored::new(sequence, position, Arc::from(archive));
+                return Ok(Some(Met::Entry(stored, rows::is_replacing(row.value))));
             }
             Key::State(sequence) => (sequence, Some(StateRow::decode(row.value).ok_or_else(malformed)?), None),
             Key::Reactor(sequence, user) => {
@@ -259,7 +321,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
                 self.behind.mine = mine.unwrap_or_else(|| std::mem::take(&mut self.behind.mine));
             }
         }
-        Ok(Some(if crowd { Met::Crowd(sequence) } else { Met::Other }))
+        Ok(Some(if crowd { Met::Crowd(sequence) } else { Met::Other(sequence) }))
     }
 
     /// Goes on behind those who reacted to a message, with what the asking user's own row says.
@@ -280,7 +342,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
         }
         // The next row is not one of them.
         self.behind.passed = 0;
-        self.scan = Self::scan(self.runs, self.id, &range, self.direction);
+        (self.scan, self.descent.left_out) = Self::scan(self.runs, self.id, &range, self.direction, self.descent.runs);
         Ok(())
     }
 }

@@ -22,17 +22,23 @@
 //!
 //! Must not do: I/O.
 
+use antiphon_wire::ids::ConversationId;
+
 use crate::{
     bytes::Reader,
+    encryption::Vault,
     lane::{
         record::{COUNT_MAX, Record},
+        sealed::{self, Opener, SEALED_MORE_BYTES},
         witness::{Held, WITNESS_BYTES, Witness},
     },
     seams::{AlignedBuffer, PAGE_BYTES},
 };
 
-/// The newest format version: a batch with records of kind 3. One without them is written as version 1, which older readers know.
-pub(crate) const VERSION: u16 = 2;
+/// The newest format version: a batch with sealed records. One with records of kind 3 is written as version 2, one without either as version 1,
+/// which older readers know.
+pub(crate) const VERSION: u16 = 3;
+const VERSION_WITH_CHANGES: u16 = 2;
 const VERSION_WITHOUT_CHANGES: u16 = 1;
 /// Bytes before the witness.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -40,6 +46,7 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
 const MAGIC: [u8; 8] = *b"ANTILOG\n";
+const MALFORMED: &str = "records do not have their form though the checksum holds";
 
 /// What a batch says of itself beyond its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,18 +145,20 @@ impl<'a> Batch<'a> {
     }
 
     /// The records. That they have their form, a right checksum leaves to the writer.
-    fn records(&self) -> Option<Vec<Record>> {
-        let mut reader = Reader::new(self.content.get(self.witness_bytes()..)?);
+    fn records(&self, opener: Opener<'_>) -> Result<Vec<Record>, &'static str> {
+        let content = self.content.get(self.witness_bytes()..).ok_or(MALFORMED)?;
+        let mut reader = Reader::new(content);
         let mut records = Vec::new();
-        for _ in 0..self.header.records {
-            records.push(Record::decode(&mut reader)?);
+        for index in 0..u64::from(self.header.records) {
+            let position = self.header.first.saturating_add(index);
+            records.push(sealed::decode(&mut reader, opener, self.header.salt, position)?);
         }
-        reader.rest().is_empty().then_some(records)
+        if reader.rest().is_empty() { Ok(records) } else { Err(MALFORMED) }
     }
 
-    /// What it tells of the batch before it, and its records; `None` if something does not have its form.
-    pub(crate) fn content(&self) -> Option<(Witness, Vec<Record>)> {
-        Some((self.witness()?, self.records()?))
+    /// What it tells of the batch before it, and its records; or what does not have its form, or does not open.
+    pub(crate) fn content(&self, opener: Opener<'_>) -> Result<(Witness, Vec<Record>), &'static str> {
+        Ok((self.witness().ok_or(MALFORMED)?, self.records(opener)?))
     }
 
     /// What it tells of the batch before it; `None` if that does not have its form.
@@ -247,9 +256,9 @@ impl Builder {
         self.length.next_multiple_of(PAGE_BYTES)
     }
 
-    /// Whether a record of `bytes`, its header included, has room.
+    /// Whether a record of `bytes`, its header included, has room, sealed or not.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.length + bytes <= self.capacity
+        self.length + bytes + SEALED_MORE_BYTES <= self.capacity
     }
 
     /// Adds a record; `held` is what it is of a conversation, if it is an entry.
@@ -263,8 +272,28 @@ impl Builder {
         self.length += length;
         self.holds.add(held);
         if let Record::Change(_) = record {
-            self.version = VERSION;
+            self.version = VERSION_WITH_CHANGES;
         }
+    }
+
+    /// As [`Builder::push`], of an encrypted store: `position` is the record's.
+    ///
+    /// # Panics
+    /// If it has no room, or its conversation no key.
+    pub(crate) fn push_sealed(
+        &mut self,
+        record: &Record,
+        held: Option<Held>,
+        keys: (&Vault, u64),
+        position: u64,
+        conversation: ConversationId,
+    ) {
+        let length = record.length() + SEALED_MORE_BYTES;
+        assert!(self.has_room(record.length()), "the caller asks for room first");
+        sealed::encode_sealed(record, keys, position, conversation, &mut self.buffer[self.length..]);
+        self.length += length;
+        self.holds.add(held);
+        self.version = VERSION;
     }
 
     /// The bytes to write, and their checksum.
@@ -328,7 +357,7 @@ mod tests {
         assert!(bytes[LENGTH..].iter().all(|byte| *byte == 0));
         let batch = Batch::check(&bytes).unwrap();
         assert_eq!(batch.header, header());
-        assert_eq!(batch.records().unwrap(), [mark()]);
+        assert_eq!(batch.records(Opener::Plain).unwrap(), [mark()]);
         assert_eq!(batch.witness().unwrap(), before());
     }
 
@@ -357,11 +386,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = golden().to_vec();
-        bytes[8] = 3;
+        bytes[8] = 4;
         assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Checksum);
         let checksum = checksum_of(&bytes[..LENGTH]);
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 3, salt: 5 });
+        assert_eq!(Batch::check(&bytes).unwrap_err(), Fault::Newer { version: 4, salt: 5 });
     }
 
     const LENGTH: usize = HEADER_BYTES + WITNESS_BYTES + 5 + 40 + 3;

@@ -40,14 +40,14 @@ impl<F: File> Found<F> {
         self.told.as_ref().filter(|(generation, _)| *generation == self.generation).map(|(_, limit)| limit)
     }
 
-    async fn identify(log_file: LogFile<F>, settings: &Settings) -> Result<Self, StoreError> {
+    async fn identify(log_file: LogFile<F>, settings: &Settings<'_>) -> Result<Self, StoreError> {
         let (first, told) = join(first_batch(&log_file, settings), told(&log_file, settings)).await;
         let (FirstBatch { generation, first, torn, bytes_read }, told) = (first?, told?);
         Ok(Self { log_file, generation, first, torn, told, bytes_read: bytes_read + PAGE_BYTES as u64 })
     }
 
     /// Where the first batch of a newer generation never arrived, an older one is left. The second begins within the largest.
-    async fn look_further(&mut self, settings: &Settings) -> Result<(), StoreError> {
+    async fn look_further(&mut self, settings: &Settings<'_>) -> Result<(), StoreError> {
         let mut window = Window::new(&self.log_file, 0, 0);
         let newest = newest(&mut window, settings, BATCH_BYTES_LIMIT as u64).await?;
         self.bytes_read += window.bytes_read;
@@ -65,7 +65,7 @@ struct FirstBatch {
     bytes_read: u64,
 }
 
-async fn first_batch<F: File>(log_file: &LogFile<F>, settings: &Settings) -> Result<FirstBatch, StoreError> {
+async fn first_batch<F: File>(log_file: &LogFile<F>, settings: &Settings<'_>) -> Result<FirstBatch, StoreError> {
     let mut window = Window::new(log_file, 0, 0);
     let name = &log_file.name;
     let checked = window.batch(0).await?.map(|batch| batch.header);
@@ -88,7 +88,7 @@ async fn first_batch<F: File>(log_file: &LogFile<F>, settings: &Settings) -> Res
 }
 
 /// What the last page says.
-async fn told<F: File>(log_file: &LogFile<F>, settings: &Settings) -> Result<Option<(u64, Limit)>, FileError> {
+async fn told<F: File>(log_file: &LogFile<F>, settings: &Settings<'_>) -> Result<Option<(u64, Limit)>, FileError> {
     if log_file.room() == 0 {
         return Ok(None);
     }
@@ -99,7 +99,7 @@ async fn told<F: File>(log_file: &LogFile<F>, settings: &Settings) -> Result<Opt
 /// Looks for the first batch of the newest generation among those that begin in the file's first `bytes` or right behind.
 async fn newest<F: File>(
     window: &mut Window<'_, F>,
-    settings: &Settings,
+    settings: &Settings<'_>,
     bytes: u64,
 ) -> Result<Option<Checked>, FileError> {
     window.read_ahead(bytes);
@@ -129,7 +129,7 @@ async fn open<F: Files>(files: &F, name: &str) -> Result<LogFile<F::File>, FileE
 pub(super) async fn look_at<F: Files>(
     files: &F,
     names: &[String],
-    settings: &Settings,
+    settings: &Settings<'_>,
 ) -> Result<(Vec<Found<F::File>>, u64), StoreError> {
     let mut names: Vec<_> = names.iter().filter_map(|name| Some((number_of(name)?, name))).collect();
     names.sort_unstable();
@@ -153,7 +153,7 @@ fn sort<F>(found: &mut [Found<F>]) {
 /// Whether no file can be of a newer generation than its first batch says. Generations are given out one by one and files go round, so a
 /// file that hides one leaves a gap, or hides the newest. The newest is not hidden if the one before it cannot be full: the limit, which
 /// nothing acknowledged went beyond, leaves room for any batch.
-fn tells_all<F: File>(found: &[Found<F>], settings: &Settings) -> bool {
+fn tells_all<F: File>(found: &[Found<F>], settings: &Settings<'_>) -> bool {
     let used = || found.iter().filter(|found| found.generation > 0);
     let (Some(oldest), Some(newest)) = (used().next(), used().next_back()) else { return false };
     let has_gap = used().zip(used().skip(1)).any(|(one, next)| one.generation + 1 != next.generation);
@@ -183,7 +183,7 @@ pub(crate) struct Surveyed {
 pub(crate) async fn survey<F: Files>(
     files: &F,
     names: &[String],
-    settings: &Settings,
+    settings: &Settings<'_>,
 ) -> Result<Vec<Surveyed>, StoreError> {
     let mut surveyed = Vec::new();
     for found in look_at(files, names, settings).await?.0 {
@@ -208,7 +208,7 @@ pub(crate) async fn survey<F: Files>(
     Ok(surveyed)
 }
 
-fn foreign(file: &str, found: u64, settings: &Settings) -> StoreError {
+fn foreign(file: &str, found: u64, settings: &Settings<'_>) -> StoreError {
     StoreError::ForeignStore { file: file.into(), found, expected: settings.salt }
 }
 

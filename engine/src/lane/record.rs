@@ -44,6 +44,8 @@ pub(crate) enum Record {
     Mark(Mark),
     /// An entry that changes what is stored of others.
     Change(Change),
+    /// One of this conversation that is sealed, and not opened: its key was destroyed, or is not at hand. Never written.
+    Closed(ConversationId),
 }
 
 /// An entry, and the rows of its conversation that it brings beside its own.
@@ -68,7 +70,7 @@ impl Record {
         match self {
             Self::Entry(archive) => Some(archive),
             Self::Change(change) => Some(&change.archive),
-            Self::Mark(_) => None,
+            Self::Mark(_) | Self::Closed(_) => None,
         }
     }
 
@@ -83,6 +85,7 @@ impl Record {
                     let rows = change.rows.iter().map(|row| ROW_HEADER_BYTES + row.suffix.len() + value(row));
                     4 + change.archive.len() + rows.sum::<usize>()
                 }
+                Self::Closed(_) => 0,
             }
     }
 
@@ -108,6 +111,7 @@ impl Record {
                 header[4] = CHANGE;
                 change.encode(payload);
             }
+            Self::Closed(_) => unreachable!("what is not opened is not written"),
         }
     }
 
@@ -115,12 +119,29 @@ impl Record {
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let length = reader.u32()? as usize;
         let kind = reader.u8()?;
-        let payload = reader.take(length)?;
+        Self::of_kind(kind, reader.take(length)?)
+    }
+
+    /// The record of this kind and payload; `None` if the bytes are not one.
+    pub(crate) fn of_kind(kind: u8, payload: &[u8]) -> Option<Self> {
         match kind {
             ENTRY => is_entry(payload).then(|| Self::Entry(Arc::from(payload))),
             MARK => decode_mark(payload).map(Self::Mark),
             CHANGE => Change::decode(payload).map(Self::Change),
             _ => None,
+        }
+    }
+}
+
+impl Record {
+    /// The conversation that it is of; none if its archive is no entry.
+    pub(crate) fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Mark(mark) => Some(mark.conversation),
+            Self::Closed(of) => Some(*of),
+            Self::Entry(archive) | Self::Change(Change { archive, .. }) => {
+                view_entry(archive).ok().map(|entry| ConversationId(entry.conversation.0))
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         limit::Landmark,
         log::{Log, LogFile, UsedFile, number_of},
         record::Record,
+        sealed::Opener,
         window::{Checked, Window},
         witness::Witness,
     },
@@ -32,7 +33,7 @@ use crate::{
 
 /// Which log is read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct Settings<'a> {
     pub(crate) lane: u16,
     pub(crate) salt: u64,
     /// Records up to here are in segments.
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) hash: IdHash,
     /// All is looked at, also what no record can depend on.
     pub(crate) whole: bool,
+    /// How its records are read.
+    pub(crate) opener: Opener<'a>,
 }
 
 /// What the log held.
@@ -63,7 +66,7 @@ pub(crate) struct Recovered<F: Files> {
 pub(crate) async fn recover<F: Files>(
     files: &F,
     names: &[String],
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> Result<Recovered<F>, StoreError> {
     let next_name = names.iter().filter_map(|name| number_of(name)).max().map_or(0, |number| number + 1);
     let (found, bytes_read) = look_at(files, names, &settings).await?;
@@ -85,8 +88,8 @@ struct Stop {
     claimed: bool,
 }
 
-struct Replay<F: Files> {
-    settings: Settings,
+struct Replay<'a, F: Files> {
+    settings: Settings<'a>,
     report: OpenReport,
     memtable: Memtable,
     time: TimestampMs,
@@ -101,8 +104,8 @@ struct Replay<F: Files> {
     next_name: u64,
 }
 
-impl<F: Files> Replay<F> {
-    fn new(settings: Settings, next_name: u64) -> Self {
+impl<'a, F: Files> Replay<'a, F> {
+    fn new(settings: Settings<'a>, next_name: u64) -> Self {
         Self {
             report: OpenReport::default(),
             memtable: Memtable::new(settings.hash),
@@ -140,7 +143,7 @@ impl<F: Files> Replay<F> {
             match window.batch(offset).await? {
                 Ok(batch) if self.is_ours(&batch.header, found) && self.follows(&batch.header, found, offset) => {
                     let checked = Checked::of(&batch);
-                    self.take(&checked, batch.content(), &found.log_file.name, offset)?;
+                    self.take(&checked, batch.content(self.settings.opener), &found.log_file.name, offset)?;
                     offset += checked.padded;
                     (end, last) = (offset, checked.end.saturating_sub(1));
                     (is_taken, is_searching) = (true, false);
@@ -217,13 +220,12 @@ impl<F: Files> Replay<F> {
     fn take(
         &mut self,
         batch: &Checked,
-        content: Option<(Witness, Vec<Record>)>,
+        content: Result<(Witness, Vec<Record>), &'static str>,
         file: &str,
         offset: u64,
     ) -> Result<(), StoreError> {
         let damaged = |what| StoreError::Damaged { file: file.into(), offset, what, keys: DamagedKeys::all() };
-        let content = content.ok_or_else(|| damaged("records do not have their form though the checksum holds"))?;
-        let (before, records) = content;
+        let (before, records) = content.map_err(damaged)?;
         self.put_down(batch.header.first, &before);
         for (position, record) in (batch.header.first..).zip(&records) {
             if position <= self.settings.flushed {

@@ -3,11 +3,12 @@
 //! Invariants: whether an operation fails is settled when it is submitted, so that the order of release does not change it; an
 //! operation has its effect at release, all at once.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, task::Waker};
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc, task::Waker};
 
 use super::{
     FaultCounts, OperationKind, Pending, Ticket,
     faults::Faults,
+    pages::Pages,
     storage::{InodeId, NameChange, Storage, VolatileWrite},
 };
 use crate::{
@@ -52,7 +53,7 @@ pub(super) enum Operation {
     /// Takes in another folder's file.
     Share {
         name: String,
-        bytes: Vec<u8>,
+        bytes: Pages,
     },
 }
 
@@ -130,6 +131,16 @@ impl Disk {
             name: waiting.operation.name().to_owned(),
         });
         pending.collect()
+    }
+
+    /// Those of the waiting operations that were submitted after another.
+    pub(super) fn submitted_after(&self, seen: Option<Ticket>) -> impl Iterator<Item = (Ticket, OperationKind)> {
+        let after = (seen.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.waiting.range(after).map(|(ticket, waiting)| (*ticket, waiting.operation.kind()))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Whether there was such an operation, and who is to be woken.
@@ -347,7 +358,7 @@ impl Disk {
     }
 
     /// As a link on a real disk: the bytes are durable, the name is not yet.
-    fn share(&mut self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+    fn share(&mut self, name: &str, bytes: &Pages) -> Result<(), FileError> {
         if self.storage.find(name).is_some() {
             return Err(FileError::Io { name: name.to_owned(), text: "file exists".to_owned() });
         }
@@ -356,7 +367,7 @@ impl Disk {
             self.counts.borrow_mut().full += 1;
             return Err(FileError::Full { name: name.to_owned() });
         }
-        self.storage.create_durable(name, bytes.to_vec());
+        self.storage.create_durable(name, bytes.clone());
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod clock;
 mod disk;
 mod executor;
 mod faults;
+mod pages;
 mod storage;
 
 use std::{
@@ -84,6 +85,18 @@ impl MemoryFiles {
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         self.disk.borrow().pending()
+    }
+
+    /// The operations that wait and were submitted after another, in order: [`MemoryFiles::pending`] for who asks often.
+    #[must_use]
+    pub fn submitted_after(&self, seen: Option<Ticket>) -> Vec<(Ticket, OperationKind)> {
+        self.disk.borrow().submitted_after(seen).collect()
+    }
+
+    /// Whether no operation waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.disk.borrow().is_idle()
     }
 
     /// Carries out an operation that waits, and wakes who waits for it. `false` if there is none of that number.
@@ -172,7 +185,7 @@ impl MemoryFiles {
     /// A file's bytes as readers see them now.
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
-        self.disk.borrow().storage.contents(name).map(<[u8]>::to_vec)
+        self.disk.borrow().storage.contents(name).map(pages::Pages::to_vec)
     }
 
     /// Some of a file's bytes as readers see them now, zeros beyond its end.
@@ -190,7 +203,7 @@ impl MemoryFiles {
 
     /// Puts a file there, durable at once; for tests that prepare a folder.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        self.disk.borrow_mut().storage.put(name, bytes);
+        self.disk.borrow_mut().storage.put(name, &bytes);
     }
 
     /// Takes a file away, durably at once; for tests that prepare a folder.
@@ -249,7 +262,7 @@ impl Files for MemoryFiles {
     async fn share(&self, name: &str, to: &Self) -> Result<(), FileError> {
         let missing = FileError::NotFound { name: name.to_owned() };
         // Whoever shares what was not synced shares what a crash may leave of it.
-        let bytes = self.disk.borrow().storage.durable_contents(name).map(<[u8]>::to_vec).ok_or(missing)?;
+        let bytes = self.disk.borrow().storage.durable_contents(name).cloned().ok_or(missing)?;
         to.run(Operation::Share { name: name.to_owned(), bytes }).await.map(drop)
     }
 

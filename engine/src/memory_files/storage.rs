@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{FaultCounts, MemoryRandom};
+use super::{FaultCounts, MemoryRandom, pages::Pages};
 use crate::seams::AlignedBuffer;
 
 /// A crash tears writes at this size: what disks promise to write whole.
@@ -28,8 +28,8 @@ pub(super) struct Storage {
 
 #[derive(Clone, Default)]
 struct Inode {
-    durable: Vec<u8>,
-    current: Vec<u8>,
+    durable: Pages,
+    current: Pages,
     volatile: Vec<VolatileWrite>,
     broken: Vec<Range<u64>>,
     handles: usize,
@@ -40,13 +40,13 @@ pub(super) struct VolatileWrite {
     /// Its number among all writes, so that a sync can name those that it covers.
     number: u64,
     offset: usize,
-    bytes: Vec<u8>,
+    bytes: Pages,
 }
 
 impl VolatileWrite {
     /// A write in flight, which no sync covers.
     pub(super) fn in_flight(offset: u64, bytes: &[u8]) -> Self {
-        Self { number: u64::MAX, offset: offset as usize, bytes: bytes.to_vec() }
+        Self { number: u64::MAX, offset: offset as usize, bytes: Pages::of(bytes) }
     }
 }
 
@@ -73,20 +73,19 @@ impl Storage {
         self.names.keys().cloned().collect()
     }
 
-    pub(super) fn contents(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn contents(&self, name: &str) -> Option<&Pages> {
         Some(&self.inodes.get(&self.find(name)?)?.current)
     }
 
     /// What a crash would leave of a file for certain.
-    pub(super) fn durable_contents(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn durable_contents(&self, name: &str) -> Option<&Pages> {
         Some(&self.inodes.get(&self.find(name)?)?.durable)
     }
 
     /// A file's bytes from `offset`, zeros beyond its end.
     pub(super) fn peek(&self, name: &str, offset: u64, length: usize) -> Option<Vec<u8>> {
-        let stored = self.contents(name)?.get(offset as usize..).unwrap_or_default();
-        let mut bytes = stored[..stored.len().min(length)].to_vec();
-        bytes.resize(length, 0);
+        let mut bytes = vec![0; length];
+        self.contents(name)?.read(offset as usize, &mut bytes);
         Some(bytes)
     }
 
@@ -128,7 +127,7 @@ impl Storage {
     }
 
     /// A file whose bytes no crash takes away, under a name that one may.
-    pub(super) fn create_durable(&mut self, name: &str, bytes: Vec<u8>) {
+    pub(super) fn create_durable(&mut self, name: &str, bytes: Pages) {
         let inode = self.new_inode(Inode { durable: bytes.clone(), current: bytes, ..Inode::default() });
         self.change(NameChange::Create { name: name.to_owned(), inode });
     }
@@ -156,9 +155,7 @@ impl Storage {
         if inode.broken.iter().any(|range| range.start < end && offset < range.end) {
             return None;
         }
-        let stored = inode.current.get(offset as usize..).unwrap_or_default();
-        let length = stored.len().min(length);
-        buffer[..length].copy_from_slice(&stored[..length]);
+        inode.current.read(offset as usize, &mut buffer);
         Some(buffer)
     }
 
@@ -169,12 +166,13 @@ impl Storage {
         let Some(inode) = self.inodes.get_mut(&inode) else { return };
         let start = offset as usize;
         let end = start + bytes.len();
-        overlay(&mut inode.current, start, bytes);
+        let bytes = Pages::of(bytes);
+        inode.current.overlay(start, &bytes);
         inode.broken.retain(|range| range.start < start as u64 || range.end > end as u64);
         if durable_at_once && end <= inode.durable.len() {
-            overlay(&mut inode.durable, start, bytes);
+            inode.durable.overlay(start, &bytes);
         } else {
-            inode.volatile.push(VolatileWrite { number, offset: start, bytes: bytes.to_vec() });
+            inode.volatile.push(VolatileWrite { number, offset: start, bytes });
         }
     }
 
@@ -190,7 +188,7 @@ impl Storage {
     pub(super) fn sync(&mut self, inode: InodeId, writes_before: u64) {
         let Some(inode) = self.inodes.get_mut(&inode) else { return };
         for write in inode.volatile.iter().filter(|write| write.number < writes_before) {
-            overlay(&mut inode.durable, write.offset, &write.bytes);
+            inode.durable.overlay(write.offset, &write.bytes);
         }
         inode.volatile.retain(|write| write.number >= writes_before);
     }
@@ -207,13 +205,13 @@ impl Storage {
         let Some(inode) = self.find(name).and_then(|inode| self.inodes.get_mut(&inode)) else { return false };
         let mask = 1 << (bit % 8);
         let offset = offset as usize;
-        let Some(byte) = inode.current.get_mut(offset) else { return false };
-        *byte ^= mask;
-        if let Some(byte) = inode.durable.get_mut(offset) {
-            *byte ^= mask;
+        if !inode.current.flip(offset, mask) {
+            return false;
         }
-        let covering = inode.volatile.iter_mut().filter(|write| write.offset <= offset);
-        covering.filter_map(|write| write.bytes.get_mut(offset - write.offset)).for_each(|byte| *byte ^= mask);
+        inode.durable.flip(offset, mask);
+        for write in inode.volatile.iter_mut().filter(|write| write.offset <= offset) {
+            write.bytes.flip(offset - write.offset, mask);
+        }
         true
     }
 
@@ -221,12 +219,12 @@ impl Storage {
     pub(super) fn overwrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> bool {
         let Some(inode) = self.find(name).and_then(|inode| self.inodes.get_mut(&inode)) else { return false };
         let start = offset as usize;
-        replace(&mut inode.current, start, bytes);
-        replace(&mut inode.durable, start, bytes);
+        inode.current.replace(start, bytes);
+        inode.durable.replace(start, bytes);
         for write in &mut inode.volatile {
             match start.checked_sub(write.offset) {
-                Some(skipped) => replace(&mut write.bytes, skipped, bytes),
-                None => replace(&mut write.bytes, 0, bytes.get(write.offset - start..).unwrap_or_default()),
+                Some(skipped) => write.bytes.replace(skipped, bytes),
+                None => write.bytes.replace(0, bytes.get(write.offset - start..).unwrap_or_default()),
             }
         }
         inode.broken.retain(|range| range.start < offset || range.end > offset + bytes.len() as u64);
@@ -239,7 +237,8 @@ impl Storage {
         true
     }
 
-    pub(super) fn put(&mut self, name: &str, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, name: &str, bytes: &[u8]) {
+        let bytes = Pages::of(bytes);
         let inode = self.new_inode(Inode { durable: bytes.clone(), current: bytes, ..Inode::default() });
         self.names.insert(name.to_owned(), inode);
         self.durable_names.insert(name.to_owned(), inode);
@@ -348,7 +347,7 @@ impl Fates {
         self.random.below(1_000_000) < self.kept_per_million
     }
 
-    fn settle(&self, mut bytes: Vec<u8>, mut writes: Vec<&VolatileWrite>, counts: &mut FaultCounts) -> Vec<u8> {
+    fn settle(&self, mut bytes: Pages, mut writes: Vec<&VolatileWrite>, counts: &mut FaultCounts) -> Pages {
         if self.random.below(2) == 0 {
             for last in (1..writes.len()).rev() {
                 writes.swap(last, self.random.below(last as u64 + 1) as usize);
@@ -357,7 +356,7 @@ impl Fates {
         for write in writes {
             let fate = self.random.below(1_000_000);
             if fate < self.kept_per_million {
-                overlay(&mut bytes, write.offset, &write.bytes);
+                bytes.overlay(write.offset, &write.bytes);
                 counts.writes_kept += 1;
             } else if fate < self.kept_per_million + self.torn_per_million {
                 self.tear(&mut bytes, write);
@@ -365,7 +364,7 @@ impl Fates {
             } else {
                 // The size may have grown although the data is lost.
                 if self.random.below(4) == 0 {
-                    overlay(&mut bytes, write.offset + write.bytes.len(), &[]);
+                    bytes.grow(write.offset + write.bytes.len());
                 }
                 counts.writes_lost += 1;
             }
@@ -373,27 +372,12 @@ impl Fates {
         bytes
     }
 
-    fn tear(&self, bytes: &mut Vec<u8>, write: &VolatileWrite) {
-        for (index, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
+    fn tear(&self, bytes: &mut Pages, write: &VolatileWrite) {
+        for from in (0..write.bytes.len()).step_by(SECTOR_BYTES) {
             if self.random.below(2) == 0 {
-                overlay(bytes, write.offset + index * SECTOR_BYTES, sector);
+                let length = SECTOR_BYTES.min(write.bytes.len() - from);
+                bytes.overlay_part(write.offset, &write.bytes, from, length);
             }
         }
     }
-}
-
-/// Puts `over` at `offset` without making the bytes longer.
-fn replace(bytes: &mut [u8], offset: usize, over: &[u8]) {
-    let there = bytes.get_mut(offset..).unwrap_or_default();
-    let length = there.len().min(over.len());
-    there[..length].copy_from_slice(&over[..length]);
-}
-
-/// Puts `over` at `offset`, with zeros before it if the bytes end earlier.
-fn overlay(bytes: &mut Vec<u8>, offset: usize, over: &[u8]) {
-    let end = offset + over.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(over);
 }

@@ -139,6 +139,8 @@ pub(crate) struct Memtable {
     hidden: Hidden,
     /// It has entries that change messages.
     has_changes: bool,
+    /// Conversations of which records were passed over that could not be opened: nothing is here of those but their place.
+    closed: BTreeSet<ConversationId>,
 }
 
 /// Conversations that may have lost a change of members.
@@ -188,6 +190,7 @@ impl Memtable {
             newest_ids: NewestIds::default(),
             hidden: Hidden::default(),
             has_changes: false,
+            closed: BTreeSet::new(),
         }
     }
 
@@ -197,12 +200,17 @@ impl Memtable {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.conversations.is_empty()
+        self.conversations.is_empty() && self.closed.is_empty()
     }
 
     /// Whether it has entries that change messages, or rows of such.
     pub(crate) fn has_changes(&self) -> bool {
         self.has_changes
+    }
+
+    /// Conversations of which records could not be opened.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = ConversationId> {
+        self.closed.iter().copied()
     }
 
     /// Position of the last record applied.
@@ -314,6 +322,10 @@ impl Memtable {
             }
             Record::Mark(mark) => {
                 self.apply_mark(mark);
+                Applied::default()
+            }
+            Record::Closed(conversation) => {
+                self.closed.insert(*conversation);
                 Applied::default()
             }
         };

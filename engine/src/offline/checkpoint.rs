@@ -7,6 +7,7 @@ use crate::{
     engine::{EngineError, open::Blob},
     layout::add_segments,
     offline::{
+        access::Access,
         opened::Opened,
         read_only::{Progress, ReadOnly},
     },
@@ -22,22 +23,26 @@ use crate::{
 pub async fn checkpoint<F: Files>(
     files: F,
     target: F,
-    lane: u16,
+    access: impl Into<Access>,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<Checkpointed, EngineError> {
-    let opened = Opened::open(ReadOnly::new(files.clone(), progress), lane).await?;
+    let access = access.into();
+    let opened = Opened::open(ReadOnly::new(files.clone(), progress), &access).await?;
     let logged = opened.read_log().await?;
     opened.require_whole(&logged)?;
     let (mut manifest, mut written) = (opened.manifest.clone(), Vec::new());
     if logged.position.0 > manifest.flushed_position {
+        // What is in the log is opened and sealed again as rows.
+        opened.require_key()?;
         let (horizon, has_changes) =
             (opened.horizon(&logged), opened.blob.has_changes || logged.memtable.has_changes());
         manifest.blob = Blob { time: logged.time, horizon, has_changes, ..opened.blob }.encode();
         let ids = [OF_LOG, OF_LOG | OF_LOG_IDS].map(|of| SegmentId(of | logged.position.0));
         if !logged.memtable.is_empty() {
-            written = add_segments(&target, &mut manifest, ids, &logged.memtable).await?;
+            written = add_segments(&target, &mut manifest, ids, &logged.memtable, opened.seal()).await?;
         }
         manifest.flushed_position = logged.position.0;
     }
-    Ok(checkpoint::write(&files, &target, manifest, &written).await?)
+    let keys = opened.found.as_ref().map(|found| (found.header, found.entries.clone()));
+    Ok(checkpoint::write(&files, &target, manifest, &written, keys).await?)
 }

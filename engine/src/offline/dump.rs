@@ -10,6 +10,7 @@ use crate::{
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
     offline::{
+        access::Access,
         lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
         opened::Opened,
         read_only::{Progress, ReadOnly},
@@ -37,12 +38,14 @@ pub struct Dumped {
 /// As [`verify`](super::verify()), and damage: a dump is whole or it is none. Verify to see all that is wrong.
 pub async fn dump<F: Files>(
     files: F,
-    lane: u16,
+    access: impl Into<Access>,
     progress: impl Fn(Progress) + 'static,
     sink: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Dumped, EngineError> {
-    let files = ReadOnly::new(files, progress);
-    let opened = Opened::open(files.clone(), lane).await?;
+    let (files, access) = (ReadOnly::new(files, progress), access.into());
+    let lane = access.lane;
+    let opened = Opened::open(files.clone(), &access).await?;
+    opened.require_key()?;
     let logged = opened.read_log().await?;
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());

@@ -9,10 +9,12 @@ use antiphon_wire::{
 use serde::Serialize;
 
 use crate::{
+    encryption::file::Found,
     engine::EngineError,
     keys::{self, Key, Owner},
     lane::found::survey,
     offline::{
+        access::Access,
         opened::Opened,
         read_only::{Progress, ReadOnly},
         walk::Walk,
@@ -31,6 +33,15 @@ pub struct Inspection {
     pub lane: u16,
     /// The store's identity, in hexadecimal digits.
     pub store: String,
+    /// Of an encrypted store: which key its data keys are wrapped with, sixteen hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// How many conversations have a data key, or had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_keys: Option<u64>,
+    /// How many of them were erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<u64>,
     /// How many manifests there were, with this one.
     pub manifest_edit: u64,
     /// Records up to here are in segments.
@@ -171,19 +182,20 @@ pub struct Totals {
     pub amplification_percent: u64,
 }
 
-/// Looks at a lane's store, and changes nothing. `totals` asks for what it holds, which takes a reading of all of it;
+/// Looks at a lane's store, and changes nothing. `totals` asks for what it holds, which takes a reading of all of it, and the key if it is
+/// encrypted;
 /// without them a store that a node has in use can be looked at, too. `progress` is called after every read.
 ///
 /// # Errors
 /// As [`verify`](super::verify()); damage is no error here, too.
 pub async fn inspect<F: Files>(
     files: F,
-    lane: u16,
+    access: impl Into<Access>,
     totals: bool,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<Inspection, EngineError> {
-    let files = ReadOnly::new(files, progress);
-    let opened = Opened::open(files.clone(), lane).await?;
+    let (files, access) = (ReadOnly::new(files, progress), access.into());
+    let opened = Opened::open(files.clone(), &access).await?;
     let flushed = opened.manifest.flushed_position;
     let surveyed = survey(&opened.files, &opened.names, &opened.log_settings()).await?;
     let newest = surveyed.last().map_or(0, |of| of.generation);
@@ -203,7 +215,14 @@ pub async fn inspect<F: Files>(
         })
         .collect();
     let mut inspection = Inspection {
-        lane,
+        lane: access.lane,
+        key: opened
+            .blob
+            .keys
+            .map(|_| opened.found.as_ref().map_or(0, |found| found.header.node))
+            .map(|node| format!("{node:016x}")),
+        data_keys: opened.found.as_ref().map(|found| found.entries.len() as u64),
+        erased: opened.found.as_ref().map(Found::erased),
         store: format!("{:016x}", opened.manifest.store),
         manifest_edit: opened.manifest.edit,
         flushed_position: LanePosition(flushed),
@@ -214,7 +233,7 @@ pub async fn inspect<F: Files>(
         log_files,
         totals: None,
     };
-    if totals {
+    if totals && !opened.is_closed() {
         files.expect(opened.segment_bytes());
         let (mut totals, live) = count(&opened).await?;
         for (facts, run) in inspection.segments.iter_mut().zip(opened.runs.newest_first()) {
@@ -301,7 +320,7 @@ async fn count<F: Files>(opened: &Opened<F>) -> Result<(Totals, BTreeMap<Segment
         totals.rows += 1;
         totals.row_bytes += (key.len() + value.len()) as u64;
         if let Some(segment) = walk.segment() {
-            *live.entry(segment).or_default() += (key.len() + value.len()) as u64;
+            *live.entry(segment).or_default() += (key.len() + walk.stored_bytes()) as u64;
         }
         match keys::parse(key) {
             Some(Key::Start) => {

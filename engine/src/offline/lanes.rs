@@ -16,12 +16,18 @@ use antiphon_wire::ids::{LanePosition, TimestampMs};
 use serde::Serialize;
 
 use crate::{
+    encryption::{
+        NodeKey, Seal, Vault,
+        file::{self, Anchor, Entry, Header},
+        without_key,
+    },
     engine::{EngineError, open::Blob},
     error::StoreError,
     keys, layout,
     manifest::{self, Manifest, ReplaceError, SEGMENTS_MAX, SegmentEntry},
     memtable::Memtable,
     offline::{
+        access::Access,
         opened::Opened,
         read_only::{Progress, ReadOnly},
     },
@@ -83,6 +89,20 @@ pub async fn spread<F: Files>(
     random: &impl Random,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<Vec<NewLane>, LanesError> {
+    spread_encrypted(old, new, None, random, progress).await
+}
+
+/// As [`spread`], of lanes that are encrypted with the node's key, if it is given. A conversation's data key goes with it.
+///
+/// # Errors
+/// As [`spread`].
+pub async fn spread_encrypted<F: Files>(
+    old: &[F],
+    new: &[F],
+    node: Option<&NodeKey>,
+    random: &impl Random,
+    progress: impl Fn(Progress) + 'static,
+) -> Result<Vec<NewLane>, LanesError> {
     let mut next = 1;
     for (lane, files) in old.iter().enumerate() {
         match manifest::read(files).await {
@@ -99,12 +119,15 @@ pub async fn spread<F: Files>(
         time: TimestampMs(0),
         horizon: Horizon::default(),
         has_changes: false,
+        node,
     };
     let progress = Rc::new(progress);
     for (lane, files) in old.iter().enumerate() {
         let told = Rc::clone(&progress);
         let files = ReadOnly::new(files.clone(), move |done| told(done));
-        spread.take(lane, old.len(), files).await?;
+        let number = lane as u16;
+        let access = node.map_or(number.into(), |node| Access::with_key(number, node.clone(), random));
+        spread.take(lane, old.len(), files, &access).await?;
     }
     spread.finish(old, random).await
 }
@@ -120,6 +143,8 @@ struct Spread<'a, F> {
     horizon: Horizon,
     /// Some segment has rows of changes.
     has_changes: bool,
+    /// The node's key, if the lanes are encrypted.
+    node: Option<&'a NodeKey>,
 }
 
 /// A segment of an old lane.
@@ -142,13 +167,15 @@ struct Making<'a, F> {
     next: u64,
     /// Newest first.
     segments: Vec<SegmentEntry>,
+    /// Data keys of its conversations.
+    keys: Vec<Entry>,
 }
 
 impl<F: Files> Spread<'_, F> {
     /// Takes in an old lane: what its log holds, and which segments it has.
-    async fn take(&mut self, lane: usize, lanes: usize, files: ReadOnly<F>) -> Result<(), LanesError> {
+    async fn take(&mut self, lane: usize, lanes: usize, files: ReadOnly<F>, access: &Access) -> Result<(), LanesError> {
         let old = |error| of_old(lane, error);
-        let opened = match Opened::open(files, lane as u16).await {
+        let opened = match Opened::open(files, access).await {
             // A first start that ended before it came to this lane.
             Err(EngineError::Store(StoreError::ManifestMissing)) => {
                 self.lists.push(Vec::new());
@@ -156,6 +183,7 @@ impl<F: Files> Spread<'_, F> {
             }
             other => other.map_err(old)?,
         };
+        opened.require_key().map_err(old)?;
         let logged = opened.read_log().await.map_err(old)?;
         opened.require_whole(&logged).map_err(old)?;
         self.position = self.position.max(logged.position);
@@ -163,7 +191,12 @@ impl<F: Files> Spread<'_, F> {
         self.horizon = self.horizon.later(opened.horizon(&logged));
         self.has_changes |= opened.blob.has_changes || logged.memtable.has_changes();
         for making in &mut self.lanes {
-            making.write(&logged.memtable).await.map_err(|error| of_new(making.lane, error))?;
+            let number = making.lane;
+            let of_making = |error| of_new(number, error);
+            making.write(&logged.memtable, opened.seal()).await.map_err(of_making)?;
+            if let (Some(vault), Some(node)) = (&opened.vault, self.node) {
+                making.take_keys(vault, node).map_err(of_making)?;
+            }
         }
         let own = Partitions::of_lane(lane as u16, lanes as u16);
         let store = opened.manifest.store;
@@ -187,7 +220,9 @@ impl<F: Files> Spread<'_, F> {
                 making.adopt(from, source).await.map_err(|error| of_new(making.lane, error))?;
             }
             let (time, horizon, has_changes) = (self.time, self.horizon, self.has_changes);
-            let blob = Blob { salt: random.next(), time, generation: 0, file_bytes: 0, horizon, has_changes };
+            let keys = making.write_keys(self.node).await.map_err(|error| of_new(making.lane, error))?;
+            let (salt, others_until) = (random.next(), self.position);
+            let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes, keys, others_until };
             let (lane, store, segments) = (making.lane, making.store, making.segments.len());
             making.finish(self.position, &blob).await.map_err(|error| of_new(lane, error))?;
             made.push(NewLane {
@@ -205,7 +240,15 @@ impl<F: Files> Spread<'_, F> {
 
 impl<'a, F: Files> Making<'a, F> {
     fn new(files: &'a F, lane: u16, lanes: u16, store: u64, next: u64) -> Self {
-        Self { files, lane, partitions: Partitions::of_lane(lane, lanes), store, next, segments: Vec::new() }
+        Self {
+            files,
+            lane,
+            partitions: Partitions::of_lane(lane, lanes),
+            store,
+            next,
+            segments: Vec::new(),
+            keys: Vec::new(),
+        }
     }
 
     fn take_id(&mut self) -> Result<SegmentId, EngineError> {
@@ -219,7 +262,7 @@ impl<'a, F: Files> Making<'a, F> {
     }
 
     /// Writes segments of what a log holds of its partitions.
-    async fn write(&mut self, memtable: &Memtable) -> Result<(), EngineError> {
+    async fn write(&mut self, memtable: &Memtable, seal: Option<Seal>) -> Result<(), EngineError> {
         let (mut rows, partitions) = (memtable.rows(), self.partitions);
         let own = std::iter::from_fn(move || {
             loop {
@@ -231,9 +274,26 @@ impl<'a, F: Files> Making<'a, F> {
         });
         let ids = [self.take_id()?, self.take_id()?];
         let mut rows = OwnedRows::new(own);
-        let written = layout::write_rows(self.files, self.store, ids, &mut rows, memtable.flush_times()).await?;
+        let written = layout::write_rows(self.files, self.store, ids, &mut rows, memtable.flush_times(), seal).await?;
         self.segments.extend(written);
         Ok(())
+    }
+
+    /// Takes the data keys of its conversations over from an old lane, wrapped for this one.
+    fn take_keys(&mut self, vault: &Vault, node: &NodeKey) -> Result<(), EngineError> {
+        for (id, _) in vault.entries().into_iter().filter(|(id, _)| self.partitions.contains(*id)) {
+            let entry = vault.wrapped_for(id, node, self.store);
+            self.keys.push(entry.map_err(|fault| without_key(&keys::conversation(id), fault.text()))?);
+        }
+        Ok(())
+    }
+
+    /// Writes the data keys' file; what the manifest is to say of it.
+    async fn write_keys(&mut self, node: Option<&NodeKey>) -> Result<Option<Anchor>, EngineError> {
+        let Some(node) = node else { return Ok(None) };
+        let header = Header { store: self.store, origin: self.store, generation: 1, node: node.id() };
+        file::replace(self.files, header, &self.keys).await?;
+        Ok(Some(Anchor { generation: 1, entries: self.keys.len() as u64 }))
     }
 
     async fn adopt(&mut self, from: &F, source: Source) -> Result<(), EngineError> {

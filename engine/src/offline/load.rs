@@ -10,10 +10,12 @@
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, TimestampMs};
 
 use crate::{
+    encryption::NodeKey,
     engine::{EngineError, open::Blob},
     error::StoreError,
     lane::record::{COUNT_MAX, Mark, Record},
     offline::{
+        access::Sealing,
         conversation::LOST_MAX,
         dump::Dumped,
         lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
@@ -86,6 +88,19 @@ impl<F: Files> Loader<F> {
     /// # Errors
     /// [`LoadError`].
     pub async fn create(files: F, random: &impl Random, line: &str) -> Result<Self, LoadError> {
+        Self::create_encrypted(files, random, line, None).await
+    }
+
+    /// As [`Loader::create`]; encrypted, if the node's key is given.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn create_encrypted(
+        files: F,
+        random: &impl Random,
+        line: &str,
+        node: Option<NodeKey>,
+    ) -> Result<Self, LoadError> {
         let wrong = |what: String| LoadError::Line { number: 1, what };
         let Line::Lane(lane) = Line::from_text(line).map_err(wrong)? else {
             return Err(wrong("a lane begins with its lane line".into()));
@@ -100,8 +115,12 @@ impl<F: Files> Loader<F> {
         let store = u64::from_str_radix(&lane.store, 16).ok().filter(|_| digits);
         let store = store.ok_or_else(|| wrong("the store is sixteen hexadecimal digits".into()))?;
         let (salt, horizon) = (random.next(), lane.horizon());
-        let blob = Blob { salt, time: lane.time_ms, generation: 0, file_bytes: 0, horizon, has_changes: false };
-        let maker = Maker::create(files, store, lane.lane, blob).await.map_err(|error| made(1, error))?;
+        let (time, has_changes) = (lane.time_ms, false);
+        // A dump does not tell.
+        let others_until = LanePosition(0);
+        let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes, keys: None, others_until };
+        let key = node.map(|node| Sealing::new(node, random));
+        let maker = Maker::create(files, store, lane.lane, blob, key.as_ref()).await.map_err(|error| made(1, error))?;
         Ok(Self { maker: Some(maker), lane, current: None, last: None, loaded: Dumped::default(), number: 1 })
     }
 

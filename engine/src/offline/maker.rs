@@ -5,12 +5,16 @@
 //! Memory: one memtable of [`SEGMENT_BYTES`], and as many bytes of what was told. The folder is a whole store only after
 //! [`Maker::finish`]: until then the caller keeps it under another name.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId};
 
 use crate::{
     cache::Cache,
+    encryption::{
+        Vault,
+        file::{self, KeysFile},
+    },
     engine::{EngineError, open::Blob},
     error::StoreError,
     flush::FlushTimes,
@@ -20,7 +24,10 @@ use crate::{
     layout,
     manifest::SEGMENTS_MAX,
     memtable::{LOST_ENTRIES_MAX, Memtable},
-    offline::replay::Replay,
+    offline::{
+        access::{Sealing, Use},
+        replay::Replay,
+    },
     row::Change,
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, put_sequence},
     seams::Files,
@@ -83,6 +90,8 @@ pub(super) struct Maker<F: Files> {
     hash: IdHash,
     blob: Blob,
     memtable: Memtable,
+    /// Of an encrypted store.
+    keys: Option<(Arc<Vault>, KeysFile<F::File>)>,
     /// Rows that go before those of the memtable, and how many bytes they have.
     told: BTreeMap<Vec<u8>, Change<Vec<u8>>>,
     told_bytes: usize,
@@ -91,15 +100,34 @@ pub(super) struct Maker<F: Files> {
 }
 
 impl<F: Files> Maker<F> {
-    /// Begins in an empty folder, under this identity.
-    pub(super) async fn create(files: F, store: u64, lane: u16, blob: Blob) -> Result<Self, MakeError> {
+    /// Begins in an empty folder, under this identity; encrypted, if a key is given.
+    pub(super) async fn create(
+        files: F,
+        store: u64,
+        lane: u16,
+        blob: Blob,
+        key: Option<&Sealing>,
+    ) -> Result<Self, MakeError> {
         let level = SegmentSettings::default().compression_level;
         let settings = layout::sorted_settings(level, Cache::new(CACHE_BYTES), Cache::new(FILTERS_BYTES));
         let hash = IdHash(blob.salt);
+        let mut keys = None;
+        if let Some(key) = key {
+            let vault = Vault::new(key.node.clone(), store, key.nonces(Use::Making));
+            file::replace(&files, vault.header(), &[]).await.map_err(StoreError::from)?;
+            let found = file::read(&files, store, vault.anchor()).await?;
+            let keys_file = KeysFile::open(&files, &found).await.map_err(StoreError::from)?;
+            keys = Some((Arc::new(vault), keys_file));
+        }
+        let blob = Blob { keys: keys.as_ref().map(|(vault, _)| vault.anchor()), ..blob };
         let sorted = Sorted::create(files, settings, store, u32::from(lane), blob.encode()).await?;
+        if let Some((vault, _)) = &keys {
+            sorted.set_vault(Arc::clone(vault));
+        }
         let memtable = Memtable::new(hash);
         let (segment_bytes, segments_max) = (SEGMENT_BYTES, SEGMENTS_MAX);
-        Ok(Self { sorted, hash, blob, memtable, told: BTreeMap::new(), told_bytes: 0, segment_bytes, segments_max })
+        let (told, told_bytes) = (BTreeMap::new(), 0);
+        Ok(Self { sorted, hash, blob, memtable, keys, told, told_bytes, segment_bytes, segments_max })
     }
 
     /// Makes smaller segments, and fewer, for tests.
@@ -109,6 +137,9 @@ impl<F: Files> Maker<F> {
 
     /// Takes in a record. Those of one conversation come in its order.
     pub(super) async fn apply(&mut self, position: LanePosition, record: &Record) -> Result<(), MakeError> {
+        if let (Some((vault, _)), Some(id)) = (&self.keys, record.conversation()) {
+            vault.make(id);
+        }
         self.memtable.apply(position, record);
         self.blob.has_changes |= self.memtable.has_changes();
         if self.memtable.bytes() >= self.segment_bytes {
@@ -125,6 +156,9 @@ impl<F: Files> Maker<F> {
 
     /// Tells what is known of a conversation whose entries that are left were all taken in; `replay` is what those say.
     pub(super) async fn tell(&mut self, id: ConversationId, told: &Told, replay: &Replay) -> Result<(), MakeError> {
+        if let Some((vault, _)) = &self.keys {
+            vault.make(id);
+        }
         for (first, last) in &told.lost {
             let mut value = Vec::new();
             put_sequence(*last, &mut value);
@@ -194,12 +228,18 @@ impl<F: Files> Maker<F> {
         if self.sorted.manifest().segments.len() + parts > self.segments_max {
             return Err(MakeError::TooLarge);
         }
+        if let Some((vault, keys_file)) = &mut self.keys {
+            let fresh = vault.fresh();
+            keys_file.append(&fresh).await.map_err(StoreError::from)?;
+            vault.stored(fresh.len());
+            self.blob.keys = Some(vault.anchor());
+        }
         let full = std::mem::replace(&mut self.memtable, Memtable::new(self.hash));
         let told = std::mem::take(&mut self.told);
         self.told_bytes = 0;
         // The position counts when everything before it is there.
         let early = if told.is_empty() { flushed_position } else { self.sorted.manifest().flushed_position };
-        let blob = blob.map(|blob| blob.encode());
+        let blob = blob.map(|blob| Blob { keys: self.blob.keys, ..blob }.encode());
         let FlushTimes { rows: times, erasing_since } = full.flush_times();
         let mark = FlushMark { flushed_position: early, blob: blob.clone(), times, erasing_since };
         self.sorted.flush_from(&mut full.rows_without_lost(), mark).await?;

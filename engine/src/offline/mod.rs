@@ -12,10 +12,12 @@
 //!
 //! Must not do: I/O of its own, or take part in what a running engine does.
 
+mod access;
 mod checkpoint;
 mod conversation;
 mod damage;
 mod dump;
+mod erase;
 mod ids;
 mod inspect;
 mod lanes;
@@ -31,10 +33,12 @@ mod restore;
 mod verify;
 mod walk;
 
+pub use access::Access;
 pub use checkpoint::checkpoint;
 pub use dump::{Dumped, dump};
+pub use erase::{Erased, erase, rewrap};
 pub use inspect::{AdoptedFacts, Inspection, LogFileFacts, Neighbours, SegmentFacts, Totals, inspect};
-pub use lanes::{LanesError, NewLane, spread};
+pub use lanes::{LanesError, NewLane, spread, spread_encrypted};
 pub use load::{LoadError, Loader};
 pub use read_only::Progress;
 pub use repair::{Repaired, repair};

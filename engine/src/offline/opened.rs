@@ -1,10 +1,17 @@
 //! A lane's files opened for looking only: manifest, segments, log. Damage is kept beside what can be read; nothing is
 //! repaired.
 
+use std::sync::Arc;
+
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, TimestampMs, UserId};
 
 use crate::{
     cache::Cache,
+    encryption::{
+        KeyFault, Seal, Vault,
+        file::{self, Found},
+        without_key,
+    },
     engine::{
         EngineError,
         open::{Blob, find_lost, refuse_parts},
@@ -16,10 +23,12 @@ use crate::{
         log::number_of,
         prepare::TEMPORARY_SUFFIX,
         recovery::{Settings, recover},
+        sealed::Opener,
     },
     layout,
     manifest::{self, Manifest, SegmentEntry},
     memtable::Memtable,
+    offline::access::{Access, Use},
     report::OpenReport,
     row::{Change, SharedBytes},
     rows::{UserRow, decode_entry},
@@ -43,6 +52,12 @@ pub(super) struct Opened<F: Files> {
     pub(super) manifest: Manifest,
     pub(super) blob: Blob,
     pub(super) runs: Runs<F>,
+    /// Of an encrypted store: what was found of its data keys.
+    pub(super) found: Option<Found>,
+    /// What opens values; none where the store is not encrypted, the key was not given, or there is nothing to be had.
+    pub(super) vault: Option<Arc<Vault>>,
+    /// What is wrong with the data keys' file.
+    pub(super) keys_damage: Option<StoreError>,
 }
 
 /// What the log holds beyond the segments.
@@ -57,19 +72,25 @@ pub(super) struct Logged {
     pub(super) unreadable: Option<StoreError>,
     /// Generations of files that are needed and not there.
     pub(super) missing: Option<(u64, u64)>,
+    /// Conversations with records whose key is not there, though they were not erased.
+    pub(super) keyless: Vec<ConversationId>,
 }
 
 impl Logged {
     /// How many stretches of the log are lost.
     pub(super) fn damaged_parts(&self) -> u64 {
         let lost = self.report.damage.iter().filter(|damage| !damage.harmless).count();
-        lost as u64 + u64::from(self.unreadable.is_some()) + u64::from(self.missing.is_some())
+        lost as u64
+            + self.keyless.len() as u64
+            + u64::from(self.unreadable.is_some())
+            + u64::from(self.missing.is_some())
     }
 }
 
 impl<F: Files> Opened<F> {
     /// Opens what the manifest names. Segments that cannot be read are kept as damaged ones.
-    pub(super) async fn open(files: F, lane: u16) -> Result<Self, EngineError> {
+    pub(super) async fn open(files: F, access: &Access) -> Result<Self, EngineError> {
+        let lane = access.lane;
         let mut names = files.list().await?;
         names.sort_unstable();
         if !names.iter().any(|name| name == manifest::NAME) {
@@ -81,6 +102,22 @@ impl<F: Files> Opened<F> {
             return Err(EngineError::OtherLane { found: manifest.lane, expected: lane });
         }
         let blob = Blob::decode(&manifest.blob)?;
+        let (mut found, mut vault, mut keys_damage) = (None, None, None);
+        if let Some(anchor) = blob.keys {
+            match file::read_what_is_there(&files, manifest.store, anchor).await {
+                Ok((there, damage)) => {
+                    keys_damage = damage;
+                    if let Some(key) = &access.key {
+                        vault = Some(Arc::new(Vault::found(key.node.clone(), &there, key.nonces(Use::Reading))?));
+                    }
+                    found = Some(there);
+                }
+                Err(error @ StoreError::Damaged { .. }) => keys_damage = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        } else if access.key.is_some() {
+            return Err(EngineError::NotEncrypted);
+        }
         let (cache, settings) = (Cache::new(CACHE_BYTES), layout::segment_settings());
         let context =
             SegmentContext::new(files.clone(), cache, manifest.store, settings).with_filters(Cache::new(FILTERS_BYTES));
@@ -92,7 +129,27 @@ impl<F: Files> Opened<F> {
                 Err(error) => Run::Damaged { entry: entry.clone(), error: whole_damage(entry, &error) },
             });
         }
-        Ok(Self { files, names, manifest, blob, runs: Runs::new(runs) })
+        let runs = Runs::new(runs).with_vault(vault.clone());
+        Ok(Self { files, names, manifest, blob, runs, found, vault, keys_damage })
+    }
+
+    /// Whether the store is encrypted, and nothing of it can be opened.
+    pub(super) fn is_closed(&self) -> bool {
+        self.blob.keys.is_some() && self.vault.is_none()
+    }
+
+    /// For those who need what is sealed.
+    pub(super) fn require_key(&self) -> Result<(), EngineError> {
+        match &self.keys_damage {
+            Some(error) => Err(error.clone().into()),
+            None if self.is_closed() => Err(EngineError::KeyNeeded),
+            None => Ok(()),
+        }
+    }
+
+    /// What seals rows that are made of this store's.
+    pub(super) fn seal(&self) -> Option<Seal> {
+        self.vault.as_ref().map(Vault::seal)
     }
 
     /// Which message ids are forgotten.
@@ -114,6 +171,7 @@ impl<F: Files> Opened<F> {
                     report: OpenReport::default(),
                     unreadable: Some(error),
                     missing: None,
+                    keyless: Vec::new(),
                 });
             }
             Err(error) => return Err(error.into()),
@@ -126,7 +184,12 @@ impl<F: Files> Opened<F> {
             Err(EngineError::Store(error)) => (Some(error), None),
             other => (None, other.map(|()| None)?),
         };
+        let keyless = match &self.vault {
+            Some(vault) => recovered.memtable.closed().filter(|id| !vault.is_erased(*id)).collect(),
+            None => Vec::new(),
+        };
         Ok(Logged {
+            keyless,
             position: LanePosition(recovered.position),
             time: recovered.time.max(self.blob.time),
             memtable: recovered.memtable,
@@ -136,7 +199,7 @@ impl<F: Files> Opened<F> {
         })
     }
 
-    pub(super) fn log_settings(&self) -> Settings {
+    pub(super) fn log_settings(&self) -> Settings<'_> {
         Settings {
             lane: self.manifest.lane as u16,
             salt: self.blob.salt,
@@ -144,6 +207,11 @@ impl<F: Files> Opened<F> {
             file_bytes: 0,
             hash: IdHash(self.blob.salt),
             whole: true,
+            opener: match &self.vault {
+                Some(vault) => Opener::KeysThatAreThere(vault),
+                None if self.is_closed() => Opener::Closed,
+                None => Opener::Plain,
+            },
         }
     }
 
@@ -166,13 +234,20 @@ impl<F: Files> Opened<F> {
     pub(super) fn leftovers(&self) -> Vec<String> {
         let is_leftover = |name: &&String| match SegmentId::from_file_name(name) {
             Some(id) => !self.manifest.segments.iter().any(|entry| entry.id == id),
-            None => *name == manifest::TEMPORARY_NAME || (name.starts_with("log-") && name.ends_with(TEMPORARY_SUFFIX)),
+            None => {
+                *name == manifest::TEMPORARY_NAME
+                    || *name == file::TEMPORARY_NAME
+                    || (name.starts_with("log-") && name.ends_with(TEMPORARY_SUFFIX))
+            }
         };
         self.names.iter().filter(is_leftover).cloned().collect()
     }
 
     /// The first damage, for those who need a whole store.
     pub(super) fn require_whole(&self, logged: &Logged) -> Result<(), EngineError> {
+        if let Some(error) = &self.keys_damage {
+            return Err(error.clone().into());
+        }
         for run in self.runs.newest_first() {
             if let Run::Damaged { error, .. } = run {
                 return Err(error.clone().into());
@@ -183,6 +258,9 @@ impl<F: Files> Opened<F> {
         }
         if let Some((first, last)) = logged.missing {
             return Err(EngineError::LogMissing { first, last });
+        }
+        if let Some(id) = logged.keyless.first() {
+            return Err(without_key(&keys::conversation(*id), KeyFault::Missing.text()).into());
         }
         match logged.report.damage.iter().find(|damage| !damage.harmless) {
             Some(damage) => {

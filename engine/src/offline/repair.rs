@@ -23,6 +23,7 @@ use crate::{
     cache::Cache,
     changes::{RetentionRow, StateRow, decode_pins, decode_reactor},
     checkpoint::OF_LOG,
+    encryption::KeyFault,
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
     keys::{self, Family, Key, Owner},
@@ -30,6 +31,7 @@ use crate::{
     layout,
     manifest::{Manifest, SegmentEntry},
     offline::{
+        access::Access,
         conversation::{LOST_MAX, Missing},
         damage::{Areas, SegmentsRead, without},
         maker::{Maker, Told},
@@ -99,12 +101,16 @@ impl Repaired {
 pub async fn repair<F: Files>(
     from: F,
     to: F,
-    lane: u16,
+    access: impl Into<Access>,
     random: &impl Random,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<Repaired, EngineError> {
-    let files = ReadOnly::new(from, progress);
-    let mut opened = Opened::open(files.clone(), lane).await?;
+    let (files, access) = (ReadOnly::new(from, progress), access.into());
+    let lane = access.lane;
+    let mut opened = Opened::open(files.clone(), &access).await?;
+    if opened.is_closed() {
+        opened.require_key()?;
+    }
     // Each segment by itself, and the merged view twice.
     files.expect(opened.segment_bytes().saturating_mul(3));
     let logged = opened.read_log().await?;
@@ -121,7 +127,8 @@ pub async fn repair<F: Files>(
     lost.iter().for_each(|(file, offset, what, keys)| areas.add_area(file, *offset, what, keys));
     let store = random.next();
     let (salt, horizon) = (random.next(), opened.blob.horizon.of_new_rows());
-    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes: false };
+    let (time, has_changes, others_until) = (logged.time, false, opened.blob.others_until);
+    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes, keys: None, others_until };
     let mut report =
         Repaired { lane, store: format!("{store:016x}"), position: logged.position, ..Repaired::default() };
     findings.into_iter().chain(log_findings(&logged)).for_each(|finding| report.find(finding));
@@ -132,7 +139,11 @@ pub async fn repair<F: Files>(
     judge.look(&opened, &unreadable).await?;
     let Judge { areas, verdicts, doubted, mut report, .. } = judge;
     areas.into_findings().into_iter().for_each(|finding| report.find(finding));
-    let maker = Maker::create(to.clone(), store, lane, blob).await?;
+    for id in &logged.keyless {
+        let what = format!("left out: {}", KeyFault::Missing.text());
+        report.find(Finding { conversation: Some(*id), what, ..Finding::default() });
+    }
+    let maker = Maker::create(to.clone(), store, lane, blob, access.key.as_ref()).await?;
     let mut keeper = Keeper { maker, verdicts, doubted, report };
     keeper.keep(&opened, &logged, &unreadable).await?;
     let Keeper { maker, report, .. } = keeper;
@@ -195,7 +206,7 @@ impl<F: Files> Salvage<'_, F> {
                 runs.push(Run::Segment(SegmentReader::open(&read_context, id).await?));
             }
         }
-        opened.runs = Runs::new(runs);
+        opened.runs = Runs::new(runs).with_vault(opened.vault.clone());
         Ok(())
     }
 
@@ -243,6 +254,8 @@ struct Seen {
     has_odd_member: bool,
     /// Entries do not fit each other.
     is_contradictory: bool,
+    /// Something of it is sealed and does not open.
+    is_closed: bool,
 }
 
 /// An entry that is kept.
@@ -270,6 +283,7 @@ impl Seen {
             entries: 0,
             has_odd_member: false,
             is_contradictory: false,
+            is_closed: false,
         }
     }
 
@@ -371,7 +385,8 @@ impl Judge<'_> {
             let Some((key, value)) = walk.row() else { continue };
             let owner = keys::owner(key);
             let has_ended = current.as_ref().is_some_and(|seen| owner != Some(Owner::Conversation(seen.id)));
-            if has_ended && let Some(seen) = current.take() {
+            if has_ended && let Some(mut seen) = current.take() {
+                seen.is_closed = walk.closed.contains_key(&seen.id);
                 self.finish(seen);
             }
             match (owner, keys::parse(key)) {
@@ -395,7 +410,8 @@ impl Judge<'_> {
                 _ => {}
             }
         }
-        if let Some(seen) = current {
+        if let Some(mut seen) = current {
+            seen.is_closed = walk.closed.contains_key(&seen.id);
             self.finish(seen);
         }
         Ok(())
@@ -430,7 +446,8 @@ impl Judge<'_> {
         let has_tail = seen.tail.is_some() && !self.areas.touch_in(&tail_key, is_newer);
         let behind = keys::entry_range(id, end.sequence.next(), Sequence(COUNT_MAX));
         let is_end_known = has_tail || !self.areas.touch(&behind);
-        let is_whole = seen.missing.is_empty() && seen.lost.is_empty() && is_end_known;
+        let is_keyless = seen.is_closed || self.logged.keyless.contains(&seen.id);
+        let is_whole = !is_keyless && seen.missing.is_empty() && seen.lost.is_empty() && is_end_known;
         let left_out = self.left_out(&seen, is_whole);
         self.tell_missing(&seen, end.sequence, is_end_known);
         if let Some(why) = left_out {
@@ -452,6 +469,9 @@ impl Judge<'_> {
         let are_members_touched = self.areas.touch(&keys::members_range(seen.id)) || seen.has_odd_member;
         if self.logged.memtable.hides(seen.id) {
             return Some("a change of its members may be among what the log has lost");
+        }
+        if seen.is_closed || self.logged.keyless.contains(&seen.id) {
+            return Some("its data key is not there, or something of it does not open");
         }
         if seen.entries == 0 {
             return Some("no entry of it is left");

@@ -88,6 +88,9 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bytes read.
     pub bytes_read: u64,
+    /// The store is encrypted, and its key was not given: checksums and order were checked, and nothing that is sealed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_opened: bool,
     /// A last write that never completed, and was never acknowledged: the next start cuts it off. No damage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn_tail: Option<String>,

@@ -15,6 +15,7 @@ use antiphon_wire::{
 use serde::Serialize;
 
 use crate::{
+    encryption::file::{self, Anchor, Header},
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
     keys::{self, Key, Owner},
@@ -23,6 +24,7 @@ use crate::{
     manifest::{self, Manifest, ReplaceError},
     memtable::tail_row,
     offline::{
+        access::{Access, Sealing},
         maker::Maker,
         opened::{Logged, Opened},
         read_only::{Progress, ReadOnly},
@@ -81,6 +83,14 @@ pub enum RestoreError {
         /// The copy's last position.
         end: LanePosition,
     },
+    /// The number of lanes was changed after that position: it is one of another lane. Say a time, or a later position.
+    #[error("position {asked} is one of other lanes: this one began at {since}, when the number of lanes was changed")]
+    OtherLanes {
+        /// What was asked for.
+        asked: LanePosition,
+        /// From here on positions are this lane's.
+        since: LanePosition,
+    },
     /// The copy cannot be read, or the new folder cannot be written.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -104,14 +114,15 @@ fn first_finding(report: &VerifyReport) -> String {
 pub async fn restore<S: Files, T: Files>(
     from: S,
     to: T,
-    lane: u16,
+    access: impl Into<Access>,
     random: &impl Random,
     until: Until,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<Restored, RestoreError> {
     let progress = Rc::new(progress);
     let told = Rc::clone(&progress);
-    let report = verify(from.clone(), lane, move |done| told(done)).await?;
+    let access = access.into();
+    let report = verify(from.clone(), access.clone(), move |done| told(done)).await?;
     if report.findings_left_out > 0 || report.findings.iter().any(|finding| !finding.harmless) {
         return Err(RestoreError::Unsound(Box::new(report)));
     }
@@ -121,7 +132,12 @@ pub async fn restore<S: Files, T: Files>(
         return Err(RestoreError::Beyond { asked, end: report.position });
     }
     let files = ReadOnly::new(from, move |done| progress(done));
-    let opened = Opened::open(files.clone(), lane).await?;
+    let opened = Opened::open(files.clone(), &access).await?;
+    if let Until::Position(asked) = until
+        && asked < opened.blob.others_until
+    {
+        return Err(RestoreError::OtherLanes { asked, since: opened.blob.others_until });
+    }
     let logged = opened.read_log().await?;
     opened.require_whole(&logged)?;
     files.expect(opened.segment_bytes());
@@ -129,7 +145,8 @@ pub async fn restore<S: Files, T: Files>(
     // What is copied was merged by that horizon.
     let horizon = opened.horizon(&logged);
     let has_changes = opened.blob.has_changes || logged.memtable.has_changes();
-    let blob = Blob { salt, time: logged.time, generation: 0, file_bytes: 0, horizon, has_changes };
+    let (time, keys, others_until) = (logged.time, opened.blob.keys, opened.blob.others_until);
+    let blob = Blob { salt, time, generation: 0, file_bytes: 0, horizon, has_changes, keys, others_until };
     let is_whole = match until {
         Until::End => true,
         Until::Time(time) => time >= logged.time,
@@ -138,7 +155,8 @@ pub async fn restore<S: Files, T: Files>(
     if is_whole {
         copy(&opened, &logged, &to, store, blob, &report).await
     } else {
-        replay(&opened, &logged, to, store, blob, until).await
+        opened.require_key()?;
+        replay(&opened, &logged, (to, access.key.as_ref()), store, blob, until).await
     }
 }
 
@@ -152,6 +170,13 @@ async fn copy<S: Files, T: Files>(
     report: &VerifyReport,
 ) -> Result<Restored, RestoreError> {
     let from = &opened.manifest;
+    let mut blob = blob;
+    if let Some(found) = &opened.found {
+        // The data keys as they are: what they are wrapped for is told by the origin, which stays.
+        let header = Header { store, ..found.header };
+        file::replace(to, header, &found.entries).await.map_err(StoreError::from)?;
+        blob.keys = Some(Anchor { generation: header.generation, entries: found.entries.len() as u64 });
+    }
     for segment in &from.segments {
         copy_segment((&opened.files, from.store), (to, store), segment).await?;
     }
@@ -165,7 +190,8 @@ async fn copy<S: Files, T: Files>(
     if !logged.memtable.is_empty() {
         let ids = [SegmentId(manifest.next_segment), SegmentId(manifest.next_segment + 1)];
         manifest.next_segment += 2;
-        add_segments(to, &mut manifest, ids, &logged.memtable).await?;
+        opened.require_key()?;
+        add_segments(to, &mut manifest, ids, &logged.memtable, opened.seal()).await?;
     }
     to.sync_folder().await.map_err(StoreError::from)?;
     manifest::replace(to, &manifest).await.map_err(|error| StoreError::from(ReplaceError::into_file_error(error)))?;
@@ -184,7 +210,7 @@ async fn copy<S: Files, T: Files>(
 async fn replay<S: Files, T: Files>(
     opened: &Opened<ReadOnly<S>>,
     logged: &Logged,
-    to: T,
+    (to, key): (T, Option<&Sealing>),
     store: u64,
     blob: Blob,
     until: Until,
@@ -193,7 +219,7 @@ async fn replay<S: Files, T: Files>(
     // Every row is made anew.
     let horizon = blob.horizon.of_new_rows();
     let blob = Blob { time: TimestampMs(0), horizon, has_changes: false, ..blob };
-    let maker = Maker::create(to, store, lane, blob).await.map_err(EngineError::from)?;
+    let maker = Maker::create(to, store, lane, blob, key).await.map_err(EngineError::from)?;
     let restored = Restored {
         lane,
         store: format!("{store:016x}"),

@@ -6,10 +6,12 @@ use std::{cmp::Ordering, collections::BTreeSet};
 use antiphon_wire::ids::{ConversationId, Sequence, UserId};
 
 use crate::{
+    encryption::{KeyFault, file},
     engine::EngineError,
     error::StoreError,
     keys::{self, Key, Owner},
     offline::{
+        access::Access,
         conversation::Conversation,
         damage::{Areas, SegmentsRead},
         ids::IdCheck,
@@ -34,11 +36,12 @@ use crate::{
 /// system refuses to read it. Damage is no error: it is in the report.
 pub async fn verify<F: Files>(
     files: F,
-    lane: u16,
+    access: impl Into<Access>,
     progress: impl Fn(Progress) + 'static,
 ) -> Result<VerifyReport, EngineError> {
-    let files = ReadOnly::new(files, progress);
-    let opened = match Opened::open(files.clone(), lane).await {
+    let (files, access) = (ReadOnly::new(files, progress), access.into());
+    let lane = access.lane;
+    let opened = match Opened::open(files.clone(), &access).await {
         Err(EngineError::Store(StoreError::Damaged { file, offset, what, .. })) => {
             let mut report = VerifyReport { lane, bytes_read: files.bytes_read(), ..VerifyReport::default() };
             let what = format!("{what}; nothing else can be looked at");
@@ -52,8 +55,14 @@ pub async fn verify<F: Files>(
     let logged = opened.read_log().await?;
     let read = SegmentsRead::of(&opened.runs, &opened.manifest).await?;
     let mut verify = Verify::new(&opened, &logged, lane, read);
+    verify.keys();
     verify.log();
-    verify.rows().await?;
+    if opened.is_closed() {
+        // What is sealed is as it was written, as far as checksums tell; what it says nobody can see.
+        verify.report.not_opened = true;
+    } else {
+        verify.rows().await?;
+    }
     let Verify { mut report, areas, .. } = verify;
     areas.into_findings().into_iter().for_each(|finding| report.find(finding));
     report.bytes_read = files.bytes_read();
@@ -102,6 +111,24 @@ impl<'a, F: Files> Verify<'a, F> {
             users_differ: false,
             ids: IdCheck::default(),
             horizon: opened.horizon(logged),
+        }
+    }
+
+    /// What is wrong with the data keys' file, and whose keys are missing there.
+    fn keys(&mut self) {
+        let file = || Some(file::NAME.to_owned());
+        for at in self.opened.found.iter().flat_map(|found| &found.broken) {
+            let what = "a page that is neither whole nor empty: of a write that never completed, or of one that another stands for";
+            let (offset, what) = (Some(*at), what.to_owned());
+            self.report.find(Finding { file: file(), offset, what, harmless: true, ..Finding::default() });
+        }
+        if let Some(StoreError::Damaged { offset, what, .. }) = &self.opened.keys_damage {
+            let (offset, what) = (Some(*offset), (*what).to_owned());
+            self.report.find(Finding { file: file(), offset, what, ..Finding::default() });
+        }
+        for id in &self.logged.keyless {
+            let (conversation, what) = (Some(*id), KeyFault::Missing.text().to_owned());
+            self.report.find(Finding { file: file(), conversation, what, ..Finding::default() });
         }
     }
 
@@ -159,6 +186,9 @@ impl<'a, F: Files> Verify<'a, F> {
         }
         if let Some(conversation) = current {
             self.finish(conversation).await;
+        }
+        for (id, what) in std::mem::take(&mut walk.closed) {
+            self.report.find(Finding { conversation: Some(id), what, ..Finding::default() });
         }
         if self.users_found != self.users_expected || self.users_differ {
             self.name_users().await?;

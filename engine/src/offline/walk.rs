@@ -2,8 +2,14 @@
 //!
 //! Segments are read in large pieces past the cache. A damaged block may be passed over; the next one is read then.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use antiphon_wire::ids::ConversationId;
+
 use crate::{
-    error::StoreError,
+    encryption::Vault,
+    error::{DamagedKeys, StoreError},
+    keys,
     memtable::{Memtable, MemtableRows},
     merge::{Merge, Settled, Source},
     row::{Change, Direction, RowSource as _, SharedBytes},
@@ -19,9 +25,17 @@ pub(super) const LOG: &str = "log";
 pub(super) struct Walk<'a, F: Files> {
     merge: Merge<Layer<'a, F>>,
     past_damage: bool,
-    /// Damaged blocks that were passed over.
+    /// Damaged blocks, and values that do not open, that were passed over.
     pub(super) passed: u64,
+    vault: Option<Arc<Vault>>,
+    /// The value of the row it stands on, if that was sealed.
+    opened: Option<SharedBytes>,
+    /// Conversations of which values do not open, and why: so many of them at most as are told.
+    pub(super) closed: BTreeMap<ConversationId, String>,
 }
+
+/// Most conversations that are named for values that do not open.
+const CLOSED_MAX: usize = 10_000;
 
 enum Layer<'a, F: Files> {
     Log(Box<LogRows<'a>>),
@@ -46,7 +60,9 @@ impl<'a, F: Files> Walk<'a, F> {
                 layers.push(Layer::Segment(Box::new(StreamCursor::new(reader))));
             }
         }
-        Self { merge: Merge::new(layers, Direction::Forward), past_damage, passed: 0 }
+        let merge = Merge::new(layers, Direction::Forward);
+        let (vault, opened, closed) = (runs.vault().cloned(), None, BTreeMap::new());
+        Self { merge, past_damage, passed: 0, vault, opened, closed }
     }
 
     /// Moves to the next row; whether there is one.
@@ -58,7 +74,11 @@ impl<'a, F: Files> Walk<'a, F> {
             };
             match step {
                 Ok(Settled::End) => return Ok(false),
-                Ok(Settled::Row) if self.row().is_some() => return Ok(true),
+                Ok(Settled::Row) if self.row().is_some() => {
+                    if self.open()? {
+                        return Ok(true);
+                    }
+                }
                 Ok(Settled::Row | Settled::NeedsBlock) => {}
                 // The cursor goes on with its next block.
                 Err(StoreError::Damaged { .. }) if self.past_damage => self.passed += 1,
@@ -70,7 +90,43 @@ impl<'a, F: Files> Walk<'a, F> {
     /// The row it stands on.
     pub(super) fn row(&self) -> Option<(&[u8], &SharedBytes)> {
         let (key, change) = self.merge.row()?;
-        Some((key, change.as_ref().value()?))
+        let value = change.as_ref().value()?;
+        Some((key, self.opened.as_ref().unwrap_or(value)))
+    }
+
+    /// Bytes of the row's value where it is stored.
+    pub(super) fn stored_bytes(&self) -> usize {
+        self.merge.row().and_then(|(_, change)| change.as_ref().value()).map_or(0, |value| value.len())
+    }
+
+    /// Opens the value of the row that it came to; `false` if it is passed over: its conversation was erased, or it does not open.
+    fn open(&mut self) -> Result<bool, StoreError> {
+        self.opened = None;
+        let Some(vault) = &self.vault else { return Ok(true) };
+        let Some((key, change)) = self.merge.row() else { return Ok(true) };
+        // Nothing is left of it for anybody, whatever rows are still there.
+        if vault.has_erased() && keys::conversation_of(key).is_some_and(|id| vault.is_erased(id)) {
+            return Ok(false);
+        }
+        let (Some(Layer::Segment(cursor)), Change::Put(value)) = (self.merge.source(), change) else { return Ok(true) };
+        let Some(sealed) = keys::sealed(key) else { return Ok(true) };
+        match vault.open_row(key, sealed, value) {
+            Ok(opened) => {
+                self.opened = opened;
+                Ok(self.opened.is_some())
+            }
+            Err(what) if self.past_damage => {
+                self.passed += 1;
+                if self.closed.len() < CLOSED_MAX {
+                    self.closed.entry(sealed.conversation).or_insert_with(|| what.to_owned());
+                }
+                Ok(false)
+            }
+            Err(what) => {
+                let (file, offset) = cursor.place();
+                Err(StoreError::Damaged { file, offset, what, keys: DamagedKeys::between(key, key) })
+            }
+        }
     }
 
     /// The segment that the row is in; `None` for the log.

@@ -1,7 +1,7 @@
 //! A scan of one segment, in either direction, through the cache: a source of merges. Rows that do not count are passed over.
 
 use super::{
-    SegmentReader,
+    SegmentId, SegmentReader,
     block::{GroupRows, RowBlock},
 };
 use crate::{
@@ -58,6 +58,11 @@ impl<F: Files> SegmentCursor<F> {
             row: 0,
             state: if edge.is_some() { State::BeforeEdgeBlock } else { State::End },
         }
+    }
+
+    /// Which segment.
+    pub(crate) fn segment(&self) -> SegmentId {
+        self.reader.id()
     }
 
     /// Goes into a block that is in memory.

@@ -19,6 +19,7 @@ mod index;
 mod paged;
 mod reader;
 mod salvage;
+mod scrub;
 mod stream;
 mod writer;
 
@@ -38,6 +39,7 @@ pub(crate) use copy::copy_segment;
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use format::mend;
 pub(crate) use salvage::{Salvaged, salvage};
+pub(crate) use scrub::{ScrubDamage, ScrubPlace};
 pub(crate) use stream::StreamCursor;
 
 /// A segment's number in its store; never used twice.

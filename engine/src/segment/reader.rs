@@ -126,6 +126,12 @@ impl<F: Files> SegmentReader<F> {
         self.inner.adopted.as_ref().map_or(self.id(), |adopted| adopted.id)
     }
 
+    /// What its first and last page name: number and store.
+    pub(super) fn identity(&self) -> (SegmentId, u64) {
+        let own = (self.id(), self.inner.context.store);
+        self.inner.adopted.map_or(own, |adopted| (adopted.id, adopted.store))
+    }
+
     /// Set if another lane wrote it.
     pub(crate) fn adopted(&self) -> Option<&Adopted> {
         self.inner.adopted.as_ref()
@@ -337,16 +343,21 @@ impl<F: Files> SegmentReader<F> {
         self.rows_of(number, self.decode(number, block)?)
     }
 
-    /// Damage to a data block that a read has met, with the keys that it can have held.
-    pub(super) fn damaged_block(&self, number: u32, what: &'static str) -> StoreError {
+    /// The keys that a data block can hold.
+    pub(super) fn keys_of_block(&self, number: u32) -> DamagedKeys {
         let statistics = &self.inner.statistics;
-        let keys = DamagedKeys {
+        DamagedKeys {
             start: match number.checked_sub(1).and_then(|before| self.last_key_of(before)) {
                 Some(before) => Bound::Excluded(before.to_vec()),
                 None => Bound::Included(statistics.first_key.clone()),
             },
             end: Bound::Included(self.last_key_of(number).unwrap_or(&statistics.last_key).to_vec()),
-        };
+        }
+    }
+
+    /// Damage to a data block that a read has met, with the keys that it can have held.
+    pub(super) fn damaged_block(&self, number: u32, what: &'static str) -> StoreError {
+        let keys = self.keys_of_block(number);
         let offset = self.indexed_block(number).map_or(0, |block| block.offset);
         let met = &self.inner.context.damaged_blocks;
         met.set(met.get() + 1);

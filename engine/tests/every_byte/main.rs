@@ -61,7 +61,7 @@ struct Whole {
 }
 
 fn verify(files: &MemoryFiles) -> Result<VerifyReport, EngineError> {
-    block_on(offline::verify(files.clone(), 0, |_| ()))
+    block_on(offline::verify(files.clone(), 0_u16, |_| ()))
 }
 
 fn whole() -> Whole {
@@ -358,7 +358,7 @@ fn the_store_has_one_of_everything() {
     let found: BTreeSet<Region> =
         regions(&store.files).iter().flat_map(|(_, of)| of).map(|(_, region)| *region).collect();
     assert_eq!(found.len(), 17, "{found:?}");
-    let shown = block_on(offline::inspect(folder(&store.files), 0, true, |_| ())).unwrap();
+    let shown = block_on(offline::inspect(folder(&store.files), 0_u16, true, |_| ())).unwrap();
     let levels: Vec<u32> = shown.segments.iter().map(|segment| segment.level).collect();
     assert_eq!(levels, [0, 0, 1, 1], "of each a segment of message ids");
     assert!(shown.segments[2].blocks > 2, "{:?}", shown.segments);

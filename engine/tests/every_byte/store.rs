@@ -87,7 +87,7 @@ fn flush(lane: &mut Lane) {
 
 /// The log's files with their generation and the bytes that are used of them, oldest generation first.
 fn logs(files: &MemoryFiles) -> Vec<(String, u64, usize)> {
-    let shown = block_on(offline::inspect(files.clone(), 0, false, |_| ())).unwrap();
+    let shown = block_on(offline::inspect(files.clone(), 0_u16, false, |_| ())).unwrap();
     shown.log_files.into_iter().map(|of| (of.file, of.generation, of.used_bytes as usize)).collect()
 }
 

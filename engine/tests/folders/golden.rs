@@ -76,7 +76,7 @@ pub(crate) fn dump(files: &MemoryFiles) -> Vec<String> {
         lines.push(line.to_owned());
         true
     };
-    block_on(offline::dump(files.clone(), 0, |_| (), &mut sink)).unwrap();
+    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink)).unwrap();
     lines
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn flush(lane: &mut Lane) {
 
 /// The files, log files cut behind what is used of them; without those never used.
 fn cut(files: &MemoryFiles) -> MemoryFiles {
-    let shown = block_on(offline::inspect(files.clone(), 0, false, |_| ())).unwrap();
+    let shown = block_on(offline::inspect(files.clone(), 0_u16, false, |_| ())).unwrap();
     let (kept, mut log_bytes) = (MemoryFiles::new(0), 0);
     for name in files.names() {
         let mut bytes = files.contents(&name).unwrap();

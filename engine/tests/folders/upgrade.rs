@@ -38,7 +38,7 @@ fn a_store_of_every_version_is_read_and_written_on() {
     for Golden { version, files, dump: expected } in all() {
         let files = files.crash_image(1);
         assert!(dump(&files) == expected, "version {version}: what is dumped is not what was written");
-        let report = block_on(offline::verify(files.clone(), 0, |_| ())).unwrap();
+        let report = block_on(offline::verify(files.clone(), 0_u16, |_| ())).unwrap();
         assert!(report.is_sound() && report.torn_tail.is_none(), "version {version}: {:?}", report.findings);
 
         let mut lane = open(&files).unwrap();
@@ -62,7 +62,7 @@ fn a_store_of_every_version_is_read_and_written_on() {
         lane.sent("ann", ids[0], 300, "and in its log");
         lane.crash(version.into());
         assert_eq!(seen(&mut lane, "ann", &ids), before + 4, "version {version}");
-        let report = block_on(offline::verify(lane.files.clone(), 0, |_| ())).unwrap();
+        let report = block_on(offline::verify(lane.files.clone(), 0_u16, |_| ())).unwrap();
         assert!(report.is_sound(), "version {version}: {:?}", report.findings);
         let after = dump(&lane.files);
         let missing = expected.iter().find(|line| line.starts_with("{\"entry\"") && !after.contains(line));
@@ -99,7 +99,7 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
     let log = names.iter().find(|name| name.starts_with("log-")).unwrap();
     let batch = |page: usize| {
         changed(log, |bytes| {
-            bytes[page * PAGE + 8] = 3;
+            bytes[page * PAGE + 8] = 4;
             seal_length(&mut bytes[page * PAGE..], &[0; 4]);
         })
     };
@@ -118,17 +118,17 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
         (
             "the engine's part of the manifest",
             "manifest",
-            3,
+            4,
             changed("manifest", |bytes| {
                 let blob = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize - 58;
                 assert_eq!(bytes[blob], 2);
-                bytes[blob] = 3;
+                bytes[blob] = 4;
                 seal_length(bytes, &[]);
             }),
         ),
-        ("the log's first batch", log, 3, batch(0)),
-        ("a batch behind others", log, 3, batch(last / 2)),
-        ("the log's last batch", log, 3, batch(last)),
+        ("the log's first batch", log, 4, batch(0)),
+        ("a batch behind others", log, 4, batch(last / 2)),
+        ("the log's last batch", log, 4, batch(last)),
     ];
     for segment in segments {
         for (what, from_end) in [("a segment's header", false), ("a segment's footer", true)] {
@@ -160,7 +160,7 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
             assert_eq!(counts[kind as usize], 0, "{what}: {kind:?}");
         }
         // Looking at it offline says the same.
-        let looked = block_on(offline::verify(files.clone(), 0, |_| ())).err();
+        let looked = block_on(offline::verify(files.clone(), 0_u16, |_| ())).err();
         assert_eq!(looked, Some(error), "{what}");
     }
 }

@@ -478,7 +478,7 @@ pub(crate) fn mended() -> Mended {
     // Entries are the last rows of a conversation, and most of this file.
     assert!(damaged.flip_bit(&segment, damaged.size_of(&segment).unwrap() / 2, 0));
     let files = MemoryFiles::new(0);
-    block_on(offline::repair(damaged, files.clone(), 0, &MemoryRandom::new(6), |_| ())).unwrap();
+    block_on(offline::repair(damaged, files.clone(), 0_u16, &MemoryRandom::new(6), |_| ())).unwrap();
     let mut lost = Vec::new();
     let mut sink = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -488,7 +488,7 @@ pub(crate) fn mended() -> Mended {
         }
         true
     };
-    block_on(offline::dump(files.clone(), 0, |_| (), &mut sink)).unwrap();
+    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink)).unwrap();
     assert!(!lost.is_empty(), "nothing was lost");
     Mended { files, lost }
 }

@@ -5,9 +5,11 @@ use antiphon_engine::{
     error::StoreError,
     manifest::Manifest,
     memory_files::{MemoryFiles, MemoryRandom, block_on},
-    offline::{self, Until},
+    offline::{self, RestoreError, Until},
     partitions::lane_of,
 };
+
+use antiphon_wire::ids::LanePosition;
 
 use crate::world::{World, assert_sound, dump, dump_all, manifest, spread, verify};
 
@@ -130,4 +132,49 @@ fn padded(manifest: &Manifest) -> Vec<u8> {
     let mut bytes = manifest.encode();
     bytes.resize(bytes.len().next_multiple_of(4096), 0);
     bytes
+}
+
+#[test]
+fn a_point_from_before_the_lanes_were_others_is_refused() {
+    let mut world = World::new(12, 2);
+    for _ in 0..150 {
+        world.step();
+    }
+    world.change_lanes(3);
+    let since = LanePosition(world.base);
+    for _ in 0..150 {
+        world.step();
+    }
+    // Nothing that was adopted is left: it is remembered all the same.
+    (0..3).for_each(|lane| world.flush(lane));
+    world.merge_all();
+    for (lane, files) in (0..).zip(world.folders()) {
+        assert!(manifest(&files).segments.iter().all(|of| of.adopted.is_none()));
+        let copy = MemoryFiles::new(1);
+        block_on(offline::checkpoint(files.clone(), copy.clone(), lane, |_| ())).unwrap();
+        let random = MemoryRandom::new(5);
+        let restore = |from: &MemoryFiles, until: Until| {
+            let to = MemoryFiles::new(2);
+            let restored = block_on(offline::restore(from.clone(), to.clone(), lane, &random, until, |_| ()));
+            restored.map(|_| to)
+        };
+        let end = verify(lane, &files).unwrap().position;
+        assert!(end > since);
+        for from in [&files, &copy, &restore(&copy, Until::End).unwrap()] {
+            let asked = LanePosition(since.0 - 1);
+            let refused = restore(from, Until::Position(asked)).map(drop);
+            assert_eq!(refused, Err(RestoreError::OtherLanes { asked, since }));
+            for point in [since, end] {
+                assert_sound(lane, &restore(from, Until::Position(point)).unwrap());
+            }
+        }
+    }
+    // One whose lanes were never others has no such point.
+    let mut world = World::new(13, 1);
+    for _ in 0..50 {
+        world.step();
+    }
+    let until = Until::Position(LanePosition(1));
+    let (from, random) = (world.folders().remove(0), MemoryRandom::new(5));
+    block_on(offline::restore(from, MemoryFiles::new(2), 0, &random, until, |_| ())).unwrap();
 }

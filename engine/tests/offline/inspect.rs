@@ -14,7 +14,7 @@ fn inspecting_shows_what_is_where_and_what_it_costs() {
     let first = group(&mut lane, 1);
     flush(&mut lane);
     group(&mut lane, 2);
-    let shown = block_on(offline::inspect(lane.files.clone(), 0, true, |_| ())).unwrap();
+    let shown = block_on(offline::inspect(lane.files.clone(), 0_u16, true, |_| ())).unwrap();
     let (status, totals) = (lane.engine.status(), shown.totals.clone().unwrap());
     assert_eq!((shown.flushed_position, shown.segment_bytes), (status.flushed_position, status.segment_bytes));
     let [segment, ids] = shown.segments.as_slice() else { panic!("{shown:?}") };
@@ -35,7 +35,7 @@ fn inspecting_shows_what_is_where_and_what_it_costs() {
     assert!(totals.amplification_percent > 100, "pages are mostly empty here");
 
     lane.files.flip_bit(&segment.file, 3, 1);
-    let shown = block_on(offline::inspect(lane.files.clone(), 0, false, |_| ())).unwrap();
+    let shown = block_on(offline::inspect(lane.files.clone(), 0_u16, false, |_| ())).unwrap();
     assert!(shown.segments[0].damage.is_some() && shown.totals.is_none());
 }
 
@@ -49,7 +49,7 @@ fn damage_that_totals_lack_is_counted() {
     let damaged = |places: &[(&str, u64)]| {
         let files = lane.files.crash_image(1);
         places.iter().for_each(|(name, at)| assert!(files.flip_bit(name, *at, 1)));
-        block_on(offline::inspect(files, 0, true, |_| ())).unwrap().totals.unwrap().damaged
+        block_on(offline::inspect(files, 0_u16, true, |_| ())).unwrap().totals.unwrap().damaged
     };
     assert_eq!(damaged(&[]), 0);
     assert_eq!(damaged(&[(&name, 3)]), 1, "a segment's header");

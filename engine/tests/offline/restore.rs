@@ -173,7 +173,7 @@ fn what_was_interrupted_is_no_store_and_a_full_disk_is_told() {
                 target.fail_nth(kind, nth);
                 let random = MemoryRandom::new(5);
                 let restored =
-                    block_on(offline::restore(lane.files.clone(), target.clone(), 0, &random, until, |_| ()));
+                    block_on(offline::restore(lane.files.clone(), target.clone(), 0_u16, &random, until, |_| ()));
                 if restored.is_ok() {
                     assert!(nth > 1, "{kind:?}");
                     break;
@@ -189,7 +189,7 @@ fn what_was_interrupted_is_no_store_and_a_full_disk_is_told() {
         let target = MemoryFiles::new(1);
         target.set_capacity(Some(10_000));
         let random = MemoryRandom::new(5);
-        let full = block_on(offline::restore(lane.files.clone(), target, 0, &random, until, |_| ()));
+        let full = block_on(offline::restore(lane.files.clone(), target, 0_u16, &random, until, |_| ()));
         let error = full.unwrap_err();
         assert!(
             matches!(error, RestoreError::Engine(EngineError::Store(StoreError::File(FileError::Full { .. })))),

@@ -30,7 +30,7 @@ fn whatever_the_engine_makes_is_sound() {
         assert!(report.torn_tail.is_none() && report.leftovers.is_empty(), "{report:?}");
         let status = lane.engine.status();
         assert_eq!((report.segments, report.position), (status.segments as u64, status.position), "seed {seed}");
-        let shown = block_on(offline::inspect(lane.files.clone(), 0, false, |_| ())).unwrap();
+        let shown = block_on(offline::inspect(lane.files.clone(), 0_u16, false, |_| ())).unwrap();
         merges += shown.segments.iter().filter(|segment| segment.level > 0).count();
         leavings += report.user_rows;
         lane.crash(seed);

@@ -19,7 +19,7 @@ pub(crate) const LOG: &str = "log-00000000";
 pub(crate) const USERS: [&str; 5] = ["ann", "bob", "cid", "dan", "eve"];
 
 pub(crate) fn try_verify(files: &MemoryFiles) -> Result<VerifyReport, EngineError> {
-    block_on(offline::verify(files.clone(), 0, |_| ()))
+    block_on(offline::verify(files.clone(), 0_u16, |_| ()))
 }
 
 pub(crate) fn verify(files: &MemoryFiles) -> VerifyReport {
@@ -42,7 +42,7 @@ pub(crate) fn try_dump(files: &MemoryFiles) -> Result<Vec<String>, EngineError> 
         lines.push(line.to_owned());
         true
     };
-    block_on(offline::dump(files.clone(), 0, |_| (), &mut sink))?;
+    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink))?;
     Ok(lines)
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn load_limited(
 /// Makes a checkpoint of a folder that nobody runs.
 pub(crate) fn checkpoint(files: &MemoryFiles) -> Result<MemoryFiles, EngineError> {
     let target = MemoryFiles::new(0);
-    block_on(offline::checkpoint(files.clone(), target.clone(), 0, |_| ()))?;
+    block_on(offline::checkpoint(files.clone(), target.clone(), 0_u16, |_| ()))?;
     Ok(target)
 }
 
@@ -85,14 +85,14 @@ pub(crate) fn checkpoint(files: &MemoryFiles) -> Result<MemoryFiles, EngineError
 pub(crate) fn restore(files: &MemoryFiles, until: Until) -> Result<(MemoryFiles, Restored), RestoreError> {
     let target = MemoryFiles::new(0);
     let random = MemoryRandom::new(77);
-    let restored = block_on(offline::restore(files.clone(), target.clone(), 0, &random, until, |_| ()))?;
+    let restored = block_on(offline::restore(files.clone(), target.clone(), 0_u16, &random, until, |_| ()))?;
     Ok((target, restored))
 }
 
 /// Repairs into a new folder.
 pub(crate) fn repair(files: &MemoryFiles) -> Result<(MemoryFiles, Repaired), EngineError> {
     let target = MemoryFiles::new(0);
-    let repaired = block_on(offline::repair(files.clone(), target.clone(), 0, &MemoryRandom::new(78), |_| ()))?;
+    let repaired = block_on(offline::repair(files.clone(), target.clone(), 0_u16, &MemoryRandom::new(78), |_| ()))?;
     Ok((target, repaired))
 }
 

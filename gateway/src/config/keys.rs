@@ -223,6 +223,14 @@ keys! {
     "store.reclaim_hours_max" None, integer(1, 8_760), Default::Integer(24),
         "Within how long the bytes of what was erased are gone from the disk; a segment that knows something erased is written anew once \
          in half that time.";
+    "store.scrub_mib_per_second" None, integer(0, 16_384), Default::Integer(4),
+        "MiB a second that a lane reads of its segments for their checksums alone, in the background, so that damage is found before somebody \
+         needs what is damaged; 0: none. A terabyte takes three days at 4.";
+    "encryption.key_file" None, Form::Path, Default::Unset,
+        "File with the node's key, 32 bytes or 64 hexadecimal digits, that nobody but its owner may read; a new store is encrypted with it. \
+         Make one with antiphon store encryption-key.";
+    "encryption.key_command" None, Form::List, Default::Unset,
+        "Command, with its arguments, that prints the node's key, instead of a file; it has 30 seconds.";
     "timing.head_timeout_ms" None, integer(100, 600_000), Default::Integer(5_000),
         "From a connection's start to the end of its HTTP request, and to the end of a header of the PROXY protocol.";
     "timing.connect_timeout_ms" None, integer(100, 600_000), Default::Integer(10_000),

@@ -23,7 +23,9 @@ pub use self::{
     report::{help_text, reference_markdown},
     tls::{CertificateFiles, Tls},
 };
-use crate::core::token::TokenVerifier;
+use antiphon_engine::encryption::NodeKey;
+
+use crate::{core::token::TokenVerifier, encryption};
 
 /// A node's whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// The engine's sizes.
     pub store: Store,
+    /// The node's key, if its store is encrypted.
+    pub encryption: Option<NodeKey>,
     /// How long things may take.
     pub timing: Timing,
     /// What is logged: a tracing filter.
@@ -122,6 +126,8 @@ pub struct Store {
     pub message_id_filter_bytes: usize,
     /// Within how long what was erased is gone from the disk.
     pub reclaim_ms_max: u64,
+    /// What is read for checksums alone; 0 for nothing.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// How long things may take, in milliseconds.
@@ -220,6 +226,7 @@ impl Config {
             message_ids_window_ms: integer("store.message_ids_window_hours") * 3_600_000,
             message_id_filter_bytes: integer("store.message_id_filter_bytes") as usize,
             reclaim_ms_max: integer("store.reclaim_hours_max") * 3_600_000,
+            scrub_bytes_per_second: integer("store.scrub_mib_per_second") << 20,
         };
         let timing = Timing {
             head_timeout_ms: integer("timing.head_timeout_ms"),
@@ -228,6 +235,7 @@ impl Config {
             drain_ms: integer("timing.drain_ms"),
         };
         let admission = admission::load(values, problems);
+        let encryption = load_key(values, problems);
         let tls = tls::load(sources.dev, values, problems);
         check_together(sources, values, &node, tls.as_ref(), problems);
         let auth = if sources.dev { Some(Auth::Dev) } else { auth::load(values, problems).map(Auth::Tokens) };
@@ -241,6 +249,7 @@ impl Config {
             admission,
             limits,
             store,
+            encryption,
             timing,
             log_filter: values.text("log.filter").unwrap_or_default(),
             warnings,
@@ -257,6 +266,20 @@ impl Config {
         }
         origins
     }
+}
+
+/// The node's key, from wherever it is kept.
+fn load_key(values: &Values, problems: &mut Vec<Problem>) -> Option<NodeKey> {
+    let (file, command) = (values.path("encryption.key_file"), values.list("encryption.key_command"));
+    let (name, read) = match (&file, command.as_slice()) {
+        (None, []) => return None,
+        (Some(path), []) => ("encryption.key_file", encryption::from_file(path).map_err(|error| error.to_string())),
+        (None, command) => {
+            ("encryption.key_command", encryption::from_command(command).map_err(|error| error.to_string()))
+        }
+        (Some(_), _) => ("encryption.key_command", Err("has no use beside encryption.key_file".to_owned())),
+    };
+    read.map_err(|text| problems.push(Problem { origin: values.origin(name), text: format!("{name}: {text}") })).ok()
 }
 
 /// What can only be judged over several keys.

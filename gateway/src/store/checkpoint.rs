@@ -23,7 +23,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Ended, Which,
+    Ended, Which, access,
     described::Described,
     error::ToolError,
     files::{FolderFiles, Shared, Sharing, now},
@@ -34,6 +34,7 @@ use super::{
     text::{bytes, counted, number},
 };
 use crate::{
+    encryption::KeyArguments,
     handover::ask_for_checkpoint,
     shard::CHECKPOINT_FOLDER,
     store_folder::{CHECKPOINT_FILE, MAKING},
@@ -55,6 +56,8 @@ pub(super) struct Arguments {
     /// Shares no file with the data folder, only with earlier checkpoints: damage to one then leaves the other.
     #[arg(long)]
     copy: bool,
+    #[command(flatten)]
+    key: KeyArguments,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -62,6 +65,7 @@ pub(super) struct Arguments {
 
 /// Makes a checkpoint.
 pub(super) fn checkpoint(asked: &Arguments) -> Result<Ended, ToolError> {
+    let key = asked.key.read()?;
     let all = lanes(&Which { data: asked.data.clone(), lane: None })?;
     let shelf = Shelf::open(&asked.to)?;
     let source = Source::find(&asked.data, &all)?;
@@ -80,7 +84,7 @@ pub(super) fn checkpoint(asked: &Arguments) -> Result<Ended, ToolError> {
         });
         let from = FolderFiles::new(&source.lane(path));
         let to = FolderFiles::receiving(&target, Rc::clone(&sharing));
-        let lane_made = now(offline::checkpoint(from, to, *lane, shown.teller()));
+        let lane_made = now(offline::checkpoint(from, to, access(*lane, key.as_ref()), shown.teller()));
         shown.finish();
         made.push(lane_made.map_err(|error| ToolError::lane(*lane, error))?);
         shared = sharing.shared.get();
@@ -91,6 +95,7 @@ pub(super) fn checkpoint(asked: &Arguments) -> Result<Ended, ToolError> {
         let told = json!({
             "folder": folder, "taken_ms": taken_ms, "lanes": made,
             "linked_bytes": shared.linked, "reused_bytes": shared.reused, "copied_bytes": shared.copied,
+            "written_bytes": made.iter().map(|of| of.written_bytes).sum::<u64>(),
         });
         print(&format!("{told}\n"))?;
     } else {
@@ -103,7 +108,7 @@ fn said(folder: &Path, made: &[Checkpointed], shared: Shared) -> String {
     let positions: Vec<String> = made.iter().map(|of| number(of.position.0)).collect();
     let segments = made.iter().map(|of| of.segments).sum();
     format!(
-        "{}: {}, records up to {}, {} with {}: {} of the data folder's own, {} of the checkpoint before, {} copied\n",
+        "{}: {}, records up to {}, {} with {}: {} of the data folder's own, {} of the checkpoint before, {} copied, {} written of the log\n",
         folder.display(),
         counted(made.len() as u64, "lane", "lanes"),
         positions.join(" and "),
@@ -112,6 +117,7 @@ fn said(folder: &Path, made: &[Checkpointed], shared: Shared) -> String {
         bytes(shared.linked),
         bytes(shared.reused),
         bytes(shared.copied),
+        bytes(made.iter().map(|of| of.written_bytes).sum()),
     )
 }
 

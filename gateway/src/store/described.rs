@@ -123,6 +123,7 @@ mod tests {
             time_ms: TimestampMs(1_700_000_000_000),
             segments: 2,
             segment_bytes: 81_920,
+            written_bytes: 0,
         };
         Described::new(1_700_000_001_000, &[lane])
     }

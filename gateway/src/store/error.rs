@@ -9,7 +9,7 @@ use antiphon_engine::{
 };
 
 use super::lanes::ChangeError;
-use crate::{handover::HandoverError, store_folder::StoreFolderError};
+use crate::{encryption::KeyError, handover::HandoverError, store_folder::StoreFolderError};
 
 /// Every variant says what to do, here or by its hint.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,9 @@ pub(super) enum ToolError {
     /// The number of lanes stays as it is.
     #[error(transparent)]
     Lanes(#[from] ChangeError),
+    /// See to the key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl ToolError {
@@ -184,6 +187,11 @@ impl ToolError {
             Self::Restore { source: RestoreError::Beyond { .. }, .. } => {
                 return Some("Take a later checkpoint, or an earlier point; nothing was kept.");
             }
+            Self::Restore { source: RestoreError::OtherLanes { .. }, .. } => {
+                return Some(
+                    "Say a time (--until-time), or take a checkpoint from before the change; nothing was kept.",
+                );
+            }
             Self::OfCheckpoints { .. } => return Some("Give the one that you mean."),
             Self::NoShelf { .. } => return Some("Give a folder that holds nothing but checkpoints, or a new one."),
             Self::Refused { .. } => {
@@ -211,6 +219,13 @@ pub(crate) fn hint(error: &EngineError) -> Option<&'static str> {
         EngineError::Store(StoreError::ForeignStore { .. }) | EngineError::OtherLane { .. } => {
             Some("Files or folders of several stores or lanes were mixed: restore each from its own copy.")
         }
+        EngineError::KeyNeeded => {
+            Some("Give it: --encryption-key-file or --encryption-key-command, of a node encryption.key_file.")
+        }
+        EngineError::NotEncrypted => Some(
+            "A store is encrypted from its making or not at all: dump it, and load it into a new folder with the key.",
+        ),
+        EngineError::OtherKey { .. } => Some("Give the key that the store was made or last rewrapped with."),
         EngineError::Store(StoreError::File(_)) => Some("See to the disk and to the permissions of the folder."),
         EngineError::Store(StoreError::Damaged { .. }) => {
             Some("`antiphon store verify` tells all that is damaged, and whose it is.")

@@ -90,10 +90,13 @@ impl Files for FolderFiles {
 
     async fn open(&self, name: &str, mode: OpenMode) -> Result<FolderFile, FileError> {
         let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NOFOLLOW);
-        if mode == OpenMode::Create {
-            options.write(true).create_new(true).mode(0o600);
-        }
+        options.read(true);
+        match mode {
+            OpenMode::Read => options.custom_flags(libc::O_NOFOLLOW),
+            OpenMode::Create => options.custom_flags(libc::O_NOFOLLOW).write(true).create_new(true).mode(0o600),
+            // What looks only asks for reading: see the engine's folder that is only read.
+            OpenMode::Log => options.custom_flags(libc::O_NOFOLLOW | libc::O_DSYNC).write(true),
+        };
         let opened = options.open(self.path_of(name)?);
         let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
         let (bytes, file) = opened.map_err(|source| error(name, &source))?;
@@ -328,7 +331,9 @@ mod tests {
             let log = files.open("two", OpenMode::Log).await.unwrap();
             let read = log.read_at(4096, 8192).await.unwrap();
             assert!(read[..4096].iter().all(|byte| *byte == 7) && read[4096..].iter().all(|byte| *byte == 0));
-            assert!(log.write_at(0, AlignedBuffer::zeroed(4096)).await.1.is_err(), "a log is only read");
+            log.write_at(0, AlignedBuffer::zeroed(4096)).await.1.unwrap();
+            let read = files.open("two", OpenMode::Read).await.unwrap();
+            assert!(read.write_at(0, AlignedBuffer::zeroed(4096)).await.1.is_err(), "what is read is only read");
             assert_eq!(files.list().await.unwrap(), ["two"]);
             files.remove("two").await.unwrap();
         });

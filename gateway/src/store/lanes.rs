@@ -8,6 +8,7 @@ use std::{cell::Cell, fmt, path::PathBuf, rc::Rc};
 
 use antiphon_engine::{
     EngineError,
+    encryption::NodeKey,
     error::StoreError,
     manifest,
     offline::{self, LanesError, NewLane},
@@ -25,6 +26,7 @@ use super::{
     text::{bytes, counted, number},
 };
 use crate::{
+    encryption::KeyArguments,
     lane_switch::{Left, Switch},
     store_folder::{StoreFolder, StoreFolderError, lane_name, recorded_lanes, store_of_lanes},
     uring::OsRandom,
@@ -38,6 +40,8 @@ pub(super) struct Arguments {
     /// Data folder of a node that has ended.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    key: KeyArguments,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -107,11 +111,15 @@ impl fmt::Display for Changed {
 }
 
 /// Goes on with a change of an earlier process, or takes away what it left; then gives the folder so many lanes, if it has others.
-pub(crate) fn bring_to(folder: &StoreFolder, lanes: usize) -> Result<(Left, Option<Changed>), ChangeError> {
+pub(crate) fn bring_to(
+    folder: &StoreFolder,
+    lanes: usize,
+    key: Option<&NodeKey>,
+) -> Result<(Left, Option<Changed>), ChangeError> {
     let switch = Switch::new(folder.path());
     let left = switch.settle()?;
     let Some(from) = StoreFolder::lanes(folder.path())?.filter(|from| *from != lanes) else { return Ok((left, None)) };
-    match make(folder, &switch, (from, lanes), true) {
+    match make(folder, &switch, (from, lanes), key, true) {
         Ok(changed) => Ok((left, Some(changed))),
         Err(error) => {
             switch.abandon();
@@ -124,6 +132,7 @@ fn make(
     folder: &StoreFolder,
     switch: &Switch<'_>,
     (from, lanes): (usize, usize),
+    key: Option<&NodeKey>,
     may_link: bool,
 ) -> Result<Changed, ChangeError> {
     let failed = |source| ChangeError::Lanes { folder: folder.path().to_owned(), from, source: Box::new(source) };
@@ -138,7 +147,7 @@ fn make(
     let new: Vec<FolderFiles> = (0..lanes)
         .map(|lane| Ok(FolderFiles::receiving(&switch.new_lane(lane)?, Rc::clone(&sharing))))
         .collect::<Result<_, StoreFolderError>>()?;
-    let made = now(offline::spread(&old, &new, &OsRandom, shown.teller())).map_err(failed);
+    let made = now(offline::spread_encrypted(&old, &new, key, &OsRandom, shown.teller())).map_err(failed);
     shown.finish();
     let made = made?;
     switch.switch(from, lanes, store_of_lanes(made.iter().map(|lane| lane.store)))?;
@@ -158,6 +167,7 @@ fn check_identity(folder: &StoreFolder, old: &[FolderFiles]) -> Result<(), (u16,
 
 /// Gives a folder another number of lanes.
 pub(super) fn lanes(asked: &Arguments) -> Result<Ended, ToolError> {
+    let key = asked.key.read()?;
     if !asked.data.is_dir() {
         return Err(ToolError::NoFolder { folder: asked.data.clone() });
     }
@@ -166,7 +176,7 @@ pub(super) fn lanes(asked: &Arguments) -> Result<Ended, ToolError> {
         return Err(ToolError::NoLanes { folder: asked.data.clone() });
     }
     let folder = StoreFolder::open(&asked.data)?;
-    let (left, changed) = bring_to(&folder, asked.lanes as usize)?;
+    let (left, changed) = bring_to(&folder, asked.lanes as usize, key.as_ref())?;
     if asked.json {
         let (from, shared) =
             changed.as_ref().map_or((asked.lanes as usize, Shared::default()), |of| (of.from, of.shared));
@@ -229,17 +239,17 @@ mod tests {
         let folder = folder("copied");
         let before = dump(&folder);
         let switch = Switch::new(folder.path());
-        let changed = make(&folder, &switch, (1, 3), false).unwrap();
+        let changed = make(&folder, &switch, (1, 3), None, false).unwrap();
         assert!(changed.shared.copied > 0 && changed.shared.linked == 0, "{changed}");
         assert!(changed.to_string().starts_with("1 lane became 3: records up to "), "{changed}");
         assert_eq!(dump(&folder), before);
         assert_eq!(recorded_lanes(folder.path()).unwrap().map(|(lanes, _)| lanes), Some(3));
         // Nothing of the old lane is needed, and back with second names.
-        let (left, changed) = bring_to(&folder, 1).unwrap();
+        let (left, changed) = bring_to(&folder, 1, None).unwrap();
         assert_eq!(left, Left::Nothing);
         assert!(changed.is_some_and(|changed| changed.shared.copied == 0 && changed.shared.linked > 0));
         assert_eq!(dump(&folder), before);
-        assert!(matches!(bring_to(&folder, 1), Ok((Left::Nothing, None))));
+        assert!(matches!(bring_to(&folder, 1, None), Ok((Left::Nothing, None))));
         fs::remove_dir_all(folder.path()).unwrap();
     }
 
@@ -249,14 +259,14 @@ mod tests {
         let before = dump(&folder);
         let half = Switch::new(folder.path()).new_lane(0).unwrap();
         fs::write(half.join("segment-0000000000000001"), "half").unwrap();
-        assert!(matches!(bring_to(&folder, 1), Ok((Left::Unfinished, None))));
+        assert!(matches!(bring_to(&folder, 1, None), Ok((Left::Unfinished, None))));
         assert!(!half.exists());
         fs::write(folder.path().join("lanes"), "1 0123456789abcdef\n").unwrap();
-        let error = bring_to(&folder, 2).unwrap_err().to_string();
+        let error = bring_to(&folder, 2, None).unwrap_err().to_string();
         assert!(error.contains("lanes of several stores were mixed"), "{error}");
         fs::remove_file(folder.path().join("lanes")).unwrap();
         fs::rename(folder.path().join("lane-00/manifest"), folder.path().join("manifest")).unwrap();
-        let error = bring_to(&folder, 2).unwrap_err().to_string();
+        let error = bring_to(&folder, 2, None).unwrap_err().to_string();
         assert!(error.contains("the number of lanes stays 1: lane-00") && error.contains("whole copy"), "{error}");
         fs::rename(folder.path().join("manifest"), folder.path().join("lane-00/manifest")).unwrap();
         assert_eq!(dump(&folder), before);

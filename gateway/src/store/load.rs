@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use antiphon_engine::offline::{Dumped, Loader};
+use antiphon_engine::{
+    encryption::NodeKey,
+    offline::{Dumped, Loader},
+};
 use antiphon_wire::limits::LANES_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +23,7 @@ use super::{
     progress::Shown,
     text::counted,
 };
-use crate::uring::OsRandom;
+use crate::{encryption::KeyArguments, uring::OsRandom};
 
 /// Longest line of a dump: the longest entry with every byte escaped, and its archive beside it.
 const LINE_BYTES_MAX: u64 = 4 << 20;
@@ -49,10 +52,11 @@ pub(super) fn header(lanes: usize) -> String {
 }
 
 /// Loads a dump from standard input.
-pub(super) fn load(data: &Path) -> Result<Ended, ToolError> {
+pub(super) fn load(data: &Path, key: &KeyArguments) -> Result<Ended, ToolError> {
+    let key = key.read()?;
     let mut new = NewStore::begin(data)?;
     let mut lines = Lines::new(BufReader::with_capacity(1 << 20, io::stdin().lock()));
-    let loaded = load_lanes(&mut new, &mut lines);
+    let loaded = load_lanes(&mut new, key.as_ref(), &mut lines);
     lines.shown.finish();
     let (lanes, loaded) = loaded?;
     new.finish()?;
@@ -63,7 +67,11 @@ pub(super) fn load(data: &Path) -> Result<Ended, ToolError> {
     Ok(Ended::Well)
 }
 
-fn load_lanes(new: &mut NewStore, lines: &mut Lines<impl BufRead>) -> Result<(usize, Dumped), ToolError> {
+fn load_lanes(
+    new: &mut NewStore,
+    key: Option<&NodeKey>,
+    lines: &mut Lines<impl BufRead>,
+) -> Result<(usize, Dumped), ToolError> {
     let first = lines.next()?.ok_or_else(|| lines.wrong("there is none"))?;
     let header: Header = serde_json::from_str(&first).map_err(|error| lines.wrong(&error.to_string()))?;
     let HeaderFields { version, lanes } = header.dump;
@@ -72,7 +80,7 @@ fn load_lanes(new: &mut NewStore, lines: &mut Lines<impl BufRead>) -> Result<(us
     }
     let mut all = Dumped::default();
     for lane in 0..lanes as u16 {
-        let loaded = load_lane(&new.lane(lane)?, lane, lines)?;
+        let loaded = load_lane(&new.lane(lane)?, lane, key, lines)?;
         all.conversations += loaded.conversations;
         all.entries += loaded.entries;
     }
@@ -82,13 +90,19 @@ fn load_lanes(new: &mut NewStore, lines: &mut Lines<impl BufRead>) -> Result<(us
     Ok((lanes, all))
 }
 
-fn load_lane(path: &Path, lane: u16, lines: &mut Lines<impl BufRead>) -> Result<Dumped, ToolError> {
+fn load_lane(
+    path: &Path,
+    lane: u16,
+    key: Option<&NodeKey>,
+    lines: &mut Lines<impl BufRead>,
+) -> Result<Dumped, ToolError> {
     let at = |source| ToolError::Load { lane, source };
     let first = lines.next()?.ok_or_else(|| lines.wrong("the dump ends before its last lane"))?;
     if Loader::<FolderFiles>::lane_of(&first) != Some(lane) {
         return Err(lines.wrong(&format!("lane {lane} is to begin here")));
     }
-    let mut loader = now(Loader::create(FolderFiles::new(path), &OsRandom, &first)).map_err(at)?;
+    let mut loader =
+        now(Loader::create_encrypted(FolderFiles::new(path), &OsRandom, &first, key.cloned())).map_err(at)?;
     loop {
         let line = lines.next()?.ok_or_else(|| lines.wrong("the dump ends within a lane"))?;
         if let Some(loaded) = now(loader.push(&line)).map_err(at)? {
@@ -145,7 +159,7 @@ mod tests {
     fn refused(text: &str) -> String {
         let path = std::env::temp_dir().join(format!("antiphon-store-load-{}-{}", std::process::id(), text.len()));
         let _ = fs::remove_dir_all(&path);
-        let error = load_lanes(&mut NewStore::begin(&path).unwrap(), &mut lines(text)).unwrap_err();
+        let error = load_lanes(&mut NewStore::begin(&path).unwrap(), None, &mut lines(text)).unwrap_err();
         fs::remove_dir_all(&path).unwrap();
         error.to_string()
     }

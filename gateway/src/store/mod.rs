@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod described;
+mod erase;
 mod error;
 mod files;
 pub(crate) mod lanes;
@@ -27,7 +28,8 @@ use std::{
 
 use antiphon_engine::{
     EngineError,
-    offline::{self, Finding, Inspection, VerifyReport},
+    encryption::NodeKey,
+    offline::{self, Access, Finding, Inspection, VerifyReport},
 };
 use antiphon_wire::limits::LANES_MAX;
 use clap::{Args, Subcommand};
@@ -41,8 +43,10 @@ use self::{
     progress::Shown,
 };
 use crate::{
+    encryption::KeyArguments,
     lane_switch::CHANGED,
     store_folder::{StoreFolderError, owner_of, recorded_lanes},
+    uring::OsRandom,
 };
 
 /// How often the folder of a node that runs is looked at before what is seen is taken for what is there: merges are
@@ -66,6 +70,8 @@ enum StoreCommand {
     Dump {
         #[command(flatten)]
         which: Which,
+        #[command(flatten)]
+        key: KeyArguments,
     },
     /// Makes a copy to keep, of a node that runs or has ended: whole, consistent, and of little size beside earlier ones.
     Checkpoint(checkpoint::Arguments),
@@ -80,6 +86,18 @@ enum StoreCommand {
         /// Data folder: one that is not there yet, or empty.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        #[command(flatten)]
+        key: KeyArguments,
+    },
+    /// Destroys the data keys of conversations of an encrypted store, so that nobody reads them any more.
+    Erase(erase::EraseArguments),
+    /// Wraps the data keys of an encrypted store by another node key.
+    Rewrap(erase::RewrapArguments),
+    /// Makes a node's key.
+    EncryptionKey {
+        /// The file, which is not there yet; nobody but its owner may read it.
+        #[arg(long, value_name = "FILE")]
+        new: PathBuf,
     },
 }
 
@@ -97,6 +115,8 @@ struct Which {
 struct Looked {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    key: KeyArguments,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -114,12 +134,15 @@ pub fn run(arguments: StoreArguments) -> ExitCode {
     let ended = match arguments.command {
         StoreCommand::Inspect(looked) => inspect(&looked),
         StoreCommand::Verify(looked) => verify(&looked),
-        StoreCommand::Dump { which } => dump(&which),
+        StoreCommand::Dump { which, key } => dump(&which, &key),
         StoreCommand::Checkpoint(asked) => checkpoint::checkpoint(&asked),
         StoreCommand::Restore(asked) => restore::restore(&asked),
         StoreCommand::Repair(asked) => repair::repair(&asked),
         StoreCommand::Lanes(asked) => lanes::lanes(&asked),
-        StoreCommand::Load { data } => load::load(&data),
+        StoreCommand::Load { data, key } => load::load(&data, &key),
+        StoreCommand::Erase(asked) => erase::erase(&asked),
+        StoreCommand::Rewrap(asked) => erase::rewrap(&asked),
+        StoreCommand::EncryptionKey { new } => erase::new_key(&new),
     };
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
@@ -134,7 +157,13 @@ pub fn run(arguments: StoreArguments) -> ExitCode {
     }
 }
 
+/// A lane with the key that was given.
+fn access(lane: u16, key: Option<&NodeKey>) -> Access {
+    key.map_or(lane.into(), |key| Access::with_key(lane, key.clone(), &OsRandom))
+}
+
 fn inspect(looked: &Looked) -> Result<Ended, ToolError> {
+    let key = looked.key.read()?;
     let lanes = lanes(&looked.which)?;
     // A node that runs may change files while they are looked at: what has a checksum and never changes is shown all
     // the same.
@@ -150,7 +179,10 @@ fn inspect(looked: &Looked) -> Result<Ended, ToolError> {
     };
     let mut all = Vec::new();
     for (lane, path) in lanes {
-        all.push(inspect_lane(lane, &path, runs).map_err(|error| ToolError::lane(lane, error))?);
+        all.push(
+            inspect_lane(&access(lane, key.as_ref()), lane, &path, runs)
+                .map_err(|error| ToolError::lane(lane, error))?,
+        );
     }
     let is_damaged = |of: &Inspection| {
         of.segments.iter().any(|segment| segment.damage.is_some())
@@ -172,12 +204,12 @@ fn inspect(looked: &Looked) -> Result<Ended, ToolError> {
 }
 
 /// A node that runs may merge segments between the reading of its manifest and theirs: then it is looked at again.
-fn inspect_lane(lane: u16, path: &Path, runs: bool) -> Result<Inspection, EngineError> {
+fn inspect_lane(access: &Access, lane: u16, path: &Path, runs: bool) -> Result<Inspection, EngineError> {
     let mut attempts = if runs { INSPECT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         let shown = Shown::new(lane_name("lane", lane));
-        let inspected = now(offline::inspect(FolderFiles::new(path), lane, !runs, shown.teller()));
+        let inspected = now(offline::inspect(FolderFiles::new(path), access.clone(), !runs, shown.teller()));
         shown.finish();
         let is_whole = inspected.as_ref().is_ok_and(|of| of.segments.iter().all(|segment| segment.damage.is_none()));
         if is_whole || attempts == 0 {
@@ -187,12 +219,13 @@ fn inspect_lane(lane: u16, path: &Path, runs: bool) -> Result<Inspection, Engine
 }
 
 fn verify(looked: &Looked) -> Result<Ended, ToolError> {
+    let key = looked.key.read()?;
     let lanes = lanes(&looked.which)?;
     let _lock = lock(&looked.which.data)?;
     let mut reports: Vec<VerifyReport> = Vec::new();
     for (lane, path) in lanes {
         let shown = Shown::new(lane_name("lane", lane));
-        let verified = now(offline::verify(FolderFiles::new(&path), lane, shown.teller()));
+        let verified = now(offline::verify(FolderFiles::new(&path), access(lane, key.as_ref()), shown.teller()));
         shown.finish();
         reports.push(verified.map_err(|error| ToolError::lane(lane, error))?);
     }
@@ -220,6 +253,11 @@ fn print_report(report: &VerifyReport) -> Result<(), ToolError> {
     if let Some(torn) = &report.torn_tail {
         print(&format!("note: {lane}/{torn}; it was never acknowledged, and the next start cuts it off\n"))?;
     }
+    if report.not_opened {
+        print(&format!(
+            "note: {lane}: encrypted, and not opened: without its key only checksums and order were checked\n"
+        ))?;
+    }
     for leftover in &report.leftovers {
         print(&format!("note: {lane}/{leftover}: left by an interrupted flush or merge; the next start removes it\n"))?;
     }
@@ -230,7 +268,8 @@ fn finding_line(lane: &str, finding: &Finding) -> String {
     if finding.file.is_some() { format!("{lane}/{finding}") } else { format!("{lane}: {finding}") }
 }
 
-fn dump(which: &Which) -> Result<Ended, ToolError> {
+fn dump(which: &Which, key: &KeyArguments) -> Result<Ended, ToolError> {
+    let key = key.read()?;
     let lanes_of_store = lanes(&Which { data: which.data.clone(), lane: None })?.len();
     let lanes = lanes(which)?;
     let _lock = lock(&which.data)?;
@@ -244,7 +283,7 @@ fn dump(which: &Which) -> Result<Ended, ToolError> {
             }
             failure.is_none()
         };
-        let dumped = now(offline::dump(FolderFiles::new(&path), lane, shown.teller(), &mut sink));
+        let dumped = now(offline::dump(FolderFiles::new(&path), access(lane, key.as_ref()), shown.teller(), &mut sink));
         shown.finish();
         if dumped.map_err(|error| ToolError::lane(lane, error))?.stopped {
             break;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Ended, Which,
+    Ended, Which, access,
     error::ToolError,
     files::{FolderFiles, now},
     finding_line, lane_name, lanes, lock,
@@ -16,7 +16,7 @@ use super::{
     progress::Shown,
     text::{counted, number},
 };
-use crate::uring::OsRandom;
+use crate::{encryption::KeyArguments, uring::OsRandom};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -26,6 +26,8 @@ pub(super) struct Arguments {
     /// The new data folder: one that is not there yet, or empty.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    #[command(flatten)]
+    key: KeyArguments,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -33,6 +35,7 @@ pub(super) struct Arguments {
 
 /// Makes a new data folder of what verifies.
 pub(super) fn repair(asked: &Arguments) -> Result<Ended, ToolError> {
+    let key = asked.key.read()?;
     let all = lanes(&Which { data: asked.data.clone(), lane: None })?;
     let _lock = lock(&asked.data)?;
     let mut new = NewStore::begin(&asked.to)?;
@@ -40,7 +43,7 @@ pub(super) fn repair(asked: &Arguments) -> Result<Ended, ToolError> {
     for (lane, path) in &all {
         let (from, to) = (FolderFiles::new(path), FolderFiles::new(&new.lane(*lane)?));
         let shown = Shown::new(lane_name("lane", *lane));
-        let made = now(offline::repair(from, to, *lane, &OsRandom, shown.teller()));
+        let made = now(offline::repair(from, to, access(*lane, key.as_ref()), &OsRandom, shown.teller()));
         shown.finish();
         repaired.push(made.map_err(|error| ToolError::lane(*lane, error))?);
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Ended, Which,
+    Ended, Which, access,
     described::Described,
     error::ToolError,
     files::{FolderFiles, now},
@@ -21,7 +21,7 @@ use super::{
     progress::Shown,
     text::counted,
 };
-use crate::uring::OsRandom;
+use crate::{encryption::KeyArguments, uring::OsRandom};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -37,6 +37,8 @@ pub(super) struct Arguments {
     /// Only records up to this position of the lane; lanes that are not named are restored to their end.
     #[arg(long, value_name = "LANE:POSITION", value_delimiter = ',', value_parser = lane_and_position)]
     until_position: Vec<(u16, u64)>,
+    #[command(flatten)]
+    key: KeyArguments,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -49,6 +51,7 @@ fn lane_and_position(text: &str) -> Result<(u16, u64), String> {
 
 /// Makes a new data folder.
 pub(super) fn restore(asked: &Arguments) -> Result<Ended, ToolError> {
+    let key = asked.key.read()?;
     let all = lanes(&Which { data: asked.from.clone(), lane: None })?;
     for (index, (lane, _)) in asked.until_position.iter().enumerate() {
         let what = if asked.until_position[..index].iter().any(|(other, _)| other == lane) {
@@ -73,7 +76,8 @@ pub(super) fn restore(asked: &Arguments) -> Result<Ended, ToolError> {
     for (lane, path) in &all {
         let (from, to) = (FolderFiles::new(path), FolderFiles::new(&new.lane(*lane)?));
         let shown = Shown::new(lane_name("lane", *lane));
-        let made = now(offline::restore(from, to, *lane, &OsRandom, asked.until(*lane), shown.teller()));
+        let made =
+            now(offline::restore(from, to, access(*lane, key.as_ref()), &OsRandom, asked.until(*lane), shown.teller()));
         shown.finish();
         if let Err(RestoreError::Unsound(report)) = &made {
             print_report(report)?;

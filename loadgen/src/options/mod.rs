@@ -145,9 +145,9 @@ pub struct TrafficOptions {
     /// The rate rises from nothing for so long, at the beginning
     #[arg(long, default_value_t = 0.0)]
     pub ramp_seconds: f64,
-    /// Load that is checked but not measured, before the rest
-    #[arg(long, default_value_t = 2.0)]
-    pub warmup_seconds: f64,
+    /// Load that is checked but not measured, before the rest (without it: 2; of a soak a minute, or a tenth of it if that is less)
+    #[arg(long)]
+    pub warmup_seconds: Option<f64>,
     /// How long to wait at the end for what is on its way
     #[arg(long, default_value_t = 10.0)]
     pub drain_seconds: f64,
@@ -528,6 +528,15 @@ mod tests {
             let made = load.plan(Slice::WHOLE).unwrap_or_else(|error| panic!("{arguments}: {error:#}"));
             assert!(made.connections >= 10 && load.threads(&made) >= 1, "{arguments}");
         }
+    }
+
+    #[test]
+    fn a_soak_warms_up_for_longer() {
+        let warmup = |arguments: &str| plan(arguments).unwrap().warmup_ns as f64 / 1e9;
+        assert_eq!(warmup("chat --connections 10 --rate 1 --seconds 1"), 2.0);
+        assert_eq!(warmup("soak --connections 10 --rate 1 --hours 8"), 60.0);
+        assert!((warmup("soak --connections 10 --rate 1 --hours 0.01") - 3.6).abs() < 1e-6);
+        assert_eq!(warmup("soak --connections 10 --rate 1 --hours 8 --warmup-seconds 3"), 3.0);
     }
 
     #[test]

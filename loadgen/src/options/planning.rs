@@ -29,6 +29,13 @@ const ROWS_MAX: u64 = 3_600;
 const GROUP_MEMBERS: (u32, u32) = (2, 1_000);
 const TEXT_BYTES: (u32, u32) = (1, 16_384);
 
+/// Load before what is measured, if nothing is said.
+const WARMUP_SECONDS: f64 = 2.0;
+
+/// The same of a soak, as a part of its length and at most: caches fill, the first segments are merged.
+const SOAK_WARMUP_PART: f64 = 0.1;
+const SOAK_WARMUP_SECONDS_MAX: u64 = 60;
+
 /// Longest echo.
 const ECHO_BYTES_MAX: u32 = 1 << 20;
 
@@ -125,6 +132,10 @@ impl Load {
                 groups(&mut plan, options.group_size)?;
                 traffic(&mut plan, &options.traffic, options.rate)?;
                 plan.measured_ns = positive(options.hours * 3_600.0, "--hours")?;
+                if options.traffic.warmup_seconds.is_none() {
+                    let part = (plan.measured_ns as f64 * SOAK_WARMUP_PART) as Nanoseconds;
+                    plan.warmup_ns = part.min(SOAK_WARMUP_SECONDS_MAX * SECOND_NS);
+                }
                 plan.verifies = true;
                 plan.habits.reconnects_per_second = reconnects(options.reconnects_per_second)?;
                 plan.habits.away_ms = Sampler::new(options.away_ms);
@@ -268,7 +279,7 @@ fn traffic(plan: &mut Plan, options: &TrafficOptions, messages_per_second: f64) 
     plan.rate_per_second = rate(messages_per_second)?;
     plan.spread = options.arrivals;
     plan.ramp_ns = not_negative(options.ramp_seconds)?;
-    plan.warmup_ns = not_negative(options.warmup_seconds)?;
+    plan.warmup_ns = not_negative(options.warmup_seconds.unwrap_or(WARMUP_SECONDS))?;
     not_negative(options.drain_seconds)?;
     Ok(())
 }

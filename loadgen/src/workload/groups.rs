@@ -8,7 +8,7 @@ use antiphon_wire::{
 
 use super::{
     connections::State,
-    plan::{Plan, RequestKind, Share},
+    plan::{Plan, Share},
     worker::{Worker, request},
 };
 use crate::{
@@ -47,7 +47,7 @@ pub(super) fn conversation_id(plan: &Plan, share: Share, layout: &Layout, group:
         let other = layout.user(layout.members_of(group).end - 1);
         return ConversationId::direct(&creator, &plan.user(share.first + other));
     }
-    ConversationId::group(&creator, plan.request_key(RequestKind::Group, share.thread, group))
+    ConversationId::group(&creator, plan.group_key(share.thread, group))
 }
 
 impl Worker {
@@ -81,7 +81,7 @@ impl Worker {
         let ask = if self.layout.is_direct(group) {
             Request::Create(Create::Direct(users.remove(0)))
         } else if added == 0 {
-            let key = self.plan.request_key(RequestKind::Group, self.share.thread, group);
+            let key = self.plan.group_key(self.share.thread, group);
             Request::Create(Create::Group(CreateGroup { key, title: format!("load {group}"), members: users }))
         } else {
             let conversation = self.conversations[group as usize];

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::Range};
 
 use antiphon_wire::{
     codec::Encoding,
-    ids::{ClientMessageId, UserId},
+    ids::{ClientMessageId, TimestampMs, UserId},
 };
 
 use crate::{
@@ -221,15 +221,23 @@ impl Plan {
         connections.map(|connection| self.user(connection)).collect()
     }
 
-    /// The name of a request to create a group, or of a message: unique in this run, the same in every retry.
+    /// The name of a request to create a group: unique in this run, the same in every retry.
     #[must_use]
-    pub fn request_key(&self, kind: RequestKind, thread: u32, number: u32) -> ClientMessageId {
-        let high = mix((u64::from(self.nonce) << 32 | u64::from(thread)) ^ self.seed.rotate_left(17) ^ kind as u64);
-        let low = (kind as u64) << 56 | u64::from(number);
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&high.to_be_bytes());
-        bytes[8..].copy_from_slice(&low.to_be_bytes());
-        ClientMessageId(bytes)
+    pub fn group_key(&self, thread: u32, number: u32) -> ClientMessageId {
+        let high = self.mixed(RequestKind::Group, thread);
+        let low = (RequestKind::Group as u64) << 56 | u64::from(number);
+        ClientMessageId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+    }
+
+    /// The id of a message that was due at this time: of version 7, as clients make them, unique in this run, the same in every retry.
+    #[must_use]
+    pub fn message_id(&self, thread: u32, number: u32, due: TimestampMs) -> ClientMessageId {
+        let mixed = self.mixed(RequestKind::Message, thread);
+        ClientMessageId::timed(due, u128::from(mixed) << 32 | u128::from(number))
+    }
+
+    fn mixed(&self, kind: RequestKind, thread: u32) -> u64 {
+        mix((u64::from(self.nonce) << 32 | u64::from(thread)) ^ self.seed.rotate_left(17) ^ kind as u64)
     }
 
     /// The 16 bytes of a connection attempt's `Sec-WebSocket-Key`.
@@ -246,10 +254,10 @@ fn is_of_share(connection: u32, share: f64) -> bool {
     (f64::from(connection + 1) * share).floor() > (f64::from(connection) * share).floor()
 }
 
-/// What a request key names.
+/// What a name is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum RequestKind {
+enum RequestKind {
     /// A group.
     Group = 1,
     /// A message.
@@ -348,16 +356,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn request_keys_differ() {
+    fn names_differ_and_those_of_messages_tell_when_they_were_made() {
         let plan = plan(10, 5);
-        let keys = [
-            (RequestKind::Group, 0, 0),
-            (RequestKind::Message, 0, 0),
-            (RequestKind::Message, 1, 0),
-            (RequestKind::Message, 0, 1),
+        let made = TimestampMs(1_780_000_000_123);
+        let names = [
+            plan.group_key(0, 0),
+            plan.group_key(0, 1),
+            plan.message_id(0, 0, made),
+            plan.message_id(1, 0, made),
+            plan.message_id(0, 1, made),
+            plan.message_id(0, u32::MAX, made),
         ];
-        let keys: std::collections::HashSet<_> =
-            keys.map(|(kind, thread, number)| plan.request_key(kind, thread, number)).into();
-        assert_eq!(keys.len(), 4);
+        assert_eq!(std::collections::HashSet::from(names).len(), names.len());
+        assert!(names[2..].iter().all(|id| id.made() == Some(made)));
+        assert_eq!(plan.message_id(0, 7, made), plan.message_id(0, 7, made));
+        let other_run = Plan { nonce: plan.nonce + 1, ..self::plan(10, 5) };
+        assert_ne!(plan.message_id(0, 7, made), other_run.message_id(0, 7, made));
     }
 }

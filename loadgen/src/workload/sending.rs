@@ -7,13 +7,7 @@ use antiphon_wire::{
     ids::RequestId,
 };
 
-use super::{
-    connections::State,
-    content::Stamp,
-    pending::Message,
-    plan::{RequestKind, Senders},
-    worker::Worker,
-};
+use super::{connections::State, content::Stamp, pending::Message, plan::Senders, worker::Worker};
 use crate::{
     clock::{MILLISECOND_NS, Nanoseconds},
     driver::Links,
@@ -151,7 +145,7 @@ impl Worker {
         let stamp = Stamp { nonce: self.plan.nonce, sender, number, intended_ns };
         let send = Send {
             conversation: self.conversations[conversation as usize],
-            client_message_id: self.plan.request_key(RequestKind::Message, self.share.thread, number),
+            client_message_id: self.plan.message_id(self.share.thread, number, self.clock.timestamp(intended_ns)),
             content: Content::text(&stamp.to_text(self.plan.text_bytes(self.share.thread, number))),
         };
         self.write(links, sender, RequestId(place + 1), &Request::Send(send));

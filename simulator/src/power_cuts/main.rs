@@ -11,6 +11,7 @@ mod model;
 mod names;
 mod protocol;
 mod rig;
+mod rigs;
 mod run;
 mod tally;
 mod watched;
@@ -26,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     rig::{FileSystem, Rig, RigError},
-    run::{Run, RunError},
+    run::RunError,
     writer::WriterArguments,
 };
 
@@ -61,7 +62,13 @@ pub(crate) struct RunArguments {
     /// Repeats what is written and which moments are aimed at; when they come is up to the machine.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the images are made: some hundred MiB. A folder in memory is faster than one on a disk.
+    /// So many rigs side by side, each with images, mounts and a seed of its own: a cut mostly waits for the kernel.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    rigs: u16,
+    /// Writes all figures to this file, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the images are made: some hundred MiB a rig. A folder in memory is faster than one on a disk.
     #[arg(long, default_value = "/dev/shm")]
     images: PathBuf,
     /// Breaks a promise of the file layer, which must be found. Wants the feature `planted`.
@@ -129,15 +136,22 @@ fn isolate() -> Result<ExitCode, RunError> {
 fn cut(arguments: RunArguments) -> Result<ExitCode, RunError> {
     let folder = arguments.images.join(format!("antiphon-power-cuts-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|source| RigError::Io { path: folder.clone(), source })?;
-    println!("seed {}, {} cuts, images in {}", arguments.seed, arguments.cuts, folder.display());
-    let (tally, result) = Run::new(arguments, folder)?.run();
+    let (seed, rigs) = (arguments.seed, usize::from(arguments.rigs));
+    println!("seed {seed}, {} cuts, {rigs} rigs, images in {}", arguments.cuts, folder.display());
+    let (tally, result) = rigs::run(&arguments, &folder);
+    // Gone, but for the images of a rig that broke a promise.
+    let _ = std::fs::remove_dir(&folder);
     print!("{tally}");
-    let violations = u8::from(matches!(result, Err(RunError::Violation(_))));
+    let violations = u64::from(matches!(result, Err(RunError::Violation(_))));
     println!(
         "power cuts: {} cuts, {} messages acknowledged, {violations} violations, {:.0} s",
         tally.cuts(),
         tally.acknowledged,
         tally.started.elapsed().as_secs_f64()
     );
+    if let Some(path) = arguments.json {
+        let text = format!("{:#}\n", tally.to_json(seed, rigs, violations));
+        std::fs::write(&path, text).map_err(|source| RigError::Io { path, source })?;
+    }
     result.map(|()| ExitCode::SUCCESS)
 }

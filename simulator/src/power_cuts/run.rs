@@ -24,6 +24,7 @@ use super::{
     names::{CONVERSATIONS_MAX, Names, Place},
     protocol::{Frame, Plan, Work},
     rig::{Cut, Rig, RigError},
+    rigs::Board,
     tally::{Tally, UnderWay},
 };
 
@@ -32,7 +33,8 @@ use super::{
 const LOOKS_MAX: u32 = 60;
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a round waits for the work that it aims at.
+/// How long a round waits for the work that it aims at. Where rigs share cores, this and other moments come as much later, so that as much is
+/// under way at them as where a rig has a core to itself.
 const AIM_MAX: Duration = Duration::from_millis(200);
 
 /// Messages and bytes of a store before another is made: all is read after every cut.
@@ -118,16 +120,23 @@ pub(crate) struct Run {
     round: u32,
     /// Acknowledged in stores before this one.
     acknowledged_before: u64,
+    /// How often this rig's power is cut.
+    cuts: u64,
+    /// How many rigs share a core.
+    rigs_a_core: u32,
     /// Cuts until this store is given up.
     store_cuts_left: u64,
     /// Ids of the last round that may be sent again.
     again: Vec<ClientMessageId>,
     kills_in_a_row: u32,
-    told_at: Instant,
 }
 
 impl Run {
+    /// A run of one rig with images in a folder of its own. `arguments` are this rig's: its own seed and its share of the cuts.
     pub(crate) fn new(arguments: RunArguments, folder: PathBuf) -> Result<Self, RigError> {
+        let cuts = arguments.cuts;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let rigs_a_core = usize::from(arguments.rigs).div_ceil(cores) as u32;
         let dice = Dice::new(arguments.seed, "first store");
         let rig = Rig::new(folder, arguments.file_system)?;
         let names = Names { seed: arguments.seed, store: 0 };
@@ -143,37 +152,33 @@ impl Run {
             names,
             round: 0,
             acknowledged_before: 0,
+            cuts,
+            rigs_a_core,
             store_cuts_left,
             again: Vec::new(),
             kills_in_a_row: 0,
-            told_at: Instant::now(),
         })
     }
 
-    /// Cuts as often as is asked for, and checks after the last one, too.
-    pub(crate) fn run(mut self) -> (Tally, Result<(), RunError>) {
+    /// Cuts as often as is asked for, and checks after the last one, too. Ends early where another rig's run has failed.
+    pub(crate) fn run(mut self, number: usize, board: &Board) -> Result<(), RunError> {
         let mut result = Ok(());
         let until =
             self.arguments.minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes.max(0.0) * 60.0).ok());
         let is_over = |tally: &Tally| until.is_some_and(|until| tally.started.elapsed() >= until);
-        while result.is_ok() && self.tally.cuts() < self.arguments.cuts && !is_over(&self.tally) {
+        while result.is_ok() && self.tally.cuts() < self.cuts && !is_over(&self.tally) && !board.has_failed() {
             result = self.round();
-            self.progress();
+            self.tally.acknowledged = self.acknowledged_before + self.model.acknowledged();
+            board.tell(number, &self.tally);
         }
         let result = result.and_then(|()| self.finish());
+        board.tell(number, &self.tally);
         if let Err(error) = &result {
+            board.fail();
             self.rig.keep();
             self.tell_failure(error);
         }
-        (self.tally, result)
-    }
-
-    fn progress(&mut self) {
-        self.tally.acknowledged = self.acknowledged_before + self.model.acknowledged();
-        if self.told_at.elapsed() >= Duration::from_secs(1) {
-            self.told_at = Instant::now();
-            println!("{}", self.tally.progress(self.arguments.cuts));
-        }
+        result
     }
 
     fn tell_failure(&self, error: &RunError) {
@@ -188,7 +193,9 @@ impl Run {
             "the images are kept: mount -o loop {0}/outer.img {0}/outer, then {0}/outer/disk.img at {0}/inner",
             folder.display()
         );
-        println!("--seed {seed} repeats what is written and aimed at; the moment of a cut is up to the machine");
+        println!(
+            "--seed {seed} --rigs 1 repeats what is written and aimed at; the moment of a cut is up to the machine"
+        );
     }
 
     fn start_writer(&self) -> Result<Writer, RunError> {
@@ -233,7 +240,7 @@ impl Run {
         let cut = self.choose_cut();
         if self.dice.chance(70) {
             // While the journal's replay has just ended and the engine's goes on.
-            thread::sleep(Duration::from_micros(self.dice.below(25_000)));
+            thread::sleep(self.rigs_a_core * Duration::from_micros(self.dice.below(25_000)));
             self.tally.during_opening += 1;
             return self.cut(&mut writer, cut, None);
         }
@@ -274,7 +281,7 @@ impl Run {
     fn choose_moment(&self) -> Moment {
         let aimed = [Work::Recycle, Work::Prepare, Work::Flush, Work::Compaction, Work::Compaction, Work::Manifest];
         if self.dice.chance(400) {
-            return Moment::After(Duration::from_micros(self.dice.below(40_000)));
+            return Moment::After(self.rigs_a_core * Duration::from_micros(self.dice.below(40_000)));
         }
         let delay = Duration::from_micros(if self.dice.chance(500) { 0 } else { self.dice.below(2_000) });
         Moment::During(self.dice.pick(&aimed), self.dice.between(1, 3) as u32, delay)
@@ -327,7 +334,9 @@ impl Run {
     fn write_until(&mut self, writer: &Writer, moment: Moment, under_way: &mut UnderWay) -> Result<(), RunError> {
         let (mut end, mut aim) = match moment {
             Moment::After(time) => (Instant::now() + time, None),
-            Moment::During(work, count, delay) => (Instant::now() + AIM_MAX, Some((work, count, delay))),
+            Moment::During(work, count, delay) => {
+                (Instant::now() + self.rigs_a_core * AIM_MAX, Some((work, count, delay)))
+            }
         };
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let frame = match writer.frames.recv_timeout(left) {

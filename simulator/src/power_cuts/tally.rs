@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
+
 use super::{
     protocol::{Frame, Work},
     rig::{Cut, FileSystem},
 };
 
-/// The figures of a run.
+/// The figures of a run, or of several side by side.
+#[derive(Clone)]
 pub(crate) struct Tally {
     pub(crate) started: Instant,
     pub(crate) file_system: FileSystem,
@@ -29,7 +32,7 @@ pub(crate) struct Tally {
     pub(crate) acknowledged: u64,
     /// Entries that were read and compared, in all readings together.
     pub(crate) entries_read: u64,
-    /// Opening and reading; writing; cutting, unmounting and mounting.
+    /// Opening and reading; writing; cutting, unmounting and mounting. Of rigs side by side, their sum.
     pub(crate) reading: Duration,
     pub(crate) writing: Duration,
     pub(crate) mounting: Duration,
@@ -58,6 +61,60 @@ impl Tally {
             under_way: BTreeMap::new(),
             idle: 0,
         }
+    }
+
+    /// Adds another rig's.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.started = self.started.min(other.started);
+        for (mine, theirs) in [
+            (&mut self.file_system_cuts, other.file_system_cuts),
+            (&mut self.disk_cuts, other.disk_cuts),
+            (&mut self.kills, other.kills),
+            (&mut self.during_opening, other.during_opening),
+            (&mut self.stores, other.stores),
+            (&mut self.checks, other.checks),
+            (&mut self.torn_tails, other.torn_tails),
+            (&mut self.acknowledged, other.acknowledged),
+            (&mut self.entries_read, other.entries_read),
+            (&mut self.idle, other.idle),
+        ] {
+            *mine += theirs;
+        }
+        self.reading += other.reading;
+        self.writing += other.writing;
+        self.mounting += other.mounting;
+        other.under_way.iter().for_each(|(work, count)| *self.under_way.entry(*work).or_default() += count);
+    }
+
+    /// All figures, for a program to read.
+    pub(crate) fn to_json(&self, seed: u64, rigs: usize, violations: u64) -> Value {
+        let under_way = Work::ALL.map(|work| (work.name().to_owned(), json!(self.under_way_of(work))));
+        json!({
+            "file_system": self.file_system.name(),
+            "kernel": kernel(),
+            "seed": seed,
+            "rigs": rigs,
+            "seconds": self.started.elapsed().as_secs_f64(),
+            "cuts": self.cuts(),
+            "cuts_of_file_system": self.file_system_cuts,
+            "cuts_of_disk": self.disk_cuts,
+            "kills": self.kills,
+            "stores": self.stores,
+            "messages_acknowledged": self.acknowledged,
+            "readings": self.checks,
+            "entries_compared": self.entries_read,
+            "torn_tails": self.torn_tails,
+            "violations": violations,
+            "under_way": {
+                "opening, recovery or reading": self.during_opening,
+                "work": Value::Object(under_way.into_iter().collect()),
+                "nothing": self.idle,
+            },
+        })
+    }
+
+    fn under_way_of(&self, work: Work) -> u64 {
+        self.under_way.get(&work).copied().unwrap_or_default()
     }
 
     pub(crate) fn cuts(&self) -> u64 {
@@ -99,16 +156,15 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.started.elapsed().as_secs_f64();
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mut table = String::new();
         let mut row = |name: &str, count: &dyn fmt::Display| writeln!(table, "  {name:<44} {count}");
         row("file system", &self.file_system.name())?;
-        row("kernel", &kernel.trim())?;
+        row("kernel", &kernel())?;
         row("seconds", &format!("{seconds:.0}"))?;
         for (name, time) in [
-            ("  opening and reading", self.reading),
-            ("  writing", self.writing),
-            ("  cutting and mounting", self.mounting),
+            ("  opening and reading, all rigs", self.reading),
+            ("  writing, all rigs", self.writing),
+            ("  cutting and mounting, all rigs", self.mounting),
         ] {
             row(name, &format!("{:.0}", time.as_secs_f64()))?;
         }
@@ -124,11 +180,15 @@ impl fmt::Display for Tally {
         row("under way at a cut or kill (one may be several)", &"")?;
         row("  opening, recovery or reading", &self.during_opening)?;
         for work in Work::ALL {
-            row(&format!("  {}", work.name()), &self.under_way.get(&work).copied().unwrap_or_default())?;
+            row(&format!("  {}", work.name()), &self.under_way_of(work))?;
         }
         row("  nothing", &self.idle)?;
         to.write_str(&table)
     }
+}
+
+fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
 /// What the writer said that it was doing, up to the first failure.
@@ -176,5 +236,36 @@ mod tests {
         assert_eq!(tally.under_way, BTreeMap::from([(Work::Flush, 1)]));
         tally.count_under_way(&UnderWay::default());
         assert_eq!(tally.idle, 1);
+    }
+
+    #[test]
+    fn rigs_side_by_side_add_up() {
+        let mut sum = Tally::new(FileSystem::Ext4);
+        for (cut, acknowledged) in [(Cut::Disk, 5), (Cut::FileSystem, 7), (Cut::Kill, 0)] {
+            let mut one = Tally::new(FileSystem::Ext4);
+            one.count(cut);
+            one.acknowledged = acknowledged;
+            let mut under_way = UnderWay::default();
+            under_way.take(&Frame::Begin(Work::Flush));
+            one.count_under_way(&under_way);
+            sum.join(&one);
+        }
+        assert_eq!([sum.cuts(), sum.kills, sum.acknowledged, sum.under_way_of(Work::Flush)], [2, 1, 12, 3]);
+        let json = sum.to_json(7, 3, 0);
+        assert_eq!([&json["cuts"], &json["rigs"], &json["under_way"]["work"]["flush"]], [2, 3, 3]);
+        // Every figure of one rig is in the sum: twice a rig is a rig added to itself.
+        let mut one = Tally::new(FileSystem::Xfs);
+        let figures = [&mut one.file_system_cuts, &mut one.disk_cuts, &mut one.kills, &mut one.during_opening];
+        figures.into_iter().for_each(|figure| *figure = 1);
+        let figures = [&mut one.stores, &mut one.checks, &mut one.torn_tails, &mut one.entries_read, &mut one.idle];
+        figures.into_iter().for_each(|figure| *figure = 1);
+        one.acknowledged = 1;
+        let mut both = one.clone();
+        both.join(&one);
+        let (one, both) = (one.to_json(1, 1, 0), both.to_json(1, 1, 0));
+        let names = ["cuts_of_file_system", "cuts_of_disk", "kills", "stores", "readings", "torn_tails"];
+        for name in names.into_iter().chain(["messages_acknowledged", "entries_compared"]) {
+            assert_eq!((&one[name], &both[name]), (&json!(1), &json!(2)), "{name}");
+        }
     }
 }

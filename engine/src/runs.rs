@@ -198,8 +198,8 @@ impl<F: Files> Runs<F> {
         self.scan_of(runs, range, direction)
     }
 
-    /// As [`Runs::scan`] of the newest `count` runs that may hold rows, and those that begin or end in the range; and whether that leaves
-    /// out any. Where a run is part of a larger one, what another part holds of the range is not left out, so.
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and whether that leaves out any. No run is left out that begins or
+    /// ends in the range, since it may be a part of a larger one, and none that is newer than one that is taken.
     pub(crate) fn scan_newest<'a>(
         &self,
         range: &KeyRange,
@@ -207,17 +207,17 @@ impl<F: Files> Runs<F> {
         piece: Option<&[u8]>,
         count: usize,
     ) -> (Scan<'a, F>, bool) {
-        let (mut newer, mut left_out) = (0, false);
-        let overlapping = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
-        let runs = overlapping.filter(|run| {
+        let overlapping = || self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        let (mut all, mut parts) = (0, 0);
+        for run in overlapping() {
             let (first, last) = run.bounds();
-            newer += 1;
-            let is_taken = newer <= count || range.contains(first) || range.contains(last);
-            left_out |= !is_taken;
-            is_taken
-        });
-        let scan = self.scan_of(runs, range, direction);
-        (scan, left_out)
+            all += 1;
+            if range.contains(first) || range.contains(last) {
+                parts = all;
+            }
+        }
+        let taken = count.max(parts);
+        (self.scan_of(overlapping().take(taken), range, direction), taken < all)
     }
 
     fn scan_of<'a, 'b>(

@@ -221,13 +221,8 @@ pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
     let conversation = ConversationId(*key.get(1..)?.first_chunk()?);
     let clear_bytes = match key.get(PREFIX_BYTES).copied()? {
         family if family == Family::Title as u8 => 0,
-        family if family == Family::Entry as u8 => {
-            if is_entry(key) {
-                8
-            } else {
-                0
-            }
-        }
+        family if family == Family::Entry as u8 && is_entry(key) => 8,
+        family if family == Family::Entry as u8 => 0,
         _ => return None,
     };
     Some(Sealed { conversation, clear_bytes })

@@ -7,10 +7,10 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use antiphon_engine::{encryption::NodeKey, seams::Random};
@@ -118,6 +118,7 @@ fn run(command: &[String], time_max: Duration) -> Result<NodeKey, KeyError> {
         let read = output.map(|output| output.take(TEXT_BYTES_MAX).read_to_end(&mut text));
         let _ = sender.send(read.and_then(Result::ok).map(|_| text));
     });
+    let deadline = Instant::now() + time_max;
     let Ok(text) = receiver.recv_timeout(time_max) else {
         end(&mut child);
         return Err(failed(format!("has not printed a key within {} s", time_max.as_secs())));
@@ -127,11 +128,26 @@ fn run(command: &[String], time_max: Duration) -> Result<NodeKey, KeyError> {
         end(&mut child);
         return Err(KeyError::Form { name });
     }
-    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    let Some(status) = wait_until(&mut child, deadline).map_err(|error| failed(error.to_string()))? else {
+        end(&mut child);
+        text.fill(0);
+        return Err(failed(format!("has not ended within {} s", time_max.as_secs())));
+    };
     if !status.success() {
         return Err(failed(format!("has ended with {status}")));
     }
     key_of(&mut text).ok_or(KeyError::Form { name })
+}
+
+/// How the command has ended; `None` if it has not until then, though its output may be closed.
+fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() >= deadline {
+            return Ok(ended);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn end(child: &mut Child) {
@@ -226,6 +242,8 @@ mod tests {
         }
         let slow = run(&command("sleep 5"), Duration::from_millis(50));
         assert!(slow.unwrap_err().to_string().contains("within"), "a command that does not end");
+        let closed = run(&command(&format!("echo {digits}; exec >&-; sleep 5")), Duration::from_millis(200));
+        assert!(closed.unwrap_err().to_string().contains("not ended"), "a command that only closes its output");
         assert!(from_command(&["/nowhere/at-all".to_owned()]).is_err());
     }
 }

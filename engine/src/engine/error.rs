@@ -38,7 +38,7 @@ pub enum EngineError {
         /// What is wrong with it.
         what: String,
     },
-    /// The store is encrypted, and no key was given: give the node's (`store.encryption`).
+    /// The store is encrypted, and no key was given: give the node's.
     #[error("the store is encrypted: its key is needed")]
     KeyNeeded,
     /// A key was given for a store that is not encrypted: a store is encrypted from its making, or not at all. Dump it and load it into a

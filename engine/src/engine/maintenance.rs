@@ -106,8 +106,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let (core, window_ms) = (&state.core, self.shared.options.message_ids_window_ms);
         let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made);
         let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
-        let named = Blob::decode(&self.shared.sorted.manifest().blob);
-        let others_until = named.map_or(LanePosition(0), |named| named.others_until);
+        let others_until = self.shared.others_until;
         let keys = self.shared.vault.as_deref().map(Vault::anchor);
         let (salt, time) = (core.log.salt, core.stage.time);
         Blob { salt, time, generation, file_bytes, horizon, has_changes, keys, others_until }

@@ -102,6 +102,8 @@ pub(crate) struct Shared<F: Files, C, R> {
     checkpointed: Signal,
     /// Shared by all entries that remove nobody.
     nobody: Rc<[UserId]>,
+    /// Up to here positions are those of lanes that were before this one: for the manifest.
+    others_until: LanePosition,
     /// The data keys, if the store is encrypted.
     vault: Option<Arc<Vault>>,
     /// Where new ones go; taken out while they are written.
@@ -180,8 +182,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         futures_util::future::join(self.commit_loop(), self.read_loop()).await;
     }
 
-    /// The background future: flushes memtables, prepares and recycles log files, compacts, and reads what is stored for its checksums. Ends after [`Engine::close`], and after a
-    /// checkpoint that is under way: then nothing touches the folder any more.
+    /// The background future: flushes memtables, prepares and recycles log files, compacts, and reads what is stored for its checksums. Ends
+    /// after [`Engine::close`], and after a checkpoint that is under way: then nothing touches the folder any more.
     pub async fn run_maintenance(&self) {
         self.maintenance_loop().await;
     }

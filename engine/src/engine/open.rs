@@ -251,6 +251,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         checkpointing: Cell::new(false),
         checkpointed: Signal::default(),
         nobody: std::rc::Rc::from([]),
+        others_until: blob.others_until,
         vault,
         keys_file: Cell::new(keys_file),
         random: PhantomData,

@@ -7,8 +7,8 @@
 //! was first written in the run that gives it, so whatever became of it stands there or in a newer one. So the latest page is mostly
 //! one read, however many runs know the conversation.
 //!
-//! What memory says is newer and goes over it, at the moment at
-//! which the answer is put together: an entry whose content was taken away meanwhile is given without.
+//! What memory says is newer and goes over it, at the moment at which the answer is put together: an entry whose content was taken away
+//! meanwhile is given without.
 //!
 //! Must not do: judge who sees what; callers do.
 
@@ -196,8 +196,9 @@ struct Behind {
 
 /// What a row was.
 enum Met {
-    /// And whether it took the place of an older one.
+    /// An entry, and whether it took the place of an older one.
     Entry(Stored, bool),
+    /// What became of this message.
     Other(Sequence),
     /// Too many who reacted to this message.
     Crowd(Sequence),

@@ -131,9 +131,7 @@ impl Record {
             _ => None,
         }
     }
-}
 
-impl Record {
     /// The conversation that it is of; none if its archive is no entry.
     pub(crate) fn conversation(&self) -> Option<ConversationId> {
         match self {

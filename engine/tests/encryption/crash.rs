@@ -4,7 +4,7 @@ use antiphon_engine::{door::Output, memory_files::MemoryFiles};
 
 use crate::{
     support::{Lane, send},
-    world::{assert_sound, options, with_marker},
+    world::{assert_sound, options, run_until_operation, with_marker},
 };
 
 /// Operations until the end of a run of commands, the last of which create conversations and send to them.
@@ -117,16 +117,8 @@ fn no_crash_of_a_creation_leaves_a_folder_that_does_not_open() {
             files.set_queued(true);
             let random = antiphon_engine::memory_files::MemoryRandom::new(seed);
             let clock = antiphon_engine::memory_files::MemoryClock::new(5);
-            let mut opening = Box::pin(antiphon_engine::Engine::open(files.clone(), clock.clone(), random, options()));
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            for _ in 0..cut {
-                if opening.as_mut().poll(&mut context).is_ready() {
-                    break;
-                }
-                let Some(next) = files.pending().first().map(|next| next.ticket) else { break };
-                files.release(next);
-            }
-            drop(opening);
+            let opening = antiphon_engine::Engine::open(files.clone(), clock.clone(), random, options());
+            let _ = run_until_operation(&files, opening, cut);
             files.crash(seed);
             let random = antiphon_engine::memory_files::MemoryRandom::new(seed + 100);
             let mut lane = Lane::open(files.reopen(), clock, random, options()).unwrap();

@@ -11,7 +11,7 @@ use antiphon_wire::{codes::ErrorCode, ids::ConversationId};
 
 use crate::{
     support::{Lane, block_on, send, user},
-    world::{access, assert_sound, dump, options, talk},
+    world::{access, assert_sound, dump, options, run_until_operation, talk},
 };
 
 fn erase(files: &MemoryFiles, ids: &[ConversationId]) -> offline::Erased {
@@ -139,22 +139,14 @@ fn a_crash_leaves_the_old_keys_or_the_new_ones() {
             whole.iter().for_each(|(bytes, name)| files.put(name, bytes.clone()));
             files.set_queued(true);
             let random = MemoryRandom::new(cut);
-            let mut doing: std::pin::Pin<Box<dyn Future<Output = ()>>> = if rewraps {
+            let doing: std::pin::Pin<Box<dyn Future<Output = ()>>> = if rewraps {
                 let files = files.clone();
                 Box::pin(async move { drop(offline::rewrap(files, access(), &new_key(), &random).await) })
             } else {
                 let (files, ids) = (files.clone(), ids.clone());
                 Box::pin(async move { drop(offline::erase(files, 0, &ids[..1]).await) })
             };
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            for _ in 0..cut {
-                if doing.as_mut().poll(&mut context).is_ready() {
-                    break;
-                }
-                let Some(next) = files.pending().first().map(|next| next.ticket) else { break };
-                files.release(next);
-            }
-            drop(doing);
+            let _ = run_until_operation(&files, doing, cut);
             files.crash(cut);
             let files = files.reopen();
             let by = |key: NodeKey| EngineOptions { encryption: Some(key), ..options() };

@@ -1,5 +1,7 @@
 //! What these tests share: an encrypted lane, what is said in it, and what its files are searched for.
 
+use std::task::{Context, Poll, Waker};
+
 use antiphon_engine::{
     EngineOptions,
     encryption::NodeKey,
@@ -26,6 +28,19 @@ pub(crate) fn options() -> EngineOptions {
 
 pub(crate) fn access() -> Access {
     Access::with_key(0, node_key(), &MemoryRandom::new(404))
+}
+
+/// Runs work on files that queue up to one of their operations, counted from 0, and gives it up there unless it has ended before.
+pub(crate) fn run_until_operation<T>(files: &MemoryFiles, work: impl Future<Output = T>, operation: u64) -> Option<T> {
+    let (mut work, mut context) = (Box::pin(work), Context::from_waker(Waker::noop()));
+    for _ in 0..operation {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return Some(done);
+        }
+        let next = files.pending().first().map(|next| next.ticket)?;
+        files.release(next);
+    }
+    None
 }
 
 /// A title, messages, edits, deletions, reactions and pointers: of every kind that is stored.

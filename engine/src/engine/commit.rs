@@ -211,12 +211,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 async fn write_placed<D: File>(
     place: &Place<D>,
     buffer: AlignedBuffer,
-    limit: Option<AlignedBuffer>,
+    limit: Option<Box<AlignedBuffer>>,
 ) -> (AlignedBuffer, Result<(), FileError>) {
     let LogFile { file, .. } = &place.log_file;
     let batch = file.write_at(place.offset, buffer);
     let Some(limit) = limit else { return batch.await };
-    let ((buffer, written), (_, told)) = join(batch, file.write_at(place.log_file.room(), limit)).await;
+    let ((buffer, written), (_, told)) = join(batch, file.write_at(place.log_file.room(), *limit)).await;
     (buffer, written.and(told))
 }
 

@@ -54,7 +54,8 @@ pub(crate) struct Place<F> {
     pub(crate) offset: u64,
     pub(crate) header: Header,
     /// The file's last page as it is to be written beside the batch: without both the batch is not to be acknowledged.
-    pub(crate) limit: Option<AlignedBuffer>,
+    /// Most batches have none, so it takes little room.
+    pub(crate) limit: Option<Box<AlignedBuffer>>,
 }
 
 /// All files of a lane's log.
@@ -114,7 +115,7 @@ impl<F> Log<F> {
         let limit = (end > used.limit.end).then(|| {
             let at = Landmark { offset: used.offset, first };
             used.limit.extend(at, end, used.log_file.room(), step_bytes(used.log_file.bytes));
-            used.limit.encode(&header)
+            Box::new(used.limit.encode(&header))
         });
         Some(Place { log_file: used.log_file.clone(), offset: used.offset, header, limit })
     }

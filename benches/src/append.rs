@@ -13,38 +13,24 @@
 //! as many records as were sent.
 
 use std::{
-    cell::RefCell,
     collections::VecDeque,
     fs::{self, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    rc::Rc,
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use antiphon_engine::{
-    Engine, EngineOptions,
-    door::{Command, Done, Output, Token},
+    Status,
+    door::{Command, Done, Refusal, Token},
     seams::AlignedBuffer,
 };
-use antiphon_gateway::{
-    core::io::{self, ConnectionKey, Handler, Origin, Turn},
-    uring::{
-        NodeFiles, OsRandom, Queue, ShardConfig, ShardContext, ShardCounters, SystemClock, Waker, Worker, spawn_shard,
-    },
-};
-use antiphon_wire::{
-    codes::ErrorCode,
-    frame::Content,
-    ids::{ClientMessageId, ConversationId, UserId},
-};
+use antiphon_wire::{codes::ErrorCode, frame::Content, ids::ClientMessageId};
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 
-use crate::lane::now;
-
-type NodeEngine = Engine<NodeFiles, SystemClock, OsRandom>;
+use crate::lane::{Lane, LaneOptions, NodeEngine, People, Reply, Step, Task, now, unexpected};
 
 /// What is measured.
 #[derive(Debug)]
@@ -53,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) batches: usize,
     pub(crate) rounds: usize,
     pub(crate) text_bytes: usize,
-    pub(crate) conversations: usize,
+    pub(crate) conversations: u32,
 }
 
 /// How many batches may be unanswered, and what the mode is called.
@@ -128,8 +114,8 @@ pub(crate) fn record_overhead_bytes(folder: &Path) -> anyhow::Result<f64> {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let bench = EngineBench::start(folder, &plan)?;
-    // The first round makes the conversations.
+    let mut bench = EngineBench::start(folder, &plan)?;
+    // The first round goes to a store that holds nothing but conversations.
     bench.round(batch, 1, 1)?;
     let round = bench.round(batch, batches, 1)?;
     bench.stop()?;
@@ -143,7 +129,7 @@ fn compare(plan: &Plan, batch: usize) -> anyhow::Result<()> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let bench = EngineBench::start(&folder, plan)?;
+    let mut bench = EngineBench::start(&folder, plan)?;
     // The first round warms both sides and tells how many bytes a batch is in the log.
     let warm = bench.round(batch, plan.batches / 4 + 1, 1)?;
     let write_bytes = (warm.log_bytes / warm.log_writes.max(1)) as usize;
@@ -227,273 +213,177 @@ impl Prewritten {
     }
 }
 
-/// What the bench's thread asks of the shard's.
-struct Ask {
-    batch: usize,
-    batches: usize,
-    /// Most batches unanswered.
-    in_flight: usize,
-    reply: mpsc::Sender<anyhow::Result<Round>>,
-}
-
-/// An engine on a shard of its own.
+/// An engine that is given batches.
 struct EngineBench {
-    ask: mpsc::Sender<Ask>,
-    waker: Waker,
-    thread: std::thread::JoinHandle<Result<(), antiphon_gateway::uring::ShardError>>,
-    worker: Worker,
+    lane: Lane,
+    body: Arc<[u8]>,
+    /// Messages sent so far.
+    sent: u64,
 }
 
 impl EngineBench {
     fn start(folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
-        let (ask, asked) = mpsc::channel();
-        let (ready, opened) = mpsc::channel::<anyhow::Result<()>>();
-        let waker = Waker::new()?;
-        let (folder, conversations, text_bytes) = (folder.to_owned(), plan.conversations, plan.text_bytes);
-        let worker = Worker::start("append-work", |error| eprintln!("{error}"))?;
-        let desk = worker.desk();
-        let make = move |context: &ShardContext| {
-            let engine = Rc::new(RefCell::new(None));
-            let files = context.files_of_lane(&folder, desk);
-            let (spawner, slot) = (context.spawner().clone(), Rc::clone(&engine));
-            let waker = context.waker().clone();
-            context.spawner().spawn(Queue::Latency, async move {
-                let opened = match files {
-                    Ok(files) => {
-                        Engine::open(files, SystemClock, OsRandom, EngineOptions::new(0)).await.map_err(Into::into)
-                    }
-                    Err(error) => Err(anyhow::Error::from(error)),
-                };
-                match opened {
-                    Ok((opened, _)) => {
-                        let (commits, maintenance) = (opened.clone(), opened.clone());
-                        spawner.spawn(Queue::Latency, async move { commits.run_commits().await });
-                        spawner.spawn(Queue::Background, async move { maintenance.run_maintenance().await });
-                        slot.replace(Some(opened));
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-                waker.wake();
-            });
-            Appender::new(engine, asked, conversations, text_bytes)
-        };
-        let counters = Arc::new(ShardCounters::default());
-        let thread = spawn_shard(ShardConfig::new("append", None), waker.clone(), counters, make)?;
-        if let Ok(Err(error)) = opened.recv_timeout(Duration::from_millis(200)) {
-            return Err(error);
-        }
-        Ok(Self { ask, waker, thread, worker })
+        let lane = Lane::open(folder, &LaneOptions::new(plan.conversations))?;
+        let body = Content::text(&"x".repeat(plan.text_bytes)).0.into();
+        Ok(Self { lane, body, sent: 0 })
     }
 
-    fn round(&self, batch: usize, batches: usize, in_flight: usize) -> anyhow::Result<Round> {
-        let (reply, replied) = mpsc::channel();
-        self.ask.send(Ask { batch, batches, in_flight, reply })?;
-        self.waker.wake();
-        replied.recv()?
+    /// So many batches, of which so many may be unanswered.
+    fn round(&mut self, batch: usize, batches: usize, in_flight: usize) -> anyhow::Result<Round> {
+        let (body, sent) = (Arc::clone(&self.body), self.sent);
+        self.sent += (batch * batches) as u64;
+        self.lane.run(|reply| {
+            Box::new(Batches {
+                batch,
+                left: batches,
+                in_flight,
+                body,
+                sent,
+                unanswered: VecDeque::new(),
+                refused: Vec::new(),
+                begun: None,
+                round: None,
+                reply,
+            })
+        })
     }
 
     fn stop(self) -> anyhow::Result<()> {
-        self.waker.stop();
-        self.thread.join().map_err(|_| anyhow::anyhow!("the shard panicked"))??;
-        Ok(self.worker.stop()?)
+        self.lane.close()
     }
 }
 
-/// A round under way.
-struct Running {
-    ask: Ask,
+/// A round under way: sends batch after batch.
+struct Batches {
+    batch: usize,
     /// Batches to be sent.
     left: usize,
+    /// Most batches unanswered.
+    in_flight: usize,
+    body: Arc<[u8]>,
+    /// The number of the last message that was sent: each has one of its own.
+    sent: u64,
     /// Batches that are not wholly answered, oldest first.
-    sent: VecDeque<SentBatch>,
+    unanswered: VecDeque<SentBatch>,
     /// Messages that were refused because flushes are behind, to be sent again: time that counts as the engine's.
     refused: Vec<u64>,
-    refusals: u64,
-    begin: Instant,
-    cpu_before: Duration,
-    latencies_us: Histogram<u64>,
-    records_before: u64,
-    bytes_before: u64,
-    writes_before: u64,
+    begun: Option<Begun>,
+    /// What came of it, when the last message was answered.
+    round: Option<Round>,
+    reply: Reply<Round>,
 }
 
 struct SentBatch {
-    first: Token,
+    first: u64,
     unanswered: usize,
     begin: Instant,
 }
 
-/// Sends batch after batch as the shard's handler.
-struct Appender {
-    engine: Rc<RefCell<Option<NodeEngine>>>,
-    asked: mpsc::Receiver<Ask>,
-    targets: Vec<(UserId, ConversationId)>,
-    to_create: VecDeque<(UserId, UserId)>,
-    /// Conversations that are not durable yet: no round begins before.
-    uncreated: usize,
-    body: Vec<u8>,
-    running: Option<Running>,
-    sent: u64,
+/// How it was at the beginning, and what was counted since.
+struct Begun {
+    at: Instant,
+    cpu: Duration,
+    status: Status,
+    messages: u64,
+    refusals: u64,
+    latencies_us: Histogram<u64>,
 }
 
-impl Appender {
-    fn new(
-        engine: Rc<RefCell<Option<NodeEngine>>>,
-        asked: mpsc::Receiver<Ask>,
-        conversations: usize,
-        text_bytes: usize,
-    ) -> Self {
-        let user = |name: String| UserId::new(&name).expect("a short plain name");
-        let pairs = (0..conversations).map(|index| (user(format!("from-{index}")), user(format!("to-{index}"))));
-        let body = Content::text(&"x".repeat(text_bytes)).0;
-        Self {
-            engine,
-            asked,
-            targets: Vec::new(),
-            to_create: pairs.collect(),
-            uncreated: conversations,
-            body,
-            running: None,
-            sent: 0,
-        }
+impl Batches {
+    /// Sends a message; its number names it.
+    fn submit(&self, engine: &NodeEngine, people: &mut People, number: u64) {
+        let target = people.of((number % u64::from(people.conversations())) as u32);
+        let [user, _] = target.members;
+        let command = Command::Send {
+            user,
+            conversation: target.conversation,
+            client_message_id: ClientMessageId::timed(now(), number.into()),
+            body: self.body.to_vec(),
+        };
+        engine.submit(Token(number), command);
     }
 
-    fn begin(&mut self, engine: &NodeEngine, ask: Ask) {
-        let status = engine.status();
-        self.running = Some(Running {
-            left: ask.batches,
-            ask,
-            sent: VecDeque::new(),
-            refused: Vec::new(),
-            refusals: 0,
-            begin: Instant::now(),
-            cpu_before: cpu(),
-            latencies_us: Histogram::new(3).expect("three digits are allowed"),
-            records_before: status.records,
-            bytes_before: status.batch_bytes,
-            writes_before: status.batches,
+    /// The last message was answered.
+    fn end(&mut self, engine: &NodeEngine) -> anyhow::Result<()> {
+        let Some(begun) = self.begun.take() else { return Ok(()) };
+        let (elapsed, cpu, status) = (begun.at.elapsed(), cpu() - begun.cpu, engine.status());
+        let (records, expected) = (status.records - begun.status.records, begun.messages);
+        ensure!(records == expected, "{records} records became durable, {expected} were sent");
+        self.round = Some(Round {
+            elapsed,
+            cpu,
+            latencies_us: begun.latencies_us,
+            refusals: begun.refusals,
+            log_bytes: status.batch_bytes - begun.status.batch_bytes,
+            log_writes: status.batches - begun.status.batches,
         });
+        Ok(())
     }
+}
 
-    /// Sends a batch if it is time for one; whether it will be, as soon as the engine has had its turn.
-    fn next_batch(&mut self, engine: &NodeEngine) -> bool {
-        let Some(running) = &mut self.running else { return false };
-        if !running.refused.is_empty() {
+impl Task for Batches {
+    fn step(&mut self, engine: &NodeEngine, people: &mut People) -> anyhow::Result<Step> {
+        if self.round.is_some() {
+            return Ok(Step::Done);
+        }
+        if self.begun.is_none() {
+            self.begun = Some(Begun {
+                at: Instant::now(),
+                cpu: cpu(),
+                status: engine.status(),
+                messages: (self.batch * self.left) as u64,
+                refusals: 0,
+                latencies_us: Histogram::new(3)?,
+            });
+        }
+        if !self.refused.is_empty() {
             if engine.status().memtable_sealed_bytes > 0 {
-                return true;
+                return Ok(Step::Look);
             }
-            for number in std::mem::take(&mut running.refused) {
-                submit(engine, &self.targets, &self.body, number);
+            for number in std::mem::take(&mut self.refused) {
+                self.submit(engine, people, number);
             }
         }
-        let Some(running) = &mut self.running else { return false };
-        if running.left == 0 || running.sent.len() >= running.ask.in_flight {
-            return false;
+        if self.left == 0 || self.unanswered.len() >= self.in_flight {
+            return Ok(Step::Wait);
         }
         // A second batch goes in behind a write, not into it.
-        if !running.sent.is_empty() && !engine.status().write_in_flight {
-            return true;
+        if !self.unanswered.is_empty() && !engine.status().write_in_flight {
+            return Ok(Step::Look);
         }
-        running.left -= 1;
-        let (first, unanswered) = (Token(self.sent + 1), running.ask.batch);
-        running.sent.push_back(SentBatch { first, unanswered, begin: Instant::now() });
-        for _ in 0..running.ask.batch {
+        self.left -= 1;
+        let (first, unanswered) = (self.sent + 1, self.batch);
+        self.unanswered.push_back(SentBatch { first, unanswered, begin: Instant::now() });
+        for _ in 0..self.batch {
             self.sent += 1;
-            submit(engine, &self.targets, &self.body, self.sent);
+            self.submit(engine, people, self.sent);
         }
-        running.ask.in_flight > 1
+        // The ring has its turn before the next.
+        Ok(if self.in_flight > 1 { Step::Look } else { Step::Turn })
     }
 
-    fn answered(&mut self, engine: &NodeEngine, token: Token, result: Result<Done, antiphon_engine::door::Refusal>) {
-        let Some(running) = &mut self.running else { return };
+    fn answered(&mut self, engine: &NodeEngine, token: Token, result: Result<Done, Refusal>) -> anyhow::Result<()> {
+        let Some(begun) = &mut self.begun else { return Ok(()) };
         if result.as_ref().is_err_and(|refusal| refusal.code == ErrorCode::Overloaded) {
-            running.refused.push(token.0);
-            running.refusals += 1;
-            return;
+            self.refused.push(token.0);
+            begun.refusals += 1;
+            return Ok(());
         }
         if !matches!(result, Ok(Done::Sent { duplicate: false, .. })) {
-            let _ = running.ask.reply.send(Err(anyhow::anyhow!("a send was answered with {result:?}")));
-            self.running = None;
-            return;
+            return Err(unexpected(&result));
         }
-        let oldest = running.sent[0].first.0;
-        running.sent[(token.0 - oldest) as usize / running.ask.batch].unanswered -= 1;
-        while let Some(batch) = running.sent.pop_front_if(|batch| batch.unanswered == 0) {
-            running.latencies_us.record(batch.begin.elapsed().as_micros() as u64).expect("less than hours");
+        let oldest = self.unanswered.front().context("a message was answered that was not sent")?.first;
+        let batch = self.unanswered.get_mut((token.0 - oldest) as usize / self.batch);
+        batch.context("a message was answered that was not sent")?.unanswered -= 1;
+        while let Some(batch) = self.unanswered.pop_front_if(|batch| batch.unanswered == 0) {
+            begun.latencies_us.record(batch.begin.elapsed().as_micros() as u64)?;
         }
-        if running.left > 0 || !running.sent.is_empty() {
-            return;
-        }
-        let Some(done) = self.running.take() else { return };
-        let status = engine.status();
-        let records = status.records - done.records_before;
-        let expected = (done.ask.batch * done.ask.batches) as u64;
-        let round = Round {
-            elapsed: done.begin.elapsed(),
-            cpu: cpu() - done.cpu_before,
-            latencies_us: done.latencies_us,
-            refusals: done.refusals,
-            log_bytes: status.batch_bytes - done.bytes_before,
-            log_writes: status.batches - done.writes_before,
-        };
-        let checked = || {
-            ensure!(records == expected, "{records} records became durable, {expected} were sent");
-            Ok(round)
-        };
-        let _ = done.ask.reply.send(checked());
-    }
-}
-
-/// Sends a message; its number names it.
-fn submit(engine: &NodeEngine, targets: &[(UserId, ConversationId)], body: &[u8], number: u64) {
-    let (user, conversation) = &targets[number as usize % targets.len()];
-    let command = Command::Send {
-        user: user.clone(),
-        conversation: *conversation,
-        client_message_id: ClientMessageId::timed(now(), number.into()),
-        body: body.to_vec(),
-    };
-    engine.submit(Token(number), command);
-}
-
-impl Handler for Appender {
-    fn accepted(&mut self, _: ConnectionKey, _: Origin) {}
-
-    fn received(&mut self, _: ConnectionKey, _: &mut [u8]) {}
-
-    fn sent(&mut self, _: ConnectionKey) {}
-
-    fn closed(&mut self, _: ConnectionKey) {}
-
-    fn turn(&mut self, _: u64) -> Turn {
-        let quiet = Turn { more: false, wake_at_ms: None };
-        let Some(engine) = self.engine.borrow().clone() else { return quiet };
-        // A few at a time: an engine refuses what it cannot queue.
-        for (user, peer) in self.to_create.drain(..self.to_create.len().min(64)) {
-            self.targets.push((user.clone(), ConversationId::direct(&user, &peer)));
-            engine.submit(Token(0), Command::CreateDirect { user, peer });
-        }
-        while let Some(output) = engine.poll() {
-            match output {
-                Output::Answer { token: Token(0), result } => {
-                    result.expect("a conversation is made");
-                    self.uncreated -= 1;
-                }
-                Output::Answer { token, result } => self.answered(&engine, token, result),
-                _ => {}
-            }
-        }
-        if self.running.is_none()
-            && self.uncreated == 0
-            && let Ok(ask) = self.asked.try_recv()
-        {
-            self.begin(&engine, ask);
-        }
-        let more = self.next_batch(&engine);
-        Turn { more: more || !self.to_create.is_empty(), ..quiet }
+        if self.left == 0 && self.unanswered.is_empty() { self.end(engine) } else { Ok(()) }
     }
 
-    fn poll_command(&mut self) -> Option<io::Command> {
-        None
+    fn finish(self: Box<Self>, _: &NodeEngine, outcome: anyhow::Result<()>) {
+        let round = outcome.and_then(|()| self.round.context("it ended before its last answer"));
+        // Who waits may be gone.
+        drop(self.reply.send(round));
     }
 }

@@ -45,7 +45,7 @@ enum Bench {
         text_bytes: usize,
         /// Conversations that the messages go to.
         #[arg(long, default_value_t = 1_000)]
-        conversations: usize,
+        conversations: u32,
     },
     /// What one of everything costs a node on this machine, for `tune capacity`; with --check, whether its predictions hold.
     Capacity(capacity::Options),

@@ -56,7 +56,7 @@ pub fn fuzz_log(data: &[u8]) {
     let mut mended = data.to_vec();
     format::mend(&mut mended, STORE);
     for bytes in [data, &mended] {
-        for flushed in [0, 3] {
+        for (flushed, whole) in [(0, true), (3, true), (0, false), (3, false)] {
             let files = OneFile { bytes: Rc::from(bytes) };
             let settings = recovery::Settings {
                 lane: 0,
@@ -64,6 +64,7 @@ pub fn fuzz_log(data: &[u8]) {
                 flushed,
                 file_bytes: bytes.len() as u64,
                 hash: IdHash(STORE),
+                whole,
                 opener: Opener::Plain,
             };
             let Ok(recovered) = now(recovery::recover(&files, &[log::file_name(7)], settings)) else { continue };

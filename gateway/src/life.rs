@@ -47,7 +47,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// How long a node that has handed over waits for its last clients to answer its close: as long as a shard waits for each.
 const LINGER: Duration = Duration::from_secs(6);
 
-/// How often a long drain says how far it is.
+/// How often a long start or drain says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Goodbyes a second that are expected of a shard: an estimate, which moves the first returns by no more than it is wrong by.
@@ -111,7 +111,11 @@ impl Life<'_> {
         let (shards, lanes) = (self.shards(), usize::from(self.placement.lanes));
         self.control.open();
         self.wake_all();
-        self.wait(None, |tally| tally.open == lanes || tally.signals > 1)?;
+        let started = Instant::now();
+        self.opening(lanes, PROGRESS_EVERY, |open| {
+            let after_s = started.elapsed().as_secs();
+            tracing::info!(open, of = lanes, after_s, "lanes are opening: their logs are read");
+        })?;
         if self.tally.open < lanes {
             bail!("told to end twice while the lanes were opening");
         }
@@ -120,6 +124,14 @@ impl Life<'_> {
         self.wake_all();
         self.wait(None, |tally| tally.accepting == shards)?;
         self.metrics.set_phase(Phase::Serving);
+        Ok(())
+    }
+
+    /// Until the lanes are open, or it is told to end twice; says each time after `every` how many are.
+    fn opening(&mut self, lanes: usize, every: Duration, mut say: impl FnMut(usize)) -> anyhow::Result<()> {
+        while !self.wait(Some(Instant::now() + every), |tally| tally.open == lanes || tally.signals > 1)? {
+            say(self.tally.open);
+        }
         Ok(())
     }
 
@@ -406,6 +418,37 @@ pub(crate) fn longest_handover(window_ms: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::mesh::LaneId;
+
+    #[test]
+    fn a_start_that_takes_long_says_how_far_it_is() {
+        let (control, events) = Control::new();
+        let metrics = Metrics::new(1, 2);
+        let placement = Placement { shards: 1, lanes: 2 };
+        let mut life = Life {
+            placement,
+            window_ms: 0,
+            metrics: &metrics,
+            control: &control,
+            wakers: &[],
+            events,
+            tally: Tally::default(),
+        };
+        let open = |lane| control.tell(Event::LaneOpen(LaneId(lane), antiphon_engine::OpenReport::default()));
+        let mut said = Vec::new();
+        open(0);
+        life.opening(2, Duration::from_millis(1), |open_lanes| {
+            said.push(open_lanes);
+            if said.len() == 2 {
+                open(1);
+            }
+        })
+        .unwrap();
+        assert!(said.len() >= 2 && said.iter().all(|open| *open == 1), "{said:?}");
+        said.clear();
+        life.opening(2, Duration::from_secs(60), |open_lanes| said.push(open_lanes)).unwrap();
+        assert!(said.is_empty(), "a short one says nothing: {said:?}");
+    }
 
     #[test]
     fn clients_come_back_after_the_gap_and_within_the_window() {

@@ -5,6 +5,7 @@
 //! written or acknowledged after it, since what the disk then holds is unknown.
 
 use antiphon_wire::{codes::ErrorCode, ids::LanePosition};
+use futures_util::future::join;
 
 use crate::{
     door::{Done, Output, Token},
@@ -16,7 +17,7 @@ use crate::{
     },
     lane::{
         format::Builder,
-        log::Place,
+        log::{LogFile, Place},
         record::{Change, Record},
         witness::Witness,
     },
@@ -102,11 +103,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     async fn write(&self, batch: Batch<F::File>) {
-        let Batch { place, buffer, checksum, last, record_bytes, fresh } = batch;
+        let Batch { mut place, buffer, checksum, last, record_bytes, fresh } = batch;
+        let limit = place.limit.take();
         // A record must not be there before its key is.
         let kept = if fresh.is_empty() { Ok(()) } else { self.keep_keys(&fresh).await };
         let (buffer, result) = match kept {
-            Ok(()) => place.log_file.file.write_at(place.offset, buffer).await,
+            Ok(()) => write_placed(&place, buffer, limit).await,
             Err(error) => (buffer, Err(error)),
         };
         let mut state = self.shared.state.borrow_mut();
@@ -203,6 +205,19 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         self.resume_settled(state);
         self.shared.flushed.raise();
     }
+}
+
+/// Writes a batch, and beside it the file's last page if that is to say more: the batch is durable when both are.
+async fn write_placed<D: File>(
+    place: &Place<D>,
+    buffer: AlignedBuffer,
+    limit: Option<Box<AlignedBuffer>>,
+) -> (AlignedBuffer, Result<(), FileError>) {
+    let LogFile { file, .. } = &place.log_file;
+    let batch = file.write_at(place.offset, buffer);
+    let Some(limit) = limit else { return batch.await };
+    let ((buffer, written), (_, told)) = join(batch, file.write_at(place.log_file.room(), *limit)).await;
+    (buffer, written.and(told))
 }
 
 /// Applies a durable record and says what is to be said.

@@ -193,6 +193,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         flushed: manifest.flushed_position,
         file_bytes: options.log_file_bytes,
         hash,
+        whole: false,
         opener: Opener::of(vault.as_deref()),
     };
     let mut recovered = recover(&files, &names, log_settings).await?;

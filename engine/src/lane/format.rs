@@ -104,6 +104,12 @@ impl Fault {
 }
 
 impl<'a> Batch<'a> {
+    /// The length that what begins with `bytes` says of itself, if it begins like a batch.
+    pub(crate) fn claimed_length(bytes: &[u8]) -> Option<usize> {
+        let length = bytes.get(12..16).filter(|_| bytes.starts_with(&MAGIC))?;
+        Some(u32::from_le_bytes(length.try_into().ok()?) as usize)
+    }
+
     /// Checks the batch that begins with `bytes`, which may go on behind it.
     pub(crate) fn check(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut reader = Reader::new(bytes);

@@ -8,13 +8,26 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
-use crate::lane::format::Header;
+use crate::{
+    lane::{
+        format::Header,
+        limit::{Landmark, Limit, step_bytes},
+    },
+    seams::{AlignedBuffer, PAGE_BYTES},
+};
 
 /// An open log file.
 pub(crate) struct LogFile<F> {
     pub(crate) name: String,
     pub(crate) file: Rc<F>,
     pub(crate) bytes: u64,
+}
+
+impl<F> LogFile<F> {
+    /// Where batches end at the latest: the last page has the limit.
+    pub(crate) fn room(&self) -> u64 {
+        self.bytes.saturating_sub(PAGE_BYTES as u64)
+    }
 }
 
 impl<F> Clone for LogFile<F> {
@@ -31,6 +44,8 @@ pub(crate) struct UsedFile<F> {
     pub(crate) offset: u64,
     /// Position of its last record.
     pub(crate) last: u64,
+    /// What its last page says.
+    pub(crate) limit: Limit,
 }
 
 /// Where to write a batch.
@@ -38,6 +53,9 @@ pub(crate) struct Place<F> {
     pub(crate) log_file: LogFile<F>,
     pub(crate) offset: u64,
     pub(crate) header: Header,
+    /// The file's last page as it is to be written beside the batch: without both the batch is not to be acknowledged.
+    /// Most batches have none, so it takes little room.
+    pub(crate) limit: Option<Box<AlignedBuffer>>,
 }
 
 /// All files of a lane's log.
@@ -76,23 +94,30 @@ impl<F> Log<F> {
     }
 
     fn fits_current(&self, bytes: u64) -> bool {
-        self.current.as_ref().is_some_and(|used| used.offset + bytes <= used.log_file.bytes)
+        self.current.as_ref().is_some_and(|used| used.offset + bytes <= used.log_file.room())
     }
 
     /// Where to write a batch of `bytes` whose first record has the position `first`. `None` if no file is free.
     pub(crate) fn place(&mut self, bytes: u64, first: u64, records: u32) -> Option<Place<F>> {
         if !self.fits_current(bytes) {
             let log_file = self.ready.pop_front()?;
-            assert!(bytes <= log_file.bytes, "a log file holds at least two batches");
+            assert!(bytes <= log_file.room(), "a log file holds at least two batches, the second but for a page");
             self.generation += 1;
             self.full.extend(self.current.take());
             let last = first.saturating_sub(1);
-            self.current = Some(UsedFile { log_file, generation: self.generation, offset: 0, last });
+            let (generation, limit) = (self.generation, Limit::default());
+            self.current = Some(UsedFile { log_file, generation, offset: 0, last, limit });
         }
-        let used = self.current.as_ref()?;
+        let used = self.current.as_mut()?;
         let header =
             Header { lane: self.lane, chain: self.chain, salt: self.salt, generation: used.generation, first, records };
-        Some(Place { log_file: used.log_file.clone(), offset: used.offset, header })
+        let end = used.offset + bytes;
+        let limit = (end > used.limit.end).then(|| {
+            let at = Landmark { offset: used.offset, first };
+            used.limit.extend(at, end, used.log_file.room(), step_bytes(used.log_file.bytes));
+            Box::new(used.limit.encode(&header))
+        });
+        Some(Place { log_file: used.log_file.clone(), offset: used.offset, header, limit })
     }
 
     /// The batch that [`Log::place`] placed is durable; `last` is the position of its last record.

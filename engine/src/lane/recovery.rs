@@ -1,15 +1,15 @@
 //! Reading the log after a start: replays what segments do not hold, and tells a torn tail from damage.
 //!
 //! A batch is taken if its checksum holds, its salt and lane are ours, its generation is its file's, its first position follows the
-//! last batch's and its chain is that batch's checksum. Where that fails, the rest of the log is searched page by page. If no later
-//! batch exists the write there never completed and was never acknowledged: the log ends before it. If one exists, what lies between was
-//! acknowledged and is damaged: it is reported, harmless only if segments hold all of it. What was lost the batch behind the damage
-//! tells; conversations that may have lost a change of members are hidden, since nobody knows who may see them.
+//! last batch's and its chain is that batch's checksum. Where that fails, what follows is searched page by page, up to the file's limit.
+//! If no later batch exists the write there never completed and was never acknowledged: the log ends before it. If one exists, what lies
+//! between was acknowledged and is damaged: it is reported, harmless only if segments hold all of it. What was lost the batch behind the
+//! damage tells; conversations that may have lost a change of members are hidden, since nobody knows who may see them.
 //!
-//! Bounded by the log's files, whatever they contain: every page is looked at once, memory is one piece of
-//! [`BATCH_BYTES_LIMIT`].
+//! What segments hold is not read, as far as landmarks tell where it ends. Bounded by the log's files, whatever they contain: every page is
+//! looked at once beyond what tells a file's generation, memory is a [`Window`].
 
-use std::{collections::VecDeque, rc::Rc};
+use std::collections::VecDeque;
 
 use antiphon_wire::ids::{LanePosition, TimestampMs};
 
@@ -17,15 +17,18 @@ use crate::{
     error::{DamagedKeys, StoreError},
     hash::IdHash,
     lane::{
-        format::{BATCH_BYTES_LIMIT, Batch, Fault, Header, VERSION},
+        format::{Fault, Header},
+        found::{Found, look_at, newer},
+        limit::Landmark,
         log::{Log, LogFile, UsedFile, number_of},
         record::Record,
         sealed::Opener,
+        window::{Checked, Window},
         witness::Witness,
     },
     memtable::Memtable,
     report::{LogDamage, OpenReport, TornTail},
-    seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
+    seams::{Files, PAGE_BYTES},
 };
 
 /// Which log is read.
@@ -38,6 +41,8 @@ pub(crate) struct Settings<'a> {
     /// Free files of another size are not used again.
     pub(crate) file_bytes: u64,
     pub(crate) hash: IdHash,
+    /// All is looked at, also what no record can depend on.
+    pub(crate) whole: bool,
     /// How its records are read.
     pub(crate) opener: Opener<'a>,
 }
@@ -63,20 +68,8 @@ pub(crate) async fn recover<F: Files>(
     names: &[String],
     settings: Settings<'_>,
 ) -> Result<Recovered<F>, StoreError> {
-    let mut found = Vec::new();
-    let mut next_name = 0;
-    let mut names: Vec<_> = names.iter().filter_map(|name| Some((number_of(name)?, name))).collect();
-    names.sort_unstable();
-    let mut bytes_read = 0;
-    for (number, name) in names {
-        next_name = next_name.max(number + 1);
-        let file = Rc::new(files.open(name, OpenMode::Log).await?);
-        let bytes = file.size_bytes() / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-        let log_file = LogFile { name: name.clone(), file, bytes };
-        found.push(Found::identify(log_file, &settings, &mut bytes_read).await?);
-    }
-    // Two of one generation are possible if a batch was written to the beginning of a wrong file: then the one that begins earlier is it.
-    found.sort_by_key(|found| (found.generation, found.first));
+    let next_name = names.iter().filter_map(|name| number_of(name)).max().map_or(0, |number| number + 1);
+    let (found, bytes_read) = look_at(files, names, &settings).await?;
     let mut replay = Replay::new(settings, next_name);
     replay.report.log_bytes_read = bytes_read;
     for of in &found {
@@ -84,200 +77,6 @@ pub(crate) async fn recover<F: Files>(
         replay.file(of, next_first).await?;
     }
     Ok(replay.finish(found))
-}
-
-/// A log file and the newest generation that it holds.
-struct Found<F> {
-    log_file: LogFile<F>,
-    /// 0 if it holds no batch.
-    generation: u64,
-    /// First position of its first batch of that generation.
-    first: u64,
-    /// The beginning, if it is not a batch but looks like one of ours.
-    torn: Option<(Fault, u64)>,
-}
-
-impl<F: File> Found<F> {
-    async fn identify(log_file: LogFile<F>, settings: &Settings<'_>, bytes_read: &mut u64) -> Result<Self, StoreError> {
-        let mut window = Window::new(&log_file, PAGE_BYTES);
-        let name = &log_file.name;
-        let (generation, first, torn) = match window.check(0).await? {
-            Ok(Checked { header, .. }) => {
-                if header.salt != settings.salt || header.lane != settings.lane {
-                    return Err(foreign(name, header.salt, settings));
-                }
-                // Where the first batch of a newer generation never arrived, an older one is left. The second begins within the largest.
-                let newest = window.newest(settings, BATCH_BYTES_LIMIT as u64).await?;
-                let header = newest.filter(|newest| newest.generation > header.generation).unwrap_or(header);
-                (header.generation, header.first, None)
-            }
-            Err(Fault::Newer { version, salt }) if salt == settings.salt => return Err(newer(name, version)),
-            Err(Fault::Newer { salt, .. }) => return Err(foreign(name, salt, settings)),
-            Err(fault) => {
-                // A new generation's first write that did not complete, over an old generation or nothing; or damage.
-                let torn = window.generation_claimed(0, settings).await?.map(|generation| (fault, generation));
-                let newest = window.newest(settings, u64::MAX).await?;
-                let (generation, first) = newest.map_or((0, 0), |header| (header.generation, header.first));
-                (generation, first, torn)
-            }
-        };
-        *bytes_read += window.bytes_read;
-        Ok(Self { log_file, generation, first, torn })
-    }
-}
-
-/// A log file as its batches tell, without replaying them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Surveyed {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    /// 0 if it was never used.
-    pub(crate) generation: u64,
-    /// From its beginning to the first that does not fit.
-    pub(crate) batches: u64,
-    pub(crate) records: u64,
-    /// Bytes of those batches, with padding.
-    pub(crate) used: u64,
-    /// Position of the first record.
-    pub(crate) first: u64,
-    /// Position of the last one; the one before `first` if there is none.
-    pub(crate) last: u64,
-}
-
-/// Looks at all log files among `names`, the oldest generation first.
-pub(crate) async fn survey<F: Files>(
-    files: &F,
-    names: &[String],
-    settings: &Settings<'_>,
-) -> Result<Vec<Surveyed>, StoreError> {
-    let mut surveyed = Vec::new();
-    for name in names.iter().filter(|name| number_of(name).is_some()) {
-        let file = Rc::new(files.open(name, OpenMode::Log).await?);
-        let bytes = file.size_bytes() / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-        let log_file = LogFile { name: name.clone(), file, bytes };
-        let found = Found::identify(log_file, settings, &mut 0).await?;
-        let (generation, first) = (found.generation, found.first);
-        let last = first.saturating_sub(1);
-        let mut of = Surveyed { name: name.clone(), bytes, generation, batches: 0, records: 0, used: 0, first, last };
-        let mut window = Window::new(&found.log_file, BATCH_BYTES_LIMIT);
-        while generation > 0 && of.used < bytes {
-            let Ok(batch) = window.check(of.used).await? else { break };
-            if batch.header.salt != settings.salt || batch.header.generation != generation {
-                break;
-            }
-            of.batches += 1;
-            of.records += u64::from(batch.header.records);
-            of.used += batch.padded;
-            of.last = batch.end.saturating_sub(1);
-        }
-        surveyed.push(of);
-    }
-    surveyed.sort_by(|one, other| (one.generation, &one.name).cmp(&(other.generation, &other.name)));
-    Ok(surveyed)
-}
-
-fn foreign(file: &str, found: u64, settings: &Settings<'_>) -> StoreError {
-    StoreError::ForeignStore { file: file.into(), found, expected: settings.salt }
-}
-
-fn newer(file: &str, version: u16) -> StoreError {
-    StoreError::NewerVersion { file: file.into(), found: u32::from(version), supported: u32::from(VERSION) }
-}
-
-/// The header and sizes of a batch that was checked.
-#[derive(Clone, Copy)]
-struct Checked {
-    header: Header,
-    padded: u64,
-    end: u64,
-    checksum: u32,
-}
-
-/// A piece of a file in memory that moves forward.
-struct Window<'a, F> {
-    log_file: &'a LogFile<F>,
-    bytes: AlignedBuffer,
-    start: u64,
-    /// What is read at once when the window moves on.
-    piece: usize,
-    bytes_read: u64,
-}
-
-impl<'a, F: File> Window<'a, F> {
-    fn new(log_file: &'a LogFile<F>, piece: usize) -> Self {
-        Self { log_file, bytes: AlignedBuffer::zeroed(0), start: 0, piece, bytes_read: 0 }
-    }
-
-    async fn load(&mut self, offset: u64, length: usize) -> Result<(), FileError> {
-        let length = (self.log_file.bytes - offset).min(length as u64) as usize;
-        self.bytes = self.log_file.file.read_at(offset, length).await?;
-        self.bytes_read += length as u64;
-        self.start = offset;
-        Ok(())
-    }
-
-    fn from(&self, offset: u64) -> Option<&[u8]> {
-        let skipped = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        self.bytes.get(skipped..).filter(|rest| !rest.is_empty())
-    }
-
-    /// Checks the batch at `offset`, which lies in the file.
-    async fn batch(&mut self, offset: u64) -> Result<Result<Batch<'_>, Fault>, FileError> {
-        if offset >= self.log_file.bytes {
-            return Ok(Err(Fault::None));
-        }
-        if self.from(offset).is_none() {
-            self.load(offset, self.piece).await?;
-        }
-        let cut = matches!(self.from(offset).map(Batch::check), Some(Err(Fault::Length)));
-        if cut && self.start + (self.bytes.len() as u64) < self.log_file.bytes {
-            // The batch may reach beyond the window.
-            self.load(offset, BATCH_BYTES_LIMIT).await?;
-        }
-        Ok(self.from(offset).map_or(Err(Fault::None), Batch::check))
-    }
-
-    async fn check(&mut self, offset: u64) -> Result<Result<Checked, Fault>, FileError> {
-        let batch = self.batch(offset).await?;
-        Ok(batch.map(|batch| Checked {
-            header: batch.header,
-            padded: batch.padded(),
-            end: batch.end(),
-            checksum: batch.checksum,
-        }))
-    }
-
-    /// The generation that a broken batch at `offset` claims, if its salt is ours.
-    async fn generation_claimed(&mut self, offset: u64, settings: &Settings<'_>) -> Result<Option<u64>, FileError> {
-        if offset >= self.log_file.bytes {
-            return Ok(None);
-        }
-        if self.from(offset).is_none() {
-            self.load(offset, self.piece).await?;
-        }
-        let header = self.from(offset).and_then(|bytes| Some((bytes.get(24..32)?, bytes.get(32..40)?)));
-        let claimed = header.filter(|(salt, _)| *salt == settings.salt.to_le_bytes());
-        Ok(claimed.and_then(|(_, generation)| Some(u64::from_le_bytes(generation.try_into().ok()?))))
-    }
-
-    /// Looks for the first batch of the newest generation among those that begin in the file's first `bytes` or right behind.
-    async fn newest(&mut self, settings: &Settings<'_>, bytes: u64) -> Result<Option<Header>, FileError> {
-        self.piece = BATCH_BYTES_LIMIT;
-        let mut newest: Option<Header> = None;
-        let mut offset = 0;
-        while offset < self.log_file.bytes && offset <= bytes {
-            match self.check(offset).await? {
-                Ok(batch) if batch.header.salt == settings.salt && batch.header.lane == settings.lane => {
-                    if newest.is_none_or(|newest| newest.generation < batch.header.generation) {
-                        newest = Some(batch.header);
-                    }
-                    offset += batch.padded;
-                }
-                _ => offset += PAGE_BYTES as u64,
-            }
-        }
-        Ok(newest)
-    }
 }
 
 /// Where reading stopped.
@@ -329,33 +128,40 @@ impl<'a, F: Files> Replay<'a, F> {
             self.free.push(found.log_file.clone());
             return Ok(());
         }
-        let (mut end, mut last) = (0, found.first.saturating_sub(1));
-        let mut window = Window::new(&found.log_file, BATCH_BYTES_LIMIT);
-        let mut offset = 0;
-        while offset < found.log_file.bytes {
-            let checked = window.check(offset).await?;
-            let ours = checked.as_ref().is_ok_and(|batch| {
-                let header = &batch.header;
-                header.salt == self.settings.salt
-                    && header.lane == self.settings.lane
-                    && header.generation == found.generation
-            });
-            match checked {
-                Ok(batch) if ours && self.follows(&batch, &found.log_file.name, offset) => {
-                    let content = window.batch(offset).await?.map_err(|_| "it reads differently a second time");
-                    let content = content.and_then(|batch| batch.content(self.settings.opener));
-                    self.take(&batch, content, &found.log_file.name, offset)?;
-                    offset += batch.padded;
-                    (end, last) = (offset, batch.end.saturating_sub(1));
+        let bytes = found.log_file.bytes;
+        let limit = found.limit().filter(|_| !self.settings.whole);
+        // What segments hold need not be looked at: what they lack begins behind a batch of which they hold something.
+        let flushed = self.settings.flushed;
+        let begin = limit.filter(|_| self.last.is_none()).and_then(|limit| limit.begin(flushed));
+        let begin = begin.unwrap_or(Landmark { offset: 0, first: found.first });
+        // Where nothing fits any more, and nothing was acknowledged behind.
+        let mut limit_end = limit.map_or(bytes, |limit| limit.end);
+        let mut window = Window::new(&found.log_file, begin.offset, limit_end);
+        let (mut offset, mut end, mut last) = (begin.offset, begin.offset, begin.first.saturating_sub(1));
+        let (mut is_taken, mut is_searching) = (false, false);
+        while offset < if is_searching { limit_end } else { bytes } {
+            match window.batch(offset).await? {
+                Ok(batch) if self.is_ours(&batch.header, found) && self.follows(&batch.header, found, offset) => {
+                    let checked = Checked::of(&batch);
+                    self.take(&checked, batch.content(self.settings.opener), &found.log_file.name, offset)?;
+                    offset += checked.padded;
+                    (end, last) = (offset, checked.end.saturating_sub(1));
+                    (is_taken, is_searching) = (true, false);
+                    if end > limit_end {
+                        // It was on its way with the limit that allows it, so more may be.
+                        limit_end = bytes;
+                        window.read_ahead(bytes);
+                    }
                 }
                 Err(Fault::Newer { version, salt }) if salt == self.settings.salt => {
                     return Err(newer(&found.log_file.name, version));
                 }
                 checked => {
+                    let fault = checked.err().unwrap_or(Fault::None);
+                    is_searching = true;
                     if self.stop.is_none() {
-                        let claimed = window.generation_claimed(offset, &self.settings).await?;
+                        let claimed = window.generation_claimed(offset, self.settings.salt).await?;
                         let file = found.log_file.name.clone();
-                        let fault = checked.err().unwrap_or(Fault::None);
                         self.stop = Some(Stop { file, offset, fault, claimed: claimed == Some(found.generation) });
                     }
                     offset += PAGE_BYTES as u64;
@@ -364,22 +170,27 @@ impl<'a, F: Files> Replay<'a, F> {
         }
         self.report.log_bytes_read += window.bytes_read;
         let log_file = found.log_file.clone();
-        if end == 0 && self.used.iter().any(|used| used.generation == found.generation) {
+        if !is_taken && self.used.iter().any(|used| used.generation == found.generation) {
             // It only seemed to be of this generation, and must not be gone on with.
             self.free.push(log_file);
             return Ok(());
         }
-        self.used.push(UsedFile { log_file, generation: found.generation, offset: end, last });
+        let limit = found.limit().cloned().unwrap_or_default().gone_on_with(end);
+        self.used.push(UsedFile { log_file, generation: found.generation, offset: end, last, limit });
         Ok(())
     }
 
+    fn is_ours(&self, header: &Header, found: &Found<F::File>) -> bool {
+        header.salt == self.settings.salt && header.lane == self.settings.lane && header.generation == found.generation
+    }
+
     /// Whether a batch goes on where the last one ended, or after a hole, which is reported.
-    fn follows(&mut self, batch: &Checked, file: &str, offset: u64) -> bool {
-        let first = batch.header.first;
+    fn follows(&mut self, header: &Header, found: &Found<F::File>, offset: u64) -> bool {
+        let (first, file) = (header.first, &found.log_file.name);
         let flushed = self.settings.flushed;
         // The oldest file that is read may begin anywhere in what segments hold.
         let (chained, next) = match self.last {
-            Some((checksum, next)) => (checksum == batch.header.chain && first == next, next),
+            Some((checksum, next)) => (checksum == header.chain && first == next, next),
             None => (first <= flushed.saturating_add(1), flushed.saturating_add(1)),
         };
         if chained {
@@ -390,7 +201,7 @@ impl<'a, F: Files> Replay<'a, F> {
             // Not a continuation: something older.
             return false;
         }
-        let stop = self.stop.take().unwrap_or(Stop { file: file.into(), offset, fault: Fault::None, claimed: false });
+        let stop = self.stop.take().unwrap_or(Stop { file: file.clone(), offset, fault: Fault::None, claimed: false });
         let last = first - 1;
         let what = if stop.fault == Fault::None { "batches are missing".into() } else { stop.fault.text() };
         self.report.damage.push(LogDamage {

@@ -12,7 +12,7 @@ use crate::{
     encryption::file::Found,
     engine::EngineError,
     keys::{self, Key, Owner},
-    lane::recovery::survey,
+    lane::found::survey,
     offline::{
         access::Access,
         opened::Opened,

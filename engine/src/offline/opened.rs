@@ -206,6 +206,7 @@ impl<F: Files> Opened<F> {
             flushed: self.manifest.flushed_position,
             file_bytes: 0,
             hash: IdHash(self.blob.salt),
+            whole: true,
             opener: match &self.vault {
                 Some(vault) => Opener::KeysThatAreThere(vault),
                 None if self.is_closed() => Opener::Closed,

@@ -112,6 +112,11 @@ fn log(document: &Document, sample: &Sample, salt: u64) -> Result<u64, Fault> {
         require!(generation == Some(facts.generation), "{name}: generation {generation:?}, not {}", facts.generation);
         require!(generation == Some(0) || batches.len() as u64 == facts.batches, "{name}: {} batches", batches.len());
     }
+    for (name, bytes) in sample.files.iter().filter(|(name, _)| name.starts_with("log-")) {
+        let limit = files::limit(document, bytes).map_err(|fault| format!("{name}: {fault}"))?;
+        let batches = logs.iter().find(|(of, _)| of == name).map(|(_, batches)| batches.as_slice()).unwrap_or_default();
+        check_limit(limit.as_ref(), batches, bytes.len()).map_err(|fault| format!("{name}: {fault}"))?;
+    }
     let used: Vec<&Vec<Batch>> = logs.iter().map(|(_, of)| of).filter(|of| of[0].generation > 0).collect();
     let generations: Vec<u64> = used.iter().map(|batches| batches[0].generation).collect();
     require!(generations.is_sorted_by(|one, other| one + 1 == *other), "generations {generations:?}");
@@ -138,6 +143,24 @@ fn log(document: &Document, sample: &Sample, salt: u64) -> Result<u64, Fault> {
         require!(*lane == sample.lane && witness.is_empty() && records.is_empty(), "{name}: never used, and not empty");
     }
     Ok(generations.last().copied().unwrap_or(0))
+}
+
+/// Holds a file's last page against its batches.
+fn check_limit(limit: Option<&files::Limit>, batches: &[Batch], file_bytes: usize) -> Result<(), Fault> {
+    let [first, .., last] = batches else {
+        return if limit.is_none() || batches.len() == 1 { Ok(()) } else { Err(format!("{limit:?} of no batch")) };
+    };
+    let limit = limit.ok_or("there is no limit")?;
+    let said = (limit.lane, limit.salt, limit.generation);
+    require!(said == (first.lane, first.salt, first.generation), "{limit:x?}, but {first:?}");
+    let within = last.place.1 as u64..=(file_bytes - files::PAGE) as u64;
+    require!(within.contains(&limit.limit), "the limit is {}, not in {within:?}", limit.limit);
+    require!(limit.landmarks.first() == Some(&(0, first.first_position)), "{limit:?}, but {first:?}");
+    for &(begin, position) in &limit.landmarks {
+        let batch = batches.iter().find(|batch| batch.place.0 as u64 == begin);
+        require!(batch.is_some_and(|batch| batch.first_position == position), "no batch at {begin}: {limit:?}");
+    }
+    Ok(())
 }
 
 /// Holds a batch against the one before it, with the records of which that one or its witness tells, and against what

@@ -14,6 +14,8 @@ pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
+    /// Where it begins, and where the next does.
+    pub(crate) place: (usize, usize),
     pub(crate) lane: u64,
     pub(crate) checksum: u64,
     pub(crate) chain: u64,
@@ -144,10 +146,44 @@ pub(crate) fn log(document: &Document, bytes: &[u8]) -> Result<Vec<Batch>, Fault
         }
         let next = (at + length).next_multiple_of(PAGE);
         require!(bytes[at + length..next].iter().all(|byte| *byte == 0), "byte {at}: the rest of the page is not zero");
-        batches.push(batch);
+        batches.push(Batch { place: (at, next), ..batch });
         at = next;
     }
     Ok(batches)
+}
+
+/// What a log file's last page says.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) lane: u64,
+    pub(crate) salt: u64,
+    pub(crate) generation: u64,
+    pub(crate) limit: u64,
+    /// Offsets and first positions.
+    pub(crate) landmarks: Vec<(u64, u64)>,
+}
+
+/// The limit of a log file; none if its last page has none.
+pub(crate) fn limit(document: &Document, bytes: &[u8]) -> Result<Option<Limit>, Fault> {
+    let page = &bytes[bytes.len() - PAGE..];
+    if !page.starts_with(b"ANTILIM\n") {
+        return Ok(None);
+    }
+    let length = document.peek("Limit", "length", page)? as usize;
+    let (whole, padding) = page.split_at_checked(length).ok_or_else(|| format!("a limit of {length} bytes"))?;
+    require!(padding.iter().all(|byte| *byte == 0), "the rest of the page is not zero");
+    let fields = document.decode("Limit", whole, NOTHING)?;
+    version_one(&fields)?;
+    let mut landmarks = Vec::new();
+    let mut rest = fields.bytes("landmarks")?;
+    while !rest.is_empty() {
+        let landmark = document.decode("Landmark", rest, NOTHING)?;
+        landmarks.push((landmark.number("begin")?, landmark.number("first position")?));
+        rest = &rest[landmark.end..];
+    }
+    require!(fields.number("count")? == landmarks.len() as u64, "there are {} landmarks", landmarks.len());
+    let (lane, salt, generation) = (fields.number("lane")?, fields.number("salt")?, fields.number("generation")?);
+    Ok(Some(Limit { lane, salt, generation, limit: fields.number("limit")?, landmarks }))
 }
 
 /// What every file says of itself.
@@ -191,6 +227,7 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
     let first_position = fields.number("first position")?;
     require!(first_position < 1 << 62, "a first position of {first_position}");
     let batch = Batch {
+        place: (0, length),
         lane: fields.number("lane")?,
         checksum: fields.number("checksum")?,
         chain: fields.number("chain")?,

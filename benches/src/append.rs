@@ -382,8 +382,8 @@ impl Task for Batches {
     }
 
     fn finish(self: Box<Self>, _: &NodeEngine, outcome: anyhow::Result<()>) {
-        let round = outcome.and_then(|()| self.round.context("it ended before its last answer"));
+        let Self { round, reply, .. } = *self;
         // Who waits may be gone.
-        drop(self.reply.send(round));
+        drop(reply.send(outcome.and_then(|()| round.context("it ended before its last answer"))));
     }
 }

@@ -179,12 +179,11 @@ impl Pacer {
             before => paced(before, behind(now)),
         };
         let made = match (horizon.made, made.middle()) {
-            (TimestampMs(0), None) => 0,
+            (_, Some((middle, count))) if count >= WITNESSES_MIN => behind(middle.min(now)),
+            // A first one that few ids and a wrong clock agree on would refuse everybody's: it waits for more, and nothing is forgotten.
+            (TimestampMs(0), _) => 0,
             (before, None) => paced(before, behind(now)),
-            (before, Some((middle, count))) => {
-                let agreed = behind(middle.min(now));
-                if before.0 == 0 || count >= WITNESSES_MIN { agreed } else { paced(before, agreed) }
-            }
+            (before, Some((middle, _))) => paced(before, behind(middle.min(now))),
         };
         Horizon { made: whole(horizon.made, made), stored: whole(horizon.stored, stored), ..horizon }
     }
@@ -363,6 +362,20 @@ mod tests {
         }
         let right = after(2 * 3_600, wrong, &mut pacer, |second| NOW_MS + (3_600 + second) * 1_000, |_| None);
         assert!(right.stored.0 <= NOW_MS + 3 * 3_600_000 - WINDOW_MS);
+    }
+
+    #[test]
+    fn a_first_horizon_is_not_taken_from_a_few_ids_and_a_clock_that_leapt() {
+        // A random id is taken for one that says its time now and then: of any year.
+        let ahead = TimestampMs(NOW_MS + YEAR_MS);
+        let mut made = MadeTimes::default();
+        for number in 1..=WITNESSES_MIN {
+            let first = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made).made;
+            assert_eq!(first, TimestampMs(0), "of {} ids", number - 1);
+            made.note(ClientMessageId::timed(TimestampMs(NOW_MS + 2 * YEAR_MS), number.into()));
+        }
+        let agreed = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made).made;
+        assert_eq!(agreed.0, NOW_MS + YEAR_MS - WINDOW_MS);
     }
 
     #[test]

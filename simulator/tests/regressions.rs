@@ -27,6 +27,10 @@ fn seeds_that_found_a_bug_find_none() {
         "a page from the end down left out a run that is newer than one it read, and showed what an edit had replaced";
     let violation = run(1_810, &plain, None, Detail::Hash).violation;
     assert_eq!(violation, None, "{edited}; repeat with: cargo xtask sim --seed 1810 --trace");
+    let leapt =
+        "an id that was taken for one with a time, and a clock a year ahead, had everybody's ids refused as too old";
+    let violation = run(8_004_581, &Reduction::default(), None, Detail::Hash).violation;
+    assert_eq!(violation, None, "{leapt}; repeat with: cargo xtask sim --seed 8004581 --trace");
     let lost = "a log file whose first batch never arrived was taken for one that was not used, with all that it held";
     for seed in [10_004_303, 10_043_711] {
         let violation = run(seed, &plain, None, Detail::Hash).violation;

@@ -30,6 +30,9 @@ const SAVED_MS_MAX: u64 = 60 * 60 * 1_000;
 /// So many ids tell what time it is for most clients: a few whose clocks are wrong do not change the middle of them.
 const WITNESSES_MIN: u64 = 16;
 
+/// So far ahead of the server's clock a few ids may be, and be believed: what clients' clocks are wrong by.
+const AHEAD_MS_MAX: u64 = 60 * 60 * 1_000;
+
 /// Times that are kept of a memtable's ids: enough for their middle, at two kilobytes.
 const SAMPLE_MAX: usize = 256;
 
@@ -180,8 +183,11 @@ impl Pacer {
         };
         let made = match (horizon.made, made.middle()) {
             (_, Some((middle, count))) if count >= WITNESSES_MIN => behind(middle.min(now)),
-            // A first one that few ids and a wrong clock agree on would refuse everybody's: it waits for more, and nothing is forgotten.
-            (TimestampMs(0), _) => 0,
+            (TimestampMs(0), None) => 0,
+            // The clock is wrong, or a random id was taken for one with a time. If both are, a first horizon of it would refuse everybody's
+            // ids; without one nothing is forgotten.
+            (TimestampMs(0), Some((middle, _))) if middle.0 > now.0.saturating_add(AHEAD_MS_MAX) => 0,
+            (TimestampMs(0), Some((middle, _))) => behind(middle.min(now)),
             (before, None) => paced(before, behind(now)),
             (before, Some((middle, _))) => paced(before, behind(middle.min(now))),
         };
@@ -365,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_horizon_is_not_taken_from_a_few_ids_and_a_clock_that_leapt() {
+    fn a_first_horizon_is_not_taken_from_a_few_ids_that_the_clock_knows_nothing_of() {
         // A random id is taken for one that says its time now and then: of any year.
         let ahead = TimestampMs(NOW_MS + YEAR_MS);
         let mut made = MadeTimes::default();

@@ -537,7 +537,8 @@ fn undo_last_writes(data: &Path, pages: usize) {
     let newest = logs.max_by_key(|path| generation(path)).expect("a log file");
     let file = open(&newest);
     let mut left = pages;
-    for page in (1..file.metadata().unwrap().len() / PAGE).rev() {
+    // The last page is no batch: it says how far the file is written.
+    for page in (1..file.metadata().unwrap().len() / PAGE - 1).rev() {
         let mut bytes = [0; PAGE as usize];
         file.read_exact_at(&mut bytes, page * PAGE).unwrap();
         if left > 0 && bytes.iter().any(|byte| *byte != 0) {

@@ -1,8 +1,8 @@
-//! How fast the engine's own work is: durable appends over files in memory, where a write costs a copy.
+//! How fast the engine's own work is: durable appends, then pages of 50 entries, over files in memory, where a write or a read costs a copy.
 //!
-//! `cargo run --release -p antiphon-engine --features simulation --example append_rate [batch] [conversations] [messages]`. It prints what
-//! a message costs beyond the same writes made bare, and checks that every message was acknowledged. What a disk adds is
-//! measured by `cargo xtask bench`.
+//! `cargo run --release -p antiphon-engine --features simulation --example append_rate [batch] [conversations] [messages] [pages]`. It prints
+//! what a message costs beyond the same writes made bare, and what a page costs, and checks that every message was acknowledged and every
+//! page is whole. What a disk adds is measured by `cargo xtask bench`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -19,14 +19,14 @@ use std::{
 
 use antiphon_engine::{
     Engine, EngineOptions,
-    door::{Command, Done, Output, Token},
+    door::{Command, Done, HistoryRange, Output, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, block_on},
     seams::{AlignedBuffer, File as _, Files as _, OpenMode},
 };
 use antiphon_wire::{
     codes::ErrorCode,
     frame::Content,
-    ids::{ClientMessageId, ConversationId, TimestampMs, UserId},
+    ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
 
 type Lane = Engine<MemoryFiles, MemoryClock, MemoryRandom>;
@@ -36,6 +36,7 @@ fn main() {
         std::env::args().nth(index).map_or(default, |text| text.parse().expect("a number"))
     };
     let (batch, conversations, messages) = (argument(1, 64), argument(2, 10_000), argument(3, 1_000_000));
+    let pages_count = argument(4, 100_000);
     let options = EngineOptions { conversations_bytes_max: 1 << 30, ..EngineOptions::new(0) };
     let open = Engine::open(MemoryFiles::new(1), MemoryClock::new(1), MemoryRandom::new(1), options);
     let (lane, _): (Lane, _) = block_on(open).expect("an empty folder opens");
@@ -71,6 +72,10 @@ fn main() {
         status.flushes,
         status.compactions,
     );
+    for (name, latest) in [("latest", true), ("from anywhere", false)] {
+        let elapsed = pages(&lane, &mut tasks, &ids, &users, messages / conversations, latest, pages_count);
+        println!("{pages_count} pages of 50, {name}: {:.0} ns each", elapsed / pages_count as f64 * 1e9);
+    }
 }
 
 fn turn(tasks: &mut [Pin<Box<dyn Future<Output = ()>>>]) {
@@ -117,6 +122,38 @@ fn appends(
                     Ok(_) => acknowledged += 1,
                     Err(refusal) if refusal.code == ErrorCode::Overloaded => refused.push_back(token.0),
                     Err(refusal) => panic!("{token:?}: {refusal:?}"),
+                }
+            }
+        }
+    }
+    start.elapsed().as_secs_f64()
+}
+
+/// Pages of conversations by turns, one after the other: their latest, or such that end at some entry of theirs, of which each has `each`.
+fn pages(
+    lane: &Lane,
+    tasks: &mut [Pin<Box<dyn Future<Output = ()>>>],
+    ids: &[ConversationId],
+    users: &[UserId],
+    each: u64,
+    latest: bool,
+    count: u64,
+) -> f64 {
+    let start = Instant::now();
+    for number in 0..count {
+        let at = (number as usize).wrapping_mul(7919) % ids.len();
+        let before = 2 + number.wrapping_mul(104_729) % each;
+        let range = if latest { HistoryRange::Latest } else { HistoryRange::Before(Sequence(before)) };
+        let expected = if latest { 50.min(each as usize) } else { 50.min(before as usize - 1) };
+        let (user, conversation) = (users[at % 1000].clone(), ids[at]);
+        lane.submit(Token(number), Command::History { user, conversation, range, limit: 50 });
+        let mut pages = 0;
+        while pages == 0 {
+            turn(tasks);
+            while let Some(output) = lane.poll() {
+                if let Output::Answer { result: Ok(Done::History(page)), .. } = output {
+                    assert!(page.entries.len() >= expected, "a page of {} entries, not {expected}", page.entries.len());
+                    pages += 1;
                 }
             }
         }

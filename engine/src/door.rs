@@ -170,6 +170,28 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it changes nothing.
+    pub(crate) const fn only_reads(&self) -> bool {
+        match self {
+            Self::Reactions { .. }
+            | Self::Pins { .. }
+            | Self::History { .. }
+            | Self::Members { .. }
+            | Self::Conversations { .. }
+            | Self::CatchUp { .. } => true,
+            Self::CreateDirect { .. }
+            | Self::CreateGroup { .. }
+            | Self::Send { .. }
+            | Self::AddMembers { .. }
+            | Self::RemoveMembers { .. }
+            | Self::SetTitle { .. }
+            | Self::Mark { .. }
+            | Self::Change { .. } => false,
+        }
+    }
+}
+
 /// Which entries a page of history holds. Pages are always in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryRange {

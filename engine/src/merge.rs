@@ -57,10 +57,25 @@ impl<S: Source> Merge<S> {
         Self { newest_first, direction, order: Vec::new(), current: 0, unsettled: Vec::new(), begun: false }
     }
 
+    pub(crate) const fn direction(&self) -> Direction {
+        self.direction
+    }
+
     /// Puts a source on top of the others; before the first step only.
     pub(crate) fn push_newest(&mut self, source: S) {
         assert!(!self.begun, "the merge has begun");
         self.newest_first.insert(0, source);
+    }
+
+    /// Puts sources under the others. They hold nothing that the merge has passed; the row it stands on comes again, if none of theirs
+    /// comes before it.
+    pub(crate) fn push_oldest(&mut self, sources: impl Iterator<Item = S>) {
+        let count = self.newest_first.len();
+        self.newest_first.extend(sources);
+        self.current = 0;
+        if self.begun {
+            self.unsettled.extend(count..self.newest_first.len());
+        }
     }
 
     pub(crate) fn sources_mut(&mut self) -> &mut [S] {

@@ -3,7 +3,7 @@
 //! Invariants: runs stand newest first and never change; a view that someone holds keeps its files readable.
 //! Must not do: write, or decide what is merged.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use futures_util::stream::{self, StreamExt as _};
 
@@ -198,7 +198,7 @@ impl<F: Files> Runs<F> {
         self.scan_of(runs, range, direction)
     }
 
-    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and whether that leaves out any. No run is left out that begins or
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and which are left out. No run is left out that begins or
     /// ends in the range, since it may be a part of a larger one, and none that is newer than one that is taken.
     pub(crate) fn scan_newest<'a>(
         &self,
@@ -206,15 +206,52 @@ impl<F: Files> Runs<F> {
         direction: Direction,
         piece: Option<&[u8]>,
         count: usize,
-    ) -> (Scan<'a, F>, bool) {
-        let overlapping: Vec<&Run<F>> = self.newest_first.iter().filter(|run| run.may_overlap(range, piece)).collect();
-        let is_part = |run: &Run<F>| {
+    ) -> (Scan<'a, F>, Older) {
+        let (runs, older) = self.newest_of(0, range, piece, count);
+        (self.scan_of(runs.into_iter().map(|(_, run)| run), range, direction), older)
+    }
+
+    /// Takes `count` more runs into a scan that was made by [`Runs::scan_newest`], in the part of its range that is still to come: nothing of that
+    /// may have been passed but the row that the scan stands on, which comes again.
+    pub(crate) fn take_older(
+        &self,
+        scan: &mut Scan<'_, F>,
+        older: Older,
+        range: &KeyRange,
+        piece: Option<&[u8]>,
+        count: usize,
+    ) -> Older {
+        let (runs, older) = self.newest_of(older.first, range, piece, count);
+        let direction = scan.merge.direction();
+        scan.merge.push_oldest(sources_of(runs.into_iter().map(|(_, run)| run), range, direction));
+        scan.ended = false;
+        older
+    }
+
+    /// The newest `count` runs from one on that may hold rows, with their places, and which are older than those.
+    fn newest_of(
+        &self,
+        from: usize,
+        range: &KeyRange,
+        piece: Option<&[u8]>,
+        count: usize,
+    ) -> (Vec<(usize, &Run<F>)>, Older) {
+        let mut overlapping = Vec::with_capacity(self.newest_first.len());
+        let mut parts = 0;
+        for (place, run) in self.newest_first.iter().enumerate().skip(from) {
+            if !run.may_overlap(range, piece) {
+                continue;
+            }
+            overlapping.push((place, run));
             let (first, last) = run.bounds();
-            range.contains(first) || range.contains(last)
-        };
-        let parts = overlapping.iter().rposition(|run| is_part(run)).map_or(0, |oldest| oldest + 1);
+            if range.contains(first) || range.contains(last) {
+                parts = overlapping.len();
+            }
+        }
         let taken = overlapping.len().min(count.max(parts));
-        (self.scan_of(overlapping[..taken].iter().copied(), range, direction), taken < overlapping.len())
+        let first = overlapping.get(taken).map(|(place, _)| *place);
+        overlapping.truncate(taken);
+        (overlapping, Older { first: first.unwrap_or(self.newest_first.len()), any: first.is_some() })
     }
 
     fn scan_of<'a, 'b>(
@@ -226,13 +263,31 @@ impl<F: Files> Runs<F> {
     where
         F: 'b,
     {
-        let sources = runs.map(|run| match run {
-            Run::Segment(reader) => ScanSource::Segment(SegmentCursor::new(reader, range.clone(), direction)),
-            Run::Damaged { error, .. } => ScanSource::Damaged(error.clone()),
-        });
-        let sources = sources.collect();
-        Scan { merge: Merge::new(sources, direction), ended: false, vault: self.vault.clone(), opened: None }
+        let sources = sources_of(runs, range, direction).collect();
+        let merge = Merge::new(sources, direction);
+        Scan { merge, ended: false, passed: false, vault: self.vault.clone(), opened: None }
     }
+}
+
+/// Which runs a scan of the newest ones does without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Older {
+    /// All are before this one, newest first, that it has or that hold nothing.
+    first: usize,
+    /// There are some that may hold rows.
+    pub(crate) any: bool,
+}
+
+fn sources_of<'a, 'b, F: Files + 'b>(
+    runs: impl Iterator<Item = &'b Run<F>>,
+    range: &KeyRange,
+    direction: Direction,
+) -> impl Iterator<Item = ScanSource<'a, F>> {
+    let range = Rc::new(range.clone());
+    runs.map(move |run| match run {
+        Run::Segment(reader) => ScanSource::Segment(SegmentCursor::new(reader, Rc::clone(&range), direction)),
+        Run::Damaged { error, .. } => ScanSource::Damaged(error.clone()),
+    })
 }
 
 /// What a key begins with, as a number that orders as keys do, as far as it goes.
@@ -281,6 +336,8 @@ impl<F: Files> Run<F> {
 pub struct Scan<'a, F: Files> {
     merge: Merge<ScanSource<'a, F>>,
     ended: bool,
+    /// A key that is deleted was passed: see [`Scan::take_passed`].
+    passed: bool,
     vault: Option<Arc<Vault>>,
     /// The value of the row it stands on, if that was sealed.
     opened: Option<SharedBytes>,
@@ -330,14 +387,19 @@ impl<'a, F: Files> Scan<'a, F> {
         })
     }
 
+    /// Whether a key that is deleted was passed since this was asked last. Its older rows would be shown by runs that are taken in later.
+    pub(crate) const fn take_passed(&mut self) -> bool {
+        std::mem::replace(&mut self.passed, false)
+    }
+
     /// Moves to the next key that is not deleted.
     fn step(&mut self) -> Result<Settled, StoreError> {
         while !self.ended {
             let step = self.merge.step();
             match step {
-                Ok(Settled::Row) if self.row().is_none() => {}
+                Ok(Settled::Row) if self.row().is_none() => self.passed = true,
                 Ok(Settled::Row) if self.vault.is_some() => match self.open() {
-                    Ok(false) => {}
+                    Ok(false) => self.passed = true,
                     Ok(true) => return step,
                     Err(error) => {
                         self.ended = true;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use antiphon_engine::{
     EngineOptions,
-    door::{Command, Done, Output, Token},
+    door::{Command, Done, HistoryRange, Output, Token},
     memory_files::{MemoryRandom, OperationKind},
 };
 use antiphon_wire::{
@@ -88,6 +88,29 @@ fn queues_are_bounded_and_say_so() {
     lane.settle_queued();
     assert!(tokens.iter().all(|token| lane.answer(*token).is_some()));
     assert_eq!(lane.engine.status().commands_waiting, 0);
+}
+
+#[test]
+fn pages_that_wait_leave_room_for_messages() {
+    let mut lane = Lane::with_options(6, EngineOptions { commands_waiting_max: 8, ..small_options() });
+    let ids = [lane.create_direct("ann", "bob"), lane.create_direct("ann", "cid")];
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    lane.settle();
+    lane.reopen();
+    lane.files.set_queued(true);
+    let page = || Command::History { user: user("ann"), conversation: ids[0], range: HistoryRange::Latest, limit: 50 };
+    let pages: Vec<Token> = (0..8).map(|_| lane.submit(page())).collect();
+    let sends: Vec<Token> = (0..3).map(|key| lane.submit(send("ann", ids[1], key, "x"))).collect();
+    lane.drain();
+    let is_refused =
+        |token: &Token| matches!(lane.answer(*token), Some(Err(refusal)) if refusal.code == ErrorCode::Overloaded);
+    let refused = |tokens: &[Token]| tokens.iter().map(is_refused).collect::<Vec<_>>();
+    assert_eq!(refused(&pages), [[false; 6].as_slice(), &[true; 2]].concat());
+    assert_eq!(refused(&sends), [false, false, true]);
+    lane.settle_queued();
+    assert!(sends[..2].iter().all(|token| matches!(lane.answer(*token), Some(Ok(Done::Sent { .. })))));
+    assert!(pages[..6].iter().all(|token| matches!(lane.answer(*token), Some(Ok(Done::History(_))))));
 }
 
 #[test]

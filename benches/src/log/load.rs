@@ -1,7 +1,8 @@
 //! A load on a lane: commands of some kinds, closed (so many unanswered, the next with an answer) or open
 //! ([`Arriving`]), every answer checked and timed.
 //!
-//! A command that is refused because flushes are behind is given again when they are not; its time goes on.
+//! A command that is refused because flushes are behind is given again when they are not; its time goes on. One that only reads, and is
+//! refused because too many wait for the disk, holds up others like it and no more.
 
 use std::{
     collections::VecDeque,
@@ -35,9 +36,9 @@ use super::{
 use crate::facts::free_bytes;
 use crate::lane::{Lane, NodeEngine, People, Reply, Step, Task, unexpected};
 
-/// Commands of an open load that may be unanswered: seconds of all that is measured. What is due beyond it is given
+/// Commands of an open load that may be unanswered: many seconds of all that is measured. What is due beyond it is given
 /// when it can be, and its time goes on.
-const UNANSWERED_MAX: usize = 1 << 16;
+const UNANSWERED_MAX: usize = 1 << 18;
 
 /// Commands of an open load that are given in one turn of the lane: some milliseconds of all that is measured. The ring has its turn
 /// between, and what is refused is given again at once.
@@ -59,6 +60,11 @@ pub(crate) trait Workload: Send + 'static {
 
     /// The next of a kind.
     fn order(&mut self, kind: usize) -> Self::Order;
+
+    /// Whether commands of a kind only read.
+    fn only_reads(&self, _kind: usize) -> bool {
+        false
+    }
 
     /// Its command; the same again if it is asked for again.
     fn command(&self, order: &Self::Order, people: &mut People) -> Command;
@@ -172,7 +178,7 @@ fn run<W: Workload>(
     let (memtable_bytes_max, commands_waiting_max) = (lane.engine().memtable_bytes, lane.engine().commands_waiting_max);
     let task = move |reply| -> Box<dyn Task> {
         let recorders = kinds.iter().map(|kind| Recorder::new(kind, begin_ns)).collect();
-        let (pending, free, refused) = (Vec::new(), Vec::new(), VecDeque::new());
+        let (pending, free, refused, held_reads) = (Vec::new(), Vec::new(), VecDeque::new(), VecDeque::new());
         let (fresh, answered, enough) = (0, counter, is_enough);
         Box::new(Load {
             workload,
@@ -182,6 +188,7 @@ fn run<W: Workload>(
             pending,
             free,
             refused,
+            held_reads,
             fresh,
             answered,
             memtable_bytes_max,
@@ -260,6 +267,8 @@ struct Load<W: Workload> {
     free: Vec<usize>,
     /// Tokens of those that wait to be given again.
     refused: VecDeque<usize>,
+    /// Those that only read.
+    held_reads: VecDeque<usize>,
     /// Commands given, without repeats.
     fresh: u64,
     answered: Arc<AtomicU64>,
@@ -292,7 +301,26 @@ impl<W: Workload> Load<W> {
             }
         };
         self.fresh += 1;
-        engine.submit(Token(place as u64), command);
+        if !self.held_reads.is_empty() && self.workload.only_reads(kind) {
+            self.held_reads.push_back(place);
+        } else {
+            engine.submit(Token(place as u64), command);
+        }
+    }
+
+    /// Gives reads that were refused again, as far as there is room; whether any was given.
+    fn read_again(&mut self, engine: &NodeEngine, people: &mut People) -> bool {
+        if self.held_reads.is_empty() {
+            return false;
+        }
+        let room = (self.commands_waiting_max / 2).saturating_sub(engine.status().commands_waiting);
+        let given = room.min(self.held_reads.len());
+        for place in self.held_reads.drain(..given).collect::<Vec<_>>() {
+            if let Some(pending) = &self.pending[place] {
+                engine.submit(Token(place as u64), self.workload.command(&pending.order, people));
+            }
+        }
+        given > 0
     }
 
     /// Gives what was refused again, as soon as there is room; what was refused is a turn's at most, since nothing else is given
@@ -353,6 +381,7 @@ impl<W: Workload> Task for Load<W> {
         if !self.refused.is_empty() {
             return Ok(self.give_again(engine, people));
         }
+        let read = self.read_again(engine, people);
         let before = self.fresh;
         let is_over = self.give_next(engine, people);
         let gave = self.fresh - before;
@@ -360,7 +389,7 @@ impl<W: Workload> Task for Load<W> {
             // As much again may be due.
             Pace::Open(_) if gave >= GIVEN_A_TURN => Step::Look,
             Pace::Open(_) if gave > 0 && !is_over => Step::Turn,
-            _ if gave > 0 => Step::Submitted,
+            _ if gave > 0 || read => Step::Submitted,
             _ if is_over && self.unanswered() == 0 => Step::Done,
             _ => Step::Wait,
         })
@@ -373,8 +402,10 @@ impl<W: Workload> Task for Load<W> {
             Ok(done) => done,
             Err(refusal) if refusal.code == ErrorCode::Overloaded => {
                 self.recorders[pending.kind].refused();
+                let held =
+                    if self.workload.only_reads(pending.kind) { &mut self.held_reads } else { &mut self.refused };
+                held.push_back(place);
                 self.pending[place] = Some(pending);
-                self.refused.push_back(place);
                 return Ok(());
             }
             Err(refusal) => return Err(unexpected(&Err(refusal))),

@@ -309,6 +309,10 @@ impl Workload for Mixed {
         }
     }
 
+    fn only_reads(&self, kind: usize) -> bool {
+        kind == LATEST || kind == ANYWHERE
+    }
+
     fn command(&self, order: &Order, people: &mut People) -> Command {
         match *order {
             Order::Append(number) => self.messages.send(number, now(), people),

@@ -270,7 +270,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Puts a command in its place; a refusal if there is no room.
     fn enqueue(&self, state: &mut State<F::File>, token: Token, command: Command) -> Option<Refusal> {
         let options = &self.shared.options;
-        if state.core.waiting >= options.commands_waiting_max {
+        let places = options.commands_waiting_max;
+        // What is only read leaves room for what is to be stored, however much of it waits.
+        let places = if command.only_reads() { places - places / 4 } else { places };
+        if state.core.waiting >= places {
             return Some(refuse(ErrorCode::Overloaded));
         }
         let Some(id) = conversation_of(&command) else { return self.enqueue_list(state, token, command) };

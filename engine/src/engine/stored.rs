@@ -26,7 +26,7 @@ use crate::{
     keys::{self, Key},
     row::{Direction, KeyRange},
     rows,
-    runs::{Runs, Scan},
+    runs::{Older, Runs, Scan},
     seams::Files,
 };
 
@@ -167,10 +167,14 @@ pub(super) struct StoredScan<'a, F: Files> {
 struct Descent {
     /// The entry that comes next, if none is missing.
     expected: Sequence,
-    /// So many of the newest runs are scanned.
+    /// So many of the newest runs are scanned, or as many more as cannot be left out.
     runs: usize,
+    older: Older,
     /// There are older ones.
     left_out: bool,
+    /// Rows behind the expected entry were read: what older runs say of the same is not to be taken for newer. As for rows that are deleted, see
+    /// [`Scan::take_passed`].
+    passed_rows: bool,
     /// Entries that are probably wanted, and that were given.
     wanted: usize,
     given: usize,
@@ -215,8 +219,9 @@ impl<'a, F: Files> StoredScan<'a, F> {
         wanted: usize,
     ) -> Self {
         let newest = if direction == Direction::Backward { 1 } else { usize::MAX };
-        let (scan, left_out) = Self::scan(runs, id, &keys::entry_range(id, first, last), direction, newest);
-        let descent = Descent { expected: last, runs: newest, left_out, wanted, given: 0 };
+        let (scan, older) = Self::scan(runs, id, &keys::entry_range(id, first, last), direction, newest);
+        let left_out = older.any;
+        let descent = Descent { expected: last, runs: newest, older, left_out, passed_rows: false, wanted, given: 0 };
         let (held, behind, failed) = (None, Behind::default(), None);
         Self { runs, id, user, direction, range: (first, last), scan, descent, held, behind, failed }
     }
@@ -227,16 +232,31 @@ impl<'a, F: Files> StoredScan<'a, F> {
         range: &KeyRange,
         direction: Direction,
         newest: usize,
-    ) -> (Scan<'a, F>, bool) {
+    ) -> (Scan<'a, F>, Older) {
         runs.scan_newest(range, direction, Some(&keys::conversation(id)), newest)
     }
 
     /// Takes older runs in, at the entry that comes next.
     fn descend(&mut self, runs: usize) {
         let range = keys::entry_range(self.id, self.range.0, self.descent.expected);
+        let (before, older) = (self.descent.runs, self.descent.older);
         self.behind = Behind::default();
         self.descent.runs = runs;
-        (self.scan, self.descent.left_out) = Self::scan(self.runs, self.id, &range, self.direction, runs);
+        if self.scan.take_passed() || self.descent.passed_rows {
+            self.begin(&range);
+            return;
+        }
+        let piece = keys::conversation(self.id);
+        let older = self.runs.take_older(&mut self.scan, older, &range, Some(&piece), runs.saturating_sub(before));
+        (self.descent.older, self.descent.left_out) = (older, older.any);
+    }
+
+    /// Begins a scan anew, of as many runs.
+    fn begin(&mut self, range: &KeyRange) {
+        let (scan, older) = Self::scan(self.runs, self.id, range, self.direction, self.descent.runs);
+        self.scan = scan;
+        self.descent.passed_rows = false;
+        (self.descent.older, self.descent.left_out) = (older, older.any);
     }
 
     /// The next entry.
@@ -266,7 +286,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
                 Met::Other(sequence) if self.descent.left_out && sequence < self.descent.expected => {
                     self.descend(self.descent.more_runs());
                 }
-                Met::Other(_) => {}
+                Met::Other(_) => self.descent.passed_rows = true,
                 Met::Crowd(sequence) => self.pass_by(sequence).await?,
                 Met::Entry(stored, _) if self.direction == Direction::Forward => {
                     if let Some(before) = self.held.replace(stored) {
@@ -280,6 +300,8 @@ impl<'a, F: Files> StoredScan<'a, F> {
                 Met::Entry(mut stored, _) => {
                     self.descent.expected = Sequence(stored.sequence.0.saturating_sub(1));
                     self.descent.given += 1;
+                    self.descent.passed_rows = false;
+                    self.scan.take_passed();
                     let behind = std::mem::take(&mut self.behind);
                     if behind.of == stored.sequence {
                         (stored.state, stored.mine) = (behind.state, behind.mine);
@@ -343,7 +365,8 @@ impl<'a, F: Files> StoredScan<'a, F> {
         }
         // The next row is not one of them.
         self.behind.passed = 0;
-        (self.scan, self.descent.left_out) = Self::scan(self.runs, self.id, &range, self.direction, self.descent.runs);
+        self.begin(&range);
+        self.descent.passed_rows = true;
         Ok(())
     }
 }

@@ -150,8 +150,13 @@ impl RowBlock {
 
     /// Decodes a group into `rows`, replacing what was there; `None` if it is malformed.
     pub(super) fn decode_group(&self, group: usize, rows: &mut GroupRows) -> Option<()> {
+        self.decode_group_before(group, None, rows)
+    }
+
+    /// As [`RowBlock::decode_group`], of a group's rows before `end` only, if that is given.
+    pub(super) fn decode_group_before(&self, group: usize, end: Option<&[u8]>, rows: &mut GroupRows) -> Option<()> {
         rows.clear();
-        let (mut reader, end) = self.group_rows(group)?;
+        let (mut reader, group_end) = self.group_rows(group)?;
         rows.reserve(GROUP_ROWS, reader.rest().len());
         while !reader.rest().is_empty() {
             let row = RawRow::read(&mut reader)?;
@@ -166,7 +171,11 @@ impl RowBlock {
             if rows.keys.len() - start > KEY_BYTES_MAX {
                 return None;
             }
-            let change = self.change(row.value, end - reader.rest().len())?;
+            if end.is_some_and(|end| &rows.keys[start..] >= end) {
+                rows.keys.truncate(start);
+                return Some(());
+            }
+            let change = self.change(row.value, group_end - reader.rest().len())?;
             rows.rows.push(GroupRow { key: start..rows.keys.len(), change });
         }
         (!rows.rows.is_empty()).then_some(())

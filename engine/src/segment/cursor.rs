@@ -1,5 +1,7 @@
 //! A scan of one segment, in either direction, through the cache: a source of merges. Rows that do not count are passed over.
 
+use std::rc::Rc;
+
 use super::{
     SegmentId, SegmentReader,
     block::{GroupRows, RowBlock},
@@ -14,7 +16,7 @@ use crate::{
 /// Stands on a row of a segment, or before one.
 pub(crate) struct SegmentCursor<F: Files> {
     reader: SegmentReader<F>,
-    range: KeyRange,
+    range: Rc<KeyRange>,
     direction: Direction,
     block_number: u32,
     block: Option<RowBlock>,
@@ -40,7 +42,7 @@ enum State {
 }
 
 impl<F: Files> SegmentCursor<F> {
-    pub(crate) fn new(reader: &SegmentReader<F>, range: KeyRange, direction: Direction) -> Self {
+    pub(crate) fn new(reader: &SegmentReader<F>, range: Rc<KeyRange>, direction: Direction) -> Self {
         let edge = match direction {
             Direction::Forward => reader.block_of(&range.start),
             // Where all keys are before the end, the last block is it.
@@ -84,7 +86,8 @@ impl<F: Files> SegmentCursor<F> {
             }
             (Direction::Backward, Some(end)) if at_edge => {
                 self.group = block.group_of(end).unwrap_or(0);
-                block.decode_group(self.group, &mut self.rows).map(|()| self.row = self.rows.smaller_than(end))
+                let decoded = block.decode_group_before(self.group, Some(end.as_slice()), &mut self.rows);
+                decoded.map(|()| self.row = self.rows.len())
             }
             (Direction::Backward, _) => {
                 self.group = last_group;

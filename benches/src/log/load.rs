@@ -44,6 +44,9 @@ const UNANSWERED_MAX: usize = 1 << 18;
 /// between, and what is refused is given again at once.
 const GIVEN_A_TURN: u64 = 1_024;
 
+/// Reads that were refused are given again so many in a turn.
+const READ_AGAIN_A_TURN: usize = 64;
+
 /// While so many bytes wait for the next batch, what was refused waits as well: half of what the engine lets wait.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 
@@ -314,7 +317,7 @@ impl<W: Workload> Load<W> {
             return false;
         }
         let room = (self.commands_waiting_max / 2).saturating_sub(engine.status().commands_waiting);
-        let given = room.min(self.held_reads.len());
+        let given = room.min(self.held_reads.len()).min(READ_AGAIN_A_TURN);
         for place in self.held_reads.drain(..given).collect::<Vec<_>>() {
             if let Some(pending) = &self.pending[place] {
                 engine.submit(Token(place as u64), self.workload.command(&pending.order, people));

@@ -37,6 +37,9 @@ use crate::{
     seams::{Clock, Files, Random},
 };
 
+/// Jobs that end in one turn: those that find all in the cache never wait, and commits are to have their turn between. Half a millisecond of pages.
+const JOBS_A_TURN: usize = 8;
+
 /// A message that was found, and whether what it said first is not known any more.
 type Known = (Arc<[u8]>, bool);
 
@@ -51,6 +54,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     pub(super) async fn read_loop(&self) {
         let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Kind> + '_>>> = FuturesUnordered::new();
         poll_fn(|context| {
+            let mut done = 0;
             loop {
                 let places = self.shared.options.reads_in_flight_max;
                 loop {
@@ -63,6 +67,11 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 }
                 if let Poll::Ready(Some(kind)) = running.poll_next_unpin(context) {
                     self.shared.state.borrow_mut().core.jobs.finish(kind);
+                    done += 1;
+                    if done == JOBS_A_TURN {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     continue;
                 }
                 if self.shared.state.borrow().core.closed {

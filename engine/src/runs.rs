@@ -198,8 +198,7 @@ impl<F: Files> Runs<F> {
         self.scan_of(runs, range, direction)
     }
 
-    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and whether that leaves out any. No run is left out that begins or
-    /// ends in the range, since it may be a part of a larger one, and none that is newer than one that is taken.
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and whether that leaves out any.
     pub(crate) fn scan_newest<'a>(
         &self,
         range: &KeyRange,
@@ -207,14 +206,9 @@ impl<F: Files> Runs<F> {
         piece: Option<&[u8]>,
         count: usize,
     ) -> (Scan<'a, F>, bool) {
-        let overlapping: Vec<&Run<F>> = self.newest_first.iter().filter(|run| run.may_overlap(range, piece)).collect();
-        let is_part = |run: &Run<F>| {
-            let (first, last) = run.bounds();
-            range.contains(first) || range.contains(last)
-        };
-        let parts = overlapping.iter().rposition(|run| is_part(run)).map_or(0, |oldest| oldest + 1);
-        let taken = overlapping.len().min(count.max(parts));
-        (self.scan_of(overlapping[..taken].iter().copied(), range, direction), taken < overlapping.len())
+        let mut overlapping = self.newest_first.iter().filter(|run| run.may_overlap(range, piece));
+        let scan = self.scan_of(overlapping.by_ref().take(count), range, direction);
+        (scan, overlapping.next().is_some())
     }
 
     fn scan_of<'a, 'b>(

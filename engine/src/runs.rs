@@ -198,8 +198,7 @@ impl<F: Files> Runs<F> {
         self.scan_of(runs, range, direction)
     }
 
-    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and which are left out. No run is left out that begins or
-    /// ends in the range, since it may be a part of a larger one, and none that is newer than one that is taken.
+    /// As [`Runs::scan`] of the newest `count` runs that may hold rows; and which are left out.
     pub(crate) fn scan_newest<'a>(
         &self,
         range: &KeyRange,
@@ -208,7 +207,7 @@ impl<F: Files> Runs<F> {
         count: usize,
     ) -> (Scan<'a, F>, Older) {
         let (runs, older) = self.newest_of(0, range, piece, count);
-        (self.scan_of(runs.into_iter().map(|(_, run)| run), range, direction), older)
+        (self.scan_of(runs.into_iter(), range, direction), older)
     }
 
     /// Takes `count` more runs into a scan that was made by [`Runs::scan_newest`], in the part of its range that is still to come: nothing of that
@@ -223,35 +222,18 @@ impl<F: Files> Runs<F> {
     ) -> Older {
         let (runs, older) = self.newest_of(older.first, range, piece, count);
         let direction = scan.merge.direction();
-        scan.merge.push_oldest(sources_of(runs.into_iter().map(|(_, run)| run), range, direction));
+        scan.merge.push_oldest(sources_of(runs.into_iter(), range, direction));
         scan.ended = false;
         older
     }
 
-    /// The newest `count` runs from one on that may hold rows, with their places, and which are older than those.
-    fn newest_of(
-        &self,
-        from: usize,
-        range: &KeyRange,
-        piece: Option<&[u8]>,
-        count: usize,
-    ) -> (Vec<(usize, &Run<F>)>, Older) {
-        let mut overlapping = Vec::with_capacity(self.newest_first.len());
-        let mut parts = 0;
-        for (place, run) in self.newest_first.iter().enumerate().skip(from) {
-            if !run.may_overlap(range, piece) {
-                continue;
-            }
-            overlapping.push((place, run));
-            let (first, last) = run.bounds();
-            if range.contains(first) || range.contains(last) {
-                parts = overlapping.len();
-            }
-        }
-        let taken = overlapping.len().min(count.max(parts));
-        let first = overlapping.get(taken).map(|(place, _)| *place);
-        overlapping.truncate(taken);
-        (overlapping, Older { first: first.unwrap_or(self.newest_first.len()), any: first.is_some() })
+    /// The newest `count` runs from one on that may hold rows, and which are older than those.
+    fn newest_of(&self, from: usize, range: &KeyRange, piece: Option<&[u8]>, count: usize) -> (Vec<&Run<F>>, Older) {
+        let runs = self.newest_first.iter().enumerate().skip(from);
+        let mut overlapping = runs.filter(|(_, run)| run.may_overlap(range, piece));
+        let taken = overlapping.by_ref().take(count).map(|(_, run)| run).collect();
+        let first = overlapping.next().map(|(place, _)| place);
+        (taken, Older { first: first.unwrap_or(self.newest_first.len()), any: first.is_some() })
     }
 
     fn scan_of<'a, 'b>(

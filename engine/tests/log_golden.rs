@@ -1,4 +1,4 @@
-//! A log with every kind of record, byte for byte: what versions 1 and 2 wrote is what is read and written now.
+//! Logs with every kind of record, byte for byte: what versions 1 to 3 wrote is what is read and written now.
 //!
 //! With `ANTIPHON_BLESS` set in the environment the files under fuzz/corpus/log are written anew: for a new format version only.
 
@@ -6,19 +6,28 @@ mod support;
 
 use std::path::PathBuf;
 
-use antiphon_engine::door::Command;
+use antiphon_engine::{EngineOptions, door::Command, encryption::NodeKey};
 use antiphon_wire::{
     frame::{Change, Content},
     ids::Sequence,
 };
-use support::{Lane, user};
+use support::{Lane, small_options, user};
 
 const LOG: &str = "log-00000000";
 const PAGE: usize = 4096;
 
 /// The beginning of a log with every kind of record.
 fn log() -> Vec<u8> {
-    let mut lane = Lane::new(0x1064);
+    log_of(small_options())
+}
+
+/// The same, encrypted, as version 3 has it.
+fn sealed() -> Vec<u8> {
+    log_of(EngineOptions { encryption: Some(NodeKey::new([0x60; 32])), ..small_options() })
+}
+
+fn log_of(options: EngineOptions) -> Vec<u8> {
+    let mut lane = Lane::with_options(0x1064, options);
     let group = lane.create_group("ann", 1, &["bob"]);
     lane.sent("ann", group, 1, "hello");
     let ann = || user("ann");
@@ -69,6 +78,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("long-sequence", changed(&|bytes| bytes[PAGE + 64 + 25 + 5 + 28] = 0xff)),
         ("cut", whole[..5 * PAGE + 70].to_vec()),
         ("changes", changes()),
+        ("sealed", sealed()),
     ]
 }
 

@@ -242,7 +242,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
         let (before, older) = (self.descent.runs, self.descent.older);
         self.behind = Behind::default();
         self.descent.runs = runs;
-        if self.scan.take_passed() || self.descent.passed_rows {
+        if | self.descent.passed_rows|self.descent.passed_rows {
             self.begin(&range);
             return;
         }
@@ -368,5 +368,179 @@ impl<'a, F: Files> StoredScan<'a, F> {
         self.begin(&range);
         self.descent.passed_rows = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        cache::Cache,
+        changes::encode_reactor,
+        memory_files::{MemoryFiles, MemoryRandom, OperationKind, block_on},
+        row::Change,
+        runs::Run,
+        segment::{KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentWriter},
+    };
+
+    const ID: ConversationId = ConversationId([7; 16]);
+
+    /// Rows of one run; `None` for one that is deleted.
+    type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+    fn runs(files: &MemoryFiles, newest_first: &[Rows]) -> Runs<MemoryFiles> {
+        // Blocks are not kept, so that each use of one is a read.
+        let settings = SegmentSettings { filter: KeyFilter::NONE, compression_level: 0, ..SegmentSettings::default() };
+        let context = SegmentContext::new(files.clone(), Cache::new(0), 1, settings);
+        let written = newest_first.iter().zip(1..).filter(|(rows, _)| !rows.is_empty()).map(|(rows, number)| {
+            block_on(async {
+                let mut writer = SegmentWriter::create(&context, SegmentId(number)).await.unwrap();
+                for (key, value) in rows {
+                    let change = value.as_ref().map_or(Change::Delete, |value| Change::Put(value.as_slice()));
+                    writer.push(key, change).await.unwrap();
+                }
+                writer.finish().await.unwrap();
+                Run::Segment(SegmentReader::open(&context, SegmentId(number)).await.unwrap())
+            })
+        });
+        Runs::new(written.collect())
+    }
+
+    /// An entry's row, with what tells it from others of its key.
+    fn entry_row(sequence: u64, said: u64, replaces: bool) -> (Vec<u8>, Vec<u8>) {
+        let (mut value, mut bytes) = (Vec::new(), Vec::new());
+        rows::put_entry(LanePosition(sequence), &said.to_le_bytes(), &mut value);
+        if replaces {
+            rows::put_replacing(&value, &mut bytes)
+        } else {
+            bytes = value
+        }
+        (keys::entry(ID, Sequence(sequence)), bytes)
+    }
+
+    fn state_row(sequence: u64, count: u32) -> (Vec<u8>, Vec<u8>) {
+        let state = StateRow { reactions: vec![("ok".to_owned(), count)], ..StateRow::default() };
+        (keys::within(ID, &keys::state_suffix(Sequence(sequence))), state.encode())
+    }
+
+    fn reactor_row(sequence: u64, user: &str, text: &str) -> (Vec<u8>, Vec<u8>) {
+        let suffix = keys::reactor_suffix(Sequence(sequence), &UserId::new(user).unwrap());
+        (keys::within(ID, &suffix), encode_reactor(&[text.to_owned()]))
+    }
+
+    fn some(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+        rows.into_iter().map(|(key, value)| (key, Some(value)))
+    }
+
+    /// The first `limit` entries of a range, from its end down.
+    fn page(runs: &Runs<MemoryFiles>, first: u64, last: u64, limit: usize) -> Vec<Stored> {
+        let user = UserId::new("ann").unwrap();
+        let range = (Sequence(first), Sequence(last));
+        block_on(async {
+            let mut scan = StoredScan::new(runs, ID, &user, range, Direction::Backward, limit);
+            let mut found = Vec::new();
+            while found.len() < limit
+                && let Some(stored) = scan.next().await.unwrap()
+            {
+                found.push(stored);
+            }
+            found
+        })
+    }
+
+    fn reads(files: &MemoryFiles) -> u64 {
+        files.operations()[OperationKind::Read as usize]
+    }
+
+    /// Some runs: each entry was written first in any of them, and what became of it stands there or in newer ones.
+    fn any_runs(random: &MemoryRandom) -> Vec<Rows> {
+        let mut newest_first = vec![Rows::new(); 2 + random.below(4) as usize];
+        let (mut home, mut said) = (newest_first.len() as u64 - 1, 0);
+        for sequence in 1..=20 {
+            match random.below(8) {
+                0 => continue,
+                1 => home = random.below(newest_first.len() as u64),
+                2 => home = home.saturating_sub(1),
+                _ => {}
+            }
+            let mut put = |run: u64, (key, value)| drop(newest_first[run as usize].insert(key, Some(value)));
+            let mut another = || {
+                said += 1;
+                said
+            };
+            put(home, entry_row(sequence, another(), false));
+            for _ in 0..random.below(3) {
+                put(random.below(home + 1), state_row(sequence, another() as u32));
+            }
+            for _ in 0..random.below(3) {
+                put(random.below(home + 1), reactor_row(sequence, "ann", &another().to_string()));
+            }
+            for user in 0..if random.below(20) == 0 { 70 } else { random.below(2) } {
+                put(random.below(home + 1), reactor_row(sequence, &format!("user{user}"), "ok"));
+            }
+            if home > 0 && random.below(6) == 0 {
+                put(random.below(home), entry_row(sequence, another(), true));
+            }
+            if home > 0 && random.below(4) == 0 {
+                // Taken back, which older runs do not know.
+                newest_first[random.below(home) as usize].insert(reactor_row(sequence, "ann", "").0, None);
+            }
+        }
+        newest_first
+    }
+
+    #[test]
+    fn a_page_from_the_end_down_is_what_all_runs_say_of_it() {
+        for seed in 0..600 {
+            let random = MemoryRandom::new(seed);
+            let newest_first = any_runs(&random);
+            let mut all = Rows::new();
+            newest_first.iter().rev().for_each(|rows| all.extend(rows.clone()));
+            let runs = runs(&MemoryFiles::new(0), &newest_first);
+            for _ in 0..4 {
+                let (first, last) = (1 + random.below(20), 1 + random.below(20));
+                let limit = 1 + random.below(20) as usize;
+                let there = |(key, _): &(Vec<u8>, Vec<u8>)| all.get(key)?.as_ref();
+                let expected = (first..=last).rev().filter_map(|sequence| {
+                    let value = there(&entry_row(sequence, 0, false))?;
+                    let state = there(&state_row(sequence, 0)).map(|value| StateRow::decode(value).unwrap());
+                    let mine = there(&reactor_row(sequence, "ann", "")).map(|value| decode_reactor(value).unwrap());
+                    Some((sequence, rows::decode_entry(value).unwrap().1.to_vec(), state, mine.unwrap_or_default()))
+                });
+                let expected: Vec<_> = expected.take(limit).collect();
+                let found = page(&runs, first, last, limit).into_iter();
+                let found: Vec<_> = found.map(|of| (of.sequence.0, of.archive.to_vec(), of.state, of.mine)).collect();
+                assert_eq!(found, expected, "seed {seed}: {first} to {last}, {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_reads_no_rows_of_messages_that_are_further_down() {
+        // Everybody reacted to everything, later.
+        let (mut newer, mut older) = (Rows::new(), Rows::new());
+        for sequence in 1..=3_000 {
+            older.extend(some([entry_row(sequence, 1, false)]));
+            newer.extend(some([state_row(sequence, 1), reactor_row(sequence, "bob", &"ok".repeat(60))]));
+        }
+        newer.extend(some([entry_row(3_001, 1, false)]));
+        let files = MemoryFiles::new(0);
+        let runs = runs(&files, &[newer, older]);
+        let before = reads(&files);
+        assert_eq!(page(&runs, 1, 3_000, 10).len(), 10);
+        assert!(reads(&files) - before <= 6, "{} reads", reads(&files) - before);
+    }
+
+    #[test]
+    fn the_latest_page_of_a_conversation_that_is_all_of_its_runs_is_one_read() {
+        let of =
+            |range: std::ops::Range<u64>| some(range.map(|sequence| entry_row(sequence, 1, false))).collect::<Rows>();
+        let files = MemoryFiles::new(0);
+        let runs = runs(&files, &[of(41..61), of(21..41), of(1..21)]);
+        let before = reads(&files);
+        assert_eq!(page(&runs, 1, 60, 20).len(), 20);
+        assert_eq!(reads(&files) - before, 1);
     }
 }

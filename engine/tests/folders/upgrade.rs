@@ -3,6 +3,7 @@
 use antiphon_engine::{
     EngineError,
     door::{Command, Done, HistoryRange},
+    encryption::NodeKey,
     error::StoreError,
     memory_files::{MemoryFiles, OperationKind},
     offline,
@@ -13,7 +14,7 @@ use antiphon_wire::{
 };
 
 use crate::{
-    golden::{Golden, all, dump, flush, newest, open},
+    golden::{Golden, all, dump, encrypted, flush, newest, node_key, open, open_with, with_key},
     support::{Lane, block_on, entry, user},
 };
 
@@ -37,7 +38,7 @@ fn seen(lane: &mut Lane, name: &str, ids: &[ConversationId]) -> usize {
 fn a_store_of_every_version_is_read_and_written_on() {
     for Golden { version, files, dump: expected } in all() {
         let files = files.crash_image(1);
-        assert!(dump(&files) == expected, "version {version}: what is dumped is not what was written");
+        assert!(dump(&files, 0_u16) == expected, "version {version}: what is dumped is not what was written");
         let report = block_on(offline::verify(files.clone(), 0_u16, |_| ())).unwrap();
         assert!(report.is_sound() && report.torn_tail.is_none(), "version {version}: {:?}", report.findings);
 
@@ -64,10 +65,63 @@ fn a_store_of_every_version_is_read_and_written_on() {
         assert_eq!(seen(&mut lane, "ann", &ids), before + 4, "version {version}");
         let report = block_on(offline::verify(lane.files.clone(), 0_u16, |_| ())).unwrap();
         assert!(report.is_sound(), "version {version}: {:?}", report.findings);
-        let after = dump(&lane.files);
+        let after = dump(&lane.files, 0_u16);
         let missing = expected.iter().find(|line| line.starts_with("{\"entry\"") && !after.contains(line));
         assert_eq!(missing, None, "version {version}: an entry is another now");
     }
+}
+
+fn image(files: &MemoryFiles) -> Vec<(String, Option<Vec<u8>>)> {
+    files.names().into_iter().map(|name| (name.clone(), files.contents(&name))).collect()
+}
+
+#[test]
+fn an_encrypted_store_is_read_and_written_on_with_its_key_and_with_no_other() {
+    let Golden { files, dump: expected, .. } = encrypted();
+    let other = NodeKey::new([0x61; 32]);
+    let before = image(&files);
+    for (what, key, refusal) in [
+        ("no key", None, EngineError::KeyNeeded),
+        ("another", Some(other.clone()), EngineError::OtherKey { found: other.id(), expected: node_key().id() }),
+    ] {
+        assert_eq!(open_with(&files, key.clone()).err(), Some(refusal.clone()), "{what}");
+        let access = key.map_or_else(|| 0_u16.into(), with_key);
+        let dumped = block_on(offline::dump(files.clone(), access, |_| (), &mut |_| true));
+        assert_eq!(dumped.err(), Some(refusal), "{what}");
+        assert!(image(&files) == before, "{what}: something was changed");
+    }
+    assert!(dump(&files, with_key(node_key())) == expected, "what is dumped is not what was written");
+    let is_sound = |files: &MemoryFiles| {
+        let report = block_on(offline::verify(files.clone(), with_key(node_key()), |_| ())).unwrap();
+        assert!(report.is_sound() && report.torn_tail.is_none(), "{:?}", report.findings);
+    };
+    is_sound(&files);
+    for (name, bytes) in before.iter().filter_map(|(name, bytes)| Some((name, bytes.as_ref()?))) {
+        for word in ["message 3", "only in the log", "edited again", "sung", "to be erased"] {
+            assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{name} has {word:?}");
+        }
+    }
+    let mut lane = open_with(&files, Some(node_key())).unwrap();
+    let report = &lane.report;
+    assert!(report.damage.is_empty() && report.segments_damaged.is_empty() && !report.read_only, "{report:?}");
+    let ids = conversations(&mut lane, "ann");
+    let entries = |lines: &[String]| lines.iter().filter(|line| line.starts_with("{\"entry\"")).count();
+    // Two are before a retention mark, and what was erased is not there.
+    assert_eq!((seen(&mut lane, "ann", &ids) + 2, ids.len()), (entries(&expected), 3));
+    for (number, id) in ids.iter().enumerate() {
+        lane.sent("ann", *id, 200 + number as u64, "by the next version");
+        flush(&mut lane);
+        lane.reopen();
+    }
+    // A conversation that it has no key of yet.
+    let new = lane.create_direct("ann", "eve");
+    lane.sent("ann", new, 300, "and in its log");
+    lane.crash(3);
+    assert_eq!(lane.whole_history("eve", new).len(), 2);
+    is_sound(&lane.files);
+    let after = dump(&lane.files, with_key(node_key()));
+    assert_eq!(expected.iter().find(|line| line.starts_with("{\"entry\"") && !after.contains(line)), None);
+    assert_eq!(entries(&after), entries(&expected) + 5);
 }
 
 /// Changes a file of the newest version.
@@ -145,9 +199,6 @@ fn a_newer_version_is_refused_by_name_and_nothing_is_touched() {
         for leftover in ["segment-00000000000000ff", "manifest.new", "log-00000009.new"] {
             files.put(leftover, vec![1; PAGE]);
         }
-        let image = |files: &MemoryFiles| -> Vec<_> {
-            files.names().into_iter().map(|name| (files.contents(&name), name)).collect()
-        };
         let before = image(&files);
         let error = open(&files).err().unwrap_or_else(|| panic!("{what} of a newer version was opened"));
         let EngineError::Store(StoreError::NewerVersion { file, found, supported }) = &error else {

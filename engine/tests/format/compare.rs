@@ -13,6 +13,7 @@ use antiphon_engine::{
 
 use crate::{
     files::{self, Adopted, Batch, Listed, Manifest, Record, Row, Segment},
+    keys::Keys,
     support::{block_on, entry},
     tables::{Document, Fault, Value, require},
     world::{Expected, Mended, Sample, newest, time_of, unlikely, witness_of},
@@ -38,7 +39,13 @@ pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault>
     let shown = inspection.segments.iter().map(|segment| (segment.file.clone(), u64::from(segment.level)));
     require!(names.eq(shown), "segments are {:?}, not {:?}", manifest.segments, inspection.segments);
 
-    let newest_generation = log(document, sample, blob.salt)?;
+    let keys = sample.node.map(|node| Keys::read(document, file("keys")?, &node)).transpose()?;
+    require!(blob.keys.is_some() == keys.is_some() && blob.others_until.is_none(), "{blob:?}");
+    if let (Some((generation, entries)), Some(keys)) = (blob.keys, &keys) {
+        require!((keys.store, keys.origin, keys.generation) == (sample.store, sample.store, generation), "{blob:?}");
+        require!((1..=keys.entries.len() as u64).contains(&entries), "{entries} keys, not {}", keys.entries.len());
+    }
+    let newest_generation = log(document, sample, blob.salt, keys.as_ref())?;
     let times = sample.expected.times_from(manifest.flushed_position);
     let named = inspection.log_files.iter().find(|facts| facts.generation == blob.generation);
     require!(named.map(|facts| facts.bytes) == Some(blob.file_bytes), "{blob:?}, but {:?}", inspection.log_files);
@@ -49,7 +56,11 @@ pub(crate) fn compare(document: &Document, sample: &Sample) -> Result<(), Fault>
     for listed in &manifest.segments {
         let mut erasing = 0;
         let name = format!("segment-{:016x}", listed.id);
-        let segment = files::segment(document, file(&name)?).map_err(|fault| format!("{name}: {fault}"))?;
+        let mut segment = files::segment(document, file(&name)?).map_err(|fault| format!("{name}: {fault}"))?;
+        if let Some(keys) = &keys {
+            let opened = segment.rows.into_iter().map(|row| keys.row(document, row)?.ok_or("erased".to_owned()));
+            segment.rows = opened.collect::<Result<_, Fault>>().map_err(|fault| format!("{name}: {fault}"))?;
+        }
         check_segment(&segment, listed, &manifest).map_err(|fault| format!("{name}: {fault}"))?;
         for (key, value) in &segment.rows {
             let (name, key, mut value) = document.row(key, value.as_deref())?;
@@ -98,10 +109,10 @@ pub(crate) fn compare_lost(document: &Document, mended: &Mended) -> Result<(), F
 }
 
 /// All log files, held against what was given out. Gives the newest generation.
-fn log(document: &Document, sample: &Sample, salt: u64) -> Result<u64, Fault> {
+fn log(document: &Document, sample: &Sample, salt: u64, keys: Option<&Keys>) -> Result<u64, Fault> {
     let mut logs: Vec<(&str, Vec<Batch>)> = Vec::new();
     for (name, bytes) in sample.files.iter().filter(|(name, _)| name.starts_with("log-")) {
-        let batches = files::log(document, bytes).map_err(|fault| format!("{name}: {fault}"))?;
+        let batches = files::log(document, bytes, keys).map_err(|fault| format!("{name}: {fault}"))?;
         logs.push((name, batches));
     }
     logs.sort_by_key(|(_, batches)| batches.first().map(|batch| batch.generation));

@@ -1,9 +1,13 @@
 //! Whole files taken apart by the document: a log file into batches and records, a manifest, a segment into rows.
 //!
 //! What the document says in words (where batches begin, how blocks follow each other, what a group of rows is) is
-//! here; what it says in tables is asked of [`Document`]. Must not do: use the engine's decoders.
+//! here; what it says in tables is asked of [`Document`]. What is sealed is opened by the keys that the file of them gives
+//! ([`crate::keys`]). Must not do: use the engine's decoders.
 
-use crate::tables::{Document, Fault, Fields, Given, Letters, NOTHING, require};
+use crate::{
+    keys::Keys,
+    tables::{Document, Fault, Fields, Given, Letters, NOTHING, require},
+};
 
 pub(crate) const PAGE: usize = 4096;
 /// Rows of a group.
@@ -95,6 +99,9 @@ pub(crate) struct Blob {
     pub(crate) horizons: [u64; 2],
     pub(crate) old_rows_until: u64,
     pub(crate) changes: u64,
+    /// Of an encrypted store: generation and entries of its `keys`.
+    pub(crate) keys: Option<(u64, u64)>,
+    pub(crate) others_until: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -135,12 +142,12 @@ impl FilterPart {
 }
 
 /// The batches of a log file from its beginning: those of its generation. What is behind them was told by an older
-/// one, or is zeros.
-pub(crate) fn log(document: &Document, bytes: &[u8]) -> Result<Vec<Batch>, Fault> {
+/// one, or is zeros. With the data keys of an encrypted store every record must be sealed, otherwise none.
+pub(crate) fn log(document: &Document, bytes: &[u8], keys: Option<&Keys>) -> Result<Vec<Batch>, Fault> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut at = 0;
     while at < bytes.len() && bytes[at..].starts_with(b"ANTILOG\n") {
-        let (batch, length) = batch(document, &bytes[at..]).map_err(|fault| format!("byte {at}: {fault}"))?;
+        let (batch, length) = batch(document, &bytes[at..], keys).map_err(|fault| format!("byte {at}: {fault}"))?;
         if batches.last().is_some_and(|last| last.generation != batch.generation) {
             break;
         }
@@ -187,13 +194,13 @@ pub(crate) fn limit(document: &Document, bytes: &[u8]) -> Result<Option<Limit>, 
 }
 
 /// What every file says of itself.
-fn version_one(fields: &Fields<'_>) -> Result<(), Fault> {
+pub(crate) fn version_one(fields: &Fields<'_>) -> Result<(), Fault> {
     let (magic, version) = (fields.bytes("magic")?, fields.number("format version")?);
     require!(magic.len() == 8 && magic.starts_with(b"ANTI") && version == 1, "{magic:02x?} of version {version}");
     Ok(())
 }
 
-fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
+fn batch(document: &Document, bytes: &[u8], keys: Option<&Keys>) -> Result<(Batch, usize), Fault> {
     let length = document.peek("Batch", "length", bytes)? as usize;
     let whole = bytes.get(..length).ok_or_else(|| format!("a batch of {length} bytes is beyond the file"))?;
     require!((64..=4 << 20).contains(&length), "a batch of {length} bytes");
@@ -207,25 +214,33 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
         rest = &rest[held.end..];
     }
     require!(fields.number("conversations before")? == witness.len() as u64, "the witness has {} rows", witness.len());
-    let mut records = Vec::new();
+    let first_position = fields.number("first position")?;
+    require!(first_position < 1 << 62, "a first position of {first_position}");
+    let (mut records, mut is_sealed) = (Vec::new(), false);
     let mut rest = fields.bytes("content")?;
     while !rest.is_empty() {
         let record = document.decode("Record", rest, NOTHING)?;
         let payload = record.bytes("payload")?;
         require!(record.number("length")? == payload.len() as u64, "a payload has {} bytes", payload.len());
-        records.push(match record.number("kind")? {
-            1 => Record::Entry(payload.to_vec()),
-            2 => mark(document, payload)?,
-            3 => change(document, payload)?,
-            kind => return Err(format!("a record of kind {kind}")),
+        let kind = record.number("kind")?;
+        records.push(match keys {
+            Some(keys) => {
+                require!(kind == 4, "a record of kind {kind} in an encrypted store");
+                let position = first_position + records.len() as u64;
+                let opened = keys.record(document, payload, fields.bytes("salt")?, position)?;
+                require!(opened.len() + 44 == payload.len(), "sealing made {} of {}", payload.len(), opened.len());
+                is_sealed = true;
+                let inner = document.decode("What a sealed record holds", &opened, NOTHING)?;
+                record_of(document, inner.number("kind")?, inner.bytes("payload")?)?
+            }
+            None => record_of(document, kind, payload)?,
         });
         rest = &rest[record.end..];
     }
     require!(fields.number("records")? == records.len() as u64, "there are {} records", records.len());
-    let version = 1 + u64::from(records.iter().any(|record| matches!(record, Record::Change { .. })));
+    let has_changes = records.iter().any(|record| matches!(record, Record::Change { .. }));
+    let version = if is_sealed { 3 } else { 1 + u64::from(has_changes) };
     require!(fields.number("format version")? == version, "a batch is not of version {version}");
-    let first_position = fields.number("first position")?;
-    require!(first_position < 1 << 62, "a first position of {first_position}");
     let batch = Batch {
         place: (0, length),
         lane: fields.number("lane")?,
@@ -239,6 +254,15 @@ fn batch(document: &Document, bytes: &[u8]) -> Result<(Batch, usize), Fault> {
         records,
     };
     Ok((batch, length))
+}
+
+fn record_of(document: &Document, kind: u64, payload: &[u8]) -> Result<Record, Fault> {
+    match kind {
+        1 => Ok(Record::Entry(payload.to_vec())),
+        2 => mark(document, payload),
+        3 => change(document, payload),
+        kind => Err(format!("a record of kind {kind}")),
+    }
 }
 
 fn change(document: &Document, payload: &[u8]) -> Result<Record, Fault> {
@@ -335,13 +359,27 @@ pub(crate) fn manifest(document: &Document, bytes: &[u8]) -> Result<Manifest, Fa
 
 pub(crate) fn blob(document: &Document, bytes: &[u8]) -> Result<Blob, Fault> {
     let fields = document.decode("Blob", bytes, NOTHING)?;
-    require!(fields.end == bytes.len(), "the blob has {} bytes, not {}", bytes.len(), fields.end);
-    require!(fields.number("version")? == 2, "the blob's version is {}", fields.number("version")?);
+    let version = fields.number("version")?;
+    require!((2..=3).contains(&version), "the blob's version is {version}");
+    let mut rest = &bytes[fields.end..];
+    let mut keys = None;
+    if version == 3 {
+        let told = document.decode("Data keys there", rest, NOTHING)?;
+        keys = Some((told.number("generation")?, told.number("entries")?));
+        rest = &rest[told.end..];
+    }
+    let mut others_until = None;
+    if !rest.is_empty() {
+        let told = document.decode("Lanes before", rest, NOTHING)?;
+        others_until = Some(told.number("others until")?);
+        rest = &rest[told.end..];
+    }
+    require!(rest.is_empty(), "{} bytes are left of the blob", rest.len());
     let (salt, time, generation) = (fields.number("salt")?, fields.number("time")?, fields.number("generation")?);
     let horizons = [fields.number("horizon of ids")?, fields.number("horizon of storing")?];
     let (file_bytes, old_rows_until) = (fields.number("file bytes")?, fields.number("old rows until")?);
     let changes = fields.number("changes")?;
-    Ok(Blob { salt, time, generation, file_bytes, horizons, old_rows_until, changes })
+    Ok(Blob { salt, time, generation, file_bytes, horizons, old_rows_until, changes, keys, others_until })
 }
 
 /// A block's raw bytes, where the next one begins, and whether it was compressed.

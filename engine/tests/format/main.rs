@@ -1,7 +1,10 @@
 //! docs/format.md held against the bytes: what its tables say is all that these tests know of the layouts.
 
 mod compare;
+mod encrypted;
 mod files;
+mod keys;
+mod sealed;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
@@ -9,8 +12,9 @@ mod world;
 
 use std::{fs, path::PathBuf};
 
-use antiphon_engine::EngineOptions;
+use antiphon_engine::{EngineOptions, encryption::NodeKey};
 use compare::{compare, compare_golden, compare_lost};
+use encrypted::{Encrypted, compare_encrypted, encrypted};
 use support::small_options;
 use tables::Document;
 use world::{Mended, Sample, mended, sample};
@@ -29,24 +33,31 @@ fn flushing(lane: u16) -> EngineOptions {
     EngineOptions { lane, message_ids_window_ms: 60_000, ..small_options() }
 }
 
-fn check(text: &str, samples: &[Sample], mended: &Mended) -> Result<(), String> {
+/// As [`flushing`], encrypted.
+fn sealing(lane: u16) -> EngineOptions {
+    EngineOptions { encryption: Some(NodeKey::new(encrypted::NODE)), ..flushing(lane) }
+}
+
+fn check(text: &str, samples: &[Sample], mended: &Mended, encrypted: &Encrypted) -> Result<(), String> {
     let document = Document::parse(text)?;
     compare_golden(&document)?;
     compare_lost(&document, mended)?;
+    compare_encrypted(&document, encrypted)?;
     samples.iter().try_for_each(|sample| compare(&document, sample))
 }
 
 #[test]
 fn the_documents_tables_decode_what_the_engine_writes() {
-    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_000, flushing(3))];
-    let [logged, merged] = &samples;
+    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_000, flushing(3)), sample(5, 1_500, sealing(1))];
+    let [logged, merged, sealed] = &samples;
+    assert!(sealed.inspection.segments.len() > 2, "some is in segments, some in the log");
     assert!(logged.position > 1_000 && merged.position > 3_000, "{} and {}", logged.position, merged.position);
     assert!(logged.inspection.log_files.len() > 2 && logged.inspection.segments.is_empty(), "all is in the log");
     let levels: Vec<u32> = merged.inspection.segments.iter().map(|segment| segment.level).collect();
     assert!(levels.contains(&0) && levels.iter().any(|level| *level > 1), "{levels:?}");
     let generations = merged.inspection.log_files.iter().map(|file| file.generation).max().unwrap();
     assert!(generations as usize > merged.inspection.log_files.len(), "the log went round");
-    check(&document(), &samples, &mended()).unwrap_or_else(|fault| panic!("{fault}"));
+    check(&document(), &samples, &mended(), &encrypted()).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// What becomes of a table's line, one way after the other.
@@ -95,15 +106,15 @@ fn altered(line: &str, next: &str) -> Vec<(&'static str, Vec<String>)> {
 /// Whatever is wrong or missing in a table is found: each of its lines is removed, and altered in many ways.
 #[test]
 fn a_wrong_or_missing_field_of_the_document_is_found() {
-    let (samples, mended) = ([sample(3, 30, unflushed(0)), sample(4, 160, flushing(3))], mended());
-    let text = document();
-    check(&text, &samples, &mended).unwrap_or_else(|fault| panic!("{fault}"));
-    assert_eq!(Document::parse(&text).unwrap().tables(), 19, "every table is known to these tests");
+    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3)), sample(6, 160, sealing(1))];
+    let (mended, encrypted, text) = (mended(), encrypted(), document());
+    check(&text, &samples, &mended, &encrypted).unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(Document::parse(&text).unwrap().tables(), 27, "every table is known to these tests");
     let lines: Vec<&str> = text.lines().collect();
     let (mut tried, mut survivors, mut layout) = (0, Vec::new(), false);
     for index in 0..lines.len() - 1 {
         let line = lines[index];
-        let heads = line.starts_with("| offset |") || line.starts_with("| size |") || line.starts_with("| row |");
+        let heads = ["| offset |", "| size |", "| row |", "| sealed |"].iter().any(|head| line.starts_with(head));
         layout = heads || (layout && line.starts_with('|'));
         if !layout || heads || !line.starts_with("| ") {
             continue;
@@ -113,11 +124,11 @@ fn a_wrong_or_missing_field_of_the_document_is_found() {
             let altered: Vec<&str> =
                 lines[..index].iter().copied().chain(replaced).chain(lines[index + 2..].iter().copied()).collect();
             tried += 1;
-            if check(&altered.join("\n"), &samples, &mended).is_ok() {
+            if check(&altered.join("\n"), &samples, &mended, &encrypted).is_ok() {
                 survivors.push(format!("{what}: {line}"));
             }
         }
     }
     assert!(survivors.is_empty(), "{} of {tried} went unnoticed:\n{}", survivors.len(), survivors.join("\n"));
-    assert!(tried > 250, "{tried}");
+    assert!(tried > 600, "{tried}");
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::sealed::Sealing;
+
 /// What stands in the document, or in bytes that it describes, is not so.
 pub(crate) type Fault = String;
 
@@ -25,6 +27,8 @@ pub(crate) struct Document {
     layouts: BTreeMap<String, Vec<Row>>,
     /// Of the table of keys and values: name, key, value.
     rows: Vec<(String, Vec<KeyPart>, Vec<ValuePart>)>,
+    /// Of the table of what is sealed, by its name.
+    sealings: BTreeMap<String, Sealing>,
 }
 
 /// A line of a layout's table.
@@ -50,7 +54,7 @@ struct Sum(Vec<(bool, u64, Option<char>)>);
 
 /// A part of a key.
 #[derive(Debug, Clone)]
-enum KeyPart {
+pub(crate) enum KeyPart {
     Byte(u8),
     Fixed(String, usize),
     /// Up to the next part, or to the end.
@@ -138,6 +142,9 @@ impl Document {
             });
         } else if let (Some(name), Some(key), Some(value)) = (cell("row"), cell("key"), cell("value")) {
             self.rows.push((name.to_owned(), parse_key(key)?, parse_value(value)?));
+        } else if let (Some(name), Some(context), Some(stored)) = (cell("sealed"), cell("for"), cell("stored")) {
+            let sealing = Sealing::parse(cell("by").unwrap_or_default(), context, stored)?;
+            self.sealings.insert(name.to_owned(), sealing);
         }
         Ok(())
     }
@@ -146,9 +153,14 @@ impl Document {
         self.layouts.get(name).map(Vec::as_slice).ok_or_else(|| format!("the document has no table {name}"))
     }
 
-    /// How many tables describe bytes, the one of keys and values among them.
+    /// How many tables describe bytes, the one of keys and values among them, and the one of what is sealed.
     pub(crate) fn tables(&self) -> usize {
-        self.layouts.len() + usize::from(!self.rows.is_empty())
+        self.layouts.len() + usize::from(!self.rows.is_empty()) + usize::from(!self.sealings.is_empty())
+    }
+
+    /// How something is sealed, if it is.
+    pub(crate) fn sealing(&self, what: &str) -> Option<&Sealing> {
+        self.sealings.get(what)
     }
 
     /// A number that stands at a fixed place of a table, read before the rest is: a length.
@@ -399,7 +411,7 @@ fn parts(cell: &str) -> Result<impl Iterator<Item = &str>, Fault> {
     Ok(code.ok_or_else(|| format!("{cell}: not in code"))?.split(" · "))
 }
 
-fn parse_key(cell: &str) -> Result<Vec<KeyPart>, Fault> {
+pub(crate) fn parse_key(cell: &str) -> Result<Vec<KeyPart>, Fault> {
     let part = |text: &str| match (text.strip_suffix(']').and_then(|rest| rest.split_once('[')), text.len()) {
         (Some((name, size)), _) => {
             let size = size.parse().map_err(|_| format!("{text}: no size"))?;
@@ -420,7 +432,7 @@ fn parse_value(cell: &str) -> Result<Vec<ValuePart>, Fault> {
     Ok(parts(cell)?.map(part).collect())
 }
 
-fn match_key(parts: &[KeyPart], mut key: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn match_key(parts: &[KeyPart], mut key: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
     let mut fields = BTreeMap::new();
     for (index, part) in parts.iter().enumerate() {
         let (name, size) = match part {

@@ -6,7 +6,7 @@ use antiphon_engine::{
     EngineOptions,
     door::{Command, Output},
     memory_files::{MemoryFiles, MemoryRandom},
-    offline::{self, Inspection},
+    offline::{self, Access, Inspection},
     seams::{Clock as _, Random as _},
 };
 use antiphon_wire::{
@@ -15,7 +15,9 @@ use antiphon_wire::{
 };
 
 use crate::{
+    encrypted::NODE,
     files::{Held, Record, Row},
+    keys::Key,
     support::{Lane, block_on, change, entry, send, small_options, user},
     tables::{Decoded, Value},
 };
@@ -33,6 +35,8 @@ pub(crate) struct Sample {
     /// Message ids that were made, and those that were stored before are forgotten.
     pub(crate) horizons: [u64; 2],
     pub(crate) inspection: Inspection,
+    /// The node's key, of an encrypted store.
+    pub(crate) node: Option<Key>,
 }
 
 /// What the engine gave out, in the order of positions.
@@ -369,7 +373,7 @@ pub(crate) fn newest(decoded: impl IntoIterator<Item = Decoded>) -> Rows {
 /// A store on which so many messages and changes were made, by chance.
 pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
     let random = MemoryRandom::new(seed);
-    let number = options.lane;
+    let (number, node) = (options.lane, options.encryption.clone());
     let mut lane = Lane::with_options(seed, options);
     let mut expected = Expected::default();
     let mut conversations = Vec::new();
@@ -393,7 +397,8 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
         expected.take(std::mem::take(&mut lane.outputs));
     }
     let status = lane.engine.status();
-    let inspection = block_on(offline::inspect(lane.files.clone(), number, true, |_| ())).unwrap();
+    let access = node.clone().map(|node| Access::with_key(number, node, &random)).unwrap_or_else(|| number.into());
+    let inspection = block_on(offline::inspect(lane.files.clone(), access, true, |_| ())).unwrap();
     let names = lane.files.names();
     Sample {
         files: names.into_iter().map(|name| (name.clone(), lane.files.contents(&name).unwrap())).collect(),
@@ -403,6 +408,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
         position: lane.engine.position().0,
         horizons: [status.ids_forgotten_until_ms, status.untimed_ids_forgotten_until_ms],
         inspection,
+        node: node.map(|_| NODE),
     }
 }
 

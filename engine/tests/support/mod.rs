@@ -347,8 +347,8 @@ pub(crate) fn change(from: &str, conversation: ConversationId, key: u64, change:
 pub(crate) fn name_log_bytes(manifest: &mut [u8], bytes: u64) {
     let length = u32::from_le_bytes(manifest[12..16].try_into().unwrap()) as usize;
     let manifest = &mut manifest[..length];
-    // Three times of the horizon follow, and whether there are changes of messages.
-    manifest[length - 33..length - 25].copy_from_slice(&bytes.to_le_bytes());
+    let blob = length - u32::from_le_bytes(manifest[68..72].try_into().unwrap()) as usize;
+    manifest[blob + 25..blob + 33].copy_from_slice(&bytes.to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&manifest[..16]), &manifest[20..]);
     manifest[16..20].copy_from_slice(&checksum.to_le_bytes());
 }

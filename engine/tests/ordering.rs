@@ -114,6 +114,29 @@ fn pages_that_wait_leave_room_for_messages() {
 }
 
 #[test]
+fn pages_that_wait_for_nothing_leave_commits_their_turn() {
+    let mut lane = Lane::new(6);
+    let ids = [lane.create_direct("ann", "bob"), lane.create_direct("ann", "cid")];
+    lane.sent("ann", ids[0], 1, "cold");
+    lane.clock.advance(2_000_000);
+    lane.engine.tick();
+    lane.settle();
+    let page = || Command::History { user: user("ann"), conversation: ids[0], range: HistoryRange::Latest, limit: 50 };
+    lane.submit(page());
+    lane.settle();
+    let pages: Vec<Token> = (0..100).map(|_| lane.submit(page())).collect();
+    let answered = |lane: &Lane, tokens: &[Token]| tokens.iter().filter(|token| lane.answer(**token).is_some()).count();
+    lane.turn();
+    let first = answered(&lane, &pages);
+    assert!(first > 0 && first < 20, "{first} in one turn");
+    let sent = lane.submit(send("ann", ids[1], 1, "x"));
+    lane.turn();
+    assert!(lane.answer(sent).is_some() && answered(&lane, &pages) < 40);
+    lane.settle();
+    assert_eq!(answered(&lane, &pages), 100);
+}
+
+#[test]
 fn a_batch_that_is_full_refuses_and_stores_what_it_took() {
     // One memtable holds all of it: a flush would forget what was wrongly remembered.
     let mut lane = Lane::with_options(7, EngineOptions { memtable_bytes: 1 << 20, ..small_options() });

@@ -242,7 +242,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
         let (before, older) = (self.descent.runs, self.descent.older);
         self.behind = Behind::default();
         self.descent.runs = runs;
-        if | self.descent.passed_rows|self.descent.passed_rows {
+        if self.scan.take_passed() || self.descent.passed_rows {
             self.begin(&range);
             return;
         }

@@ -132,6 +132,15 @@ impl Lane {
         self.drain();
     }
 
+    /// Lets each of the futures go on once.
+    pub(crate) fn turn(&mut self) {
+        self.flag.0.store(true, Ordering::Relaxed);
+        let waker = Waker::from(self.flag.clone());
+        let mut context = Context::from_waker(&waker);
+        self.tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+        self.drain();
+    }
+
     /// Collects what is to be polled, without letting the futures go on.
     pub(crate) fn drain(&mut self) {
         while let Some(output) = self.engine.poll() {

@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// How long the loads go on
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// How long the same loads go on before, uncounted, so that the cache has what a node's has
+    #[arg(long, default_value_t = 10.0)]
+    warm_up: f64,
     /// Messages a second
     #[arg(long, default_value_t = 20_000.0)]
     appends: f64,
@@ -80,6 +83,7 @@ struct Results {
     header: Header,
     rates: Vec<(&'static str, f64)>,
     seconds: f64,
+    warm_up_s: f64,
     messages_before: u64,
     conversations: u32,
     text_bytes: usize,
@@ -100,12 +104,12 @@ struct Results {
 /// Measures, and prints.
 pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     if options.common.quick {
-        (options.seconds, options.messages, options.conversations) = (1.0, 4_000, 200);
+        (options.seconds, options.warm_up, options.messages, options.conversations) = (1.0, 0.2, 4_000, 200);
         (options.appends, options.pages, options.pointers) = (400.0, 100.0, 400.0);
     }
     ensure!(options.conversations > 0 && options.seconds > 0.0, "there is nothing to measure");
     let header = options.common.header("mixed")?;
-    let most = options.messages + (options.appends * options.seconds) as u64;
+    let most = options.messages + (options.appends * (options.warm_up + options.seconds)) as u64;
     options.common.ensure_room(store_bytes(most, options.text_bytes))?;
     let messages = Arc::new(Messages::new(options.common.seed, options.conversations, options.text_bytes));
     let mut progress = Progress::new();
@@ -116,13 +120,19 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     let fill = Until::Answered(options.messages);
     let filled = load::closed(&lane, &folder, workload, KINDS[APPEND], FILL_IN_FLIGHT, fill, told)?;
     lane.settle(options.common.quiet(), SETTLE_MAX)?;
-    let (before, read_before) = (lane.status()?, lane.traffic().read_by(By::Read));
-    let moved_before = filled.workload.moved;
     let half = options.pages / 2.0;
     let rates: Vec<(&'static str, f64)> =
         KINDS.into_iter().zip([options.appends, half, half, options.pointers]).collect();
+    let mut workload = filled.workload;
+    if options.warm_up > 0.0 {
+        let told = Told::new(&mut progress, "warming up");
+        let seed = options.common.seed + 1;
+        workload = load::open(&lane, &folder, workload, &rates, options.warm_up, seed, told)?.workload;
+    }
+    let (before, read_before) = (lane.status()?, lane.traffic().read_by(By::Read));
+    let moved_before = workload.moved;
     let told = Told::new(&mut progress, "mixed load");
-    let outcome = load::open(&lane, &folder, filled.workload, &rates, options.seconds, options.common.seed, told)?;
+    let outcome = load::open(&lane, &folder, workload, &rates, options.seconds, options.common.seed, told)?;
     let (reads, read_bytes) = lane.traffic().read_by(By::Read);
     let pages = (outcome.kinds[LATEST].count + outcome.kinds[ANYWHERE].count).max(1) as f64;
     let workload = outcome.workload;
@@ -140,6 +150,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         header: header.ended()?,
         rates,
         seconds: options.seconds,
+        warm_up_s: options.warm_up,
         messages_before: options.messages,
         conversations: options.conversations,
         text_bytes: options.text_bytes,

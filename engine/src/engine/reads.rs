@@ -37,8 +37,8 @@ use crate::{
     seams::{Clock, Files, Random},
 };
 
-/// Jobs that end in one turn: those that find all in the cache never wait, and commits are to have their turn between. Half a millisecond of pages.
-const JOBS_A_TURN: usize = 8;
+/// Jobs that end in one turn: those that find all in the cache never wait, and commits are to have their turn between. A tenth of a millisecond of pages.
+const JOBS_A_TURN: usize = 2;
 
 /// A message that was found, and whether what it said first is not known any more.
 type Known = (Arc<[u8]>, bool);

@@ -7,7 +7,8 @@
 //!
 //! Memory holds plain text: memtables, pages, answers. Segments' blocks, in memory too, are as on disk; a value is opened when it is read
 //! ([`crate::runs`]), merges copy it as it is. A flush seals where it computes. An erased conversation's key is nowhere; its mark stays in
-//! `keys` for ever, so that it is told from one whose key was lost, which is damage.
+//! `keys` for ever, so that it is told from one whose key was lost, which is damage. Merges leave out whatever rows it has
+//! (`engine::useless`).
 //!
 //! Must not do: let a key into a message, an error or a log line.
 

@@ -71,7 +71,8 @@ struct State {
     order: Vec<ConversationId>,
     /// How many of them are durable.
     durable: usize,
-    erased: usize,
+    /// Conversations whose key was destroyed, ascending.
+    erased: Arc<[ConversationId]>,
     open: HashMap<ConversationId, Arc<DataKey>, IdHash>,
     oldest: VecDeque<ConversationId>,
     nonces: Nonces,
@@ -104,13 +105,15 @@ impl Vault {
     fn with(node: NodeKey, header: Header, entries: &[Entry], nonces: Nonces) -> Self {
         // Ids are hashes, so whose lookups are slow is nobody's choice; the store's number is as good a seed as its salt.
         let hash = IdHash(header.store);
-        let erased = entries.iter().filter(|(_, stored)| *stored == Stored::Erased).count();
+        let erased = entries.iter().filter(|(_, stored)| *stored == Stored::Erased).map(|(id, _)| *id);
+        let mut erased: Vec<ConversationId> = erased.collect();
+        erased.sort_unstable();
         let mut stored = HashMap::with_capacity_and_hasher(entries.len(), hash);
         stored.extend(entries.iter().copied());
         let order: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
         let open = HashMap::with_hasher(hash);
         let (durable, oldest) = (order.len(), VecDeque::new());
-        let state = State { stored, order, durable, erased, open, oldest, nonces };
+        let state = State { stored, order, durable, erased: erased.into(), open, oldest, nonces };
         Self { node, header, state: Mutex::new(state) }
     }
 
@@ -146,12 +149,17 @@ impl Vault {
     /// Whether the conversation's key was destroyed.
     pub(crate) fn is_erased(&self, id: ConversationId) -> bool {
         let state = self.state();
-        state.erased > 0 && state.stored.get(&id) == Some(&Stored::Erased)
+        !state.erased.is_empty() && state.stored.get(&id) == Some(&Stored::Erased)
     }
 
     /// Whether any conversation was erased.
     pub(crate) fn has_erased(&self) -> bool {
-        self.state().erased > 0
+        !self.state().erased.is_empty()
+    }
+
+    /// The conversations that were erased, ascending.
+    pub(crate) fn erased(&self) -> Arc<[ConversationId]> {
+        Arc::clone(&self.state().erased)
     }
 
     /// Makes a key for a conversation that has none, not durable yet.

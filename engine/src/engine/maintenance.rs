@@ -13,7 +13,7 @@ use antiphon_wire::ids::{ConversationId, LanePosition, TimestampMs};
 use crate::{
     compaction::{Compacted, Pace, YieldNow},
     encryption::Vault,
-    engine::{Engine, open::Blob, state::State},
+    engine::{Engine, open::Blob, state::State, useless::Useless},
     error::StoreError,
     flush::FlushTimes,
     lane::{
@@ -158,19 +158,21 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     /// Reclaims or merges: by turns, if both are to be done.
     async fn reclaim_or_merge(&self, horizon: Horizon) -> Result<Option<Compacted>, StoreError> {
         let sorted = &self.shared.sorted;
+        let erased = self.shared.vault.as_deref().map(Vault::erased).unwrap_or_default();
+        let useless = Useless { horizon, erased };
         let reclaims_first = {
             let upkeep = &mut self.shared.state.borrow_mut().core.upkeep;
             upkeep.reclaims_next = !upkeep.reclaims_next;
             !upkeep.reclaims_next
         };
-        if !reclaims_first && let Some(merged) = sorted.compact(YieldNow, horizon).await? {
+        if !reclaims_first && let Some(merged) = sorted.compact(YieldNow, useless.clone()).await? {
             return Ok(Some(merged));
         }
-        if let Some(reclaimed) = sorted.reclaim(self.erased_before(), YieldNow, horizon).await? {
+        if let Some(reclaimed) = sorted.reclaim(self.erased_before(), YieldNow, useless.clone()).await? {
             self.shared.state.borrow_mut().core.counters.segments_reclaimed += 1;
             return Ok(Some(reclaimed));
         }
-        if reclaims_first { sorted.compact(YieldNow, horizon).await } else { Ok(None) }
+        if reclaims_first { sorted.compact(YieldNow, useless).await } else { Ok(None) }
     }
 
     /// Whether something failed less than a moment ago.

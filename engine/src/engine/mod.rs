@@ -25,6 +25,7 @@ mod refusal;
 mod scrub;
 mod state;
 mod stored;
+mod useless;
 
 use std::{
     cell::{Cell, RefCell, RefMut},

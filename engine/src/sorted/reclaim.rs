@@ -54,7 +54,7 @@ impl<E: Expiry> Expiry for Erased<E> {
     }
 
     fn hides_nothing(&self, key: &[u8]) -> bool {
-        self.keys.contains(key)
+        self.keys.contains(key) || self.expiry.hides_nothing(key)
     }
 }
 
@@ -75,7 +75,7 @@ impl<E: Expiry> Expiry for Settling<E> {
     }
 
     fn hides_nothing(&self, key: &[u8]) -> bool {
-        (self.erases)(key, Change::Delete)
+        (self.erases)(key, Change::Delete) || self.expiry.hides_nothing(key)
     }
 
     fn settles(&self) -> bool {

@@ -2,10 +2,15 @@
 
 use antiphon_engine::{
     EngineError, EngineOptions,
+    cache::Cache,
     door::{Command, Done},
     encryption::NodeKey,
+    manifest,
     memory_files::{MemoryFiles, MemoryRandom, OperationKind},
     offline::{self, Access, Until},
+    row::{Direction, KeyRange},
+    runs::{Run, Runs},
+    segment::{KeyFilter, SegmentContext, SegmentReader, SegmentSettings},
 };
 use antiphon_wire::{codes::ErrorCode, ids::ConversationId};
 
@@ -94,6 +99,111 @@ fn an_erased_conversation_is_gone_for_everybody_and_for_good() {
     // The old file in its place again is not taken for it.
     lane.files.put("keys", old_keys);
     assert!(lane.opened_again(lane.files.clone()).is_err());
+}
+
+/// How many rows of segments are of these conversations.
+fn rows_of(files: &MemoryFiles, ids: &[ConversationId]) -> usize {
+    block_on(async {
+        let manifest = manifest::read(files).await.unwrap();
+        let settings = SegmentSettings { filter: KeyFilter::NONE, ..SegmentSettings::default() };
+        let context = SegmentContext::new(files.clone(), Cache::new(0), manifest.store, settings);
+        let mut count = 0;
+        for listed in &manifest.segments {
+            let reader = SegmentReader::open(&context, listed.id).await.unwrap();
+            let mut scan = Runs::new(vec![Run::Segment(reader)]).scan(&KeyRange::all(), Direction::Forward, None);
+            while let Some(row) = scan.next().await.unwrap() {
+                count += usize::from(ids.iter().any(|id| row.key.windows(16).any(|part| part == id.0)));
+            }
+        }
+        count
+    })
+}
+
+#[test]
+fn merges_leave_out_what_was_erased() {
+    let options = EngineOptions { memtable_age_ms_max: 1, memtable_bytes: 4 << 20, ..options() };
+    let mut lane = Lane::with_options(1, options);
+    let flush = |lane: &mut Lane| {
+        lane.clock.advance(1_000);
+        lane.engine.tick();
+        lane.settle();
+        assert_eq!(lane.engine.status().memtable_bytes, 0);
+    };
+    let mut kept = talk(&mut lane, 1, 10);
+    flush(&mut lane);
+    let erased = talk(&mut lane, 2, 10);
+    lane.ask(Command::RemoveMembers { user: user("ann"), conversation: erased[0], members: vec![user("cid")] })
+        .unwrap();
+    flush(&mut lane);
+    lane.close().unwrap();
+    assert_eq!(erase(&lane.files, &erased).erased, 2);
+    let before = rows_of(&lane.files, &erased);
+    // Entries, members, pointers, lists and message ids.
+    assert!(before > 50, "{before} rows");
+    lane = lane.opened_again(lane.files.clone()).unwrap();
+    let mut round = 3;
+    while rows_of(&lane.files, &erased) > 0 {
+        assert!(round < 60, "no merge has left them out: {} of {before}", rows_of(&lane.files, &erased));
+        kept.extend(talk(&mut lane, round, 10));
+        flush(&mut lane);
+        round += 1;
+    }
+    assert!(lane.engine.status().compactions > 0 && rows_of(&lane.files, &kept) > 50 * kept.len() / 2);
+    for again in 0..2 {
+        for id in &erased {
+            let range = antiphon_engine::door::HistoryRange::Latest;
+            assert_eq!(lane.history("ann", *id, range, 5).unwrap_err().code, ErrorCode::NotFound);
+            assert_eq!(lane.ask(send("bob", *id, 99_999, "x")).unwrap_err().code, ErrorCode::NotFound);
+        }
+        let again_begun = lane.ask(Command::CreateDirect { user: user("ann2"), peer: user("bob") });
+        assert_eq!(again_begun.unwrap_err().code, ErrorCode::Forbidden);
+        for name in ["ann", "bob", "cid"] {
+            let caught_up = lane.catch_up(name, 0, &[]).unwrap();
+            let of = |archive: &std::sync::Arc<[u8]>| crate::support::entry(archive).conversation;
+            assert!(caught_up.entries.iter().all(|archive| !erased.contains(&of(archive))));
+            assert!(caught_up.left.iter().all(|(id, _)| !erased.contains(id)), "{name} {again}");
+            assert!(listed(&mut lane, name).iter().all(|id| kept.contains(id)));
+        }
+        for id in &kept {
+            assert!(lane.whole_history("bob", *id).len() > 9, "a conversation that was not erased");
+        }
+        lane.reopen();
+    }
+    lane.close().unwrap();
+    assert_sound(&lane.files);
+    // Who looks without the key finds nothing to tell either.
+    let report = block_on(offline::verify(lane.files.clone(), 0_u16, |_| ())).unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    let (restored, random) = (MemoryFiles::new(4), MemoryRandom::new(3));
+    block_on(offline::restore(lane.files.clone(), restored.clone(), access(), &random, Until::End, |_| ())).unwrap();
+    assert_sound(&restored);
+    assert_eq!(dump(&restored, access())[1..], dump(&lane.files, access())[1..]);
+}
+
+/// Some rows are left out by a merge, and some, newer or older, are still there.
+#[test]
+fn what_is_left_of_an_erased_conversation_between_merges_is_nothing_to_anybody() {
+    let mut lane = Lane::with_options(1, EngineOptions { memtable_bytes: 8 * 1024, ..options() });
+    let erased = talk(&mut lane, 1, 60);
+    lane.close().unwrap();
+    assert_eq!(erase(&lane.files, &erased).erased, 2);
+    lane = lane.opened_again(lane.files.clone()).unwrap();
+    let (all, mut parts) = (rows_of(&lane.files, &erased), 0);
+    for round in 2..30 {
+        talk(&mut lane, round, 4);
+        parts += u32::from((1..all).contains(&rows_of(&lane.files, &erased)));
+        if round % 9 == 0 {
+            lane.close().unwrap();
+            assert_sound(&lane.files);
+            let report = block_on(offline::verify(lane.files.clone(), 0_u16, |_| ())).unwrap();
+            assert!(report.is_sound(), "{:?}", report.findings);
+            let is_gone = |line: &String| erased.iter().any(|id| line.contains(&id.to_string()));
+            assert!(!dump(&lane.files, access()).iter().any(is_gone));
+            lane = lane.opened_again(lane.files.clone()).unwrap();
+        }
+        assert!(listed(&mut lane, "bob").iter().all(|id| !erased.contains(id)));
+    }
+    assert!(parts > 3, "never a part of {all}");
 }
 
 fn new_key() -> NodeKey {

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::lock::Mutex;
+use futures_util::{StreamExt, lock::Mutex, stream};
 
 use crate::{
     cache::Cache,
@@ -97,6 +97,9 @@ impl<F: Files> State<F> {
         }
     }
 }
+
+/// How many segments are opened at once: each is read in a few pieces one after the other, so this many reads and a few more are under way.
+const SEGMENTS_OPENED_AT_ONCE: usize = 8;
 
 /// Handle on the sorted part of one lane's store. Cloning gives another handle on the same.
 pub struct Sorted<F: Files> {
@@ -217,8 +220,14 @@ impl<F: Files> Sorted<F> {
         let manifest = Rc::clone(&inner.state.borrow().manifest);
         let mut report = OpenReport::default();
         let mut runs = Vec::with_capacity(manifest.segments.len());
-        for entry in &manifest.segments {
-            runs.push(match open_segment(&inner.class_of(&entry.first_key).context, entry).await {
+        let inner_of = &inner;
+        let opening = manifest.segments.iter().map(async |entry| {
+            let context = &inner_of.class_of(&entry.first_key).context;
+            (entry, open_segment(context, entry).await)
+        });
+        let mut opened = Box::pin(stream::iter(opening).buffered(SEGMENTS_OPENED_AT_ONCE));
+        while let Some((entry, opened)) = opened.next().await {
+            runs.push(match opened {
                 Ok(reader) => Run::Segment(reader),
                 Err(StoreError::Damaged { file, offset, what, .. }) => {
                     // The manifest knows better than a damaged file which keys are concerned.
@@ -230,6 +239,7 @@ impl<F: Files> Sorted<F> {
                 Err(error) => return Err(error),
             });
         }
+        drop(opened);
         inner.state.borrow_mut().runs = Rc::new(Runs::new(runs));
         Ok((Self { inner: Rc::new(inner) }, report))
     }

@@ -5,6 +5,8 @@
 //! Texts are those of [`antiphon_bench_store::data`], a few thousand of them in turn by chance: a block of a
 //! conversation holds hardly any twice.
 
+use std::sync::OnceLock;
+
 use antiphon_bench_store::Data;
 use antiphon_engine::door::Command;
 use antiphon_loadgen::random::mix;
@@ -31,14 +33,30 @@ const NUMBER_BITS: u32 = 62;
 pub(crate) struct Messages {
     seed: u64,
     conversations: u32,
-    texts: Vec<String>,
+    text_bytes: usize,
+    texts: OnceLock<Vec<String>>,
+    /// The text of one number, for who is to send that one before the texts are made.
+    first: Option<(u64, String)>,
 }
 
 impl Messages {
     pub(crate) fn new(seed: u64, conversations: u32, text_bytes: usize) -> Self {
-        let data = Data { seed, conversations, text_bytes };
-        let texts = data.stream().take(TEXTS).map(|message| message.text).collect();
-        Self { seed, conversations, texts }
+        let messages = Self { seed, conversations, text_bytes, texts: OnceLock::new(), first: None };
+        messages.texts();
+        messages
+    }
+
+    /// The same, without its texts as long as none but this one is asked for: making them takes longer than some measurements.
+    pub(crate) fn with_first(seed: u64, conversations: u32, text_bytes: usize, first: (u64, String)) -> Self {
+        Self { seed, conversations, text_bytes, texts: OnceLock::new(), first: Some(first) }
+    }
+
+    fn texts(&self) -> &[String] {
+        self.texts.get_or_init(|| {
+            let Self { seed, conversations, text_bytes, .. } = *self;
+            let data = Data { seed, conversations, text_bytes };
+            data.stream().take(TEXTS).map(|message| message.text).collect()
+        })
     }
 
     pub(crate) fn conversations(&self) -> u32 {
@@ -61,7 +79,10 @@ impl Messages {
 
     /// What.
     pub(crate) fn text(&self, number: u64) -> &str {
-        &self.texts[(self.drawn(number, 3) % self.texts.len() as u64) as usize]
+        match &self.first {
+            Some((of, text)) if *of == number => text,
+            _ => &self.texts()[(self.drawn(number, 3) % TEXTS as u64) as usize],
+        }
     }
 
     /// The name that a client gives it at this time: it says the time, the number, and something drawn.
@@ -133,6 +154,15 @@ mod tests {
         assert_eq!(check(conversation ^ 1, id, &text), None, "another conversation");
         assert_eq!(check(conversation, ClientMessageId([7; 16]), &text), None, "another name");
         assert_eq!(check(conversation, id, "something else"), None, "another text");
+    }
+
+    #[test]
+    fn a_first_text_is_sent_before_the_others_are_made() {
+        let (all, number) = (Messages::new(3, 10, 40), STREAM + 5);
+        let messages = Messages::with_first(3, 10, 40, (number, all.text(number).to_owned()));
+        assert_eq!(messages.text(number), all.text(number));
+        assert_eq!(messages.texts.get(), None);
+        assert_eq!(messages.text(number + 1), all.text(number + 1));
     }
 
     #[test]

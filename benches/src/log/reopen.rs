@@ -105,6 +105,8 @@ pub(crate) struct Fill {
 pub(crate) struct Serve {
     place: Place,
     stream: u64,
+    /// The text of its first message: what a node's clients bring, it need not make.
+    text: String,
 }
 
 /// Everything is read back.
@@ -180,6 +182,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         quick: options.common.quick,
     };
     let mut random = Random::new(options.common.seed, 0x6b69_6c6c);
+    let known = place.messages();
     let (mut samples, mut streams, mut from) = (Vec::new(), vec![0], 0);
     for &messages in &options.messages {
         let filling = Running::start(&Phase::Fill(Fill { place: place.clone(), from, to: messages, close: false }))?;
@@ -189,7 +192,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         (from, streams[0]) = (messages, messages);
         for round in 0..options.rounds {
             let lasting = Duration::from_secs_f64(options.seconds * random.unit());
-            let (sample, acknowledged) = one(&place, messages, round, streams.len() as u64, lasting)?;
+            let stream = streams.len() as u64;
+            let serve = Serve { place: place.clone(), stream, text: known.text(stream * STREAM).to_owned() };
+            let (sample, acknowledged) = one(serve, (messages, round), lasting)?;
             println!("  {}", line(&sample));
             samples.push(sample);
             streams.push(acknowledged);
@@ -213,9 +218,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
 
 /// Opens the killed store, and kills the process after a while; what was measured, and what it had acknowledged by
 /// then.
-fn one(place: &Place, messages: u64, round: usize, stream: u64, lasting: Duration) -> anyhow::Result<(Sample, u64)> {
-    forget(&place.folder, false)?;
-    let phase = Phase::Serve(Serve { place: place.clone(), stream });
+fn one(serve: Serve, (messages, round): (u64, usize), lasting: Duration) -> anyhow::Result<(Sample, u64)> {
+    forget(&serve.place.folder, false)?;
+    let phase = Phase::Serve(serve);
     let begin = Instant::now();
     let serving = Running::start(&phase)?;
     let Said::Accepting(accepting) = serving.line()? else { bail!("it acknowledged before it accepted") };
@@ -313,7 +318,8 @@ pub(crate) fn fill(fill: &Fill) -> anyhow::Result<()> {
 /// The phase that is killed.
 pub(crate) fn serve(serve: &Serve) -> anyhow::Result<()> {
     let place = &serve.place;
-    let messages = place.messages();
+    let first = (serve.stream * STREAM, serve.text.clone());
+    let messages = Arc::new(Messages::with_first(place.seed, place.conversations, place.text_bytes, first));
     let begin = Instant::now();
     let lane = Lane::open(&place.folder, &place.lane())?;
     let open_ns = u64::try_from(begin.elapsed().as_nanos())?;

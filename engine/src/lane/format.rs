@@ -28,7 +28,7 @@ use crate::{
     bytes::Reader,
     encryption::Vault,
     lane::{
-        record::{COUNT_MAX, Record},
+        record::{COUNT_MAX, Record, Seen},
         sealed::{self, Opener, SEALED_MORE_BYTES},
         witness::{Held, WITNESS_BYTES, Witness},
     },
@@ -144,26 +144,26 @@ impl<'a> Batch<'a> {
         Ok(Self { header, length, checksum, before, content: &whole[HEADER_BYTES..] })
     }
 
-    /// The records. That they have their form, a right checksum leaves to the writer.
-    fn records(&self, opener: Opener<'_>) -> Result<Vec<Record>, &'static str> {
+    /// Gives the records to `take`, one after the other with their positions, up to the first that does not have its form or does not
+    /// open, or that `take` refuses. That they have their form, a right checksum leaves to the writer.
+    pub(crate) fn records(
+        &self,
+        opener: Opener<'_>,
+        mut take: impl FnMut(u64, Seen<'_>) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
         let content = self.content.get(self.witness_bytes()..).ok_or(MALFORMED)?;
         let mut reader = Reader::new(content);
-        let mut records = Vec::new();
         for index in 0..u64::from(self.header.records) {
             let position = self.header.first.saturating_add(index);
-            records.push(sealed::decode(&mut reader, opener, self.header.salt, position)?);
+            sealed::decode(&mut reader, opener, self.header.salt, position, |seen| take(position, seen))?;
         }
-        if reader.rest().is_empty() { Ok(records) } else { Err(MALFORMED) }
+        if reader.rest().is_empty() { Ok(()) } else { Err(MALFORMED) }
     }
 
-    /// What it tells of the batch before it, and its records; or what does not have its form, or does not open.
-    pub(crate) fn content(&self, opener: Opener<'_>) -> Result<(Witness, Vec<Record>), &'static str> {
-        Ok((self.witness().ok_or(MALFORMED)?, self.records(opener)?))
-    }
-
-    /// What it tells of the batch before it; `None` if that does not have its form.
-    fn witness(&self) -> Option<Witness> {
-        Witness::decode(self.before.0, self.content.get(..self.witness_bytes())?)
+    /// What it tells of the batch before it; or that this does not have its form.
+    pub(crate) fn witness(&self) -> Result<Witness, &'static str> {
+        let bytes = self.content.get(..self.witness_bytes()).ok_or(MALFORMED)?;
+        Witness::decode(self.before.0, bytes).ok_or(MALFORMED)
     }
 
     fn witness_bytes(&self) -> usize {
@@ -357,7 +357,14 @@ mod tests {
         assert!(bytes[LENGTH..].iter().all(|byte| *byte == 0));
         let batch = Batch::check(&bytes).unwrap();
         assert_eq!(batch.header, header());
-        assert_eq!(batch.records(Opener::Plain).unwrap(), [mark()]);
+        let mut records = Vec::new();
+        let take = |position, seen: Seen<'_>| {
+            records.push((position, seen.into_record()));
+            Ok(())
+        };
+        assert_eq!(batch.records(Opener::Plain, take), Ok(()));
+        assert_eq!(records, [(header().first, mark())]);
+        assert_eq!(batch.records(Opener::Plain, |_, _| Err("refused")), Err("refused"));
         assert_eq!(batch.witness().unwrap(), before());
     }
 

@@ -12,7 +12,9 @@
 use std::sync::Arc;
 
 use antiphon_wire::{
-    frame::{ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry},
+    frame::{
+        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry,
+    },
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
 
@@ -46,6 +48,54 @@ pub(crate) enum Record {
     Change(Change),
     /// One of this conversation that is sealed, and not opened: its key was destroyed, or is not at hand. Never written.
     Closed(ConversationId),
+}
+
+/// A record as it is read: whoever takes it in need not check again what was checked then.
+pub(crate) enum Seen<'a> {
+    /// An entry, in the bytes that it was read from.
+    Entry {
+        /// Of its form.
+        entry: &'a ArchivedEntry,
+        /// Validated.
+        archive: &'a [u8],
+    },
+    /// Another record.
+    Other(Record),
+}
+
+impl<'a> Seen<'a> {
+    /// Reads the next record; `None` if the bytes are not one.
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Option<Self> {
+        let length = reader.u32()? as usize;
+        let kind = reader.u8()?;
+        Self::of_kind(kind, reader.take(length)?)
+    }
+
+    /// The record of this kind and payload; `None` if the bytes are not one.
+    pub(crate) fn of_kind(kind: u8, payload: &'a [u8]) -> Option<Self> {
+        match kind {
+            ENTRY => check_entry(payload).map(|entry| Self::Entry { entry, archive: payload }),
+            MARK => decode_mark(payload).map(|mark| Self::Other(Record::Mark(mark))),
+            CHANGE => Change::decode(payload).map(|change| Self::Other(Record::Change(change))),
+            _ => None,
+        }
+    }
+
+    /// The conversation that it is of.
+    pub(crate) fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Entry { entry, .. } => Some(ConversationId(entry.conversation.0)),
+            Self::Other(record) => record.conversation(),
+        }
+    }
+
+    /// The record.
+    pub(crate) fn into_record(self) -> Record {
+        match self {
+            Self::Entry { archive, .. } => Record::Entry(Arc::from(archive)),
+            Self::Other(record) => record,
+        }
+    }
 }
 
 /// An entry, and the rows of its conversation that it brings beside its own.
@@ -115,23 +165,6 @@ impl Record {
         }
     }
 
-    /// Reads the next record; `None` if the bytes are not one.
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let length = reader.u32()? as usize;
-        let kind = reader.u8()?;
-        Self::of_kind(kind, reader.take(length)?)
-    }
-
-    /// The record of this kind and payload; `None` if the bytes are not one.
-    pub(crate) fn of_kind(kind: u8, payload: &[u8]) -> Option<Self> {
-        match kind {
-            ENTRY => is_entry(payload).then(|| Self::Entry(Arc::from(payload))),
-            MARK => decode_mark(payload).map(Self::Mark),
-            CHANGE => Change::decode(payload).map(Self::Change),
-            _ => None,
-        }
-    }
-
     /// The conversation that it is of; none if its archive is no entry.
     pub(crate) fn conversation(&self) -> Option<ConversationId> {
         match self {
@@ -146,7 +179,12 @@ impl Record {
 
 /// Whether the bytes are an entry that can be applied: archive, sender and body are all of their form.
 pub(crate) fn is_entry(archive: &[u8]) -> bool {
-    let Ok(entry) = view_entry(archive) else { return false };
+    check_entry(archive).is_some()
+}
+
+/// The entry, if [`is_entry`].
+fn check_entry(archive: &[u8]) -> Option<&ArchivedEntry> {
+    let entry = view_entry(archive).ok()?;
     let body: &[u8] = &entry.body;
     let body_fits = match entry.kind {
         ArchivedEntryKind::Message => true,
@@ -157,7 +195,7 @@ pub(crate) fn is_entry(archive: &[u8]) -> bool {
     };
     let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
     let counts_fit = (1..COUNT_MAX).contains(&sequence) && ordinal <= sequence;
-    body_fits && counts_fit && UserId::new(entry.sender.as_str()).is_ok()
+    (body_fits && counts_fit && UserId::new(entry.sender.as_str()).is_ok()).then_some(entry)
 }
 
 impl Change {
@@ -180,8 +218,8 @@ impl Change {
     fn decode(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
         let length = reader.u32()? as usize;
-        let archive = reader.take(length).filter(|archive| is_entry(archive))?;
-        let entry = view_entry(archive).ok()?;
+        let archive = reader.take(length)?;
+        let entry = check_entry(archive)?;
         let (conversation, own) = (entry.conversation.0, Sequence(entry.sequence.0.to_native()));
         let mut rows = Vec::new();
         while !reader.rest().is_empty() {
@@ -212,7 +250,7 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
             let of_key = |entry: &antiphon_wire::frame::ArchivedEntry| {
                 entry.conversation.0 == conversation && entry.sequence.0.to_native() == sequence.0
             };
-            is_entry(archive) && view_entry(archive).is_ok_and(of_key)
+            check_entry(archive).is_some_and(of_key)
         }),
         Key::State(_) => StateRow::decode(value).is_some(),
         Key::Reactor(..) => decode_reactor(value).is_some(),
@@ -274,6 +312,10 @@ mod tests {
         Change { archive, rows }
     }
 
+    fn decode(bytes: &[u8]) -> Option<Record> {
+        Seen::decode(&mut Reader::new(bytes)).map(Seen::into_record)
+    }
+
     fn bytes(record: &Record) -> Vec<u8> {
         let mut bytes = vec![0xff; record.length()];
         record.encode(&mut bytes);
@@ -285,7 +327,7 @@ mod tests {
         let change = change();
         let record = Record::Change(change.clone());
         let bytes = bytes(&record);
-        assert_eq!(Record::decode(&mut Reader::new(&bytes)), Some(record));
+        assert_eq!(decode(&bytes), Some(record));
         let (archive, left) = (&change.archive, entry(EntryKind::Message, 2, &[]));
         let expected = [
             &((bytes.len() - 5) as u32).to_le_bytes()[..],
@@ -306,7 +348,7 @@ mod tests {
     fn a_change_that_does_not_have_its_form_is_refused() {
         let with = |row: ChangedRow| {
             let record = Record::Change(Change { rows: vec![row], ..change() });
-            Record::decode(&mut Reader::new(&bytes(&record)))
+            decode(&bytes(&record))
         };
         let target = Sequence(2);
         let row = |suffix: &[u8], value: &[u8]| ChangedRow::new(suffix, value.to_vec());
@@ -333,7 +375,7 @@ mod tests {
             let mut bytes = whole[..cut].to_vec();
             bytes[..4].copy_from_slice(&((cut - 5) as u32).to_le_bytes());
             // Where a row ends, what is left is a change, too.
-            let read = Record::decode(&mut Reader::new(&bytes));
+            let read = decode(&bytes);
             assert!(read.is_none_or(|read| read.length() == cut), "{cut}");
         }
     }

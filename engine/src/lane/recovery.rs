@@ -17,14 +17,13 @@ use crate::{
     error::{DamagedKeys, StoreError},
     hash::IdHash,
     lane::{
-        format::{Fault, Header},
+        format::{Batch, Fault, Header},
         found::{Found, look_at, newer},
         limit::Landmark,
         log::{Log, LogFile, UsedFile, number_of},
-        record::Record,
         sealed::Opener,
         window::{Checked, Window},
-        witness::Witness,
+        witness::{Held, Witness},
     },
     memtable::Memtable,
     report::{LogDamage, OpenReport, TornTail},
@@ -95,6 +94,7 @@ struct Replay<'a, F: Files> {
     time: TimestampMs,
     /// The last batch: its checksum, and the position after it.
     last: Option<(u32, u64)>,
+    /// Of the last batch with records; settled at the end.
     witness: Witness,
     sealed: bool,
     stop: Option<Stop>,
@@ -143,7 +143,10 @@ impl<'a, F: Files> Replay<'a, F> {
             match window.batch(offset).await? {
                 Ok(batch) if self.is_ours(&batch.header, found) && self.follows(&batch.header, found, offset) => {
                     let checked = Checked::of(&batch);
-                    self.take(&checked, batch.content(self.settings.opener), &found.log_file.name, offset)?;
+                    self.take(&batch).map_err(|what| {
+                        let (file, keys) = (found.log_file.name.clone(), DamagedKeys::all());
+                        StoreError::Damaged { file, offset, what, keys }
+                    })?;
                     offset += checked.padded;
                     (end, last) = (offset, checked.end.saturating_sub(1));
                     (is_taken, is_searching) = (true, false);
@@ -217,33 +220,30 @@ impl<'a, F: Files> Replay<'a, F> {
         true
     }
 
-    fn take(
-        &mut self,
-        batch: &Checked,
-        content: Result<(Witness, Vec<Record>), &'static str>,
-        file: &str,
-        offset: u64,
-    ) -> Result<(), StoreError> {
-        let damaged = |what| StoreError::Damaged { file: file.into(), offset, what, keys: DamagedKeys::all() };
-        let (before, records) = content.map_err(damaged)?;
+    /// Takes in a batch; or says what is wrong with it, though its checksum holds.
+    fn take(&mut self, batch: &Batch<'_>) -> Result<(), &'static str> {
+        let before = batch.witness()?;
         self.put_down(batch.header.first, &before);
-        for (position, record) in (batch.header.first..).zip(&records) {
-            if position <= self.settings.flushed {
-                continue;
+        self.witness.clear();
+        let Self { settings, memtable, report, witness, .. } = self;
+        batch.records(settings.opener, |position, seen| {
+            witness.add(Held::of(&seen));
+            if position <= settings.flushed {
+                return Ok(());
             }
-            if !self.memtable.accepts(record) {
-                return Err(damaged("an entry comes twice"));
-            }
-            let lost = self.memtable.apply(LanePosition(position), record).lost;
-            self.report.records += 1;
-            if let (Some(lost), Some(damage)) = (lost, self.report.damage.last_mut()) {
+            let applied = memtable.replay(LanePosition(position), seen).ok_or("an entry comes twice")?;
+            report.records += 1;
+            if let (Some(lost), Some(damage)) = (applied.lost, report.damage.last_mut()) {
                 damage.conversations.push(lost);
             }
-        }
+            Ok(())
+        })?;
         self.report.batches += 1;
-        self.last = Some((batch.checksum, batch.end));
-        self.sealed = records.is_empty();
-        self.witness = if self.sealed { before } else { Witness::of(&records) };
+        self.last = Some((batch.checksum, batch.end()));
+        self.sealed = batch.header.records == 0;
+        if self.sealed {
+            self.witness = before;
+        }
         Ok(())
     }
 
@@ -266,6 +266,7 @@ impl<'a, F: Files> Replay<'a, F> {
     }
 
     fn finish(mut self, found: Vec<Found<F::File>>) -> Recovered<F> {
+        self.witness.settle();
         let newest = found.last().map_or(0, |found| found.generation);
         let torn_start = found.iter().find_map(|found| {
             let (fault, claimed) = found.torn?;

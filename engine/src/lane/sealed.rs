@@ -12,7 +12,7 @@ use antiphon_wire::ids::ConversationId;
 use crate::{
     bytes::Reader,
     encryption::{KeyFault, NONCE_BYTES, TAG_BYTES, Vault, of_record},
-    lane::record::{RECORD_HEADER_BYTES, Record},
+    lane::record::{RECORD_HEADER_BYTES, Record, Seen},
 };
 
 /// The kind of a sealed record.
@@ -68,13 +68,14 @@ pub(crate) fn encode_sealed(
     key.seal(nonce, &of_record(salt, position, conversation), &mut target[CONTENT_AT..]);
 }
 
-/// Reads the next record of a log.
-pub(crate) fn decode(
+/// Reads the next record of a log, and what `take` makes of it.
+pub(crate) fn decode<T>(
     reader: &mut Reader<'_>,
     opener: Opener<'_>,
     salt: u64,
     position: u64,
-) -> Result<Record, &'static str> {
+    take: impl FnOnce(Seen<'_>) -> Result<T, &'static str>,
+) -> Result<T, &'static str> {
     const MALFORMED: &str = "records do not have their form though the checksum holds";
     let Opener::Plain = opener else {
         let read = (|| {
@@ -85,11 +86,11 @@ pub(crate) fn decode(
         })();
         let (conversation, nonce, sealed) = read.ok_or(MALFORMED)?;
         let (Opener::Keys(vault) | Opener::KeysThatAreThere(vault)) = opener else {
-            return Ok(Record::Closed(conversation));
+            return take(Seen::Other(Record::Closed(conversation)));
         };
         let key = match (vault.key(conversation), opener) {
             (Err(KeyFault::Erased), _) | (Err(_), Opener::KeysThatAreThere(_)) => {
-                return Ok(Record::Closed(conversation));
+                return take(Seen::Other(Record::Closed(conversation)));
             }
             (other, _) => other.map_err(KeyFault::text)?,
         };
@@ -97,11 +98,10 @@ pub(crate) fn decode(
         let opened = key.open(nonce, &of_record(salt, position, conversation), &mut bytes);
         let opened = opened.and_then(|length| bytes.get(..length)).ok_or("a sealed record does not open")?;
         let (kind, payload) = opened.split_first().ok_or(MALFORMED)?;
-        return Record::of_kind(*kind, payload)
-            .filter(|record| record.conversation() == Some(conversation))
-            .ok_or(MALFORMED);
+        let seen = Seen::of_kind(*kind, payload).filter(|seen| seen.conversation() == Some(conversation));
+        return take(seen.ok_or(MALFORMED)?);
     };
-    Record::decode(reader).ok_or(MALFORMED)
+    take(Seen::decode(reader).ok_or(MALFORMED)?)
 }
 
 #[cfg(test)]
@@ -124,8 +124,9 @@ mod tests {
         let record = Record::Mark(Mark { conversation: one, user, pointer: PointerRow::default() });
         let mut bytes = vec![0; record.length() + SEALED_MORE_BYTES];
         encode_sealed(&record, (&vault, 5), 40, one, &mut bytes);
-        let decode_at =
-            |bytes: &[u8], salt, position| decode(&mut Reader::new(bytes), Opener::Keys(&vault), salt, position);
+        let decode_at = |bytes: &[u8], salt, position| {
+            decode(&mut Reader::new(bytes), Opener::Keys(&vault), salt, position, |seen| Ok(seen.into_record()))
+        };
         assert!(decode_at(&bytes, 5, 40).is_ok());
         assert!(decode_at(&bytes, 5, 41).is_err(), "another place");
         assert!(decode_at(&bytes, 6, 40).is_err(), "another log");

@@ -9,13 +9,13 @@
 //! Must not do: I/O.
 
 use antiphon_wire::{
-    frame::{EntryKind, view_entry},
+    frame::{ArchivedEntry, EntryKind, view_entry},
     ids::{ConversationId, Sequence},
 };
 
 use crate::{
     bytes::Reader,
-    lane::record::{COUNT_MAX, Record},
+    lane::record::{COUNT_MAX, Seen},
 };
 
 /// Bytes of one conversation's part.
@@ -33,13 +33,20 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    fn of(record: &Record) -> Option<Self> {
-        let entry = view_entry(record.archive()?).ok()?;
-        Some(Self {
+    /// What a record as it was read is of a conversation, if it is an entry.
+    pub(crate) fn of(seen: &Seen<'_>) -> Option<Self> {
+        match seen {
+            Seen::Entry { entry, .. } => Some(Self::of_entry(entry)),
+            Seen::Other(record) => view_entry(record.archive()?).ok().map(Self::of_entry),
+        }
+    }
+
+    fn of_entry(entry: &ArchivedEntry) -> Self {
+        Self {
             conversation: ConversationId(entry.conversation.0),
             last: Sequence(entry.sequence.0.to_native()),
             members_changed: changes_who_sees(EntryKind::from(&entry.kind)),
-        })
+        }
     }
 }
 
@@ -59,12 +66,10 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Of records as they were read.
-    pub(crate) fn of(records: &[Record]) -> Self {
-        let mut witness = Self::default();
-        records.iter().for_each(|record| witness.add(Held::of(record)));
-        witness.settle();
-        witness
+    /// Forgets the batch, for the next one.
+    pub(crate) fn clear(&mut self) {
+        self.records = 0;
+        self.held.clear();
     }
 
     /// Takes in the next record: what it holds, if it is an entry. [`Witness::settle`] must follow the last one.

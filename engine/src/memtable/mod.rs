@@ -27,7 +27,7 @@ use crate::{
     hash::IdHash,
     keys::{self, Key},
     lane::{
-        record::{Mark, Record},
+        record::{Mark, Record, Seen},
         witness::Held,
     },
     newest_ids::NewestIds,
@@ -168,6 +168,14 @@ pub(crate) struct Message<'a> {
     pub(crate) archive: &'a Arc<[u8]>,
 }
 
+impl<'a> Message<'a> {
+    /// Of the entry at `position` that this is the archive of.
+    fn of(position: LanePosition, entry: &'a ArchivedEntry, archive: &'a Arc<[u8]>) -> Self {
+        let (conversation, id) = (ConversationId(entry.conversation.0), ClientMessageId(entry.client_message_id.0));
+        Self { conversation, last: tail_row(position, entry), id, sender: entry.sender.as_str(), archive }
+    }
+}
+
 impl Memtable {
     pub(crate) fn new(hash: IdHash) -> Self {
         Self::with_map(hash, None)
@@ -298,11 +306,26 @@ impl Memtable {
         self.order.iter().flatten().copied()
     }
 
-    /// Whether the record can follow what is here: an entry that does not come after its conversation's last cannot. Live records
-    /// always can.
-    pub(crate) fn accepts(&self, record: &Record) -> bool {
-        let Some(archive) = record.archive() else { return true };
-        let Ok(entry) = view_entry(archive) else { return false };
+    /// Takes in a record that was read, as [`Memtable::apply`] does; but not, and says `None`, if it cannot follow what is here: an entry
+    /// that does not come after its conversation's last cannot. Live records always can.
+    pub(crate) fn replay(&mut self, position: LanePosition, seen: Seen<'_>) -> Option<Applied> {
+        if let Seen::Entry { entry, archive } = &seen
+            && matches!(entry.kind, ArchivedEntryKind::Message)
+        {
+            // Of nearly all records the check that was made when it was read is the only one.
+            self.accepts(entry).then_some(())?;
+            let archive = Arc::from(*archive);
+            let message = Message::of(position, entry, &archive);
+            self.remember(message.conversation, message.id, position);
+            return Some(self.apply_message(&message, || UserId::new(message.sender).expect(VALID)));
+        }
+        let record = seen.into_record();
+        let is_next = |archive| view_entry(archive).is_ok_and(|entry| self.accepts(entry));
+        record.archive().is_none_or(|archive| is_next(archive)).then_some(())?;
+        Some(self.apply(position, &record))
+    }
+
+    fn accepts(&self, entry: &ArchivedEntry) -> bool {
         let last = self.tail(ConversationId(entry.conversation.0)).and_then(|tail| tail.last);
         last.is_none_or(|last| last.sequence < Sequence(entry.sequence.0.to_native()))
     }
@@ -311,7 +334,7 @@ impl Memtable {
     /// the log was damaged.
     ///
     /// # Panics
-    /// If an entry is not valid: those from disk were checked by [`Record::decode`], others were made here.
+    /// If an entry is not valid: those from disk were checked by [`Seen::decode`], others were made here.
     pub(crate) fn apply(&mut self, position: LanePosition, record: &Record) -> Applied {
         let applied = match record {
             Record::Entry(archive) => self.apply_entry(position, archive),
@@ -373,9 +396,9 @@ impl Memtable {
         let mut added = archive.len() + ENTRY_BYTES;
         match entry.kind {
             ArchivedEntryKind::Message => {
-                let (id, sender) = (ClientMessageId(entry.client_message_id.0), entry.sender.as_str());
-                self.remember(conversation, id, position);
-                return self.apply_message(&Message { conversation, last, id, sender, archive }, user);
+                let message = Message::of(position, entry, archive);
+                self.remember(conversation, message.id, position);
+                return self.apply_message(&message, user);
             }
             ArchivedEntryKind::Membership => {
                 let change = MembershipChange::from_body(&entry.body).expect(VALID);

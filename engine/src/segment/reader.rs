@@ -2,6 +2,8 @@
 
 use std::{ops::Bound, rc::Rc};
 
+use futures_util::future::join;
+
 use super::{
     SegmentContext, SegmentId, SegmentStatistics,
     block::RowBlock,
@@ -103,8 +105,8 @@ impl<F: Files> SegmentReader<F> {
         let mut footer = read_ends(&file, id, identity).await?;
         footer.statistics.id = id;
         let opening = Opening { context, file: &file, id, place: identity.0, footer: &footer };
-        let index = opening.read_index().await?;
-        let filter = opening.read_filter().await?;
+        let (index, filter) = join(opening.read_index(), opening.read_filter()).await;
+        let (index, filter) = (index?, filter?);
         let inner = Inner { context: context.clone(), file, statistics: footer.statistics, index, filter, adopted };
         Ok(Self { inner: Rc::new(inner) })
     }
@@ -394,9 +396,9 @@ pub(super) async fn read_ends(
     if !size.is_multiple_of(page) || size < 3 * page {
         return Err(damaged_file(id, size, "cut short"));
     }
-    let last = file.read_at(size - page, PAGE_BYTES).await?;
-    let footer = Footer::decode(&last, size).map_err(|error| page_error(id, size - page, error))?;
-    let first = file.read_at(0, PAGE_BYTES).await?;
+    let (last, first) = join(file.read_at(size - page, PAGE_BYTES), file.read_at(0, PAGE_BYTES)).await;
+    let footer = Footer::decode(&last?, size).map_err(|error| page_error(id, size - page, error))?;
+    let first = first?;
     let (header_id, header_store) = decode_header(&first).map_err(|error| page_error(id, 0, error))?;
     if header_store != store {
         return Err(StoreError::ForeignStore { file: id.file_name(), found: header_store, expected: store });

@@ -63,18 +63,23 @@ fn a_conversation_waits_for_its_load_and_others_go_on() {
     assert_eq!(sequences, [7, 8, 9, 10]);
 }
 
-#[test]
-fn queues_are_bounded_and_say_so() {
-    let mut lane = Lane::with_options(
-        6,
-        EngineOptions { commands_waiting_per_conversation_max: 8, commands_waiting_max: 12, ..small_options() },
-    );
+/// A lane whose two conversations are in segments only, and whose files wait.
+fn crowded_lane(options: EngineOptions) -> (Lane, [ConversationId; 2]) {
+    let mut lane = Lane::with_options(6, options);
     let ids = [lane.create_direct("ann", "bob"), lane.create_direct("ann", "cid")];
     lane.clock.advance(2_000_000);
     lane.engine.tick();
     lane.settle();
     lane.reopen();
     lane.files.set_queued(true);
+    (lane, ids)
+}
+
+#[test]
+fn queues_are_bounded_and_say_so() {
+    let options =
+        EngineOptions { commands_waiting_per_conversation_max: 8, commands_waiting_max: 12, ..small_options() };
+    let (mut lane, ids) = crowded_lane(options);
     let commands = ids.iter().flat_map(|id| (0..10).map(|key| send("ann", *id, key, "x")));
     let tokens: Vec<Token> = commands.map(|command| lane.submit(command)).collect();
     lane.drain();
@@ -92,13 +97,7 @@ fn queues_are_bounded_and_say_so() {
 
 #[test]
 fn pages_that_wait_leave_room_for_messages() {
-    let mut lane = Lane::with_options(6, EngineOptions { commands_waiting_max: 8, ..small_options() });
-    let ids = [lane.create_direct("ann", "bob"), lane.create_direct("ann", "cid")];
-    lane.clock.advance(2_000_000);
-    lane.engine.tick();
-    lane.settle();
-    lane.reopen();
-    lane.files.set_queued(true);
+    let (mut lane, ids) = crowded_lane(EngineOptions { commands_waiting_max: 8, ..small_options() });
     let page = || Command::History { user: user("ann"), conversation: ids[0], range: HistoryRange::Latest, limit: 50 };
     let pages: Vec<Token> = (0..8).map(|_| lane.submit(page())).collect();
     let sends: Vec<Token> = (0..3).map(|key| lane.submit(send("ann", ids[1], key, "x"))).collect();

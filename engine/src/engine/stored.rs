@@ -167,7 +167,7 @@ pub(super) struct StoredScan<'a, F: Files> {
 struct Descent {
     /// The entry that comes next, if none is missing.
     expected: Sequence,
-    /// So many of the newest runs are scanned, or as many more as cannot be left out.
+    /// So many of the newest runs are scanned.
     runs: usize,
     older: Older,
     /// There are older ones.

@@ -85,6 +85,11 @@ impl Horizon {
         self.old_rows_until.0 > 0
     }
 
+    /// Before which all rows of the old form were stored, as far as it is known.
+    fn old_rows_end(&self) -> TimestampMs {
+        if self.has_old_rows() { self.old_rows_until } else { TimestampMs(u64::MAX) }
+    }
+
     /// Whether an id's row is one of those that are forgotten: `stored` is the time of its message, if the row has it or the entry is at
     /// hand; `is_old` of a row of the old form.
     pub(crate) fn forgets(&self, id: ClientMessageId, stored: Option<TimestampMs>, is_old: bool) -> bool {
@@ -171,15 +176,24 @@ impl Pacer {
         self.looked = Some(now);
     }
 
-    /// Where the horizon is to be, `window_ms` behind the clock; `made` is what the ids say that are stored beside it.
-    pub(crate) fn next(&self, horizon: Horizon, now: TimestampMs, window_ms: u64, made: &MadeTimes) -> Horizon {
+    /// Where the horizon is to be, `window_ms` behind the clock; `made` is what the ids say that are stored beside it, and `oldest` the time
+    /// of the first entry in memory.
+    pub(crate) fn next(
+        &self,
+        horizon: Horizon,
+        now: TimestampMs,
+        window_ms: u64,
+        made: &MadeTimes,
+        oldest: Option<TimestampMs>,
+    ) -> Horizon {
         let behind = |time: TimestampMs| time.0.saturating_sub(window_ms);
         let paced = |before: TimestampMs, wanted: u64| wanted.min(before.0.saturating_add(2 * self.saved_ms));
         let whole = |before: TimestampMs, time: u64| TimestampMs((time / MINUTE_MS * MINUTE_MS).max(before.0));
-        // The first one is as good as the clock: what is stored has its time from there, too.
-        let stored = match horizon.stored {
-            TimestampMs(0) => behind(now),
-            before => paced(before, behind(now)),
+        let stored = match (horizon.stored, oldest) {
+            (TimestampMs(0), None) => 0,
+            // The clock may have leapt since something was stored; before the first horizon that is all in memory, or of the old form.
+            (TimestampMs(0), Some(oldest)) => behind(now.min(oldest).min(horizon.old_rows_end())),
+            (before, _) => paced(before, behind(now)),
         };
         let made = match (horizon.made, made.middle()) {
             (_, Some((middle, count))) if count >= WITNESSES_MIN => behind(middle.min(now)),
@@ -304,7 +318,7 @@ mod tests {
                 (0..9).for_each(|number| made.note(ClientMessageId::timed(TimestampMs(time + YEAR_MS), number)));
                 (0..9).for_each(|number| made.note(ClientMessageId::timed(TimestampMs(time - YEAR_MS), number)));
             }
-            let next = pacer.next(horizon, now, WINDOW_MS, &made);
+            let next = pacer.next(horizon, now, WINDOW_MS, &made, Some(TimestampMs(NOW_MS)));
             assert!(next.made >= horizon.made && next.stored >= horizon.stored, "it went back");
             if next != horizon {
                 pacer.moved();
@@ -376,12 +390,33 @@ mod tests {
         let ahead = TimestampMs(NOW_MS + YEAR_MS);
         let mut made = MadeTimes::default();
         for number in 1..=WITNESSES_MIN {
-            let first = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made).made;
+            let first = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made, None).made;
             assert_eq!(first, TimestampMs(0), "of {} ids", number - 1);
             made.note(ClientMessageId::timed(TimestampMs(NOW_MS + 2 * YEAR_MS), number.into()));
         }
-        let agreed = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made).made;
+        let agreed = Pacer::default().next(Horizon::default(), ahead, WINDOW_MS, &made, None).made;
         assert_eq!(agreed.0, NOW_MS + YEAR_MS - WINDOW_MS);
+    }
+
+    #[test]
+    fn a_first_horizon_forgets_nothing_that_was_stored_before_the_clock_leapt() {
+        let (before, ahead) = (TimestampMs(NOW_MS), TimestampMs(NOW_MS + YEAR_MS));
+        let first = |of: Horizon, now, oldest| Pacer::default().next(of, now, WINDOW_MS, &MadeTimes::default(), oldest);
+        for (of, now, oldest, stored) in [
+            (Horizon::default(), ahead, Some(before), NOW_MS - WINDOW_MS),
+            (Horizon::default(), before, Some(ahead), NOW_MS - WINDOW_MS),
+            // An empty store has no horizon: the clock may be set back before there is anything in it.
+            (Horizon::default(), ahead, None, 0),
+            // Rows of the old form were stored before.
+            (Horizon { old_rows_until: before, ..Horizon::default() }, ahead, Some(ahead), NOW_MS - WINDOW_MS),
+            (Horizon::OF_OLD_STORE, ahead, Some(ahead), NOW_MS + YEAR_MS - WINDOW_MS),
+        ] {
+            let horizon = first(of, now, oldest);
+            assert_eq!(horizon.stored.0, stored, "{of:?} {now} {oldest:?}");
+            let id = ClientMessageId([4; 16]);
+            let is_old_forgotten = of.has_old_rows() && horizon.forgets(id, None, true);
+            assert!(!horizon.forgets(id, oldest, false) && !is_old_forgotten, "{of:?} {now} {oldest:?}");
+        }
     }
 
     #[test]

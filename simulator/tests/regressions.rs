@@ -31,6 +31,9 @@ fn seeds_that_found_a_bug_find_none() {
         "an id that was taken for one with a time, and a clock a year ahead, had everybody's ids refused as too old";
     let violation = run(8_004_581, &Reduction::default(), None, Detail::Hash).violation;
     assert_eq!(violation, None, "{leapt}; repeat with: cargo xtask sim --seed 8004581 --trace");
+    let forgotten = "an id without a time was forgotten at once, since the clock had leapt before the first flush, and a retry stored";
+    let violation = run(16_018_955, &Reduction::default(), None, Detail::Hash).violation;
+    assert_eq!(violation, None, "{forgotten}; repeat with: cargo xtask sim --seed 16018955 --trace");
     let lost = "a log file whose first batch never arrived was taken for one that was not used, with all that it held";
     for seed in [10_004_303, 10_043_711] {
         let violation = run(seed, &plain, None, Detail::Hash).violation;

@@ -104,7 +104,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     fn blob(&self, state: &State<F::File>, made: &MadeTimes) -> Blob {
         let (generation, file_bytes) = state.core.log.written();
         let (core, window_ms) = (&state.core, self.shared.options.message_ids_window_ms);
-        let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made);
+        let oldest = core.memory.oldest_first().filter_map(|memtable| memtable.times()).map(|(least, _)| least).min();
+        let horizon = core.pacer.next(core.horizon, self.shared.clock.now(), window_ms, made, oldest.map(TimestampMs));
         let has_changes = core.has_changes || core.memory.sealed.as_deref().is_some_and(Memtable::has_changes);
         let others_until = self.shared.others_until;
         let keys = self.shared.vault.as_deref().map(Vault::anchor);

@@ -101,9 +101,54 @@ pub(crate) enum Owner {
     MessageIds,
 }
 
-/// The filter of this keyspace: a conversation's and a user's common prefix, which tell a fresh one without a read, and each
-/// message id's key, which tells a fresh message.
-pub(crate) const FILTER: KeyFilter = KeyFilter { id: 2, pieces };
+/// The filter of message ids: each one's key, which tells a fresh message. All rows once had it, see [`FILTER`].
+pub(crate) const ID_FILTER: KeyFilter = KeyFilter::new(2, pieces);
+
+/// The filter of all other rows: a conversation's and a user's common prefix, which tell a fresh one without a read, and which stretches of a
+/// conversation's entries there are, so that a page of old ones leaves newer segments alone.
+pub(crate) const FILTER: KeyFilter = KeyFilter {
+    pieces: |key, piece| {
+        pieces(key, piece);
+        if let Some((prefix, sequence)) = sequence_of(key) {
+            piece(&stretch(prefix, sequence / STRETCH_ENTRIES));
+        }
+    },
+    pieces_within: |range, piece| {
+        let Some((prefix, first)) = sequence_of(&range.start) else { return };
+        let Some(end_key) = &range.end else { return };
+        let Some((end_prefix, end)) = sequence_of(end_key) else { return };
+        let last = if is_entry(end_key) { end.saturating_sub(1) } else { end };
+        let stretches = first / STRETCH_ENTRIES..=last / STRETCH_ENTRIES;
+        if prefix == end_prefix && stretches.end().saturating_sub(*stretches.start()) < STRETCHES_ASKED_MAX {
+            stretches.for_each(|number| piece(&stretch(prefix, number)));
+        }
+    },
+    former: Some(&ID_FILTER),
+    id: 3,
+};
+
+/// Entries of which a filter says only whether there is one, or what is behind one: a page is two or three such stretches, and what they
+/// take in a filter is a tenth of a byte for an entry, if a segment has many of a conversation.
+const STRETCH_ENTRIES: u64 = 32;
+
+/// A range of more stretches is most of what there is.
+const STRETCHES_ASKED_MAX: u64 = 8;
+
+/// The prefix and the sequence of the key of an entry, or of a row behind one.
+fn sequence_of(key: &[u8]) -> Option<(&[u8; PREFIX_BYTES], u64)> {
+    let (prefix, suffix) = key.split_first_chunk()?;
+    let (family, rest) = suffix.split_first()?;
+    let is_entry = prefix[0] == CONVERSATIONS && *family == Family::Entry as u8;
+    is_entry.then_some((prefix, u64::from_be_bytes(*rest.first_chunk()?)))
+}
+
+/// The piece of a stretch of entries.
+fn stretch(prefix: &[u8; PREFIX_BYTES], number: u64) -> [u8; PREFIX_BYTES + ENTRY_SUFFIX_BYTES] {
+    let mut piece = [Family::Entry as u8; PREFIX_BYTES + ENTRY_SUFFIX_BYTES];
+    piece[..PREFIX_BYTES].copy_from_slice(prefix);
+    piece[PREFIX_BYTES + 1..].copy_from_slice(&number.to_be_bytes());
+    piece
+}
 
 fn pieces(key: &[u8], piece: &mut dyn FnMut(&[u8])) {
     match key.first() {
@@ -492,6 +537,48 @@ mod tests {
             assert_eq!(owner(key), None, "{key:?}");
             assert_eq!(conversation_of(key), None, "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_filter_tells_which_stretches_of_entries_there_are() {
+        let id = ConversationId([7; 16]);
+        let of_key = |filter: &KeyFilter, key: &[u8]| {
+            let mut pieces = Vec::new();
+            (filter.pieces)(key, &mut |piece| pieces.push(piece.to_vec()));
+            pieces
+        };
+        let mut piece = conversation(id).to_vec();
+        piece.extend([7, 0, 0, 0, 0, 0, 0, 0, 2]);
+        for suffix in
+            [entry_suffix(Sequence(64)), state_suffix(Sequence(95)), reactor_suffix(Sequence(70), &name("ann"))]
+        {
+            let key = within(id, &suffix);
+            assert_eq!(of_key(&FILTER, &key), [conversation(id).to_vec(), piece.clone()]);
+            assert_eq!(of_key(&ID_FILTER, &key), [conversation(id).to_vec()], "as it was before");
+        }
+        assert_eq!(of_key(&FILTER, &single(id, Family::Tail)), [conversation(id).to_vec()]);
+        let of_range = |range: KeyRange| {
+            let mut numbers = Vec::new();
+            (FILTER.pieces_within)(&range, &mut |piece| {
+                assert_eq!(piece[..18], within(id, &[7]));
+                numbers.push(u64::from_be_bytes(piece[18..].try_into().unwrap()));
+            });
+            numbers
+        };
+        for (first, last, expected) in [(1, 31, vec![0]), (31, 32, vec![0, 1]), (64, 64, vec![2]), (64, 95, vec![2])] {
+            assert_eq!(of_range(entry_range(id, Sequence(first), Sequence(last))), expected, "{first} to {last}");
+        }
+        let to_a_reactor = entries_but_last_reactors(id, Sequence(60), Sequence(64));
+        assert_eq!(of_range(to_a_reactor), [1, 2], "the last has rows in it");
+        for too_much in [
+            entry_range(id, Sequence(1), Sequence(256)),
+            KeyRange::prefix(conversation(id)),
+            KeyRange::new(entry(id, Sequence(1)), entry(ConversationId([8; 16]), Sequence(2))),
+            state_range(id),
+        ] {
+            assert_eq!(of_range(too_much), [0; 0]);
+        }
+        assert_eq!(of_range(entry_range(id, Sequence(1), Sequence(255))).len(), 8);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     encryption::Seal,
     engine::EngineError,
     flush::{FlushOutputs, FlushTimes, write_flush},
-    keys::{self, FILTER},
+    keys::{self, FILTER, ID_FILTER},
     manifest::{Manifest, SEGMENTS_MAX, SegmentEntry},
     memtable::Memtable,
     row::RowSource,
@@ -49,7 +49,7 @@ pub(crate) fn segment_settings() -> SegmentSettings {
 }
 
 fn id_segment_settings() -> SegmentSettings {
-    SegmentSettings { block_bytes: ID_BLOCK_BYTES, paged_filter: true, ..segment_settings() }
+    SegmentSettings { filter: ID_FILTER, block_bytes: ID_BLOCK_BYTES, paged_filter: true, ..segment_settings() }
 }
 
 /// Writes a memtable as the newest segments of a store whose manifest follows: `ids` are the numbers of the one with everything but message

@@ -128,9 +128,7 @@ impl<F: Files> Runs<F> {
             *first <= head
                 && head <= *last
                 && match run {
-                    Run::Segment(reader) => {
-                        reader.may_contain_hashed(key, hashes.get_or_insert_with(|| reader.hashes(key)))
-                    }
+                    Run::Segment(reader) => reader.may_contain_hashed(key, &mut hashes),
                     Run::Damaged { .. } => run.may_contain(key),
                 }
         })

@@ -102,7 +102,7 @@ fn a_segment_of_version_1() {
     assert!(written == fixed, "what is written is not what version 1 says");
     assert_eq!(read(fixed.clone(), KeyFilter::WHOLE_KEYS), put_only(rows(40)));
     // A program that picks other pieces does without the filter.
-    assert_eq!(read(fixed, KeyFilter { id: 99, pieces: |_, piece| piece(b"?") }), put_only(rows(40)));
+    assert_eq!(read(fixed, KeyFilter::new(99, |_, piece| piece(b"?"))), put_only(rows(40)));
 }
 
 #[test]

@@ -138,7 +138,9 @@ impl Page {
     /// Reads the rest from segments.
     pub(crate) async fn read_segments<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
         if self.wants_below() {
-            let range = (self.first, Sequence(self.below.next));
+            // What it may take, and no more: newer segments that have none of it are left alone.
+            let first = self.below.next.saturating_sub(self.below.items as u64 - 1);
+            let range = (self.first.max(Sequence(first)), Sequence(self.below.next));
             let mut scan = StoredScan::new(runs, id, user, range, Direction::Backward, self.below.items);
             while self.wants_below() {
                 match expected(scan.next().await, self.below.next) {
@@ -162,7 +164,8 @@ impl Page {
 
     async fn read_forward<F: Files>(&mut self, id: ConversationId, user: &UserId, runs: &Runs<F>) {
         if self.wants_above() {
-            let range = (Sequence(self.above.next), Sequence(self.above_end));
+            let last = self.above.next.saturating_add(self.above.items as u64 - 1).min(self.above_end);
+            let range = (Sequence(self.above.next), Sequence(last));
             let mut scan = StoredScan::new(runs, id, user, range, Direction::Forward, self.above.items);
             while self.wants_above() {
                 match expected(scan.next().await, self.above.next) {

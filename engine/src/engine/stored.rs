@@ -382,17 +382,20 @@ mod tests {
         memory_files::{MemoryFiles, MemoryRandom, OperationKind, block_on},
         row::Change,
         runs::Run,
-        segment::{KeyFilter, SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentWriter},
+        segment::{SegmentContext, SegmentId, SegmentReader, SegmentSettings, SegmentWriter},
     };
 
     const ID: ConversationId = ConversationId([7; 16]);
+
+    /// Twenty, in two stretches of a filter.
+    const ENTRIES: std::ops::RangeInclusive<u64> = 22..=41;
 
     /// Rows of one run; `None` for one that is deleted.
     type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
     fn runs(files: &MemoryFiles, newest_first: &[Rows]) -> Runs<MemoryFiles> {
         // Blocks are not kept, so that each use of one is a read.
-        let settings = SegmentSettings { filter: KeyFilter::NONE, compression_level: 0, ..SegmentSettings::default() };
+        let settings = SegmentSettings { filter: keys::FILTER, compression_level: 0, ..SegmentSettings::default() };
         let context = SegmentContext::new(files.clone(), Cache::new(0), 1, settings);
         let written = newest_first.iter().zip(1..).filter(|(rows, _)| !rows.is_empty()).map(|(rows, number)| {
             block_on(async {
@@ -458,7 +461,7 @@ mod tests {
     fn any_runs(random: &MemoryRandom) -> Vec<Rows> {
         let mut newest_first = vec![Rows::new(); 2 + random.below(4) as usize];
         let (mut home, mut said) = (newest_first.len() as u64 - 1, 0);
-        for sequence in 1..=20 {
+        for sequence in ENTRIES {
             match random.below(8) {
                 0 => continue,
                 1 => home = random.below(newest_first.len() as u64),
@@ -500,7 +503,8 @@ mod tests {
             newest_first.iter().rev().for_each(|rows| all.extend(rows.clone()));
             let runs = runs(&MemoryFiles::new(0), &newest_first);
             for _ in 0..4 {
-                let (first, last) = (1 + random.below(20), 1 + random.below(20));
+                let any = || ENTRIES.start() + random.below(20);
+                let (first, last) = (any(), any());
                 let limit = 1 + random.below(20) as usize;
                 let there = |(key, _): &(Vec<u8>, Vec<u8>)| all.get(key)?.as_ref();
                 let expected = (first..=last).rev().filter_map(|sequence| {
@@ -542,5 +546,23 @@ mod tests {
         let before = reads(&files);
         assert_eq!(page(&runs, 1, 60, 20).len(), 20);
         assert_eq!(reads(&files) - before, 1);
+    }
+
+    #[test]
+    fn a_page_of_old_entries_leaves_newer_runs_alone_that_have_none_of_them() {
+        let of = |entries: std::ops::Range<u64>, states: &[u64]| {
+            let states = states.iter().map(|sequence| state_row(*sequence, 1));
+            some(entries.map(|sequence| entry_row(sequence, 1, false)).chain(states)).collect::<Rows>()
+        };
+        let files = MemoryFiles::new(0);
+        // The second newest one has what became of an entry of the third stretch.
+        let runs = runs(&files, &[of(220..240, &[]), of(160..220, &[70]), of(128..160, &[]), of(1..128, &[])]);
+        for (first, last, told, expected) in [(1, 50, 0, 1), (65, 90, 1, 2), (33, 40, 0, 1), (100, 127, 0, 1)] {
+            let before = reads(&files);
+            let found = page(&runs, first, last, 50);
+            assert_eq!(found.len() as u64, last - first + 1);
+            assert_eq!(found.iter().filter(|stored| stored.state.is_some()).count(), told, "{first} to {last}");
+            assert_eq!(reads(&files) - before, expected, "{first} to {last}");
+        }
     }
 }

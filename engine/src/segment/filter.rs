@@ -34,11 +34,13 @@ const PAGED_PART_PIECES: usize = 20_000;
 pub(crate) struct KeyHashes {
     hashes: [u64; PIECES_MAX],
     count: usize,
+    /// By which choice of pieces.
+    filter: u32,
 }
 
 impl KeyHashes {
     pub(super) fn new(key: &[u8], filter: &KeyFilter) -> Self {
-        let mut new = Self::default();
+        let mut new = Self { filter: filter.id, ..Self::default() };
         (filter.pieces)(key, &mut |piece| {
             assert!(new.count < PIECES_MAX, "a key has too many pieces");
             new.hashes[new.count] = xxh3_64(piece);
@@ -49,6 +51,11 @@ impl KeyHashes {
 
     fn as_slice(&self) -> &[u64] {
         &self.hashes[..self.count]
+    }
+
+    /// By which choice of pieces they were made.
+    pub(super) fn filter(&self) -> u32 {
+        self.filter
     }
 }
 
@@ -347,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_common_prefix_is_one_piece_and_tells_of_its_range() {
-        let filter = KeyFilter { id: 7, pieces: |key, piece| piece(&key[..4]) };
+        let filter = KeyFilter::new(7, |key, piece| piece(&key[..4]));
         let keys =
             (0..1000u32).flat_map(|group| (0..100u8).map(move |row| [&(group * 2).to_be_bytes()[..], &[row]].concat()));
         let built = build(filter, keys);
@@ -365,7 +372,7 @@ mod tests {
             piece(&key[..1]);
         };
         let built =
-            build(KeyFilter { id: 7, pieces }, (0..100_000u32).map(|row| [&[5][..], &row.to_be_bytes()].concat()));
+            build(KeyFilter::new(7, pieces), (0..100_000u32).map(|row| [&[5][..], &row.to_be_bytes()].concat()));
         assert_eq!(built.parts.len(), 2);
         let from = |row: u32| [&[5][..], &row.to_be_bytes()].concat();
         assert!(built.may_contain_piece(&KeyRange::new(from(0), from(10)), &[5]));

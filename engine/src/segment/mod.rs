@@ -29,7 +29,11 @@ use std::{
     rc::Rc,
 };
 
-use crate::{cache::Cache, row::Change, seams::Files};
+use crate::{
+    cache::Cache,
+    row::{Change, KeyRange},
+    seams::Files,
+};
 
 pub use format::{BLOCK_BYTES_MAX, VERSION};
 pub use reader::{SegmentReader, Verified};
@@ -79,20 +83,38 @@ pub struct KeyFilter {
     pub id: u32,
     /// Calls back with each piece of a key, at most [`PIECES_MAX`] of them.
     pub pieces: Pieces,
+    /// Calls back with pieces of which every row in a range has one, if they are few: without any it may hold all there are.
+    pub pieces_within: PiecesWithin,
+    /// The choice before this one: segments that were written with it are read with it.
+    pub former: Option<&'static KeyFilter>,
 }
 
 /// Calls back with each piece of a key.
 pub type Pieces = fn(key: &[u8], piece: &mut dyn FnMut(&[u8]));
+
+/// Calls back with pieces of which every row in a range has one.
+pub type PiecesWithin = fn(range: &KeyRange, piece: &mut dyn FnMut(&[u8]));
 
 /// Most pieces of one key in a filter.
 pub const PIECES_MAX: usize = 4;
 
 impl KeyFilter {
     /// No filter at all.
-    pub const NONE: Self = Self { id: 0, pieces: |_, _| {} };
+    pub const NONE: Self = Self::new(0, |_, _| {});
 
     /// Every whole key.
-    pub const WHOLE_KEYS: Self = Self { id: 1, pieces: |key, piece| piece(key) };
+    pub const WHOLE_KEYS: Self = Self::new(1, |key, piece| piece(key));
+
+    /// A choice of pieces that says nothing of ranges.
+    #[must_use]
+    pub const fn new(id: u32, pieces: Pieces) -> Self {
+        Self { id, pieces, pieces_within: |_, _| {}, former: None }
+    }
+
+    /// This choice or a former one, by its id.
+    pub(crate) fn of_id(&self, id: u32) -> Option<&Self> {
+        if self.id == id { Some(self) } else { self.former?.of_id(id) }
+    }
 }
 
 /// How segments are written.

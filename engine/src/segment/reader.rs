@@ -5,7 +5,7 @@ use std::{ops::Bound, rc::Rc};
 use futures_util::future::join;
 
 use super::{
-    SegmentContext, SegmentId, SegmentStatistics,
+    KeyFilter, SegmentContext, SegmentId, SegmentStatistics,
     block::RowBlock,
     filter::{Filter, KeyHashes, part_may_hold},
     format::{BlockKind, BlockPlace, DATA_START, Footer, PageError, VERSION, decode_header},
@@ -38,6 +38,8 @@ pub(super) struct Inner<F: Files> {
     statistics: SegmentStatistics,
     index: Index,
     pub(super) filter: SegmentFilter,
+    /// What goes into it.
+    pieces: KeyFilter,
     /// Set if another lane wrote it; some of its rows may not count then.
     adopted: Option<Adopted>,
 }
@@ -106,8 +108,9 @@ impl<F: Files> SegmentReader<F> {
         footer.statistics.id = id;
         let opening = Opening { context, file: &file, id, place: identity.0, footer: &footer };
         let (index, filter) = join(opening.read_index(), opening.read_filter()).await;
-        let (index, filter) = (index?, filter?);
-        let inner = Inner { context: context.clone(), file, statistics: footer.statistics, index, filter, adopted };
+        let (index, filter, pieces) = (index?, filter?, *opening.pieces().unwrap_or(&context.settings.filter));
+        let context = context.clone();
+        let inner = Inner { context, file, statistics: footer.statistics, index, filter, pieces, adopted };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -147,16 +150,19 @@ impl<F: Files> SegmentReader<F> {
     /// Whether it may hold a row with this key. `false` is certain. Needs no read.
     #[must_use]
     pub fn may_contain(&self, key: &[u8]) -> bool {
-        self.may_contain_hashed(key, &self.hashes(key))
+        self.may_contain_hashed(key, &mut None)
     }
 
-    /// What [`SegmentReader::may_contain_hashed`] of this and other segments of the store wants.
-    pub(crate) fn hashes(&self, key: &[u8]) -> KeyHashes {
-        KeyHashes::new(key, &self.inner.context.settings.filter)
+    fn hashes(&self, key: &[u8]) -> KeyHashes {
+        KeyHashes::new(key, &self.inner.pieces)
     }
 
-    /// As [`SegmentReader::may_contain`], for a key that many segments are asked about.
-    pub(crate) fn may_contain_hashed(&self, key: &[u8], hashes: &KeyHashes) -> bool {
+    /// As [`SegmentReader::may_contain`], for a key that many segments are asked about: `hashes` is what the one before left there.
+    pub(crate) fn may_contain_hashed(&self, key: &[u8], hashes: &mut Option<KeyHashes>) -> bool {
+        let hashes = match hashes {
+            Some(hashes) if hashes.filter() == self.inner.pieces.id => hashes,
+            other => other.insert(self.hashes(key)),
+        };
         self.ask(key, hashes) != Answer::No
     }
 
@@ -190,9 +196,21 @@ impl<F: Files> SegmentReader<F> {
         let statistics = &self.inner.statistics;
         range.overlaps(&statistics.first_key, &statistics.last_key)
             && match (&self.inner.filter, piece) {
-                (SegmentFilter::Held(filter), Some(piece)) => filter.may_contain_piece(range, piece),
+                (SegmentFilter::Held(filter), Some(piece)) => {
+                    filter.may_contain_piece(range, piece) && self.may_hold_within(filter, range)
+                }
                 _ => true,
             }
+    }
+
+    /// Whether the filter has one of the pieces of which every row in the range has one.
+    fn may_hold_within(&self, filter: &Filter, range: &KeyRange) -> bool {
+        let (mut asked, mut held) = (false, false);
+        (self.inner.pieces.pieces_within)(range, &mut |piece| {
+            asked = true;
+            held |= filter.may_contain_piece(range, piece);
+        });
+        held || !asked
     }
 
     /// What the segment says about `key`; `None` if nothing.
@@ -433,10 +451,15 @@ impl<F: Files> Opening<'_, F> {
         }
     }
 
-    /// The filter, if there is one that was made by this program's choice of pieces.
+    /// What goes into the filter, if this program knows it.
+    fn pieces(&self) -> Option<&KeyFilter> {
+        self.context.settings.filter.of_id(self.footer.filter_id)
+    }
+
+    /// The filter, if there is one whose choice of pieces this program knows.
     async fn read_filter(&self) -> Result<SegmentFilter, StoreError> {
         let footer = self.footer;
-        if footer.filter_id == 0 || footer.filter_id != self.context.settings.filter.id {
+        if footer.filter_id == 0 || self.pieces().is_none() {
             return Ok(SegmentFilter::None);
         }
         let damaged = || damaged_file(self.id, footer.filter_offset, "the filter does not cover the data");

@@ -211,21 +211,33 @@ fn check_segment(segment: &Segment, listed: &Listed, manifest: &Manifest) -> Res
     let ids = segment.rows.iter().filter(|(key, _)| key[0] > 2).count();
     require!(ids == 0 || ids == segment.rows.len(), "{ids} message ids among {} rows", segment.rows.len());
     require!(segment.times == range || (ids > 0 && segment.times.is_some()), "times {:?}", segment.times);
-    require!(segment.filter_id == 2, "filter id {}", segment.filter_id);
-    check_filter(segment, pieces)
-}
-
-fn pieces(key: &[u8]) -> Vec<&[u8]> {
-    match key[0] {
-        1 if key[17] == 6 => vec![&key[..17], key],
-        1 => vec![&key[..17]],
-        3 | 4 => vec![key],
-        _ => vec![&key[..=key.iter().position(|byte| *byte == 0).unwrap_or(0)]],
+    match segment.filter_id {
+        2 => check_filter(segment, pieces),
+        3 if ids == 0 => check_filter(segment, pieces_with_stretches),
+        other => Err(format!("filter id {other}")),
     }
 }
 
+fn pieces(key: &[u8]) -> Vec<Vec<u8>> {
+    match key[0] {
+        1 if key[17] == 6 => vec![key[..17].to_vec(), key.to_vec()],
+        1 => vec![key[..17].to_vec()],
+        3 | 4 => vec![key.to_vec()],
+        _ => vec![key[..=key.iter().position(|byte| *byte == 0).unwrap_or(0)].to_vec()],
+    }
+}
+
+fn pieces_with_stretches(key: &[u8]) -> Vec<Vec<u8>> {
+    let mut pieces = pieces(key);
+    if key[0] == 1 && key[17] == 7 {
+        let sequence = u64::from_be_bytes(key[18..26].try_into().expect("as the format says"));
+        pieces.push([&key[..18], &(sequence / 32).to_be_bytes()].concat());
+    }
+    pieces
+}
+
 /// Every piece of every key is in the part that answers for the key, and of what is in none hardly any.
-fn check_filter<'a>(segment: &'a Segment, pieces: impl Fn(&'a [u8]) -> Vec<&'a [u8]>) -> Result<(), Fault> {
+fn check_filter(segment: &Segment, pieces: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Result<(), Fault> {
     let parts = &segment.filter;
     require!(parts.is_sorted_by(|one, other| one.last_key < other.last_key), "the filter's parts do not ascend");
     require!(parts.last().is_some_and(|part| part.last_key == segment.listed.last_key), "the filter ends early");
@@ -313,7 +325,7 @@ pub(crate) fn compare_golden(document: &Document) -> Result<(), Fault> {
         require!(segment.rows == golden_rows(count), "{name}: {:?}", segment.rows);
         require!((segment.times, segment.filter_id) == (times, 1), "{name}: {:?}", segment.times);
         require!((segment.blocks_compressed > 0) == compressed, "{name}: {} compressed", segment.blocks_compressed);
-        check_filter(&segment, |key| vec![key]).map_err(|fault| format!("{name}: {fault}"))?;
+        check_filter(&segment, |key| vec![key.to_vec()]).map_err(|fault| format!("{name}: {fault}"))?;
     }
     old_rows(document)?;
     erasing(document)?;

@@ -19,13 +19,10 @@ pub(crate) type Model = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub(crate) type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Whole keys, and the first two bytes as a range's common piece.
-pub(crate) const FILTER: KeyFilter = KeyFilter {
-    id: 9,
-    pieces: |key, piece| {
-        piece(key);
-        piece(key.get(..2).unwrap_or(key));
-    },
-};
+pub(crate) const FILTER: KeyFilter = KeyFilter::new(9, |key, piece| {
+    piece(key);
+    piece(key.get(..2).unwrap_or(key));
+});
 
 /// Blocks of a few rows and a cache of a few blocks, so that little data has many edges.
 pub(crate) fn settings() -> SortedSettings {

@@ -182,7 +182,6 @@ fn settings(filters: &Cache) -> SortedSettings {
     let segment = SegmentSettings { filter: KeyFilter::WHOLE_KEYS, ..SegmentSettings::default() };
     SortedSettings {
         segment,
-        flush_compression_level: 0,
         compaction: compaction::Settings::default(),
         cache: Cache::new(64 << 20),
         apart: Some(Apart {

@@ -28,10 +28,9 @@ const ID_BLOCK_BYTES: usize = 64 * 1024;
 const ID_FINAL_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How segments are written and merged.
-pub(crate) fn sorted_settings(flush_compression_level: i32, cache: Cache, filters: Cache) -> SortedSettings {
+pub(crate) fn sorted_settings(cache: Cache, filters: Cache) -> SortedSettings {
     SortedSettings {
         segment: segment_settings(),
-        flush_compression_level,
         compaction: compaction::Settings::default(),
         cache,
         apart: Some(Apart {

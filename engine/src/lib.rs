@@ -40,6 +40,8 @@ pub mod seams;
 pub mod segment;
 mod signal;
 pub mod sorted;
+#[cfg(any(test, feature = "simulation"))]
+pub mod stored_rows;
 mod window;
 
 pub use checkpoint::Checkpointed;

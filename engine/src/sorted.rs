@@ -34,10 +34,8 @@ use crate::{
 /// How the sorted part works.
 #[derive(Clone)]
 pub struct SortedSettings {
-    /// How merges write segments.
+    /// How segments are written.
     pub segment: SegmentSettings,
-    /// zstd's level for what a flush writes, or 0 to store it as it is: merges rewrite it soon, and a flush is what writers wait for.
-    pub flush_compression_level: i32,
     /// When and what to merge.
     pub compaction: compaction::Settings,
     /// Where blocks are kept. Segment ids name them, so each store and lane needs a cache of its own.
@@ -53,7 +51,7 @@ pub struct SortedSettings {
 pub struct Apart {
     /// Whether a row is one of them. They come after all others in the order of keys.
     pub holds: Holds,
-    /// How their segments are written by merges.
+    /// How their segments are written.
     pub segment: SegmentSettings,
     /// When and what of them to merge.
     pub compaction: compaction::Settings,
@@ -67,17 +65,7 @@ pub type Holds = fn(key: &[u8]) -> bool;
 /// How the segments of one kind of rows are written and merged.
 struct Class<F: Files> {
     context: SegmentContext<F>,
-    /// The same, as flushes write.
-    flush_context: SegmentContext<F>,
     compaction: compaction::Settings,
-}
-
-impl<F: Files> Class<F> {
-    fn new(context: SegmentContext<F>, flush_compression_level: i32, compaction: compaction::Settings) -> Self {
-        let mut flush_context = context.clone();
-        flush_context.settings.compression_level = flush_compression_level;
-        Self { context, flush_context, compaction }
-    }
 }
 
 impl<F: Files> State<F> {
@@ -308,7 +296,7 @@ impl<F: Files> Sorted<F> {
     ) -> Result<Option<SegmentId>, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
-        let outputs = inner.flush_outputs(|class| class.flush_context.clone());
+        let outputs = inner.flush_outputs(|class| class.context.clone());
         let written = write_flush(&outputs, rows, mark.flush_times(), inner.seal()).await?;
         inner.finish_flush(written, mark).await
     }
@@ -328,7 +316,7 @@ impl<F: Files> Sorted<F> {
         let inner = &*self.inner;
         let _turn = inner.flushing.lock().await;
         let store = inner.class.context.store;
-        let targets = inner.flush_outputs(|class| class.flush_context.settings);
+        let targets = inner.flush_outputs(|class| class.context.settings);
         let (id, times, seal) = (targets.id, mark.flush_times(), inner.seal());
         let write = async move |files: F| {
             let outputs = targets.map(|settings| context_elsewhere(files.clone(), store, settings));
@@ -479,12 +467,11 @@ impl Drop for Released<'_> {
 impl<F: Files> Inner<F> {
     /// Without its segments, which are opened next.
     fn new(files: F, settings: SortedSettings, manifest: Manifest) -> Self {
-        let level = settings.flush_compression_level;
         let context = SegmentContext::new(files, settings.cache, manifest.store, settings.segment);
         let apart = settings.apart.map(|apart| {
             let mut context = context.clone().with_filters(apart.filters);
             context.settings = apart.segment;
-            (apart.holds, Class::new(context, level, apart.compaction))
+            (apart.holds, Class { context, compaction: apart.compaction })
         });
         let state = State {
             next_segment: manifest.next_segment,
@@ -496,7 +483,7 @@ impl<F: Files> Inner<F> {
             orphans: Vec::new(),
         };
         Self {
-            class: Class::new(context, level, settings.compaction),
+            class: Class { context, compaction: settings.compaction },
             apart,
             flushing: Mutex::new(()),
             editing: Mutex::new(()),

@@ -7,6 +7,7 @@ use antiphon_engine::{
     EngineOptions,
     door::{Command, Done, HistoryPage, HistoryRange, Output, Refusal},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind, Ticket},
+    stored_rows::{StoredRow, stored_rows},
 };
 use antiphon_wire::{
     codes::ErrorCode,
@@ -14,7 +15,7 @@ use antiphon_wire::{
     ids::{ClientMessageId, ConversationId, Sequence},
     limits::{PINS_PER_CONVERSATION_MAX, REACTIONS_PER_MESSAGE_MAX},
 };
-use support::{Lane, change, entry, small_options, user};
+use support::{Lane, block_on, change, entry, small_options, user};
 
 fn edit(target: u64, text: &str) -> Change {
     Change::Edit { target: Sequence(target), content: Content::text(text) }
@@ -734,10 +735,9 @@ fn an_id_is_one_for_messages_and_changes() {
     assert_eq!(lane.ask(sent).unwrap_err().code, ErrorCode::Conflict);
 }
 
-/// Every byte of all segments' files. What a flush writes is not compressed here.
-fn in_segments(lane: &Lane) -> Vec<u8> {
-    let names = lane.files.names().into_iter().filter(|name| name.starts_with("segment-"));
-    names.flat_map(|name| lane.files.contents(&name).unwrap()).collect()
+/// Every row of all segments.
+fn in_segments(lane: &Lane) -> Vec<StoredRow> {
+    block_on(stored_rows(&lane.files)).unwrap()
 }
 
 #[test]
@@ -752,6 +752,7 @@ fn what_was_deleted_or_edited_is_gone_from_the_disk_in_its_time() {
     flush(&mut lane);
     // The first edit was of a message in memory: what it took the place of was never in a segment.
     let gone = ["x7Qw-deleted", "m2Vb-edited"];
+    let holds = |rows: &[StoredRow], text: &str| rows.iter().any(|row| row.holds(text.as_bytes()));
     assert!(gone.iter().all(|text| holds(&in_segments(&lane), text)) && !holds(&in_segments(&lane), "k9Zp-edited"));
     lane.clock.advance(10_000_000);
     lane.changed("ann", conversation, 5, delete(3));

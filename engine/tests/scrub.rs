@@ -10,7 +10,7 @@ use antiphon_engine::{
     offline::{self, Finding},
 };
 use antiphon_wire::{codes::ErrorCode, ids::ConversationId};
-use support::{Lane, block_on, small_options};
+use support::{Lane, block_on, noise, small_options};
 
 const PAGE: usize = 4096;
 
@@ -39,7 +39,7 @@ fn filled(merged: bool) -> (Lane, ConversationId) {
     let mut lane = Lane::with_options(3, EngineOptions { scrub_bytes_per_second: 0, ..options() });
     let conversation = lane.create_group("ann", 1, &["bob"]);
     for number in 0..if merged { 160 } else { 60 } {
-        lane.sent("ann", conversation, number, &format!("message {number} {}", "text ".repeat(number as usize % 40)));
+        lane.sent("ann", conversation, number, &noise(number, 10 + number as usize * 5 % 200));
         if merged && number % 8 == 7 {
             pass(&mut lane);
         }
@@ -144,7 +144,7 @@ fn what_a_finding_says_is_what_readers_meet() {
 
 #[test]
 fn a_sector_that_cannot_be_read_is_told_and_the_rest_is_read() {
-    // Stored as it is: more than the page of the sector.
+    // Of the first block and others: more than the page of the sector.
     let (lane, _) = filled(false);
     let mut lane = reading(&lane);
     let largest = segments(&lane.files).into_iter().max_by_key(|name| lane.files.size_of(name)).unwrap();

@@ -165,7 +165,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
 ) -> Result<(Shared<F, C, R>, OpenReport), EngineError> {
     options.check()?;
     let (cache, filters) = (Cache::new(options.cache_bytes), Cache::new(options.message_id_filter_bytes));
-    let settings = layout::sorted_settings(0, cache.clone(), filters.clone());
+    let settings = layout::sorted_settings(cache.clone(), filters.clone());
     // What is found here counts as durable from now on. It may not be: a process that was killed leaves names that no sync of the
     // folder has covered, and a power cut would take them away later, with all that was acknowledged since.
     files.sync_folder().await?;

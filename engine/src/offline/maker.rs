@@ -31,7 +31,6 @@ use crate::{
     row::Change,
     rows::{MemberRow, PointerRow, StartRow, TailRow, UserRow, put_sequence},
     seams::Files,
-    segment::SegmentSettings,
     sorted::{FlushMark, Sorted},
 };
 
@@ -108,8 +107,7 @@ impl<F: Files> Maker<F> {
         blob: Blob,
         key: Option<&Sealing>,
     ) -> Result<Self, MakeError> {
-        let level = SegmentSettings::default().compression_level;
-        let settings = layout::sorted_settings(level, Cache::new(CACHE_BYTES), Cache::new(FILTERS_BYTES));
+        let settings = layout::sorted_settings(Cache::new(CACHE_BYTES), Cache::new(FILTERS_BYTES));
         let hash = IdHash(blob.salt);
         let mut keys = None;
         if let Some(key) = key {

@@ -1,12 +1,16 @@
 //! What these tests share: an encrypted lane, what is said in it, and what its files are searched for.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    collections::BTreeSet,
+    task::{Context, Poll, Waker},
+};
 
 use antiphon_engine::{
     EngineOptions,
     encryption::NodeKey,
     memory_files::{MemoryFiles, MemoryRandom},
     offline::{self, Access, VerifyReport},
+    stored_rows::stored_rows,
 };
 use antiphon_wire::{
     frame::{Change, Content},
@@ -83,10 +87,13 @@ fn titled(lane: &mut Lane, key: u8) -> ConversationId {
 
 /// Files in which the marker stands in the clear.
 pub(crate) fn with_marker(files: &MemoryFiles) -> Vec<String> {
+    let rows = block_on(stored_rows(files)).unwrap();
+    let in_rows: BTreeSet<String> =
+        rows.iter().filter(|row| row.holds(MARKER.as_bytes())).map(|row| row.segment.file_name()).collect();
     let mut names = files.names();
     names.retain(|name| {
         let bytes = files.contents(name).unwrap();
-        bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
+        in_rows.contains(name) || bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
     });
     names
 }

@@ -268,13 +268,8 @@ fn golden_rows(count: u32) -> Vec<Row> {
 fn erasing(document: &Document) -> Result<(), Fault> {
     let segment =
         SegmentSettings { erases: |_, change| matches!(change, Change::Delete), ..SegmentSettings::default() };
-    let settings = SortedSettings {
-        segment,
-        flush_compression_level: 0,
-        compaction: compaction::Settings::default(),
-        cache: Cache::new(0),
-        apart: None,
-    };
+    let settings =
+        SortedSettings { segment, compaction: compaction::Settings::default(), cache: Cache::new(0), apart: None };
     let files = MemoryFiles::new(0);
     block_on(async {
         let sorted = Sorted::create(files.clone(), settings, GOLDEN_STORE, 0, Vec::new()).await.unwrap();

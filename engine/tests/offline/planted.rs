@@ -23,7 +23,6 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 fn settings() -> SortedSettings {
     SortedSettings {
         segment: SegmentSettings::default(),
-        flush_compression_level: 0,
         compaction: compaction::Settings::default(),
         cache: Cache::new(1 << 20),
         apart: None,

@@ -17,7 +17,7 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::Value;
 
 use crate::{
-    support::{Lane, small_options, user},
+    support::{Lane, noise, small_options, user},
     tools::{
         LOG, anonymous, assert_sound, checkpoint, dump, findings, flush, group, lane, load, of_kind, repair, restore,
         step, try_dump, verify,
@@ -159,7 +159,7 @@ fn long() -> (Lane, [ConversationId; 2], String) {
     let groups = [group(&mut lane, 1), group(&mut lane, 2)];
     for number in 10..60 {
         for group in groups {
-            lane.sent("ann", group, number, &format!("{number}{}", "x".repeat(1_000)));
+            lane.sent("ann", group, number, &noise(number, 1_000));
         }
     }
     flush(&mut lane);

@@ -10,7 +10,7 @@ use antiphon_engine::{
 use antiphon_wire::ids::{ConversationId, Sequence};
 
 use crate::{
-    support::{Lane, block_on, small_options},
+    support::{Lane, block_on, noise, small_options},
     tools::{LOG, assert_sound, findings, flush, group, lane, step, try_dump, try_verify, verify},
 };
 
@@ -71,7 +71,7 @@ fn long() -> (Lane, [ConversationId; 2], String) {
     let groups = [group(&mut lane, 1), group(&mut lane, 2)];
     for number in 10..110 {
         for group in groups {
-            lane.sent("ann", group, number, &format!("{number}{}", "x".repeat(1_000)));
+            lane.sent("ann", group, number, &noise(number, 1_000));
         }
     }
     flush(&mut lane);

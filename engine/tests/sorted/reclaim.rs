@@ -19,7 +19,6 @@ fn settings(final_bytes: u64) -> SortedSettings {
             compression_level: 0,
             ..of_tests.segment
         },
-        flush_compression_level: 0,
         compaction: compaction::Settings { final_bytes, ..of_tests.compaction },
         ..of_tests
     }

@@ -27,7 +27,6 @@ pub(crate) const FILTER: KeyFilter = KeyFilter::new(9, |key, piece| {
 /// Blocks of a few rows and a cache of a few blocks, so that little data has many edges.
 pub(crate) fn settings() -> SortedSettings {
     SortedSettings {
-        flush_compression_level: 1,
         segment: SegmentSettings { filter: FILTER, block_bytes: 256, ..SegmentSettings::default() },
         compaction: compaction::Settings { growth: 2, inputs_min: 2, inputs_max: 8, final_bytes: 1 << 30, runs_max: 8 },
         cache: Cache::new(12_000),

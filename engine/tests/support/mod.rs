@@ -78,6 +78,12 @@ pub(crate) fn user(name: &str) -> UserId {
 }
 
 /// Runs a future over files that complete at once.
+/// A text that does not compress, so that many make many blocks.
+pub(crate) fn noise(seed: u64, length: usize) -> String {
+    let random = MemoryRandom::new(seed);
+    (0..length).map(|_| char::from(b' ' + random.below(95) as u8)).collect()
+}
+
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     antiphon_engine::memory_files::block_on(future)
 }

@@ -18,6 +18,10 @@ const FILE_BYTES: usize = 16 * MIB;
 const LIMIT: usize = FILE_BYTES - PAGE;
 /// How far a limit is ahead.
 const STEP: usize = FILE_BYTES / 16;
+/// The longest batch.
+const BATCH_BYTES_MAX: usize = 4 * MIB;
+/// How far behind the limit a search goes.
+const REACH: usize = BATCH_BYTES_MAX + STEP;
 /// A batch of one message.
 const BATCH_BYTES: usize = 3 * PAGE;
 const LOG: &str = "log-00000000";
@@ -118,9 +122,9 @@ fn a_start_reads_no_further_than_the_limit() {
         filled.fill(MIB);
         let used = batches(&filled.lane.files, LOG).last().unwrap() + BATCH_BYTES;
         let lane = filled.opened(filled.image());
-        // The first batch and the last page of each file come to it, and the page behind the limit.
+        // The first batch and the last page of each file come to it; and what the page behind the limit would allow.
         let least = used + 4 * PAGE;
-        assert!((least..used + STEP + 12 * PAGE).contains(&log_bytes_read(&lane)), "{:?}", lane.report);
+        assert!((least..used + STEP + REACH + 12 * PAGE).contains(&log_bytes_read(&lane)), "{:?}", lane.report);
         // Without a limit that holds, all is read; and then all files are looked at for a hidden one.
         for spoil in [
             |image: &MemoryFiles| wipe(image, LOG, LIMIT, PAGE),
@@ -141,7 +145,7 @@ fn what_segments_hold_is_not_read_again() {
     filled.flush();
     filled.fill(2 * MIB);
     let lane = filled.opened(filled.image());
-    assert!(log_bytes_read(&lane) < 2 * MIB + 2 * STEP + 20 * PAGE, "{:?}", lane.report);
+    assert!(log_bytes_read(&lane) < 2 * MIB + 2 * STEP + REACH + 20 * PAGE, "{:?}", lane.report);
     // What is lost of what is to be replayed is told; of the rest it is by who verifies. One batch has one record, and one was a seal.
     let flushed = lane.report.flushed_position.0 as usize;
     let begin = batches(&filled.lane.files, LOG);
@@ -202,12 +206,39 @@ fn batches_beyond_the_limit_are_read_and_what_rots_there_is_told() {
     assert!(lane.report.read_only && lane.report.damage[0].offset == middle as u64, "{:?}", lane.report);
 }
 
+/// The last write of the page may have gone astray: what it said before bounds no search for what follows rot.
+#[test]
+fn a_limit_that_is_one_write_old_hides_nothing_behind_rot() {
+    let mut filled = Filled::new();
+    filled.fill(2 * MIB);
+    let page = |filled: &Filled| filled.lane.files.peek(LOG, LIMIT as u64, PAGE).unwrap();
+    let old = page(&filled);
+    while page(&filled) == old {
+        filled.say();
+    }
+    filled.fill(STEP / 2);
+    let end = u64::from_le_bytes(old[40..48].try_into().unwrap()) as usize;
+    let begin = batches(&filled.lane.files, LOG);
+    let crossing = begin.iter().rposition(|at| *at < end).unwrap();
+    for lost in [crossing..crossing + 1, crossing - 3..crossing + 1, crossing - 3..begin.len() - 1] {
+        let image = filled.image();
+        assert!(image.overwrite(LOG, LIMIT as u64, &old));
+        begin[lost.clone()].iter().for_each(|at| wipe(&image, LOG, *at, PAGE));
+        let lane = filled.lane.opened_again(image).unwrap();
+        let [damage] = lane.report.damage.as_slice() else { panic!("{lost:?}: {:?}", lane.report) };
+        assert!(lane.report.read_only && damage.offset == begin[lost.start] as u64, "{damage:?}");
+        assert_eq!(lane.report.position, filled.position(), "{damage:?}");
+    }
+}
+
 /// A file's second batch is found though an older generation, or none, stands at its beginning.
 #[test]
 fn a_file_whose_first_batch_never_arrived_is_found() {
     let mut filled = Filled::new();
     let (second, third) = ("log-00000001", "log-00000002");
     let blank = filled.lane.files.peek(second, 0, PAGE).unwrap();
+    filled.fill(MIB);
+    let old_limit = filled.lane.files.peek(LOG, LIMIT as u64, PAGE).unwrap();
     let never_told = filled.lane.files.peek(second, LIMIT as u64, PAGE).unwrap();
     filled.fill_up(second);
     filled.fill(MIB / 4);
@@ -222,7 +253,10 @@ fn a_file_whose_first_batch_never_arrived_is_found() {
         if goes_to_third {
             assert!(image.overwrite(third, 0, &first_batch));
         }
-        let case = format!("limit arrived: {limit_arrived}, went to the third: {goes_to_third}");
+        // The last limits of the file before went astray, too; the second's tells.
+        let is_old = limit_arrived && image.overwrite(LOG, LIMIT as u64, &old_limit);
+        let case =
+            format!("limit arrived: {limit_arrived}, went to the third: {goes_to_third}, the first's is old: {is_old}");
         let lane = filled.lane.opened_again(image).unwrap();
         assert_eq!(lane.report.position, filled.position(), "{case}: {:?}", lane.report);
         assert_eq!(lane.report.read_only, !goes_to_third, "{case}: {:?}", lane.report);
@@ -300,6 +334,6 @@ fn a_start_that_follows_another_reads_as_little() {
     filled.lane.crash(3);
     filled.fill(MIB);
     let lane = filled.opened(filled.image());
-    assert!(log_bytes_read(&lane) < MIB + 3 * STEP, "{:?}", lane.report);
+    assert!(log_bytes_read(&lane) < MIB + 3 * STEP + REACH, "{:?}", lane.report);
     assert_eq!(generation(&filled.lane.files, LOG, LIMIT), 1);
 }

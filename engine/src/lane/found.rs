@@ -152,13 +152,14 @@ fn sort<F>(found: &mut [Found<F>]) {
 
 /// Whether no file can be of a newer generation than its first batch says. Generations are given out one by one and files go round, so a
 /// file that hides one leaves a gap, or hides the newest. The newest is not hidden if the one before it cannot be full: the limit, which
-/// nothing acknowledged went beyond, leaves room for any batch.
+/// nothing acknowledged went beyond, leaves room for any batch; and if no file's last page is of a newer generation than its first batch.
 fn tells_all<F: File>(found: &[Found<F>], settings: &Settings<'_>) -> bool {
     let used = || found.iter().filter(|found| found.generation > 0);
     let (Some(oldest), Some(newest)) = (used().next(), used().next_back()) else { return false };
     let has_gap = used().zip(used().skip(1)).any(|(one, next)| one.generation + 1 != next.generation);
     let has_room = |limit: &Limit| limit.end.saturating_add(BATCH_BYTES_LIMIT as u64) <= newest.log_file.room();
-    !has_gap && oldest.first <= settings.flushed.saturating_add(1) && newest.limit().is_some_and(has_room)
+    let is_hinted = found.iter().any(|found| found.told.as_ref().is_some_and(|(told, _)| *told > found.generation));
+    !has_gap && !is_hinted && oldest.first <= settings.flushed.saturating_add(1) && newest.limit().is_some_and(has_room)
 }
 
 /// A log file as its batches tell, without replaying them.

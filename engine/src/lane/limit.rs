@@ -1,8 +1,9 @@
 //! The last page of a log file: how far its generation may have been written, and where some of its batches begin.
 //!
-//! No batch is acknowledged that ends beyond the limit which this page gives durably for its generation. So what recovery finds behind the
-//! limit was never acknowledged, and it looks no further. The page is written beside the batch that goes beyond the old limit, and gives a
-//! new one some way ahead: one page for [`step_bytes`] of batches. Each time the place of that batch is kept as a landmark, so that
+//! No batch is acknowledged that ends beyond the limit which this page gives durably for its generation. The page is written beside the batch
+//! that goes beyond the old limit, and gives a new one some way ahead: one page for [`step_bytes`] of batches. What recovery finds behind the
+//! limit was never acknowledged, unless the page's last write never arrived; so it looks as far as that could have allowed
+//! ([`Limit::reach`]), and no further. Each time the place of that batch is kept as a landmark, so that
 //! recovery can begin where what segments hold ends, not at the file's beginning.
 //!
 //! Whoever finds no page, a broken one or another generation's knows nothing: then all of the file is read, as before there were limits.
@@ -11,7 +12,7 @@
 
 use crate::{
     bytes::Reader,
-    lane::format::Header,
+    lane::format::{BATCH_BYTES_LIMIT, Header},
     seams::{AlignedBuffer, PAGE_BYTES},
 };
 
@@ -60,6 +61,13 @@ impl Limit {
         if self.landmarks.len() < LANDMARKS_MAX && self.landmarks.last().is_none_or(|last| last.offset < at.offset) {
             self.landmarks.push(at);
         }
+    }
+
+    /// Where nothing acknowledged can be any more in a file of `file_bytes`, though the page may be one write old: one batch went beyond
+    /// what it says, and the limit that came with that is a step further.
+    pub(crate) fn reach(&self, file_bytes: u64) -> u64 {
+        let next = self.end.saturating_add(BATCH_BYTES_LIMIT as u64).saturating_add(step_bytes(file_bytes));
+        next.min(file_bytes)
     }
 
     /// The last batch with a landmark of which segments hold something, so that it was durable once; they hold records up to `flushed`.
@@ -176,6 +184,8 @@ mod tests {
         let step = step_bytes(1 << 20);
         limit.extend(Landmark { offset: 0, first: 1 }, 0x2000, 0xff000, step);
         assert_eq!(limit.end, 0x2000 + (1 << 16));
+        assert_eq!(limit.reach(64 << 20), 0x2000 + (1 << 16) + (8 << 20), "a batch and a step");
+        assert_eq!(limit.reach(1 << 20), 1 << 20);
         limit.extend(Landmark { offset: 0xf0000, first: 7 }, 0xf4000, 0xff000, step);
         assert_eq!(limit.end, 0xff000);
         assert_eq!(limit.begin(6), Some(Landmark { offset: 0, first: 1 }));

@@ -134,12 +134,13 @@ impl<'a, F: Files> Replay<'a, F> {
         let flushed = self.settings.flushed;
         let begin = limit.filter(|_| self.last.is_none()).and_then(|limit| limit.begin(flushed));
         let begin = begin.unwrap_or(Landmark { offset: 0, first: found.first });
-        // Where nothing fits any more, and nothing was acknowledged behind.
-        let mut limit_end = limit.map_or(bytes, |limit| limit.end);
-        let mut window = Window::new(&found.log_file, begin.offset, limit_end);
+        let told_end = limit.map_or(bytes, |limit| limit.end);
+        // Where nothing fits any more, nothing that was acknowledged is behind this.
+        let mut search_end = limit.map_or(bytes, |limit| limit.reach(bytes));
+        let mut window = Window::new(&found.log_file, begin.offset, search_end);
         let (mut offset, mut end, mut last) = (begin.offset, begin.offset, begin.first.saturating_sub(1));
         let (mut is_taken, mut is_searching) = (false, false);
-        while offset < if is_searching { limit_end } else { bytes } {
+        while offset < if is_searching { search_end } else { bytes } {
             match window.batch(offset).await? {
                 Ok(batch) if self.is_ours(&batch.header, found) && self.follows(&batch.header, found, offset) => {
                     let checked = Checked::of(&batch);
@@ -150,9 +151,9 @@ impl<'a, F: Files> Replay<'a, F> {
                     offset += checked.padded;
                     (end, last) = (offset, checked.end.saturating_sub(1));
                     (is_taken, is_searching) = (true, false);
-                    if end > limit_end {
+                    if end > told_end {
                         // It was on its way with the limit that allows it, so more may be.
-                        limit_end = bytes;
+                        search_end = bytes;
                         window.read_ahead(bytes);
                     }
                 }

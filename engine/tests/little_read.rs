@@ -189,13 +189,14 @@ fn rot_is_told_from_a_torn_write_by_whatever_follows_it() {
     assert!(!lane.report.read_only && lane.report.position.0 == filled.position().0 - 1, "{:?}", lane.report);
 }
 
-/// The page that gave the limit may be as it was before the batch that moved it.
+/// The page that gave the limit may be as it was before the batches that moved it.
 #[test]
 fn batches_beyond_the_limit_are_read_and_what_rots_there_is_told() {
     let mut filled = Filled::new();
     filled.fill(MIB);
     let old = filled.lane.files.peek(LOG, LIMIT as u64, PAGE).unwrap();
-    filled.fill(3 * MIB);
+    // Further than a search goes.
+    filled.fill(2 * STEP + REACH);
     let image = filled.image();
     assert!(image.overwrite(LOG, LIMIT as u64, &old));
     filled.opened(image.clone());

@@ -17,9 +17,9 @@ const FILE_BYTES: usize = 16 * MIB;
 /// The last page.
 const LIMIT: usize = FILE_BYTES - PAGE;
 /// How far a limit is ahead.
-const STEP: usize = FILE_BYTES / 16;
+const STEP: usize = FILE_BYTES / 64;
 /// The longest batch.
-const BATCH_BYTES_MAX: usize = 4 * MIB;
+const BATCH_BYTES_MAX: usize = MIB;
 /// How far behind the limit a search goes.
 const REACH: usize = BATCH_BYTES_MAX + STEP;
 /// A batch of one message.
@@ -27,7 +27,13 @@ const BATCH_BYTES: usize = 3 * PAGE;
 const LOG: &str = "log-00000000";
 
 fn options() -> EngineOptions {
-    EngineOptions { log_file_bytes: FILE_BYTES as u64, log_files_max: 5, memtable_bytes: 64 * MIB, ..small_options() }
+    EngineOptions {
+        log_file_bytes: FILE_BYTES as u64,
+        log_files_max: 5,
+        memtable_bytes: 64 * MIB,
+        batch_bytes_max: BATCH_BYTES_MAX,
+        ..small_options()
+    }
 }
 
 /// A lane, and whom its messages go to.

@@ -197,6 +197,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         opener: Opener::of(vault.as_deref()),
     };
     let mut recovered = recover(&files, &names, log_settings).await?;
+    recovered.log.batch_bytes_max = options.batch_bytes_max as u64;
     blob.check(&recovered.log)?;
     if recovered.report.read_only {
         // Leftovers stay: where the log has lost something, they may be what is left of it.

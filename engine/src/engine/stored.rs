@@ -170,8 +170,6 @@ struct Descent {
     /// So many of the newest runs are scanned.
     runs: usize,
     older: Older,
-    /// There are older ones.
-    left_out: bool,
     /// Rows behind the expected entry were read: what older runs say of the same is not to be taken for newer. As for rows that are deleted, see
     /// [`Scan::take_passed`].
     passed_rows: bool,
@@ -220,8 +218,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
     ) -> Self {
         let newest = if direction == Direction::Backward { 1 } else { usize::MAX };
         let (scan, older) = Self::scan(runs, id, &keys::entry_range(id, first, last), direction, newest);
-        let left_out = older.any;
-        let descent = Descent { expected: last, runs: newest, older, left_out, passed_rows: false, wanted, given: 0 };
+        let descent = Descent { expected: last, runs: newest, older, passed_rows: false, wanted, given: 0 };
         let (held, behind, failed) = (None, Behind::default(), None);
         Self { runs, id, user, direction, range: (first, last), scan, descent, held, behind, failed }
     }
@@ -247,16 +244,14 @@ impl<'a, F: Files> StoredScan<'a, F> {
             return;
         }
         let piece = keys::conversation(self.id);
-        let older = self.runs.take_older(&mut self.scan, older, &range, Some(&piece), runs.saturating_sub(before));
-        (self.descent.older, self.descent.left_out) = (older, older.any);
+        let more = runs.saturating_sub(before);
+        self.descent.older = self.runs.take_older(&mut self.scan, older, &range, Some(&piece), more);
     }
 
     /// Begins a scan anew, of as many runs.
     fn begin(&mut self, range: &KeyRange) {
-        let (scan, older) = Self::scan(self.runs, self.id, range, self.direction, self.descent.runs);
-        self.scan = scan;
+        (self.scan, self.descent.older) = Self::scan(self.runs, self.id, range, self.direction, self.descent.runs);
         self.descent.passed_rows = false;
-        (self.descent.older, self.descent.left_out) = (older, older.any);
     }
 
     /// The next entry.
@@ -270,7 +265,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
         loop {
             let met = match self.step().await {
                 Ok(Some(met)) => met,
-                Ok(None) if self.descent.left_out && self.descent.expected >= self.range.0 => {
+                Ok(None) if self.descent.older.any && self.descent.expected >= self.range.0 => {
                     self.descend(self.descent.more_runs());
                     continue;
                 }
@@ -283,7 +278,7 @@ impl<'a, F: Files> StoredScan<'a, F> {
                 }
             };
             match met {
-                Met::Other(sequence) if self.descent.left_out && sequence < self.descent.expected => {
+                Met::Other(sequence) if self.descent.older.any && sequence < self.descent.expected => {
                     self.descend(self.descent.more_runs());
                 }
                 Met::Other(_) => self.descent.passed_rows = true,
@@ -293,8 +288,8 @@ impl<'a, F: Files> StoredScan<'a, F> {
                         return Ok(Some(before));
                     }
                 }
-                Met::Entry(_, true) if self.descent.left_out => self.descend(usize::MAX),
-                Met::Entry(stored, _) if self.descent.left_out && stored.sequence != self.descent.expected => {
+                Met::Entry(_, true) if self.descent.older.any => self.descend(usize::MAX),
+                Met::Entry(stored, _) if self.descent.older.any && stored.sequence != self.descent.expected => {
                     self.descend(self.descent.more_runs());
                 }
                 Met::Entry(mut stored, _) => {

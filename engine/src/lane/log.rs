@@ -74,6 +74,8 @@ pub(crate) struct Log<F> {
     pub(crate) unwanted: Vec<LogFile<F>>,
     /// Number for the next new file's name.
     pub(crate) next_name: u64,
+    /// No batch is longer.
+    pub(crate) batch_bytes_max: u64,
 }
 
 /// The name of a log file. Numbers are not used twice; the order of files is told by generations, not by names.
@@ -114,7 +116,8 @@ impl<F> Log<F> {
         let end = used.offset + bytes;
         let limit = (end > used.limit.end).then(|| {
             let at = Landmark { offset: used.offset, first };
-            used.limit.extend(at, end, used.log_file.room(), step_bytes(used.log_file.bytes));
+            let step = step_bytes(used.log_file.bytes);
+            used.limit.extend(at, end, used.log_file.room(), step, self.batch_bytes_max.max(bytes));
             Box::new(used.limit.encode(&header))
         });
         Some(Place { log_file: used.log_file.clone(), offset: used.offset, header, limit })

@@ -17,7 +17,7 @@ use crate::{
     error::{DamagedKeys, StoreError},
     hash::IdHash,
     lane::{
-        format::{Batch, Fault, Header},
+        format::{BATCH_BYTES_LIMIT, Batch, Fault, Header},
         found::{Found, look_at, newer},
         limit::Landmark,
         log::{Log, LogFile, UsedFile, number_of},
@@ -287,6 +287,7 @@ impl<'a, F: Files> Replay<'a, F> {
             ready: VecDeque::new(),
             unwanted: Vec::new(),
             next_name: self.next_name,
+            batch_bytes_max: BATCH_BYTES_LIMIT as u64,
         };
         for file in self.free {
             log.free(file, self.settings.file_bytes);

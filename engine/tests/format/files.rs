@@ -180,7 +180,8 @@ pub(crate) fn limit(document: &Document, bytes: &[u8]) -> Result<Option<Limit>, 
     let (whole, padding) = page.split_at_checked(length).ok_or_else(|| format!("a limit of {length} bytes"))?;
     require!(padding.iter().all(|byte| *byte == 0), "the rest of the page is not zero");
     let fields = document.decode("Limit", whole, NOTHING)?;
-    version_one(&fields)?;
+    let (version, beyond) = (fields.number("format version")?, fields.number("beyond")?);
+    require!(matches!((version, beyond), (1, 0) | (2, 1..)), "a limit of version {version}, {beyond} beyond");
     let mut landmarks = Vec::new();
     let mut rest = fields.bytes("landmarks")?;
     while !rest.is_empty() {

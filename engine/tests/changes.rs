@@ -517,6 +517,32 @@ fn a_list_tells_the_last_entry_though_a_flush_overtakes_it() {
     }
 }
 
+#[test]
+fn a_page_of_which_nothing_stays_while_it_is_read_is_read_anew() {
+    let mut lane = Lane::with_options(5, EngineOptions { cache_bytes: 0, ..small_options() });
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    for key in 1..4 {
+        lane.sent("ann", conversation, key, "old");
+    }
+    flush(&mut lane);
+    lane.files.set_queued(true);
+    let (user, range) = (user("bob"), HistoryRange::Latest);
+    let page = lane.submit(Command::History { user, conversation, range, limit: 3 });
+    lane.settle();
+    let held: Vec<_> = lane.files.pending().into_iter().map(|operation| operation.ticket).collect();
+    assert!(!held.is_empty() && lane.answer(page).is_none(), "it is being read");
+    let (sent, mark) = (
+        lane.submit(support::send("ann", conversation, 4, "new")),
+        lane.submit(change("ann", conversation, 5, retain(5))),
+    );
+    settle_but(&mut lane, &held);
+    assert!([sent, mark].iter().all(|token| matches!(lane.answer(*token), Some(Ok(Done::Sent { .. })))));
+    lane.settle_queued();
+    let Some(Ok(Done::History(page))) = lane.answer(page) else { panic!() };
+    let sequences: Vec<u64> = page.entries.iter().map(|archive| entry(archive).sequence.0).collect();
+    assert_eq!((page.first.0, page.last.0, sequences), (5, 6, vec![5, 6]));
+}
+
 /// Carries out all operations except those held back.
 fn settle_but(lane: &mut Lane, held: &[Ticket]) {
     lane.settle();

@@ -39,7 +39,7 @@ pub(crate) struct Page {
     behind: Vec<Stored>,
     damage: Option<Refusal>,
     /// How many memtables had become segments when memory was looked at.
-    pub(crate) flushes: u64,
+    flushes: u64,
 }
 
 #[derive(Debug)]
@@ -204,6 +204,12 @@ impl Page {
         self.below.items = 0;
         self.above.items = 0;
         self.behind.clear();
+    }
+
+    /// Whether what became of the conversation since memory was looked at may not be seen in the page: then it is to be read anew.
+    pub(crate) fn is_overtaken(&self, id: ConversationId, memory: &Memory) -> bool {
+        // What became of entries has moved to where nobody looked; or none of the page's stays, while there are newer ones.
+        self.flushes != memory.flushes || memory.retained_from(id) > self.last
     }
 
     /// The answer for the user who asks, with what memory says now: nothing may become a segment between the reading and this.

@@ -142,12 +142,12 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let runs = self.shared.sorted.runs();
         page.read_segments(conversation, &user, &runs).await;
         let mut state = self.shared.state.borrow_mut();
-        if page.flushes == state.core.memory.flushes {
+        if !page.is_overtaken(conversation, &state.core.memory) {
             let answer = page.finish(conversation, &user, &state.core.memory);
             drop(state);
             return self.finish_job(token, answer);
         }
-        // What became of entries since may have moved to where nobody looked: it is asked again, and judged anew.
+        // It is asked again, and judged anew.
         let command = Command::History { user, conversation, range, limit };
         state.slots.entry(conversation).or_default().queue.push_back((token, command));
         self.drain(&mut state, conversation);

@@ -13,7 +13,8 @@ pub fn forget_idempotency_at_open(forget: bool) {
     FORGETS.set(forget);
 }
 
-/// From now on, blocks of segments are used whatever their checksum says.
+/// From now on, blocks of segments are used whatever their checksum says; and are not compressed, because who decompresses one meets most of
+/// what is wrong with it, too.
 pub fn ignore_checksums(ignore: bool) {
     IGNORES_CHECKSUMS.set(ignore);
 }

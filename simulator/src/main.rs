@@ -160,7 +160,7 @@ fn holes(totals: &Totals) -> ExitCode {
 
 /// First seeds that each planted bug is hunted from, and seeds until the hunt is given up.
 const HUNTS: u64 = 20;
-const HUNT_SEEDS_MAX: u64 = 5_000;
+const HUNT_SEEDS_MAX: u64 = 20_000;
 
 fn hunt_all() -> ExitCode {
     let mut missed = 0;

@@ -1,5 +1,10 @@
 //! Reading little-endian fields from bytes that may be anything: every read is checked, `None` means that they ran out.
 
+/// Whether all bytes are zero, told many at a time: files that were made ahead are mostly that.
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.chunks(512).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
 /// What is left to read of a piece of bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -77,6 +82,20 @@ pub(crate) fn put_varint(mut value: u32, bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_that_is_not_zero_is_found_wherever_it_stands() {
+        assert!(is_blank(&[]));
+        for length in [1, 511, 512, 513, 4096] {
+            let mut bytes = vec![0; length];
+            assert!(is_blank(&bytes));
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_blank(&bytes), "byte {at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
 
     #[test]
     fn varints_round_trip_and_have_one_form() {

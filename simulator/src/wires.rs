@@ -155,7 +155,7 @@ impl World {
         match command {
             Command::Send { connection, buffers, awaited } => {
                 let Some(link) = node.link(shard, connection) else { return };
-                let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+                let bytes = buffers.concat();
                 // A kernel takes bytes long before they arrive; behind a client that does not read it takes none.
                 let arrives_us = self.send_down(link, bytes);
                 let stalled = self.links[link].stalled_until_us > self.now_us;

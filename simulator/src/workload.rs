@@ -170,13 +170,11 @@ impl World {
 
     /// Half of the ids say when they were made, by a clock that is right.
     fn message_name(&self, dice: &Dice) -> ClientMessageId {
-        let mut bytes = number_bytes(dice);
+        let bytes = number_bytes(dice);
         if bytes[15].is_multiple_of(2) {
             return ClientMessageId::timed(TimestampMs(self.true_clock_ms()), u128::from_le_bytes(bytes));
         }
-        // Of version 4.
-        bytes[6] = bytes[6] & 0x0f | 0x40;
-        ClientMessageId(bytes)
+        untimed(bytes)
     }
 
     /// A text that nobody else sends, with what is awkward in JSON.
@@ -337,7 +335,7 @@ impl World {
             _ => next.saturating_sub(dice.below(12)).max(1),
         };
         let change = frame::Change::Retain { before: Sequence(before) };
-        self.ask_change(client, conversation, ClientMessageId(number_bytes(dice)), change);
+        self.ask_change(client, conversation, untimed(number_bytes(dice)), change);
     }
 
     fn ask_change(
@@ -411,6 +409,12 @@ pub fn history_request(conversation: ConversationId, range: Range, limit: u32) -
         Range::Around(sequence) => around = Some(Sequence(sequence)),
     }
     Request::History(History { conversation, before, after, around, limit: Some(limit) })
+}
+
+/// An id of version 4 with these bits, which says nothing of when it was made.
+fn untimed(mut bytes: [u8; 16]) -> ClientMessageId {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    ClientMessageId(bytes)
 }
 
 fn number_bytes(dice: &Dice) -> [u8; 16] {

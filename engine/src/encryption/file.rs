@@ -16,7 +16,7 @@ use antiphon_wire::ids::ConversationId;
 use futures_util::future::join_all;
 
 use crate::{
-    bytes::Reader,
+    bytes::{Reader, is_blank},
     encryption::cipher::{NONCE_BYTES, WRAPPED_BYTES},
     error::{DamagedKeys, StoreError},
     seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
@@ -250,7 +250,7 @@ pub(crate) async fn is_new<F: Files>(files: &F) -> Result<bool, FileError> {
     let (mut offset, bytes) = (PAGE, file.size_bytes() / PAGE * PAGE);
     while offset < bytes {
         let length = (bytes - offset).min(PIECE_BYTES as u64);
-        if file.read_at(offset, length as usize).await?.iter().any(|byte| *byte != 0) {
+        if !is_blank(&file.read_at(offset, length as usize).await?) {
             return Ok(false);
         }
         offset += length;
@@ -274,7 +274,7 @@ impl Reading {
         let best = if self.has_ended { None } else { newest(&decoded) };
         for (slot, page) in pages.iter().enumerate() {
             let is_whole = !self.has_ended && decoded[slot].is_some();
-            if !is_whole && page.iter().any(|byte| *byte != 0) {
+            if !is_whole && !is_blank(page) {
                 self.broken.push(PAGE + number * PAIR + slot as u64 * PAGE);
             }
         }

@@ -15,7 +15,7 @@ use antiphon_wire::{
 
 use crate::{
     finish::Reading,
-    model::{Conversation, Known, Model},
+    model::{Conversation, Known, Membership, Model},
 };
 
 /// A change that somebody asked for.
@@ -270,7 +270,7 @@ impl Model {
         }
         let target = change.target().unwrap_or_default().0;
         let message = conversation.entries.get(&target).filter(|entry| entry.kind == EntryKind::Message);
-        let is_steady = conversation.membership.get(user).is_none_or(|membership| !membership.changed);
+        let is_steady = conversation.membership.get(user).is_none_or(Membership::is_as_it_was_made);
         match code {
             ErrorCode::NoMessage => {
                 let may_be_gone = conversation.changes.iter().filter_map(Asked::mark).any(|before| before > target);

@@ -506,6 +506,12 @@ impl Conversation {
 }
 
 impl Membership {
+    /// Whether it was not changed after the conversation was made, by an entry that was seen or by a request that nobody has answered.
+    #[must_use]
+    pub fn is_as_it_was_made(&self) -> bool {
+        !self.changed && self.adds_under_way == 0 && self.removals_under_way == 0
+    }
+
     /// A member for sure, not a member for sure, or unknown.
     fn certain(&self) -> Option<bool> {
         match (self.member, self.adds_under_way, self.removals_under_way) {

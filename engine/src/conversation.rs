@@ -8,10 +8,14 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
-use antiphon_wire::ids::{ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId};
+use antiphon_wire::{
+    frame::{Role, Settings},
+    ids::{ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
+};
 
 use crate::{
     changes::{RetentionRow, decode_pins},
+    group::{Group, decode_ban, decode_role},
     keys::{self, Key},
     memtable::Tail,
     rows::{MemberRow, PointerRow, StartRow, TailRow},
@@ -37,6 +41,7 @@ pub(crate) struct Conversation {
     pub(crate) pins: Vec<Sequence>,
     /// Before which entry it is gone.
     pub(crate) retention: RetentionRow,
+    pub(crate) group: Group,
     /// Sorted by user.
     members: Vec<MemberState>,
     recipients: Rc<[UserId]>,
@@ -63,6 +68,7 @@ impl Conversation {
             change: LanePosition(0),
             pins: Vec::new(),
             retention: RetentionRow::default(),
+            group: Group::default(),
             members: Vec::new(),
             recipients: Rc::from([]),
         }
@@ -113,7 +119,8 @@ impl Conversation {
 
     /// Bytes in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        CONVERSATION_BYTES + self.members.len() * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>()
+        let named = self.members.len() + self.group.roles().len() + self.group.bans().len();
+        CONVERSATION_BYTES + named * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>()
     }
 
     /// Takes in the next entry's place: of a message, if `message`.
@@ -148,7 +155,7 @@ impl Conversation {
     /// Takes in who came and went by the last entry.
     pub(crate) fn changed(&mut self, added: &[UserId], removed: &[UserId]) {
         self.members.retain(|member| !removed.contains(&member.user));
-        let row = MemberRow { visible_from: self.last.sequence, ordinal: self.last.ordinal };
+        let row = self.group.joined(self.last.sequence, self.last.ordinal);
         for user in added {
             let state = MemberState::new(user.clone(), row, None);
             match self.members.binary_search_by(|member| member.user.cmp(user)) {
@@ -187,6 +194,9 @@ pub(crate) struct Loading {
     pointers: BTreeMap<UserId, PointerRow>,
     pins: Vec<Sequence>,
     retention: RetentionRow,
+    settings: Settings,
+    roles: BTreeMap<UserId, Option<Role>>,
+    bans: BTreeMap<UserId, bool>,
 }
 
 impl Loading {
@@ -200,6 +210,9 @@ impl Loading {
             Key::Pointer(user) => drop(self.pointers.insert(user, PointerRow::decode(value)?)),
             Key::Pins => self.pins = decode_pins(value)?,
             Key::Retention => self.retention = RetentionRow::decode(value)?,
+            Key::Settings => self.settings = Settings::from_body(value).ok()?,
+            Key::Role(user) => drop(self.roles.insert(user, Some(decode_role(value)?))),
+            Key::Ban(user) => drop(self.bans.insert(user, decode_ban(value).map(|_| true)?)),
             Key::Lost(_)
             | Key::OldMessageId(_)
             | Key::Entry(_)
@@ -224,6 +237,14 @@ impl Loading {
         if let Some(Some(retention)) = tail.changed(&keys::RETENTION) {
             self.retention = RetentionRow::decode(retention).unwrap_or_default();
         }
+        for (suffix, value) in tail.changes.iter().flat_map(|changes| changes.iter()) {
+            match (keys::parse_suffix(suffix), value) {
+                (Some(Key::Settings), Some(body)) => self.settings = Settings::from_body(body).unwrap_or_default(),
+                (Some(Key::Role(user)), role) => drop(self.roles.insert(user, role.as_deref().and_then(decode_role))),
+                (Some(Key::Ban(user)), ban) => drop(self.bans.insert(user, ban.is_some())),
+                _ => {}
+            }
+        }
     }
 
     /// The conversation, if there is one.
@@ -231,6 +252,13 @@ impl Loading {
         let mut conversation = Conversation::new(id, self.start?, self.title.unwrap_or_default());
         conversation.last = self.last?;
         (conversation.pins, conversation.retention) = (self.pins, self.retention);
+        conversation.group.settings = self.settings;
+        for (user, role) in self.roles {
+            role.into_iter().for_each(|role| conversation.group.load_role(user.clone(), role));
+        }
+        for (user, _) in self.bans.into_iter().filter(|(_, is_on)| *is_on) {
+            conversation.group.load_ban(user);
+        }
         for (user, row) in self.members {
             if let Some(row) = row {
                 let pointer = self.pointers.remove(&user);

@@ -16,7 +16,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Change, MessageState, Reactor, States},
+    frame::{Change, MessageState, Reactor, Role, RoleOf, Settings, SettingsChange, States},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -83,6 +83,57 @@ pub enum Command {
         conversation: ConversationId,
         /// The new title; may be empty.
         title: String,
+    },
+    /// Gives members of a group other roles; those who are no members are left out.
+    SetRoles {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// In order of users, each once.
+        roles: Vec<RoleOf>,
+    },
+    /// Tells how a group is, or changes it.
+    Settings {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// What is to be another, if anything.
+        set: Option<SettingsChange>,
+    },
+    /// Keeps users out of a group, members among them are removed; or lets them come again.
+    Ban {
+        /// Who asks.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        users: Vec<UserId>,
+        /// Whether they are kept out.
+        on: bool,
+    },
+    /// A page of a group's owner, admins and readers, ordered by user.
+    Roles {
+        /// Who asks.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+        /// Only users after this one.
+        after: Option<UserId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A page of who is kept out of a group, ordered by user.
+    Bans {
+        /// Who asks.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+        /// Only users after this one.
+        after: Option<UserId>,
+        /// At most so many.
+        limit: u32,
     },
     /// Moves the user's pointers forward; a pointer never moves back, and one beyond the end is `invalid`. `read` moves
     /// `delivered` with it.
@@ -178,6 +229,9 @@ impl Command {
             | Self::Pins { .. }
             | Self::History { .. }
             | Self::Members { .. }
+            | Self::Roles { .. }
+            | Self::Bans { .. }
+            | Self::Settings { set: None, .. }
             | Self::Conversations { .. }
             | Self::CatchUp { .. } => true,
             Self::CreateDirect { .. }
@@ -186,6 +240,9 @@ impl Command {
             | Self::AddMembers { .. }
             | Self::RemoveMembers { .. }
             | Self::SetTitle { .. }
+            | Self::SetRoles { .. }
+            | Self::Settings { .. }
+            | Self::Ban { .. }
             | Self::Mark { .. }
             | Self::Change { .. } => false,
         }
@@ -290,10 +347,33 @@ pub enum Done {
         /// Whether the same was sent before.
         duplicate: bool,
     },
-    /// To `AddMembers`, `RemoveMembers` and `SetTitle`: the entry's sequence, or the last one if nothing changed.
+    /// To `AddMembers`, `RemoveMembers`, `SetTitle`, `SetRoles` and `Ban`: the entry's sequence, or the last one if nothing changed.
     Changed {
         /// The sequence.
         sequence: Sequence,
+    },
+    /// To `Settings`.
+    Settings {
+        /// The change's sequence, or the last one.
+        sequence: Sequence,
+        /// As they are now.
+        settings: Box<Settings>,
+        /// The asking user's own role.
+        role: Role,
+    },
+    /// To `Roles`.
+    Roles {
+        /// In order of user.
+        roles: Vec<RoleOf>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// To `Bans`.
+    Bans {
+        /// In order.
+        users: Vec<UserId>,
+        /// Whether there are more after the last one.
+        more: bool,
     },
     /// To `Mark`: where the pointers are now.
     Marked {
@@ -355,6 +435,8 @@ pub struct HistoryPage {
 pub struct Member {
     /// Who.
     pub user: UserId,
+    /// What the member may do.
+    pub role: Role,
     /// Sees entries from here on: the entry that added the member.
     pub visible_from: Sequence,
     /// Has read up to here; one before `visible_from` if nothing yet.
@@ -374,6 +456,10 @@ pub struct Summary {
     pub peer: Option<UserId>,
     /// Empty for a direct conversation.
     pub title: String,
+    /// A reference to its picture; may be empty.
+    pub picture: String,
+    /// The asking user's role.
+    pub role: Role,
     /// Last durable sequence.
     pub last_sequence: Sequence,
     /// When the last entry was stored.

@@ -3,7 +3,8 @@
 //! ```text
 //! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
 //!                families: 0 lost (first sequence u64 BE)
-//!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention · 4 member (user) · 5 pointer (user)
+//!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention, 3·3 settings, 3·4 role (user), 3·5 ban (user)
+//!                          4 member (user) · 5 pointer (user)
 //!                          6 message id of the old form (client message id[16])
 //!                          7 entry (sequence u64 BE), and behind it sequence·1 state · sequence·2 reactor (user)
 //! user           0x02 · user · 0x00 · conversation[16]             a user's conversations in this lane
@@ -36,6 +37,11 @@ const OLD_MESSAGE_ID_BYTES: usize = PREFIX_BYTES + 1 + 16;
 pub(crate) const PINS: [u8; 2] = [Family::Tail as u8, 1];
 /// Suffix of the row of the retention mark.
 pub(crate) const RETENTION: [u8; 2] = [Family::Tail as u8, 2];
+/// Suffix of the row of a group's settings.
+pub(crate) const SETTINGS: [u8; 2] = [Family::Tail as u8, 3];
+/// Behind the tail's family: a member's role, and somebody who is kept out.
+const ROLE: u8 = 4;
+const BAN: u8 = 5;
 /// Behind an entry's key: its state's.
 const STATE: u8 = 1;
 /// Behind an entry's key: those of who reacted.
@@ -86,6 +92,12 @@ pub(crate) enum Key {
     Pins,
     /// Before which entry the conversation is gone.
     Retention,
+    /// How a group is.
+    Settings,
+    /// What a member may do.
+    Role(UserId),
+    /// Somebody who is kept out.
+    Ban(UserId),
     /// A user's row: of which conversation.
     User(ConversationId),
     /// What remembers a client message id.
@@ -257,8 +269,8 @@ pub(crate) struct Sealed {
     pub(crate) clear_bytes: usize,
 }
 
-/// Whether the values of rows with this key hold what somebody wrote, so that an encrypted store seals them: titles, entries, and who reacted
-/// to them how.
+/// Whether the values of rows with this key hold what somebody wrote, so that an encrypted store seals them: titles, settings, entries, and who
+/// reacted to them how.
 pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
     if key.first() != Some(&CONVERSATIONS) {
         return None;
@@ -266,6 +278,7 @@ pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
     let conversation = ConversationId(*key.get(1..)?.first_chunk()?);
     let clear_bytes = match key.get(PREFIX_BYTES).copied()? {
         family if family == Family::Title as u8 => 0,
+        family if family == Family::Tail as u8 && suffix(key) == Some(&SETTINGS) => 0,
         family if family == Family::Entry as u8 && is_entry(key) => 8,
         family if family == Family::Entry as u8 => 0,
         _ => return None,
@@ -313,6 +326,21 @@ pub(crate) fn entry_suffix(sequence: Sequence) -> Vec<u8> {
     let mut suffix = vec![Family::Entry as u8];
     suffix.extend(sequence.0.to_be_bytes());
     suffix
+}
+
+/// Suffix of a member.
+pub(crate) fn member_suffix(user: &UserId) -> Vec<u8> {
+    [&[Family::Member as u8], user.as_str().as_bytes()].concat()
+}
+
+/// Suffix of a member's role.
+pub(crate) fn role_suffix(user: &UserId) -> Vec<u8> {
+    [&[Family::Tail as u8, ROLE], user.as_str().as_bytes()].concat()
+}
+
+/// Suffix of somebody who is kept out.
+pub(crate) fn ban_suffix(user: &UserId) -> Vec<u8> {
+    [&[Family::Tail as u8, BAN], user.as_str().as_bytes()].concat()
 }
 
 /// Suffix of a message's state.
@@ -436,6 +464,12 @@ pub(crate) fn parse_suffix(suffix: &[u8]) -> Option<Key> {
         3 if rest.is_empty() => Some(Key::Tail),
         3 if suffix == PINS => Some(Key::Pins),
         3 if suffix == RETENTION => Some(Key::Retention),
+        3 if suffix == SETTINGS => Some(Key::Settings),
+        3 => match rest.split_first()? {
+            (&ROLE, rest) => user(rest).map(Key::Role),
+            (&BAN, rest) => user(rest).map(Key::Ban),
+            _ => None,
+        },
         4 => user(rest).map(Key::Member),
         5 => user(rest).map(Key::Pointer),
         6 => Some(Key::OldMessageId(ClientMessageId(rest.try_into().ok()?))),
@@ -522,6 +556,9 @@ mod tests {
             (within(id, &reactor_suffix(Sequence(258), &name("ann"))), Key::Reactor(Sequence(258), name("ann"))),
             (within(id, &PINS), Key::Pins),
             (within(id, &RETENTION), Key::Retention),
+            (within(id, &SETTINGS), Key::Settings),
+            (within(id, &role_suffix(&name("ann"))), Key::Role(name("ann"))),
+            (within(id, &ban_suffix(&name("ann"))), Key::Ban(name("ann"))),
             (user_conversation(&name("ann"), id), Key::User(id)),
         ] {
             let of = match expected {

@@ -16,6 +16,7 @@ pub mod error;
 mod flush;
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod hash;
 mod keys;
 mod lane;

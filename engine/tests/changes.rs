@@ -112,7 +112,7 @@ fn what_makes_no_sense_is_refused() {
             ("another change", "ann", conversation, react(6, "a", true), ErrorCode::NoMessage),
             ("from before one came", "dan", conversation, react(2, "a", true), ErrorCode::NoMessage),
             ("an edit of another's", "bob", conversation, edit(2, "x"), ErrorCode::Forbidden),
-            ("a deletion of another's", "ann", conversation, delete(5), ErrorCode::Forbidden),
+            ("a deletion of another's", "bob", conversation, delete(2), ErrorCode::Forbidden),
             ("an edit of what was deleted", "ann", conversation, edit(3, "x"), ErrorCode::Deleted),
             ("a second deletion", "ann", conversation, delete(3), ErrorCode::Deleted),
             ("a reaction to what was deleted", "bob", conversation, react(3, "a", true), ErrorCode::Deleted),

@@ -11,6 +11,7 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     codes::ErrorCode,
+    frame::{SettingsChange, Who},
     ids::{ClientMessageId, ConversationId, UserId},
 };
 use support::{
@@ -79,6 +80,32 @@ fn whoever_has_enough_conversations_joins_no_more() {
             assert_eq!(code(lane.ask(add("bob", groups[1], "ann"))), ErrorCode::LimitReached);
         }
     }
+}
+
+/// Counted while all of it is on its way: who is kept out has room elsewhere, and is told of no limit where it may not come.
+#[test]
+fn who_is_kept_out_has_left() {
+    let mut lane = Lane::with_options(1, EngineOptions { user_counts_max: 1, ..options(1) });
+    let other = lane.create_group("dan", 9, &[]);
+    lane.files.set_queued(true);
+    let id = ConversationId::group(&user("ann"), ClientMessageId([1; 16]));
+    let keep_out = Command::Ban { user: user("ann"), conversation: id, users: vec![user("bob")], on: true };
+    let commands = [group("ann", 1, &["bob"]), keep_out, add("ann", id, "bob"), add("dan", other, "bob")];
+    let tokens = commands.map(|command| lane.submit(command));
+    lane.settle_queued();
+    let codes = tokens.map(|token| lane.answer(token).expect("an answer").err().map(|refusal| refusal.code));
+    assert_eq!(codes, [None, None, Some(ErrorCode::Forbidden), None]);
+}
+
+#[test]
+fn who_may_not_add_is_told_no_limit() {
+    let mut lane = Lane::with_options(1, options(1));
+    lane.create_direct("bob", "cid");
+    let id = lane.create_group("ann", 1, &["dan"]);
+    let set = Some(SettingsChange { add: Some(Who::Admins), ..SettingsChange::default() });
+    lane.ask(Command::Settings { user: user("ann"), conversation: id, set }).expect("the owner may");
+    assert_eq!(code(lane.ask(add("dan", id, "bob"))), ErrorCode::Forbidden);
+    assert_eq!(code(lane.ask(add("ann", id, "bob"))), ErrorCode::LimitReached);
 }
 
 #[test]

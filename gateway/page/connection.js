@@ -19,7 +19,8 @@ const ANSWER_TIMEOUT_MS = 20_000;
 const PROBE_TIMEOUT_MS = 4_000;
 /** What a server says, answers and pushes; keys of later versions stand beside them and are ignored. */
 const KINDS = new Set([
-  ...["connect", "ping", "create", "members", "conversations", "title", "send", "history", "read", "delivered", "error"],
+  ...["connect", "ping", "create", "members", "conversations", "title", "send", "history", "read", "delivered"],
+  ...["roles", "settings", "bans", "error"],
   ...["message", "receipt", "left", "too_far", "caught_up", "goodbye"],
 ]);
 

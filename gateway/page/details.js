@@ -1,7 +1,9 @@
-// The panel of members and settings: list, add, remove, rename, leave.
+// The panel of members and settings: list, add, remove, give roles, rename, leave.
 
 import { confirm, explain, nameError, splitNames } from "./dialogs.js";
 import { $, avatar, conversationName, el } from "./dom.js";
+
+const ROLE_NAMES = { owner: "Owner", admin: "Admin", member: "Member", reader: "Read-only" };
 
 export class Details {
   /**
@@ -55,18 +57,31 @@ export class Details {
       $("rename-text").value = timeline.title;
     }
     $("rename-text").dataset.title = timeline.title;
-    const mark = JSON.stringify([this.id, members]);
+    const mark = JSON.stringify([this.id, members, [...timeline.roles].sort()]);
     if (mark === this.mark) return;
     this.mark = mark;
-    $("members").replaceChildren(...members.map((name) => this.#member(name, group && name !== timeline.me)));
+    $("members").replaceChildren(...members.map((name) => this.#member(name, timeline)));
   }
 
-  #member(name, removable) {
-    const you = name === this.session.user ? el("span", { class: "muted" }, " you") : null;
+  #member(name, timeline) {
+    const [mine, role] = [timeline.role(timeline.me), timeline.role(name)];
+    const you = name === timeline.me ? el("span", { class: "muted" }, " you") : null;
+    // Admins run a group, but for its owner and who is an admin.
+    const runs = !timeline.direct && !you && (mine === "owner" || (mine === "admin" && role !== "owner"));
+    const gives = mine === "owner" ? ["admin", "member", "reader"] : ["member", "reader"];
+    const isGiven = runs && gives.includes(role);
+    const isShown = !timeline.direct && role !== "member";
+    const label = isGiven ? this.#roleOf(name, role, gives) : isShown ? el("span", { class: "muted" }, ROLE_NAMES[role]) : null;
     const onclick = (event) => this.#do(event, () => this.#remove(name));
-    const attributes = { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick };
-    const remove = removable ? el("button", attributes, "Remove") : null;
-    return el("li", {}, avatar(name), el("span", { class: "member-name" }, name, you), remove);
+    const remove = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick }, "Remove");
+    const who = el("div", { class: "member" }, el("span", { class: "member-name" }, name, you), label);
+    return el("li", {}, avatar(name), who, runs ? remove : null);
+  }
+
+  #roleOf(name, role, gives) {
+    const onchange = (event) => this.#do(event, () => this.session.setRole(this.id, name, event.target.value));
+    const options = gives.map((value) => el("option", { value, selected: value === role }, ROLE_NAMES[value]));
+    return el("select", { "aria-label": `Role of ${name}`, onchange }, ...options);
   }
 
   async #do(event, action) {

@@ -130,6 +130,9 @@ export function conversationName(timeline) {
 /** What a message says; one that was deleted says nothing. */
 export const messageText = (entry) => entry.text ?? "Message deleted";
 
+/** What somebody becomes. */
+const ROLES = { owner: "the owner", admin: "an admin", member: "a member", reader: "read-only" };
+
 /** What happened, where an entry is no message. */
 export function eventText(entry, me) {
   const who = entry.sender === me ? "You" : entry.sender;
@@ -147,6 +150,12 @@ export function eventText(entry, me) {
       if (removed.length > 0) parts.push(`removed ${them(removed)}`);
       return `${who} ${parts.join(" and ")}`;
     }
+    case "roles":
+      return `${who} ${entry.roles.map(({ user, role }) => `made ${them([user])} ${ROLES[role] ?? role}`).join(", ")}`;
+    case "settings":
+      return `${who} changed the group’s settings`;
+    case "bans":
+      return entry.banned ? `${who} banned ${them(entry.banned)}` : `${who} lifted the ban of ${them(entry.unbanned)}`;
     case "edit":
       return `${who} edited a message`;
     case "deletion":

@@ -171,6 +171,11 @@ export class Session {
     if (name !== this.user) this.#expect(id, answer.sequence);
   }
 
+  async setRole(id, user, role) {
+    const answer = await this.#callWhenOnline("roles", { conversation: id, set: [{ user, role }] });
+    this.#expect(id, answer.sequence);
+  }
+
   async rename(id, title) {
     const answer = await this.#callWhenOnline("title", { conversation: id, title });
     this.#expect(id, answer.sequence);
@@ -473,6 +478,8 @@ export class Session {
       } while (after);
       timeline.members = members.map((member) => member.user);
       timeline.memberCount = members.length;
+      timeline.roles.clear();
+      for (const { user, role } of members) if (role && !timeline.direct) timeline.setRole(user, role);
       for (const { user, read, delivered } of members) {
         if (user !== this.user) timeline.markOther(user, read, delivered);
         else if (timeline.markRead(read)) this.#listSoon();

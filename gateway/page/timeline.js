@@ -20,6 +20,8 @@ export class Timeline {
     this.memberCount = 0;
     /** All members' names once they were listed, else null. */
     this.members = null;
+    /** user → role, of those who are known to be more or less than members. */
+    this.roles = new Map();
     /** user → {read, delivered} of the others. */
     this.pointers = new Map();
     /** Whether the list of conversations or a `created` entry told what this is. */
@@ -104,14 +106,28 @@ export class Timeline {
     if (entry.kind === "edit" || entry.kind === "deletion") this.#change(entry);
     if (entry.kind === "title") this.title = entry.title;
     if (entry.kind === "created") this.#describeFrom(entry);
-    if (entry.kind === "membership") {
-      const { added = [], removed = [] } = entry;
-      this.memberCount += added.length - removed.length;
-      if (this.members) {
-        this.members = [...new Set([...this.members, ...added])].filter((name) => !removed.includes(name)).sort();
-      }
-      for (const name of removed) this.pointers.delete(name);
+    if (entry.kind === "roles") for (const { user, role } of entry.roles) this.setRole(user, role);
+    if (entry.kind === "membership" || entry.kind === "bans") this.#membersChanged(entry);
+  }
+
+  #membersChanged({ added = [], removed = [] }) {
+    this.memberCount += added.length - removed.length;
+    if (this.members) {
+      this.members = [...new Set([...this.members, ...added])].filter((name) => !removed.includes(name)).sort();
     }
+    for (const name of removed) {
+      this.pointers.delete(name);
+      this.roles.delete(name);
+    }
+  }
+
+  role(name) {
+    return this.roles.get(name) ?? "member";
+  }
+
+  setRole(name, role) {
+    if (role === "member") this.roles.delete(name);
+    else this.roles.set(name, role);
   }
 
   /** What a message here says from now on: nothing after a deletion. Earlier ones come from the server as they are. */
@@ -136,6 +152,7 @@ export class Timeline {
     this.members = [...created.members].sort();
     this.memberCount = created.members.length;
     this.direct = created.direct ? (created.members.find((name) => name !== this.me) ?? this.me) : null;
+    if (!created.direct) this.setRole(created.sender, "owner");
   }
 
   /** Takes an answer of `history {after: tail}`. Returns the entries that are now in order. */
@@ -191,6 +208,7 @@ export class Timeline {
     this.direct = summary.direct ?? null;
     this.title = summary.title;
     this.memberCount = summary.members;
+    if (summary.role) this.setRole(this.me, summary.role);
     this.expected = Math.max(this.expected, summary.last_sequence);
     if (summary.epoch < this.epoch) return;
     if (this.entries.length === 0 && summary.last?.sequence === this.tail) {
@@ -255,13 +273,15 @@ export class Timeline {
       ...{ id, epoch, direct, title, memberCount, members, described, read, readConfirmed, deliveredConfirmed },
       ...{ tail, first, lastOrdinal, lastTimeMs, readOrdinal, unreadKnown },
       pointers: [...this.pointers],
+      roles: [...this.roles],
       entries: this.entries.slice(-PERSISTED_MAX),
     };
   }
 
   static fromRecord(record, me) {
     const timeline = new Timeline(record.id, record.epoch, me);
-    Object.assign(timeline, record, { pointers: new Map(record.pointers), expected: record.tail });
+    const [pointers, roles] = [new Map(record.pointers), new Map(record.roles)];
+    Object.assign(timeline, record, { pointers, roles, expected: record.tail });
     return timeline;
   }
 }

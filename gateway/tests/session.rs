@@ -11,7 +11,7 @@ use antiphon_wire::{
     codes::{CloseCode, ErrorCode},
     frame::{
         Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong, Request,
-        ResumeOutcome, ServerFrame, Summary,
+        ResumeOutcome, Role, ServerFrame, Summary,
     },
     ids::{
         ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, RequestId, Sequence, TimestampMs,
@@ -357,6 +357,8 @@ fn a_closed_session_detaches_from_every_lane_once() {
 
 fn summary(id: u8) -> Summary {
     Summary {
+        role: Role::Member,
+        picture: String::new(),
         conversation: ConversationId([id; 16]),
         epoch: Epoch(1),
         direct: None,

@@ -2,7 +2,7 @@
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{self, Created, HistoryAnswer, Marked, ServerFrame},
+    frame::{self, BansAnswer, Created, HistoryAnswer, Marked, RolesAnswer, ServerFrame, SettingsAnswer},
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
@@ -10,6 +10,7 @@ use crate::{
     clients::{Client, Judge, View},
     coverage::Count,
     model::{Certainty, Change, Marking},
+    rights::{Deed, Moment},
 };
 
 /// A request on its way.
@@ -19,6 +20,8 @@ pub struct Asked {
     pub conversation: Option<ConversationId>,
     /// What was known of the user's membership.
     pub certainty: Certainty,
+    /// And of what the user may do.
+    pub moment: Moment,
     /// The last sequence that was durable for sure.
     pub durable: u64,
     /// When, as the oracle counts time.
@@ -38,6 +41,10 @@ pub enum AskedKind {
     Title,
     /// A message changes.
     Message(ClientMessageId, frame::Change),
+    /// Roles, settings or bans of a group change; the users whom it may remove are a change of members.
+    Group(Deed, Change),
+    /// What roles, settings or bans there are.
+    GroupPage(Deed),
     /// A pointer moves to a sequence.
     Mark(u64),
     /// A page of history.
@@ -123,13 +130,25 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     judge.coverage.add(Count::ErasedTold, u64::from(tells_erased));
     let full = is_full(&asked, &user, judge);
     // A failed write may be on the disk all the same: what it was to change stays unknown, as if nobody had answered.
-    if let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation)
+    let deed = asked.kind.deed();
+    let (may_be_forbidden, is_sure) = match asked.conversation.filter(|_| code == ErrorCode::Forbidden) {
+        Some(id) => judge.model.may_be_forbidden(id, &user, &deed, asked.moment),
+        None => (false, false),
+    };
+    if let (Some(change), Some(id)) = (asked.kind.members(), asked.conversation)
         && code != ErrorCode::StorageFailed
     {
         judge.model.change_answered(id, change, None);
+        if deed.is_of_rights() {
+            judge.model.rights_answered(id);
+        }
     }
     let allowed = match (&asked.kind, code) {
         _ if tells_erased => true,
+        (kind, ErrorCode::Forbidden) if !matches!(kind, AskedKind::Create(_)) => {
+            judge.coverage.forbidden(is_sure);
+            may_be_forbidden || rot
+        }
         (_, ErrorCode::StorageFailed) => !judge.model.sound || !judge.model.has_room,
         (_, ErrorCode::StorageFull) => !judge.model.has_room,
         _ if code.temporary() => true,
@@ -141,9 +160,12 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
                 asked.conversation.is_some_and(|id| judge.model.settled(id, &user, asked.certainty) == Some(true));
             !member || rot
         }
-        (AskedKind::Change(_) | AskedKind::Title, ErrorCode::Forbidden | ErrorCode::Invalid) => {
-            asked.conversation.is_none_or(|id| judge.model.conversations.get(&id).is_none_or(|known| known.direct))
+        // A group has one owner, and nobody keeps oneself out.
+        (AskedKind::Group(Deed::Roles(roles), _), ErrorCode::Invalid) => {
+            let owners = roles.iter().filter(|of| of.role == frame::Role::Owner).count();
+            owners > 1 || roles.iter().any(|of| of.user == user)
         }
+        (AskedKind::Group(Deed::Bans(frame::BansAction::Add(users)), _), ErrorCode::Invalid) => users.contains(&user),
         (AskedKind::Message(name, change), code) => {
             let may_refuse = |id| judge.model.may_refuse_change(id, &user, *name, change, code, asked.durable);
             rot || asked.conversation.is_some_and(may_refuse)
@@ -163,11 +185,33 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     }
 }
 
+impl AskedKind {
+    /// Who is to come and go by it.
+    #[must_use]
+    pub fn members(&self) -> Option<&Change> {
+        match self {
+            Self::Create(change) | Self::Change(change) | Self::Group(_, change) => Some(change),
+            _ => None,
+        }
+    }
+
+    /// What its user has to be allowed to do.
+    #[must_use]
+    pub fn deed(&self) -> Deed {
+        match self {
+            Self::Change(change) if change.remove.is_empty() => Deed::Add(change.add.clone()),
+            Self::Change(change) => Deed::Remove(change.remove.clone()),
+            Self::Title => Deed::Title,
+            Self::Message(_, change) => Deed::Change(change.kind(), change.target().map(|target| target.0)),
+            Self::Group(deed, _) | Self::GroupPage(deed) => deed.clone(),
+            _ => Deed::See,
+        }
+    }
+}
+
 /// Whether somebody who was to join may have had as many conversations as are allowed.
 fn is_full(asked: &Asked, user: &UserId, judge: &Judge<'_>) -> bool {
-    let (AskedKind::Create(change) | AskedKind::Change(change), Some(id)) = (&asked.kind, asked.conversation) else {
-        return false;
-    };
+    let (Some(change), Some(id)) = (asked.kind.members(), asked.conversation) else { return false };
     // What exists is found again by its members, however many conversations they have.
     let exists =
         matches!(asked.kind, AskedKind::Create(_)) && judge.model.settled(id, user, asked.certainty) == Some(true);
@@ -191,8 +235,33 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             // Whoever leaves may be told so, without being able to see where.
             judge.model.check(sequence > 0, || format!("{user}: a change of {id} without its sequence"));
             judge.model.change_answered(id, &change, Some(sequence));
+            judge.model.rights_answered(id);
             judge.model.check_full(id, &change.add);
         }
+        (
+            AskedKind::Group(deed, change),
+            ServerFrame::RolesAnswer(RolesAnswer { sequence: Some(sequence), .. })
+            | ServerFrame::SettingsAnswer(SettingsAnswer { sequence, .. })
+            | ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), .. }),
+        ) => {
+            judge.coverage.one(match deed {
+                Deed::Roles(_) => Count::RolesGiven,
+                Deed::Settings(_) => Count::SettingsChanged,
+                _ => Count::BansChanged,
+            });
+            let id = asked.conversation.expect("a change names its conversation");
+            judge.model.change_answered(id, &change, Some(sequence.0));
+            judge.model.rights_answered(id);
+        }
+        (AskedKind::GroupPage(_), ServerFrame::RolesAnswer(RolesAnswer { roles: Some(roles), .. })) => {
+            let owners = roles.iter().filter(|of| of.role == frame::Role::Owner).count();
+            let is_sound = roles.is_sorted_by(|one, two| one.user < two.user) && owners <= 1;
+            judge.model.check(is_sound, || format!("{user} was told {roles:?}"));
+        }
+        (AskedKind::GroupPage(_), ServerFrame::BansAnswer(BansAnswer { users: Some(users), .. })) => {
+            judge.model.check(users.is_sorted_by(|one, two| one < two), || format!("{user} was told {users:?}"));
+        }
+        (AskedKind::GroupPage(_), ServerFrame::SettingsAnswer(_)) => {}
         (AskedKind::Title, ServerFrame::TitleAnswer(answer)) => {
             judge.coverage.one(Count::Changes);
             let id = asked.conversation.expect("a title names its conversation");

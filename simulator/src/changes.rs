@@ -137,16 +137,10 @@ impl Conversation {
         let Some(asked) = self.changes.iter().filter(of_name).find(same) else {
             return Some(format!("{} never asked for it", known.sender));
         };
-        let own = matches!(known.kind, EntryKind::Edit | EntryKind::Deletion);
         let message = self.entries.get(&asked.change.target().unwrap_or_default().0);
         match message {
-            _ if known.kind == EntryKind::Retention
-                && (self.direct || self.founder.as_ref() != Some(&known.sender)) =>
-            {
-                Some(format!("{} is not its creator", known.sender))
-            }
             Some(message) if message.kind != EntryKind::Message => Some("it changes what is no message".to_owned()),
-            Some(message) if own && message.sender != known.sender => {
+            Some(message) if known.kind == EntryKind::Edit && message.sender != known.sender => {
                 Some(format!("{} changes a message of {}", known.sender, message.sender))
             }
             _ => None,
@@ -263,7 +257,6 @@ impl Model {
         {
             let others = conversation.changes.iter().filter(|asked| asked.name != name);
             return match code {
-                ErrorCode::Forbidden => conversation.direct || conversation.founder.as_ref() != Some(user),
                 ErrorCode::Invalid => before.0 > durable + 1 || others.filter_map(Asked::mark).any(|of| of >= before.0),
                 _ => false,
             };
@@ -277,7 +270,6 @@ impl Model {
                 // It may not have been there yet when that was asked.
                 message.is_none() || target > durable || !is_steady || may_be_gone
             }
-            ErrorCode::Forbidden => message.is_none_or(|message| message.sender != *user),
             ErrorCode::Deleted => {
                 let mut deletions = conversation.asked_of(target);
                 deletions.any(|asked| matches!(asked.change, Change::Delete { .. }))

@@ -21,6 +21,7 @@ use crate::{
     model::{Certainty, Model},
     network::{LinkId, Transport},
     plan::ClientPlan,
+    rights::Moment,
 };
 
 /// A client over all its restarts.
@@ -103,6 +104,8 @@ pub struct Sent {
     pub content: Content,
     /// What was known of the sender's membership when it was sent.
     pub certainty: Certainty,
+    /// How much was known of what its user may do.
+    pub moment: Moment,
 }
 
 /// A client's state at some moment.

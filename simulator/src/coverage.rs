@@ -54,6 +54,16 @@ counts! {
     Conversations "conversations made" OFTEN;
     /// Members added and removed, titles set.
     Changes "membership and titles" OFTEN;
+    /// Roles given to members of groups.
+    RolesGiven "roles given" PLANNED;
+    /// Settings of groups changed.
+    SettingsChanged "settings changed" PLANNED;
+    /// Users kept out of groups, or let in again.
+    BansChanged "bans changed" PLANNED;
+    /// Refused since the user may not.
+    ForbiddenTold "refused as forbidden" PLANNED;
+    /// Of these, held to what the user may do.
+    ForbiddenJudged "  of these judged" PLANNED;
     /// Changes of messages acknowledged.
     MessagesChanged "messages changed" OFTEN;
     /// Of these, retention marks.
@@ -375,6 +385,12 @@ impl Coverage {
     /// Counts one.
     pub fn one(&mut self, kind: Count) {
         self.add(kind, 1);
+    }
+
+    /// Counts a refusal of what the user may not do, and whether it could be judged.
+    pub fn forbidden(&mut self, is_judged: bool) {
+        self.one(Count::ForbiddenTold);
+        self.add(Count::ForbiddenJudged, u64::from(is_judged));
     }
 
     /// Adds one for each kind that happened.

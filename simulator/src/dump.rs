@@ -184,6 +184,9 @@ impl Entry {
             EntryKind::Reaction => "reaction",
             EntryKind::Pin => "pin",
             EntryKind::Retention => "retention",
+            EntryKind::Roles => "roles",
+            EntryKind::Settings => "settings",
+            EntryKind::Bans => "bans",
         };
         self.kind() == kind
             && self.line["ordinal"].as_u64() == Some(seen.ordinal)

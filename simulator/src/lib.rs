@@ -27,6 +27,7 @@ pub mod plan;
 pub mod plant;
 mod relane;
 pub mod report;
+pub mod rights;
 pub mod shrink;
 pub mod tasks;
 pub mod trace;

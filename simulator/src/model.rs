@@ -13,8 +13,8 @@ use antiphon_gateway::core::placement::Placement;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Ack, ArchivedEntry, ChangeView, Content, ConversationStart, EntryKind, MembershipChange, view_change,
-        view_entry,
+        Ack, ArchivedEntry, Bans, ChangeView, Content, ConversationStart, EntryKind, MembershipChange, Settings,
+        members_changed, roles_from_body, view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, UserId},
 };
@@ -23,6 +23,7 @@ use crate::{
     changes,
     clients::Sent,
     coverage::{Count, Coverage},
+    rights::Deed,
 };
 
 /// What is known of all conversations.
@@ -108,6 +109,10 @@ pub struct Conversation {
     pub direct: bool,
     /// It was erased before this start of the node.
     pub erased: Option<u64>,
+    /// Goes up with all that may change who may do what, and with all that tells of it.
+    pub rights_version: u64,
+    /// Requests that may change it and have no answer.
+    pub rights_under_way: u32,
 }
 
 /// An entry that somebody saw.
@@ -292,6 +297,12 @@ impl Model {
                 self.check(may_be_stranger || rot, || format!("{id}: not found for its member {user}"));
             }
             ErrorCode::Damaged if rot => coverage.one(Count::DamageTold),
+            ErrorCode::Forbidden => {
+                let acked = conversation.sends.get(&(user.clone(), name)).is_some_and(|record| record.acked.is_some());
+                let (may_be, is_sure) = self.may_be_forbidden(id, user, &Deed::Send, sent.moment);
+                coverage.forbidden(is_sure);
+                self.check(may_be && !acked, || format!("{id} {name}: {user} may send, and was refused"));
+            }
             _ => self.fail(|| format!("{id} {name} of {user}: refused as {code:?}")),
         }
     }
@@ -456,7 +467,8 @@ impl Conversation {
         let problem = problem.or_else(|| later.and_then(|(after, entry)| follows((sequence, &known), (*after, entry))));
         let problem = problem.or_else(|| self.sent(sequence, &known));
         let problem = problem.or_else(|| self.wrong_change(&known));
-        if known.kind == EntryKind::Membership {
+        self.rights_version += u64::from(known.is_of_rights());
+        if known.kind != EntryKind::Created {
             let (came, went) = known.members();
             for user in came.into_iter().chain(went) {
                 self.membership.entry(user).or_default().changed = true;
@@ -552,6 +564,9 @@ impl Known {
             EntryKind::Title => std::str::from_utf8(&known.body).is_ok(),
             EntryKind::Created => ConversationStart::from_body(&known.body).is_ok(),
             EntryKind::Membership => MembershipChange::from_body(&known.body).is_ok(),
+            EntryKind::Roles => roles_from_body(&known.body).is_ok(),
+            EntryKind::Settings => Settings::from_body(&known.body).is_ok(),
+            EntryKind::Bans => Bans::from_body(&known.body).is_ok(),
             kind => view_change(kind, &known.body).is_ok(),
         };
         if !readable || (kind == EntryKind::Created) != (view.sequence.0.to_native() == 1) {
@@ -576,15 +591,12 @@ impl Known {
     /// Who comes and who goes with it.
     #[must_use]
     pub fn members(&self) -> (Vec<UserId>, Vec<UserId>) {
-        match self.kind {
-            EntryKind::Created => {
-                (ConversationStart::from_body(&self.body).map(|start| start.members).unwrap_or_default(), Vec::new())
-            }
-            EntryKind::Membership => {
-                MembershipChange::from_body(&self.body).map(|change| (change.added, change.removed)).unwrap_or_default()
-            }
-            _ => (Vec::new(), Vec::new()),
-        }
+        members_changed(self.kind, &self.body).map(|change| (change.added, change.removed)).unwrap_or_default()
+    }
+
+    /// Whether it changes who may do what.
+    fn is_of_rights(&self) -> bool {
+        matches!(self.kind, EntryKind::Membership | EntryKind::Roles | EntryKind::Settings | EntryKind::Bans)
     }
 }
 

@@ -209,6 +209,8 @@ pub struct Plan {
     pub founders_stay: bool,
     /// A change of a message is a retention mark instead so often, in a thousand.
     pub retain_per_thousand: u64,
+    /// How often a step is about roles, settings or bans of a group, in a thousand.
+    pub groups_per_thousand: u64,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -259,6 +261,7 @@ impl Plan {
             founders_stay: dice.chance(800),
             // Dice of its own: most runs keep all there is, since what can be read says most.
             retain_per_thousand: Dice::new(seed, "retention").pick(&[0, 0, 0, 150, 500]),
+            groups_per_thousand: Dice::new(seed, "groups").pick(&[0, 0, 60, 200]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ChangeView, ConversationStart, EntryKind, Member, Summary, view_change, view_entry},
+    frame::{
+        ChangeView, ConversationStart, EntryKind, HistoryFrom, Member, Settings, Summary, view_change, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
@@ -14,6 +16,7 @@ use crate::{
     coverage::{Count, Coverage},
     finish::{Log, Reading},
     model::{Conversation, Known, Model},
+    rights::{self, Rights},
 };
 
 /// A conversation's whole log, replayed by rules of its own.
@@ -25,14 +28,19 @@ struct Replay {
     direct: bool,
     /// First entries that retention marks let stay.
     marks: BTreeSet<u64>,
+    /// What the group is in the end.
+    rights: Option<Rights>,
 }
 
 /// Judges all that was seen. Only what follows from a log known from its beginning is judged.
 pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut Coverage) {
     let ids: Vec<ConversationId> = model.conversations.keys().copied().collect();
     for id in ids {
-        let replay = replay(&model.conversations[&id]);
         let mut problems = Vec::new();
+        let mut replay = replay(&model.conversations[&id]);
+        if let Some(replay) = &mut replay {
+            replay.rights = rights::judge(&model.conversations[&id], id, &mut problems);
+        }
         if model.conversations[&id].erased.is_some() {
             erased(model, id, replay.as_ref(), readings, &mut problems);
             if let Some(problem) = problems.into_iter().next() {
@@ -97,20 +105,30 @@ fn replay(conversation: &Conversation) -> Option<Replay> {
     if !whole {
         return None;
     }
-    let mut replay =
-        Replay { last, stays: BTreeMap::new(), title: start.title, direct: start.direct, marks: BTreeSet::new() };
+    let mut replay = Replay {
+        last,
+        stays: BTreeMap::new(),
+        title: start.title,
+        direct: start.direct,
+        marks: BTreeSet::new(),
+        rights: None,
+    };
+    let mut history = HistoryFrom::Joining;
     for (place, entry) in &conversation.entries {
         let (came, went) = entry.members();
         for user in came {
             let stays = replay.stays.entry(user).or_default();
             if stays.last().is_none_or(|(_, until)| *until != u64::MAX) {
-                stays.push((*place, u64::MAX));
+                stays.push((if history == HistoryFrom::Start { 1 } else { *place }, u64::MAX));
             }
         }
         for user in went {
             if let Some(stay) = replay.stays.get_mut(&user).and_then(|stays| stays.last_mut()) {
                 stay.1 = stay.1.min(*place);
             }
+        }
+        if entry.kind == EntryKind::Settings {
+            history = Settings::from_body(&entry.body).map_or(history, |settings| settings.history);
         }
         if entry.kind == EntryKind::Title {
             replay.title = String::from_utf8_lossy(&entry.body).into_owned();
@@ -278,7 +296,12 @@ fn read(
     }
     let now: Vec<&UserId> = replay.stays.keys().filter(|user| replay.visible_from(user).is_some()).collect();
     match members {
-        Some(Ok(members)) if members.iter().map(|member| &member.user).eq(now.iter().copied()) => {}
+        Some(Ok(members)) if members.iter().map(|member| &member.user).eq(now.iter().copied()) => {
+            let role = |user: &UserId| replay.rights.as_ref().and_then(|rights| rights.role(user));
+            if let Some(wrong) = members.iter().find(|member| role(&member.user) != Some(member.role)) {
+                problems.push(format!("{id}: {user} was told {wrong:?}, who is {:?}", role(&wrong.user)));
+            }
+        }
         other => problems.push(format!("{id}: members {now:?}, but {user} read {other:?}")),
     }
 }
@@ -310,6 +333,7 @@ fn summarised(
         (same_last, "last entry"),
         (last.is_some_and(|last| last.time_ms == summary.last_time_ms.0), "last time"),
         (summary.direct.is_some() == replay.direct, "direct"),
+        (replay.rights.as_ref().and_then(|rights| rights.role(user)) == Some(summary.role), "role"),
     ];
     for (_, what) in facts.iter().filter(|(holds, _)| !holds) {
         problems.push(format!(

@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     frame::{
-        self, Content, Conversations, Create, CreateGroup, Delivered, EntryKind, History, Members, MembersAction,
-        MembersList, Read, Request, Title,
+        self, BansAction, Content, Conversations, Create, CreateGroup, Delivered, EntryKind, History, HistoryFrom,
+        Members, MembersAction, MembersList, Read, Request, Role, RoleOf, RolesAction, SettingsChange, Title, Who,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
@@ -16,6 +16,7 @@ use crate::{
     events::Event,
     model::Change,
     plan::{Fault, Plan},
+    rights::Deed,
     world::World,
 };
 
@@ -76,6 +77,10 @@ impl World {
             }
             return self.pump(client);
         }
+        if self.plan.groups_per_thousand > 0 && dice.chance(self.plan.groups_per_thousand) {
+            self.change_group(client, id, dice);
+            return self.pump(client);
+        }
         match dice.below(100) {
             0..38 => self.send(client, id, dice),
             38..50 => self.change_message(client, id, dice),
@@ -115,14 +120,20 @@ impl World {
             format!("client {client} asks {id}: {kind:?} {conversation:?}")
         });
         let at = self.model.asking();
-        if let (AskedKind::Create(change) | AskedKind::Change(change), Some(conversation)) = (&kind, conversation) {
+        let mut own = 0;
+        if let (Some(change), Some(conversation)) = (kind.members(), conversation) {
             self.model.change_asked(conversation, change);
+            if kind.deed().is_of_rights() {
+                self.model.rights_asked(conversation);
+                own = 1;
+            }
         }
+        let moment = self.model.moment(conversation.unwrap_or(ConversationId([0; 16])), own);
         let (certainty, durable) = match conversation {
             Some(conversation) => (self.model.certainty(conversation, &user), self.model.durable(conversation)),
             None => (self.model.certainty(ConversationId([0; 16]), &user), 0),
         };
-        self.clients[client].app.asked.insert(id, Asked { conversation, certainty, durable, at, kind });
+        self.clients[client].app.asked.insert(id, Asked { conversation, certainty, moment, durable, at, kind });
         true
     }
 
@@ -165,7 +176,8 @@ impl World {
         let name = self.message_name(dice);
         let content = self.text(client, dice);
         let certainty = self.model.certainty(conversation, &self.clients[client].user);
-        self.put(client, Sent { conversation, name, content, certainty });
+        let moment = self.model.moment(conversation, 0);
+        self.put(client, Sent { conversation, name, content, certainty, moment });
     }
 
     /// Half of the ids say when they were made, by a clock that is right.
@@ -216,6 +228,7 @@ impl World {
     fn put(&mut self, client: usize, mut sent: Sent) {
         let now_ms = self.now_ms();
         sent.certainty = self.model.certainty(sent.conversation, &self.clients[client].user);
+        sent.moment = self.model.moment(sent.conversation, 0);
         let of = &mut self.clients[client];
         if of.app.outbox.iter().any(|other| other.name == sent.name) {
             return;
@@ -256,8 +269,10 @@ impl World {
     }
 
     fn change(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
-        let founder = self.model.conversations[&conversation].founder.clone();
         let removal = dice.chance(self.plan.removal_per_thousand);
+        // Of most groups only admins remove.
+        let conversation = if removal { self.own_or(client, conversation, dice) } else { conversation };
+        let founder = self.model.conversations[&conversation].founder.clone();
         let stays = |user: &UserId| removal && self.plan.founders_stay && founder.as_ref() == Some(user);
         let count = 1 + dice.index(2);
         let mut users: Vec<UserId> = (0..count).map(|_| user(dice.index(self.plan.users))).collect();
@@ -322,12 +337,69 @@ impl World {
         self.ask(client, Request::Reactions(request), Some(conversation), AskedKind::Reactions(target));
     }
 
-    /// Asks for a retention mark, mostly where its user may, and mostly of what came before the last few entries.
-    fn retain(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+    /// A group that the client's user made, mostly; or else that one.
+    fn own_or(&self, client: usize, conversation: ConversationId, dice: &Dice) -> ConversationId {
         let me = &self.clients[client].user;
         let own = self.model.conversations.iter().filter(|(_, known)| known.founder.as_ref() == Some(me));
         let own: Vec<ConversationId> = own.map(|(id, _)| *id).collect();
-        let conversation = if own.is_empty() || dice.chance(100) { conversation } else { dice.pick(&own) };
+        if own.is_empty() || dice.chance(100) { conversation } else { dice.pick(&own) }
+    }
+
+    /// Changes a group's roles, settings or bans, mostly of one's own, or asks for them.
+    fn change_group(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let conversation = if dice.chance(850) { self.own_or(client, conversation, dice) } else { conversation };
+        let some = |dice: &Dice| {
+            let mut users: Vec<UserId> = (0..1 + dice.index(2)).map(|_| user(dice.index(self.plan.users))).collect();
+            users.sort();
+            users.dedup();
+            users
+        };
+        let page = || frame::UsersPage { after: None, limit: Some(2) };
+        let mut members = Change::default();
+        let (request, deed) = match dice.below(10) {
+            0..4 => {
+                let role =
+                    || dice.pick(&[Role::Owner, Role::Admin, Role::Admin, Role::Member, Role::Reader, Role::Reader]);
+                let roles: Vec<RoleOf> = some(dice).into_iter().map(|user| RoleOf { user, role: role() }).collect();
+                let action = RolesAction::Set(roles.clone());
+                (Request::Roles(frame::Roles { conversation, action }), Deed::Roles(roles))
+            }
+            4..7 => {
+                let set = settings_change(dice);
+                (Request::Settings(frame::AskSettings { conversation, set: Some(set.clone()) }), Deed::Settings(set))
+            }
+            7..9 => {
+                let (mut users, on) = (some(dice), dice.chance(600));
+                let founder = self.model.conversations[&conversation].founder.as_ref();
+                users.retain(|user| !(on && self.plan.founders_stay && founder == Some(user)));
+                if users.is_empty() {
+                    return;
+                }
+                if on {
+                    members.remove.clone_from(&users);
+                }
+                let action = if on { BansAction::Add(users) } else { BansAction::Remove(users) };
+                (Request::Bans(frame::AskBans { conversation, action: action.clone() }), Deed::Bans(action))
+            }
+            _ => {
+                let (request, deed) = match dice.below(3) {
+                    0 => (Request::Roles(frame::Roles { conversation, action: RolesAction::List(page()) }), Deed::See),
+                    1 => (Request::Settings(frame::AskSettings { conversation, set: None }), Deed::See),
+                    _ => {
+                        let action = BansAction::List(page());
+                        (Request::Bans(frame::AskBans { conversation, action: action.clone() }), Deed::Bans(action))
+                    }
+                };
+                self.ask(client, request, Some(conversation), AskedKind::GroupPage(deed));
+                return;
+            }
+        };
+        self.ask(client, request, Some(conversation), AskedKind::Group(deed, members));
+    }
+
+    /// Asks for a retention mark, mostly where its user may, and mostly of what came before the last few entries.
+    fn retain(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
+        let conversation = self.own_or(client, conversation, dice);
         let next = self.model.durable(conversation) + 1;
         let before = match dice.below(10) {
             0 => next + dice.below(3),
@@ -409,6 +481,25 @@ pub fn history_request(conversation: ConversationId, range: Range, limit: u32) -
         Range::Around(sequence) => around = Some(Sequence(sequence)),
     }
     Request::History(History { conversation, before, after, around, limit: Some(limit) })
+}
+
+/// One or two settings that are to be others.
+fn settings_change(dice: &Dice) -> SettingsChange {
+    let mut set = SettingsChange::default();
+    for _ in 0..1 + dice.index(2) {
+        let who = || Some(dice.pick(&[Who::Members, Who::Members, Who::Admins]));
+        match dice.below(8) {
+            0 => set.description = Some(format!("about {}", dice.below(3))),
+            1 => set.picture = Some(format!("picture {}", dice.below(3))),
+            2 => set.history = Some(dice.pick(&[HistoryFrom::Joining, HistoryFrom::Start])),
+            3 => set.send = who(),
+            4 => set.add = who(),
+            5 => set.remove = who(),
+            6 => set.info = who(),
+            _ => set.pin = who(),
+        }
+    }
+    set
 }
 
 /// An id of version 4 with these bits, which says nothing of when it was made.

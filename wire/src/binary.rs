@@ -69,6 +69,12 @@ pub mod kind {
     pub const REACTIONS: u8 = 16;
     /// `pins` and its answer.
     pub const PINS: u8 = 17;
+    /// `roles` and its answer.
+    pub const ROLES: u8 = 18;
+    /// `settings` and its answer.
+    pub const SETTINGS: u8 = 19;
+    /// `bans` and its answer.
+    pub const BANS: u8 = 20;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -109,6 +115,9 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::RETAIN => read(payload).map(Request::Retain),
         kind::REACTIONS => read(payload).map(Request::Reactions),
         kind::PINS => read(payload).map(Request::Pins),
+        kind::ROLES => read(payload).map(Request::Roles),
+        kind::SETTINGS => read(payload).map(Request::Settings),
+        kind::BANS => read(payload).map(Request::Bans),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -136,6 +145,9 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Retain(frame) => write(kind::RETAIN, id, frame),
         Request::Reactions(frame) => write(kind::REACTIONS, id, frame),
         Request::Pins(frame) => write(kind::PINS, id, frame),
+        Request::Roles(frame) => write(kind::ROLES, id, frame),
+        Request::Settings(frame) => write(kind::SETTINGS, id, frame),
+        Request::Bans(frame) => write(kind::BANS, id, frame),
     }
 }
 
@@ -166,6 +178,9 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::RETAIN => read(payload).map(ServerFrame::RetainAnswer),
         kind::REACTIONS => read(payload).map(ServerFrame::ReactionsAnswer),
         kind::PINS => read(payload).map(ServerFrame::PinsAnswer),
+        kind::ROLES => read(payload).map(ServerFrame::RolesAnswer),
+        kind::SETTINGS => read(payload).map(ServerFrame::SettingsAnswer),
+        kind::BANS => read(payload).map(ServerFrame::BansAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -201,6 +216,9 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RetainAnswer(frame) => write(kind::RETAIN, id, frame),
         ServerFrame::ReactionsAnswer(frame) => write(kind::REACTIONS, id, frame),
         ServerFrame::PinsAnswer(frame) => write(kind::PINS, id, frame),
+        ServerFrame::RolesAnswer(frame) => write(kind::ROLES, id, frame),
+        ServerFrame::SettingsAnswer(frame) => write(kind::SETTINGS, id, frame),
+        ServerFrame::BansAnswer(frame) => write(kind::BANS, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),

@@ -20,6 +20,15 @@ pub const PINS_PER_CONVERSATION_MAX: usize = 100;
 /// Longest title of a conversation, in bytes of UTF-8: what a phone shows, several times over.
 pub const TITLE_BYTES_MAX: usize = 256;
 
+/// Longest description of a group, in bytes of UTF-8: some paragraphs, which are loaded with the conversation.
+pub const DESCRIPTION_BYTES_MAX: usize = 2 * 1024;
+
+/// Longest reference to a group's picture, in bytes of UTF-8: a URL, or a name in the application's own store.
+pub const PICTURE_BYTES_MAX: usize = 512;
+
+/// Most users that are kept out of a group: they are looked up when somebody is to join.
+pub const BANS_PER_GROUP_MAX: usize = 10_000;
+
 /// Longest frame that a client may send. It holds the longest text with every byte escaped in JSON as `\uXXXX`, and the
 /// longest list of known conversations in `connect`.
 pub const CLIENT_FRAME_BYTES_MAX: usize = 128 * 1024;

@@ -8,13 +8,14 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Connect, ContentView, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, MembersAction,
-        MembershipChange, Request, ServerFrame, check_reaction, view_change, view_content, view_entry,
+        Bans, BansAction, Connect, ContentView, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History,
+        MembersAction, MembershipChange, Request, RolesAction, ServerFrame, Settings, check_reaction, roles_from_body,
+        view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
-        CLIENT_NAME_BYTES_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, POSITION_BYTES_MAX,
-        RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX,
+        PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -78,6 +79,25 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
             page(&mut frame.limit)
         }
         Request::Pins(_) => Ok(()),
+        Request::Roles(frame) => match &mut frame.action {
+            RolesAction::Set(roles) => {
+                roles.sort_by(|one, other| one.user.cmp(&other.user));
+                if roles.windows(2).any(|pair| pair[0].user == pair[1].user) {
+                    return Err(Problem::new(ErrorCode::Invalid, "set names a user twice"));
+                }
+                some("set", roles.len())
+            }
+            RolesAction::List(list) => page(&mut list.limit),
+        },
+        Request::Settings(frame) => frame.set.as_ref().map_or(Ok(()), |set| {
+            longest("set.description", set.description.as_ref().map_or(0, String::len), DESCRIPTION_BYTES_MAX)?;
+            longest("set.picture", set.picture.as_ref().map_or(0, String::len), PICTURE_BYTES_MAX)
+        }),
+        Request::Bans(frame) => match &mut frame.action {
+            BansAction::Add(users) => named("add", users),
+            BansAction::Remove(users) => named("remove", users),
+            BansAction::List(list) => page(&mut list.limit),
+        },
     }
 }
 
@@ -123,6 +143,9 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         | ServerFrame::ReactAnswer(frame)
         | ServerFrame::PinAnswer(frame)
         | ServerFrame::RetainAnswer(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::RolesAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::BansAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::SettingsAnswer(frame) => sequence("sequence", frame.sequence),
         ServerFrame::PinsAnswer(frame) => frame.pins.iter().try_for_each(|pin| sequence("pins", *pin)),
         ServerFrame::States(frame) => {
             sequence("as_of", frame.as_of)?;
@@ -163,10 +186,14 @@ fn history(frame: &mut History) -> Result<(), Problem> {
 }
 
 fn named(field: &str, users: &[UserId]) -> Result<(), Problem> {
-    if users.is_empty() {
+    some(field, users.len())
+}
+
+fn some(field: &str, users: usize) -> Result<(), Problem> {
+    if users == 0 {
         return Err(Problem::new(ErrorCode::Invalid, format!("{field} must name a user")));
     }
-    longest(field, users.len(), MEMBERS_PER_REQUEST_MAX)
+    longest(field, users, MEMBERS_PER_REQUEST_MAX)
 }
 
 fn longest(field: &str, length: usize, length_max: usize) -> Result<(), Problem> {
@@ -213,6 +240,9 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
         EntryKind::Membership => MembershipChange::from_body(body).map(|_| ()),
         EntryKind::Title => std::str::from_utf8(body).map(|_| ()).map_err(|_| EntryError::Text),
         EntryKind::Created => ConversationStart::from_body(body).map(|_| ()),
+        EntryKind::Roles => roles_from_body(body).map(|_| ()),
+        EntryKind::Settings => Settings::from_body(body).map(|_| ()),
+        EntryKind::Bans => Bans::from_body(body).map(|_| ()),
         kind => view_change(kind, body).map(|_| ()),
     }
     .map_err(|error| entry_problem("entry.body", error))
@@ -220,7 +250,7 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
 
 fn entry_problem(field: &str, error: EntryError) -> Problem {
     let code = match error {
-        EntryError::Archive | EntryError::Text | EntryError::Change => ErrorCode::Malformed,
+        EntryError::Archive | EntryError::Text | EntryError::Change | EntryError::Group => ErrorCode::Malformed,
         EntryError::UnknownContent | EntryError::Empty => ErrorCode::Invalid,
         EntryError::TooLong | EntryError::ReactionTooLong => ErrorCode::TooLarge,
     };

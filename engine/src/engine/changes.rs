@@ -11,7 +11,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntry, Change, EntryKind, Reactor, view_change, view_entry},
+    frame::{ArchivedEntry, Change, EntryKind, Reactor, Role, Who, view_change, view_entry},
     ids::{ClientMessageId, ConversationId, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -44,12 +44,16 @@ pub(super) struct Target {
     edit: Option<Stored>,
 }
 
-/// Who may do what to whose message. Roles will be asked here; until there are some, a message is its sender's, and a group its creator's.
+/// Who may do what to whose message: a message is its sender's, and its group's admins may take it away.
 fn may(conversation: &Conversation, user: &UserId, change: &Change, sender: &str) -> Result<(), Refusal> {
+    let settings = &conversation.group.settings;
+    let is_own = sender == user.as_str();
     let is_allowed = match change {
-        Change::Edit { .. } | Change::Delete { .. } => sender == user.as_str(),
-        Change::React { .. } | Change::Pin { .. } => true,
-        Change::Retain { .. } => !conversation.start.direct && conversation.start.creator == *user,
+        Change::Edit { .. } => is_own && conversation.is_one_of(user, settings.send),
+        Change::Delete { .. } => is_own || (!conversation.start.direct && conversation.role(user).is_admin()),
+        Change::React { .. } => conversation.is_one_of(user, Who::Members),
+        Change::Pin { .. } => conversation.is_one_of(user, settings.pin),
+        Change::Retain { .. } => !conversation.start.direct && conversation.role(user) == Role::Owner,
     };
     if is_allowed { Ok(()) } else { Err(refuse(ErrorCode::Forbidden)) }
 }

@@ -9,18 +9,20 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, MembershipChange, view_entry},
+    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
     limits::GROUP_MEMBERS_MAX,
 };
 use rkyv::rancor::Error as RancorError;
 
 use crate::{
+    changes::ChangedRow,
     conversation::{Conversation, MemberState},
     door::{Command, Done, Member, Refusal, Token},
     encryption::{KeyFault, Vault},
     engine::{
         Shared,
+        groups::may_send,
         history::Page,
         jobs::{HistoryJob, Job},
         refusal::{refuse, refuse_because},
@@ -28,7 +30,7 @@ use crate::{
     },
     keys,
     lane::{
-        record::{Mark, Record},
+        record::{Change, Mark, Record},
         witness::{Held, changes_who_sees},
     },
     options::RECORD_BYTES_MAX,
@@ -68,6 +70,11 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
         | Command::AddMembers { conversation, .. }
         | Command::RemoveMembers { conversation, .. }
         | Command::SetTitle { conversation, .. }
+        | Command::SetRoles { conversation, .. }
+        | Command::Settings { conversation, .. }
+        | Command::Ban { conversation, .. }
+        | Command::Roles { conversation, .. }
+        | Command::Bans { conversation, .. }
         | Command::Mark { conversation, .. }
         | Command::Change { conversation, .. }
         | Command::Reactions { conversation, .. }
@@ -112,6 +119,19 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Command::AddMembers { user, members, .. } => self.change_members(&user, members, true),
             Command::RemoveMembers { user, members, .. } => self.change_members(&user, members, false),
             Command::SetTitle { user, title, .. } => self.set_title(user, title),
+            Command::SetRoles { user, roles, .. } => self.set_roles(user, roles),
+            Command::Settings { user, set, .. } => self.settings(user, set),
+            Command::Ban { user, users, on, .. } => self.ban(&user, users, on),
+            Command::Roles { ref user, ref after, limit, .. } => match self.roles_page(user, after.as_ref(), limit) {
+                Ok(done) => Step::Done(Ok(done)),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
+            Command::Bans { ref user, ref after, limit, .. } => match self.bans_page(user, after.as_ref(), limit) {
+                Ok(done) => Step::Done(Ok(done)),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
             Command::Mark { user, conversation, read, delivered } => self.mark(user, conversation, read, delivered),
             Command::Change { user, conversation, client_message_id, change } => {
                 self.change_message(user, conversation, client_message_id, change)
@@ -267,6 +287,14 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if let Some(step) = self.sent_before(&user, message, &body) {
             return step;
         }
+        let loaded = self.slot.conversation.as_deref().expect("its member was found");
+        if let Err(refusal) = may_send(loaded, &user) {
+            // One that was sent while it was allowed may be in a segment.
+            let is_retry = self.slot.resolved != Some(Resolved::Fresh(message)) && self.may_be_stored(message);
+            if !is_retry {
+                return refusal.into();
+            }
+        }
         if let Some(refusal) = self.too_old(message) {
             return refusal.into();
         }
@@ -348,60 +376,13 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         Some(step)
     }
 
-    fn change_members(&mut self, user: &UserId, mut names: Vec<UserId>, add: bool) -> Step {
-        let conversation = match self.group_of(user) {
-            Ok(conversation) => conversation,
-            Err(refusal) => return refusal.into(),
-        };
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| conversation.member(name).is_some() != add);
-        if names.is_empty() {
-            let done = Done::Changed { sequence: conversation.last.sequence };
-            return Step::When(conversation.record, Ok(done));
-        }
-        if add && conversation.members().len() + names.len() > GROUP_MEMBERS_MAX {
-            return refuse(ErrorCode::LimitReached).into();
-        }
-        let change = if add {
-            MembershipChange { added: names, removed: Vec::new() }
-        } else {
-            MembershipChange { added: Vec::new(), removed: names }
-        };
-        let body = change.to_body();
-        let position = self.core.stage.next();
-        let step = self.change(user.clone(), EntryKind::Membership, body, |conversation| {
-            conversation.changed(&change.added, &change.removed);
-            change.removed.as_slice().into()
-        });
-        if matches!(step, Step::Staged) {
-            self.core.members_changed(&change.added, &change.removed, position);
-        }
-        step
-    }
-
-    fn set_title(&mut self, user: UserId, title: String) -> Step {
-        let conversation = match self.group_of(&user) {
-            Ok(conversation) => conversation,
-            Err(refusal) => return refusal.into(),
-        };
-        if *conversation.title == *title {
-            let done = Done::Changed { sequence: conversation.last.sequence };
-            return Step::When(conversation.record, Ok(done));
-        }
-        let body = title.as_bytes().to_vec();
-        self.change(user, EntryKind::Title, body, |conversation| {
-            conversation.title = title.into();
-            Rc::from([])
-        })
-    }
-
-    /// Stages an entry that changes the conversation; `apply` does the same to its state and says who went.
-    fn change(
+    /// Stages an entry that changes the conversation, with the rows that follow from it; `apply` does the same to its state and says who went.
+    pub(super) fn change(
         &mut self,
         user: UserId,
         kind: EntryKind,
         body: Vec<u8>,
+        rows: Vec<ChangedRow>,
         apply: impl FnOnce(&mut Conversation) -> Rc<[UserId]>,
     ) -> Step {
         if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
@@ -411,7 +392,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         let position = self.core.stage.next();
         let loaded = self.slot.conversation.as_deref().expect("its member was found");
         let entry = self.entry(loaded, user, kind, body, time);
-        let record = match self.fitting(&entry) {
+        let record = match self.fitting_with(&entry, rows) {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
@@ -508,13 +489,19 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
 
     /// The entry's record, if the batch has room for it.
     fn fitting(&mut self, entry: &Entry) -> Result<Record, Refusal> {
+        self.fitting_with(entry, Vec::new())
+    }
+
+    /// The same, with rows that it brings beside its own.
+    fn fitting_with(&mut self, entry: &Entry, rows: Vec<ChangedRow>) -> Result<Record, Refusal> {
         let stage = &mut self.core.stage;
         let mut scratch = std::mem::take(&mut stage.scratch);
         scratch.clear();
         let scratch =
             rkyv::api::high::to_bytes_in::<_, RancorError>(entry, scratch).expect("an entry has no failing serializer");
-        let record = Record::Entry(Arc::from(scratch.as_slice()));
+        let archive = Arc::from(scratch.as_slice());
         stage.scratch = scratch;
+        let record = if rows.is_empty() { Record::Entry(archive) } else { Record::Change(Change { archive, rows }) };
         match record.length() {
             length if length > RECORD_BYTES_MAX => Err(refuse(ErrorCode::TooLarge)),
             length if !stage.filling.has_room(length) => Err(refuse(ErrorCode::Overloaded)),
@@ -546,6 +533,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Some(vault) => stage.filling.push_sealed(&record, held, (vault, core.log.salt), position.0, conversation),
         }
         let partly = None;
+        let token = Some(token);
         let staged = Staged { position, conversation, record, message, token, done, recipients, removed, partly };
         stage.staged.push_back(staged);
         Step::Staged
@@ -566,6 +554,7 @@ fn members_page(conversation: &Conversation, after: Option<&UserId>, limit: u32)
     let start = after.map_or(0, |after| members.partition_point(|member| member.user <= *after));
     let page = members[start..].iter().take(limit as usize).map(|member| Member {
         user: member.user.clone(),
+        role: conversation.role(&member.user),
         visible_from: member.visible_from,
         read: member.pointer.read,
         delivered: member.pointer.delivered,

@@ -194,7 +194,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             .stage
             .staged
             .drain(..)
-            .map(|staged| staged.token)
+            .filter_map(|staged| staged.token)
             .chain(std::mem::take(&mut state.core.stage.answers).into_values().flatten().map(|(token, _)| token))
             .collect();
         for token in waiting {
@@ -233,7 +233,9 @@ fn give_out<D>(state: &mut State<D>, staged: Staged) {
         _ => active.apply(position, &record),
     };
     assert!(applied.lost.is_none(), "entries are staged without a gap");
-    state.core.outputs.push_back(Output::Answer { token, result: Ok(done) });
+    if let Some(token) = token {
+        state.core.outputs.push_back(Output::Answer { token, result: Ok(done) });
+    }
     match record {
         Record::Entry(archive) | Record::Change(Change { archive, .. }) => {
             let last = applied.last.expect("an entry moves its conversation's end");

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    frame::{EntryKind, members_changed, view_entry},
     ids::{LanePosition, UserId},
     limits::GROUP_MEMBERS_MAX,
 };
@@ -21,6 +21,7 @@ use crate::{
     engine::{
         Engine,
         commands::Turn,
+        groups::may_add,
         jobs::Job,
         lists::{UserRows, overlay},
         refusal::refuse_because,
@@ -130,17 +131,8 @@ fn staged_change(stage: &Stage, user: &UserId) -> isize {
     for staged in &stage.staged {
         let Some(archive) = staged.record.archive() else { continue };
         let Ok(entry) = view_entry(archive) else { continue };
-        let (came, went) = match entry.kind {
-            ArchivedEntryKind::Created => {
-                (ConversationStart::from_body(&entry.body).map(|start| start.members).unwrap_or_default(), Vec::new())
-            }
-            ArchivedEntryKind::Membership => {
-                let members = MembershipChange::from_body(&entry.body).ok();
-                members.map(|members| (members.added, members.removed)).unwrap_or_default()
-            }
-            _ => continue,
-        };
-        change += isize::from(came.contains(user)) - isize::from(went.contains(user));
+        let Ok(members) = members_changed(EntryKind::from(&entry.kind), &entry.body) else { continue };
+        change += isize::from(members.added.contains(user)) - isize::from(members.removed.contains(user));
     }
     change
 }
@@ -180,8 +172,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             }
             Command::AddMembers { user, members, .. } => {
                 let group = self.group_of(user).ok()?;
-                let new = members.iter().filter(|name| group.member(name).is_none());
-                (new.cloned().collect(), group.members().len())
+                let new: Vec<UserId> = members.iter().filter(|name| group.member(name).is_none()).cloned().collect();
+                may_add(group, user, &new).ok()?;
+                (new, group.members().len())
             }
             _ => return None,
         };

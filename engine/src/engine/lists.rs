@@ -156,6 +156,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             epoch: conversation.epoch(),
             peer: conversation.peer(user),
             title: conversation.title.to_string(),
+            picture: conversation.group.settings.picture.clone(),
+            role: conversation.role(user),
             last_sequence: last.sequence,
             last_time: last.time,
             members: conversation.members().len() as u32,

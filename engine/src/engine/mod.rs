@@ -14,6 +14,7 @@ mod checkpoint;
 mod commands;
 mod commit;
 mod error;
+mod groups;
 mod history;
 mod jobs;
 mod joined;

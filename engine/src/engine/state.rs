@@ -180,7 +180,8 @@ pub(super) struct Staged {
     pub(super) record: Record,
     /// Of a message: its id and sender.
     pub(super) message: Option<(ClientMessageId, UserId)>,
-    pub(super) token: Token,
+    /// The command that it answers; `None` for what another record completes.
+    pub(super) token: Option<Token>,
     pub(super) done: Done,
     pub(super) recipients: Rc<[UserId]>,
     pub(super) removed: Rc<[UserId]>,

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry,
+        ArchivedEntry, ArchivedEntryKind, Bans, ConversationStart, EntryKind, MembershipChange, Settings,
+        roles_from_body, view_change, view_entry,
     },
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
@@ -21,8 +22,9 @@ use antiphon_wire::{
 use crate::{
     bytes::Reader,
     changes::{ChangedRow, RetentionRow, StateRow, decode_pins, decode_reactor},
+    group::{decode_ban, decode_role},
     keys::{self, Key},
-    rows::{PointerRow, decode_entry},
+    rows::{MemberRow, PointerRow, decode_entry},
 };
 
 /// Bytes of a record before its payload.
@@ -191,6 +193,9 @@ fn check_entry(archive: &[u8]) -> Option<&ArchivedEntry> {
         ArchivedEntryKind::Membership => MembershipChange::from_body(body).is_ok(),
         ArchivedEntryKind::Title => std::str::from_utf8(body).is_ok(),
         ArchivedEntryKind::Created => ConversationStart::from_body(body).is_ok(),
+        ArchivedEntryKind::Roles => roles_from_body(body).is_ok(),
+        ArchivedEntryKind::Settings => Settings::from_body(body).is_ok(),
+        ArchivedEntryKind::Bans => Bans::from_body(body).is_ok(),
         ref kind => view_change(EntryKind::from(kind), body).is_ok(),
     };
     let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
@@ -244,7 +249,7 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
     {
         return false;
     }
-    let Some(value) = value else { return matches!(key, Key::Reactor(..)) };
+    let Some(value) = value else { return matches!(key, Key::Reactor(..) | Key::Role(_) | Key::Ban(_)) };
     match key {
         Key::Entry(sequence) => decode_entry(value).is_some_and(|(_, archive)| {
             let of_key = |entry: &antiphon_wire::frame::ArchivedEntry| {
@@ -256,6 +261,10 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
         Key::Reactor(..) => decode_reactor(value).is_some(),
         Key::Pins => decode_pins(value).is_some(),
         Key::Retention => RetentionRow::decode(value).is_some(),
+        Key::Settings => Settings::from_body(value).is_ok(),
+        Key::Role(_) => decode_role(value).is_some(),
+        Key::Ban(_) => decode_ban(value).is_some(),
+        Key::Member(_) => MemberRow::decode(value).is_some(),
         _ => false,
     }
 }

@@ -17,7 +17,9 @@ use std::{
 };
 
 use antiphon_wire::{
-    frame::{ArchivedEntry, ArchivedEntryKind, ConversationStart, MembershipChange, view_entry},
+    frame::{
+        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, members_changed, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -400,14 +402,16 @@ impl Memtable {
                 self.remember(conversation, message.id, position);
                 return self.apply_message(&message, user);
             }
-            ArchivedEntryKind::Membership => {
-                let change = MembershipChange::from_body(&entry.body).expect(VALID);
+            ArchivedEntryKind::Membership | ArchivedEntryKind::Bans => {
+                let change = members_changed(EntryKind::from(&entry.kind), &entry.body).expect(VALID);
                 added += self.apply_membership(conversation, &last, &change);
             }
             ArchivedEntryKind::Title => {
                 let title = std::str::from_utf8(&entry.body).expect(VALID);
                 self.tail_mut(conversation).title = Some(title.into());
             }
+            // What they say is in the rows that come with them.
+            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings => {}
             ArchivedEntryKind::Created => {
                 let start = ConversationStart::from_body(&entry.body).expect(VALID);
                 let epoch = Epoch(entry.epoch.0.to_native());
@@ -437,15 +441,25 @@ impl Memtable {
         let (conversation, changed_at) = (ConversationId(entry.conversation.0), entry.time_ms.0.to_native());
         let (mut added, mut times) = (0, Vec::new());
         let tail = self.tail_mut(conversation);
+        let mut of_messages = false;
         for ChangedRow { suffix, value } in rows {
-            if let (Some(Key::Entry(sequence)), Some(value)) = (keys::parse_suffix(suffix), value) {
-                let (position, archive) = decode_entry(value).expect(VALID);
-                if let Some(entry) = tail.entry_mut(sequence) {
-                    // What was taken away is gone from memory, too; and what is left of one that the log has lost is known.
-                    *entry = (position, Arc::from(archive));
+            match (keys::parse_suffix(suffix).expect(VALID), value) {
+                (Key::Entry(sequence), Some(value)) => {
+                    of_messages = true;
+                    let (position, archive) = decode_entry(value).expect(VALID);
+                    if let Some(entry) = tail.entry_mut(sequence) {
+                        // What was taken away is gone from memory, too; and what is left of one that the log has lost is known.
+                        *entry = (position, Arc::from(archive));
+                        continue;
+                    }
+                    times.push(tail_row(position, view_entry(archive).expect(VALID)).time);
+                }
+                (Key::Member(user), Some(value)) => {
+                    tail.members.insert(user, MemberRow::decode(value));
                     continue;
                 }
-                times.push(tail_row(position, view_entry(archive).expect(VALID)).time);
+                (Key::Settings | Key::Role(_) | Key::Ban(_), _) => {}
+                _ => of_messages = true,
             }
             added += ROW_BYTES + suffix.len() + value.as_ref().map_or(0, |value| value.len());
             tail.changes.get_or_insert_default().insert(suffix.clone(), value.clone());
@@ -454,7 +468,7 @@ impl Memtable {
             self.erasing_since = Some(self.erasing_since.map_or(changed_at, |since| since.min(changed_at)));
         }
         times.into_iter().for_each(|time| self.note_time(time));
-        self.has_changes = true;
+        self.has_changes |= of_messages;
         self.bytes += added;
     }
 

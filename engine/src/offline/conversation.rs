@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use antiphon_wire::{
-    frame::view_entry,
+    frame::{Settings, view_entry},
     ids::{ClientMessageId, ConversationId, LanePosition, Ordinal, Sequence, UserId},
 };
 
 use crate::{
     changes::{Fold, RetentionRow, StateRow, decode_pins, decode_reactor},
+    group::{Group, decode_ban, decode_role},
     keys::Key,
     lane::record::COUNT_MAX,
     offline::{
@@ -58,6 +59,8 @@ pub(super) struct Conversation {
     pub(super) has_many_old_ids: bool,
     /// What rows say became of messages.
     changes: Fold,
+    /// What they say of the group.
+    group: Group,
     /// The last entry, if it is a message that says something.
     says_something: Option<Sequence>,
     pub(super) entries: u64,
@@ -100,6 +103,7 @@ impl Conversation {
             ordinals: BTreeMap::new(),
             ids: Ids::default(),
             changes: Fold::default(),
+            group: Group::default(),
             says_something: None,
             entries: 0,
             missing: Vec::new(),
@@ -144,6 +148,17 @@ impl Conversation {
             },
             Key::Pins => self.changes.pins = self.formed(decode_pins(value)).unwrap_or_default(),
             Key::Retention => self.changes.retention = self.formed(RetentionRow::decode(value)).unwrap_or_default(),
+            Key::Settings => {
+                self.group.settings = self.formed(Settings::from_body(value).ok()).unwrap_or_default();
+            }
+            Key::Role(user) => match decode_role(value) {
+                Some(role) => self.group.load_role(user, role),
+                None => self.of_user(&user, FORM),
+            },
+            Key::Ban(user) => match decode_ban(value) {
+                Some(_) => self.group.load_ban(user),
+                None => self.of_user(&user, FORM),
+            },
             Key::User(_) | Key::MessageId(..) => {}
         }
         if self.findings.len() > before {
@@ -187,6 +202,7 @@ impl Conversation {
             }
             self.finish_members();
             self.finish_changes();
+            self.finish_group();
         }
         self.finish_pointers(&last);
         self.finish_ids();
@@ -286,6 +302,22 @@ impl Conversation {
             self.find(Some(sequence), &format!("the row of the reactions of {user} {of}"));
         }
         self.replay.changes = said;
+    }
+
+    /// Holds what rows say of the group against what the entries say.
+    fn finish_group(&mut self) {
+        let rows = std::mem::take(&mut self.group);
+        if rows.settings != self.replay.group.settings {
+            self.find(None, "the settings are not what the entries say");
+        }
+        let said = std::mem::take(&mut self.replay.group);
+        for (user, of) in differences(rows.roles(), said.roles()) {
+            self.of_user(&user, &format!("the row of the role {of}"));
+        }
+        for user in rows.bans().symmetric_difference(said.bans()) {
+            self.of_user(user, "whether the user is kept out is not what the entries say");
+        }
+        self.replay.group = said;
     }
 
     fn state(&mut self, sequence: Sequence, value: &[u8]) {

@@ -148,6 +148,9 @@ impl Dump<'_> {
             | Key::Reactor(..)
             | Key::Pins
             | Key::Retention
+            | Key::Settings
+            | Key::Role(_)
+            | Key::Ban(_)
             | Key::User(_) => {}
             Key::Entry(sequence) => {
                 let (position, archive) = decode_entry(value)?;

@@ -5,8 +5,8 @@
 
 use antiphon_wire::{
     frame::{
-        Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, view_change,
-        view_content, view_entry,
+        Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, RoleOf,
+        Settings, roles_from_body, roles_to_body, view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -153,6 +153,18 @@ pub(super) struct EntryLine {
     /// Of a retention mark: messages before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     messages: Option<Ordinal>,
+    /// Of a change of roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<RoleOf>>,
+    /// Of a change of settings: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<Settings>,
+    /// Of users who are kept out, or may come again (`on`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    users: Option<Vec<UserId>>,
+    /// Those among them who were members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    removed: Option<Vec<UserId>>,
     /// The archive in base64, where the fields would not give it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
@@ -179,6 +191,9 @@ enum Kind {
     Reaction,
     Pin,
     Retention,
+    Roles,
+    Settings,
+    Bans,
 }
 
 impl Line {
@@ -216,6 +231,10 @@ impl EntryLine {
             on: None,
             before: None,
             messages: None,
+            roles: None,
+            settings: None,
+            users: None,
+            removed: None,
             archive: None,
         };
         match entry.kind {
@@ -230,6 +249,14 @@ impl EntryLine {
             EntryKind::Title => line.title = Some(String::from_utf8(entry.body).ok()?),
             EntryKind::Membership => line.members = Some(MembershipChange::from_body(&entry.body).ok()?),
             EntryKind::Created => line.start = Some(ConversationStart::from_body(&entry.body).ok()?),
+            EntryKind::Roles => line.roles = Some(roles_from_body(&entry.body).ok()?),
+            EntryKind::Settings => line.settings = Some(Settings::from_body(&entry.body).ok()?),
+            EntryKind::Bans => {
+                let bans = Bans::from_body(&entry.body).ok()?;
+                line.on = Some(bans.on);
+                line.removed = Some(bans.removed().cloned().collect()).filter(|removed: &Vec<_>| !removed.is_empty());
+                line.users = Some(bans.users.into_iter().map(|(user, _)| user).collect());
+            }
             kind => {
                 line.client_message_id = Some(entry.client_message_id);
                 line.change(view_change(kind, &entry.body).ok()?);
@@ -278,7 +305,13 @@ impl EntryLine {
             Kind::Reaction => Change::React { target: self.target?, text: self.reaction.clone()?, on: self.on? },
             Kind::Pin => Change::Pin { target: self.target?, on: self.on? },
             Kind::Retention => Change::Retain { before: self.before? },
-            Kind::Message | Kind::Membership | Kind::Title | Kind::Created => return None,
+            Kind::Message
+            | Kind::Membership
+            | Kind::Title
+            | Kind::Created
+            | Kind::Roles
+            | Kind::Settings
+            | Kind::Bans => return None,
         };
         Some(change.to_body(self.messages.unwrap_or_default()))
     }
@@ -298,6 +331,13 @@ impl EntryLine {
             Kind::Title => self.title.clone()?.into_bytes(),
             Kind::Membership => self.members.as_ref()?.to_body(),
             Kind::Created => self.start.as_ref()?.to_body(),
+            Kind::Roles => roles_to_body(self.roles.as_deref()?),
+            Kind::Settings => self.settings.as_ref()?.to_body(),
+            Kind::Bans => {
+                let was_member = |user: &UserId| self.removed.as_ref().is_some_and(|removed| removed.contains(user));
+                let users = self.users.as_ref()?.iter().map(|user| (user.clone(), was_member(user)));
+                Bans { on: self.on?, users: users.collect() }.to_body()
+            }
             _ => self.change_body()?,
         };
         let entry = Entry {
@@ -327,6 +367,9 @@ impl Kind {
             EntryKind::Reaction => Self::Reaction,
             EntryKind::Pin => Self::Pin,
             EntryKind::Retention => Self::Retention,
+            EntryKind::Roles => Self::Roles,
+            EntryKind::Settings => Self::Settings,
+            EntryKind::Bans => Self::Bans,
         }
     }
 
@@ -341,6 +384,9 @@ impl Kind {
             Self::Reaction => EntryKind::Reaction,
             Self::Pin => EntryKind::Pin,
             Self::Retention => EntryKind::Retention,
+            Self::Roles => EntryKind::Roles,
+            Self::Settings => EntryKind::Settings,
+            Self::Bans => EntryKind::Bans,
         }
     }
 }

@@ -16,7 +16,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, UserId};
+use antiphon_wire::{
+    frame::Settings,
+    ids::{ConversationId, LanePosition, Sequence, UserId},
+};
 use serde::Serialize;
 
 use crate::{
@@ -26,6 +29,7 @@ use crate::{
     encryption::KeyFault,
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
+    group::{decode_ban, decode_role},
     keys::{self, Family, Key, Owner},
     lane::record::{COUNT_MAX, Mark, Record},
     layout,
@@ -309,6 +313,9 @@ impl Seen {
             }
             Key::Pins => self.change(keys::PINS.to_vec(), value, decode_pins(value)),
             Key::Retention => self.change(keys::RETENTION.to_vec(), value, RetentionRow::decode(value)),
+            Key::Settings => self.change(keys::SETTINGS.to_vec(), value, Settings::from_body(value).ok()),
+            Key::Role(user) => self.change(keys::role_suffix(&user), value, decode_role(value)),
+            Key::Ban(user) => self.change(keys::ban_suffix(&user), value, decode_ban(value)),
             Key::OldMessageId(_) | Key::User(_) | Key::MessageId(..) => {}
         }
         None

@@ -7,17 +7,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, view_change, view_entry,
+        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, members_changed, view_change,
+        view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
 use crate::{
     changes::{ChangedRow, Fold, Full},
+    group::Group,
     lane::record::{Change, Record, is_entry},
     memtable::tail_row,
     rows::{MemberRow, StartRow, TailRow, UserRow},
 };
+
+const GROUP: &str = "what it says of the group is not valid";
 
 /// A conversation as its entries make it.
 #[derive(Debug, Default)]
@@ -29,6 +33,7 @@ pub(super) struct Replay {
     pub(super) users: BTreeMap<UserId, UserState>,
     /// What became of messages.
     pub(super) changes: Fold,
+    pub(super) group: Group,
     /// Some entries are missing, so that members and title may not be those that the rows tell of.
     pub(super) gap: bool,
 }
@@ -105,7 +110,7 @@ impl Replay {
         if matches!(entry.kind, ArchivedEntryKind::Created) != (sequence == Sequence(1)) {
             taken.wrong.push("the first entry, and no other, begins a conversation");
         }
-        self.apply(entry, &last)?;
+        taken.rows.extend(self.apply(entry, &last)?);
         self.last = Some(last);
         Ok(taken)
     }
@@ -144,7 +149,8 @@ impl Replay {
         wrong
     }
 
-    fn apply(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<(), &'static str> {
+    /// Takes in what an entry says that changes no message, and gives the rows that follow from it.
+    fn apply(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<Vec<ChangedRow>, &'static str> {
         let body: &[u8] = &entry.body;
         match entry.kind {
             ArchivedEntryKind::Title => {
@@ -153,7 +159,18 @@ impl Replay {
             }
             ArchivedEntryKind::Membership => {
                 let change = MembershipChange::from_body(body).map_err(|_| "the change of members is not valid")?;
+                let creator = self.creator();
+                let mut rows = self.group.removed(&change.removed, &creator);
+                rows.extend(self.group.member_rows(last.sequence, last.ordinal, &change.added));
                 self.change(&change, last);
+                return Ok(rows);
+            }
+            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings => return self.change_group(entry, last),
+            ArchivedEntryKind::Bans => {
+                let rows = self.change_group(entry, last)?;
+                let change = members_changed(EntryKind::Bans, body).map_err(|_| GROUP)?;
+                self.change(&change, last);
+                return Ok(rows);
             }
             ArchivedEntryKind::Created => {
                 let start = ConversationStart::from_body(body).map_err(|_| "the beginning is not valid")?;
@@ -165,7 +182,17 @@ impl Replay {
             }
             _ => {}
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    fn change_group(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<Vec<ChangedRow>, &'static str> {
+        let (kind, creator) = (EntryKind::from(&entry.kind), self.creator());
+        self.group.take(kind, last.sequence, &entry.body, &creator).map_err(|_| GROUP)
+    }
+
+    /// Who made the conversation; somebody who cannot be a member, where the entry that says it is missing.
+    fn creator(&self) -> UserId {
+        self.start.as_ref().map_or_else(|| UserId::new("?").expect("a user id"), |start| start.creator.clone())
     }
 
     fn change_message(
@@ -184,7 +211,7 @@ impl Replay {
         for user in &change.removed {
             self.users.insert(user.clone(), UserState { member: None, row: row(false) });
         }
-        let member = MemberRow { visible_from: last.sequence, ordinal: last.ordinal };
+        let member = self.group.joined(last.sequence, last.ordinal);
         for user in &change.added {
             self.users.insert(user.clone(), UserState { member: Some(member), row: row(true) });
         }
@@ -194,11 +221,6 @@ impl Replay {
 /// Whether an entry adds the user, or removes it.
 pub(super) fn changes_user(archive: &[u8], user: &UserId, joined: bool) -> bool {
     let Ok(entry) = view_entry(archive) else { return false };
-    let change = match entry.kind {
-        ArchivedEntryKind::Membership => MembershipChange::from_body(&entry.body),
-        ArchivedEntryKind::Created => ConversationStart::from_body(&entry.body)
-            .map(|start| MembershipChange { added: start.members, removed: Vec::new() }),
-        _ => return false,
-    };
+    let change = members_changed(EntryKind::from(&entry.kind), &entry.body);
     change.is_ok_and(|change| if joined { change.added.contains(user) } else { change.removed.contains(user) })
 }

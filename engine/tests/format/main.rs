@@ -3,6 +3,7 @@
 mod compare;
 mod encrypted;
 mod files;
+mod groups;
 mod keys;
 mod sealed;
 #[path = "../support/mod.rs"]
@@ -106,7 +107,7 @@ fn altered(line: &str, next: &str) -> Vec<(&'static str, Vec<String>)> {
 /// Whatever is wrong or missing in a table is found: each of its lines is removed, and altered in many ways.
 #[test]
 fn a_wrong_or_missing_field_of_the_document_is_found() {
-    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3)), sample(6, 160, sealing(1))];
+    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3)), sample(6, 260, sealing(1))];
     let (mended, encrypted, text) = (mended(), encrypted(), document());
     check(&text, &samples, &mended, &encrypted).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(Document::parse(&text).unwrap().tables(), 27, "every table is known to these tests");

@@ -10,13 +10,17 @@ use antiphon_engine::{
     seams::{Clock as _, Random as _},
 };
 use antiphon_wire::{
-    frame::{Change, ChangeView, Content, ConversationStart, Entry, EntryKind, MembershipChange, view_change},
+    frame::{
+        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, HistoryFrom, MembershipChange, Role,
+        RoleOf, SettingsChange, view_change,
+    },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
 
 use crate::{
     encrypted::NODE,
     files::{Held, Record, Row},
+    groups::Groups,
     keys::Key,
     support::{Lane, block_on, change, entry, send, small_options, user},
     tables::{Decoded, Value},
@@ -46,6 +50,7 @@ pub(crate) struct Expected {
     /// Of each conversation's entries, how many messages there are up to and with them.
     ordinals: BTreeMap<[u8; 16], Vec<u64>>,
     changes: Changes,
+    groups: Groups,
 }
 
 /// What became of messages, by conversation.
@@ -171,8 +176,9 @@ impl Expected {
                     let of = entry(&archive);
                     self.ordinals.entry(conversation.0).or_default().push(of.ordinal.0);
                     let position = self.records.len() as u64 + 1;
-                    let record = match of.kind.is_change() {
-                        true => Record::Change { archive: archive.to_vec(), brought: self.changes.take(&of) },
+                    let brought = if of.kind.is_change() { self.changes.take(&of) } else { self.groups.take(&of) };
+                    let record = match of.kind.is_change() || !brought.is_empty() {
+                        true => Record::Change { archive: archive.to_vec(), brought },
                         false => Record::Entry(archive.to_vec()),
                     };
                     self.changes.entries.insert((conversation.0, of.sequence.0), (position, of));
@@ -202,7 +208,7 @@ impl Expected {
     /// Whether changes of messages are among the records up to a position.
     pub(crate) fn has_changes(&self, position: u64) -> bool {
         let mut records = self.records.iter().take(position as usize);
-        records.any(|record| matches!(record, Record::Change { .. }))
+        records.any(|record| matches!(record, Record::Change { archive, .. } if entry(archive).kind.is_change()))
     }
 
     /// All rows that records up to a position make.
@@ -243,8 +249,8 @@ pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
         let conversation = entry.conversation.0;
         let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
         of.last = entry.sequence.0;
-        use EntryKind::{Created, Deletion, Edit, Membership, Retention};
-        let hides = [Created, Membership, Edit, Deletion, Retention];
+        use EntryKind::{Bans, Created, Deletion, Edit, Membership, Retention, Roles, Settings};
+        let hides = [Created, Membership, Edit, Deletion, Retention, Roles, Settings, Bans];
         of.kinds |= u64::from(hides.contains(&entry.kind));
     }
     held.into_values().collect()
@@ -276,6 +282,21 @@ fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]
         ([3, 2], Some(value)) => {
             let fields = [("before", number(&value[..8])), ("messages", number(&value[8..]))];
             (key("retention", id, []), numbers(fields))
+        }
+        ([3, 3], Some(body)) => (key("settings", id, []), with(BTreeMap::new(), "body", body)),
+        ([3, 4, user @ ..], value) => {
+            let key = key("role", id, [("user", user)]);
+            let Some(value) = value else { return drop(rows.remove(&key)) };
+            (key, numbers([("role", value[0].into())]))
+        }
+        ([3, 5, user @ ..], value) => {
+            let key = key("ban", id, [("user", user)]);
+            let Some(value) = value else { return drop(rows.remove(&key)) };
+            (key, numbers([("sequence", number(value))]))
+        }
+        ([4, user @ ..], Some(value)) => {
+            let fields = [("visible from", number(&value[..8])), ("messages", number(&value[8..]))];
+            (key("member", id, [("user", user)]), numbers(fields))
         }
         ([7, rest @ ..], value) => {
             let (sequence, rest) = rest.split_at(8);
@@ -337,6 +358,9 @@ fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
         }
         EntryKind::Title => drop(rows.insert(key("title", id, []), with(BTreeMap::new(), "title", &entry.body))),
         EntryKind::Membership => change = MembershipChange::from_body(&entry.body).unwrap(),
+        EntryKind::Bans => change.removed = Bans::from_body(&entry.body).unwrap().removed().cloned().collect(),
+        // What they say is in the rows that they bring.
+        EntryKind::Roles | EntryKind::Settings => {}
         EntryKind::Created => {
             let start = ConversationStart::from_body(&entry.body).unwrap();
             let fields = [("time", time), ("epoch", entry.epoch.0.into()), ("flags", start.direct.into())];
@@ -441,6 +465,18 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
             }
             return;
         }
+        45..48 => {
+            let role = [Role::Admin, Role::Member, Role::Reader][random.below(3) as usize];
+            let roles = vec![RoleOf { user: user(other), role }];
+            Command::SetRoles { user: user("ann"), conversation, roles }
+        }
+        48..50 => {
+            let history = Some([HistoryFrom::Start, HistoryFrom::Joining][random.below(2) as usize]);
+            let picture = (random.below(2) == 0).then(|| format!("picture {}", random.below(9)));
+            let set = SettingsChange { history, picture, ..SettingsChange::default() };
+            Command::Settings { user: user("ann"), conversation, set: Some(set) }
+        }
+        50..53 => Command::Ban { user: user("ann"), conversation, users: vec![user(other)], on: random.below(2) == 0 },
         choice => {
             for number in 0..1 + random.below(6) {
                 let length = if choice == 99 { random.below(14_000) } else { random.below(400) };

@@ -18,12 +18,45 @@ use antiphon_wire::{
 
 #[derive(Debug, Clone)]
 pub(crate) enum Record {
-    Create { id: ConversationId, user: UserId, direct: bool, title: String, members: Vec<UserId> },
-    Message { id: ConversationId, user: UserId, key: ClientMessageId, body: Vec<u8> },
-    Members { id: ConversationId, added: Vec<UserId>, removed: Vec<UserId> },
-    Title { id: ConversationId, title: String },
-    Mark { id: ConversationId, user: UserId, read: u64, delivered: u64 },
-    Change { id: ConversationId, user: UserId, key: ClientMessageId, change: Change },
+    Create {
+        id: ConversationId,
+        user: UserId,
+        direct: bool,
+        title: String,
+        members: Vec<UserId>,
+    },
+    Message {
+        id: ConversationId,
+        user: UserId,
+        key: ClientMessageId,
+        body: Vec<u8>,
+    },
+    Members {
+        id: ConversationId,
+        added: Vec<UserId>,
+        removed: Vec<UserId>,
+    },
+    Title {
+        id: ConversationId,
+        title: String,
+    },
+    /// A group's owner is another.
+    Owner {
+        id: ConversationId,
+        owner: UserId,
+    },
+    Mark {
+        id: ConversationId,
+        user: UserId,
+        read: u64,
+        delivered: u64,
+    },
+    Change {
+        id: ConversationId,
+        user: UserId,
+        key: ClientMessageId,
+        change: Change,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +78,7 @@ pub(crate) struct ModelMember {
 
 #[derive(Debug, Clone)]
 pub(crate) struct ModelConversation {
-    pub(crate) creator: UserId,
+    pub(crate) owner: Option<UserId>,
     pub(crate) direct: bool,
     pub(crate) title: String,
     /// How many of the entries are known to be durable.
@@ -74,6 +107,7 @@ impl Record {
             | Self::Message { id, .. }
             | Self::Members { id, .. }
             | Self::Title { id, .. }
+            | Self::Owner { id, .. }
             | Self::Change { id, .. }
             | Self::Mark { id, .. } => *id,
         }
@@ -278,7 +312,7 @@ impl ModelConversation {
     /// Whether a change can be carried out.
     fn may_change(&self, user: &UserId, member: &ModelMember, change: &Change) -> Result<(), ErrorCode> {
         if let Change::Retain { before } = change {
-            if self.direct || self.creator != *user {
+            if self.owner.as_ref() != Some(user) {
                 return Err(ErrorCode::Forbidden);
             }
             let fits = before.0 > self.retained_from() && before.0 <= self.last() + 1;
@@ -288,8 +322,12 @@ impl ModelConversation {
         let is_seen = target >= self.first_seen(member) && target <= self.last();
         let message = self.entries.get(target.wrapping_sub(1) as usize).and_then(|entry| entry.message.as_ref());
         let Some((sender, ..)) = message.filter(|_| is_seen) else { return Err(ErrorCode::NoMessage) };
-        let own = matches!(change, Change::Edit { .. } | Change::Delete { .. });
-        if own && sender != user {
+        let is_allowed = match change {
+            Change::Edit { .. } => sender == user,
+            Change::Delete { .. } => sender == user || self.owner.as_ref() == Some(user),
+            _ => true,
+        };
+        if !is_allowed {
             return Err(ErrorCode::Forbidden);
         }
         if self.is_deleted(target) {
@@ -352,7 +390,7 @@ impl Model {
         let position = u64::MAX;
         if let Record::Create { direct, title, user, .. } = &record {
             let conversation = ModelConversation {
-                creator: user.clone(),
+                owner: Some(user.clone()).filter(|_| !direct),
                 direct: *direct,
                 title: title.clone(),
                 durable: 0,
@@ -384,6 +422,7 @@ impl Model {
                 push(None);
                 for user in removed {
                     conversation.members.remove(&user);
+                    conversation.owner.take_if(|owner| *owner == user);
                     conversation.left.insert(user, (sequence, position));
                 }
                 for user in added {
@@ -394,6 +433,10 @@ impl Model {
             Record::Title { title, .. } => {
                 push(None);
                 conversation.title = title;
+            }
+            Record::Owner { owner, .. } => {
+                push(None);
+                conversation.owner = Some(owner);
             }
             Record::Change { user, key, change, .. } => {
                 push(None);
@@ -504,8 +547,17 @@ impl Model {
                 if removed.is_empty() {
                     return Expected::Changed { sequence: last };
                 }
+                if removed != [user.clone()] && conversation.owner.as_ref() != Some(&user) {
+                    return Refused(ErrorCode::Forbidden);
+                }
+                let stays = conversation.members.iter().filter(|(user, _)| !removed.contains(user));
+                let heir = stays.min_by_key(|(user, member)| (member.visible_from, (*user).clone()));
+                let owner_goes = conversation.owner.as_ref().is_some_and(|owner| removed.contains(owner));
+                if let Some(owner) = heir.map(|(user, _)| user.clone()).filter(|_| owner_goes) {
+                    self.apply(Record::Owner { id, owner });
+                }
                 self.apply(Record::Members { id, added: Vec::new(), removed });
-                Expected::Changed { sequence: last + 1 }
+                Expected::Changed { sequence: self.conversations[&id].last() }
             }
             Command::SetTitle { title, .. } => {
                 if conversation.title == *title {

@@ -288,7 +288,12 @@ async function group({ alice, bob, carol }) {
   await panel.getByText("dave", { exact: true }).waitFor();
   await bob.getByRole("heading", { name: "Evensong choir", exact: true }).waitFor();
   await happened(bob, "alice added dave");
+  await panel.getByLabel("Role of bob").selectOption("admin");
+  await happened(bob, "alice made you an admin");
+  await panel.getByLabel("Role of bob").selectOption("member");
+  await happened(bob, "alice made you a member");
   await checkAccessibility(alice, "members");
+  await screenshot(alice, "page-members.png");
   await panel.getByRole("button", { name: "Remove dave" }).click();
   await alice.locator("#confirm-yes").click();
   await happened(bob, "alice removed dave");

@@ -18,8 +18,9 @@ use antiphon_wire::{
     binary,
     codes::ErrorCode,
     frame::{
-        Ack, Change, ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, HistoryAnswer, Left, Marked, Member,
-        MembersAction, MembersAnswer, MessageState, PinsAnswer, ReactionsAnswer, Receipt, Request, ServerFrame, States,
+        Ack, AskBans, AskSettings, BansAction, BansAnswer, Change, ConversationsAnswer, Create, Created, EntryBytes,
+        ErrorFrame, HistoryAnswer, Left, Marked, Member, MembersAction, MembersAnswer, MessageState, PinsAnswer,
+        ReactionsAnswer, Receipt, Request, Roles, RolesAction, RolesAnswer, ServerFrame, SettingsAnswer, States,
         Summary, TitleAnswer,
     },
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
@@ -102,6 +103,9 @@ enum RequestKind {
     Retain,
     Reactions,
     Pins,
+    Roles,
+    Settings,
+    Bans,
 }
 
 /// Bytes of states in one frame, about: what becomes of a full page's messages then fits in a few, each far below a frame's limit with every
@@ -532,6 +536,28 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
             (RequestKind::Reactions, command)
         }
         Request::Pins(pins) => (RequestKind::Pins, Command::Pins { user, conversation: pins.conversation }),
+        Request::Roles(Roles { conversation, action }) => {
+            let command = match action {
+                RolesAction::Set(roles) => Command::SetRoles { user, conversation, roles },
+                RolesAction::List(list) => {
+                    Command::Roles { user, conversation, after: list.after, limit: limit_of(list.limit) }
+                }
+            };
+            (RequestKind::Roles, command)
+        }
+        Request::Settings(AskSettings { conversation, set }) => {
+            (RequestKind::Settings, Command::Settings { user, conversation, set })
+        }
+        Request::Bans(AskBans { conversation, action }) => {
+            let command = match action {
+                BansAction::Add(users) => Command::Ban { user, conversation, users, on: true },
+                BansAction::Remove(users) => Command::Ban { user, conversation, users, on: false },
+                BansAction::List(list) => {
+                    Command::Bans { user, conversation, after: list.after, limit: limit_of(list.limit) }
+                }
+            };
+            (RequestKind::Bans, command)
+        }
         Request::Connect(_) | Request::Ping(_) => unreachable!("a session answers these itself"),
     }
 }
@@ -588,8 +614,10 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
         }
         (RequestKind::Members, Done::Members { members, more }) => {
             let next = members.last().filter(|_| more).map(|last| last.user.clone());
-            let member =
-                |member: door::Member| Member { user: member.user, read: member.read, delivered: member.delivered };
+            let member = |member: door::Member| {
+                let door::Member { user, role, read, delivered, .. } = member;
+                Member { user, role, read, delivered }
+            };
             let members = Some(members.into_iter().map(member).collect());
             ServerFrame::MembersAnswer(MembersAnswer { sequence: None, members, next })
         }
@@ -617,6 +645,23 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
             ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
         }
         (RequestKind::Pins, Done::Pins(pins)) => ServerFrame::PinsAnswer(PinsAnswer { pins }),
+        (RequestKind::Roles, Done::Changed { sequence }) => {
+            ServerFrame::RolesAnswer(RolesAnswer { sequence: Some(sequence), roles: None, next: None })
+        }
+        (RequestKind::Roles, Done::Roles { roles, more }) => {
+            let next = roles.last().filter(|_| more).map(|last| last.user.clone());
+            ServerFrame::RolesAnswer(RolesAnswer { sequence: None, roles: Some(roles), next })
+        }
+        (RequestKind::Settings, Done::Settings { sequence, settings, role }) => {
+            ServerFrame::SettingsAnswer(SettingsAnswer { sequence, settings: *settings, role })
+        }
+        (RequestKind::Bans, Done::Changed { sequence }) => {
+            ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })
+        }
+        (RequestKind::Bans, Done::Bans { users, more }) => {
+            let next = users.last().filter(|_| more).cloned();
+            ServerFrame::BansAnswer(BansAnswer { sequence: None, users: Some(users), next })
+        }
         (RequestKind::History(conversation), Done::History(page)) => ServerFrame::HistoryAnswer(HistoryAnswer {
             conversation: *conversation,
             epoch: page.epoch,
@@ -645,6 +690,8 @@ fn summary(summary: door::Summary) -> Summary {
         epoch: summary.epoch,
         direct: summary.peer,
         title: summary.title,
+        picture: summary.picture,
+        role: summary.role,
         last_sequence: summary.last_sequence,
         last_time_ms: summary.last_time,
         members: summary.members,

@@ -567,6 +567,9 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::Retain(retain) => retain.conversation,
         Request::Reactions(list) => list.conversation,
         Request::Pins(pins) => pins.conversation,
+        Request::Roles(roles) => roles.conversation,
+        Request::Settings(settings) => settings.conversation,
+        Request::Bans(bans) => bans.conversation,
         Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) => return Some(None),
     }))
 }

@@ -5,16 +5,9 @@ use crate::common::Shard;
 
 const ID: &str = "45c48cce-2e2d-4fb0-9a1d-2c1f0e5b7a";
 
-/// What a client is sent by what it writes.
-fn told(shard: &mut Shard, slot: u32, text: &str) -> String {
-    let before = shard.text(slot).len();
-    shard.write_text(slot, text);
-    shard.text(slot)[before..].to_owned()
-}
-
 /// The direct conversation of ann and bob.
 fn conversation(shard: &mut Shard) -> String {
-    let answer = told(shard, 1, r#"{"id":2,"create":{"direct":"bob"}}"#);
+    let answer = shard.told(1, r#"{"id":2,"create":{"direct":"bob"}}"#);
     let (_, rest) = answer.split_once(r#""create":{"conversation":""#).expect("it is made");
     rest[..36].to_owned()
 }
@@ -34,18 +27,18 @@ fn what_becomes_of_a_message_is_told_before_the_page_that_has_it() {
     shard.connect(2, "bob");
     let conversation = conversation(&mut shard);
     let of = |kind: &str, number: u32, fields: &str| request(kind, &conversation, number, fields);
-    told(&mut shard, 1, &of("send", 10, r#""text":"old words""#));
+    shard.told(1, &of("send", 10, r#""text":"old words""#));
     let history = format!(r#"{{"id":90,"history":{{"conversation":"{conversation}"}}}}"#);
-    assert!(!told(&mut shard, 2, &history).contains("states"), "there is nothing to tell");
+    assert!(!shard.told(2, &history).contains("states"), "there is nothing to tell");
     let seen = shard.text(2).len();
     for (number, kind, fields) in [
         (11, "edit", r#""target":2,"text":"second""#),
         (12, "react", r#""target":2,"reaction":"👍","on":true"#),
         (13, "pin", r#""target":2,"on":true"#),
     ] {
-        let answer = told(&mut shard, 1, &of(kind, number, fields));
+        let answer = shard.told(1, &of(kind, number, fields));
         assert!(answer.contains(&format!(r#"{{"id":{number},"{kind}":{{"sequence":{}"#, number - 8)), "{answer}");
-        let again = told(&mut shard, 1, &of(kind, number, fields));
+        let again = shard.told(1, &of(kind, number, fields));
         assert!(again.contains(&format!(r#""sequence":{}"#, number - 8)) && again.contains(r#""duplicate":true"#));
     }
     let pushed = shard.text(2)[seen..].to_owned();
@@ -58,15 +51,15 @@ fn what_becomes_of_a_message_is_told_before_the_page_that_has_it() {
     ] {
         assert!(pushed.contains(part), "{part} in {pushed}");
     }
-    let page = told(&mut shard, 2, &history);
+    let page = shard.told(2, &history);
     let (states, page) = page.split_once(r#""history""#).expect("the answer follows");
     assert!(states.contains(r#""as_of":5"#) && states.contains(r#""pinned":true"#), "{states}");
     assert!(states.contains(r#""reactions":[{"reaction":"👍","count":1}]"#), "{states}");
     assert!(states.contains(r#""edited":{"sequence":3"#), "{states}");
     assert!(page.contains(r#""text":"second""#) && !page.contains("old words"), "{page}");
-    let mine = told(&mut shard, 1, &history);
+    let mine = shard.told(1, &history);
     assert!(mine.contains(r#""count":1,"mine":true"#), "{mine}");
-    let silent = told(&mut shard, 1, &history.replace(r#""id":90,"#, ""));
+    let silent = shard.told(1, &history.replace(r#""id":90,"#, ""));
     assert_eq!(silent, "", "who gives no id hears of failures only");
 }
 
@@ -77,15 +70,15 @@ fn what_was_deleted_is_in_no_answer_and_in_no_resume() {
     shard.connect(1, "ann");
     let conversation = conversation(&mut shard);
     let of = |kind: &str, number: u32, fields: &str| request(kind, &conversation, number, fields);
-    let ping = told(&mut shard, 1, r#"{"id":3,"ping":{}}"#);
+    let ping = shard.told(1, r#"{"id":3,"ping":{}}"#);
     let position = ping.split_once(r#""position":""#).expect("it is told").1.split('"').next().unwrap().to_owned();
-    told(&mut shard, 1, &of("send", 10, r#""text":"secret""#));
-    told(&mut shard, 1, &of("send", 11, r#""text":"kept""#));
-    told(&mut shard, 1, &of("delete", 12, r#""target":2"#));
+    shard.told(1, &of("send", 10, r#""text":"secret""#));
+    shard.told(1, &of("send", 11, r#""text":"kept""#));
+    shard.told(1, &of("delete", 12, r#""target":2"#));
     for (number, fields, code) in
         [(20, r#""target":2"#, "deleted"), (21, r#""target":99"#, "no_message"), (22, r#""target":1"#, "no_message")]
     {
-        let answer = told(&mut shard, 1, &of("delete", number, fields));
+        let answer = shard.told(1, &of("delete", number, fields));
         assert!(answer.contains(&format!(r#""code":"{code}""#)), "{fields}: {answer}");
     }
     shard.open(3);
@@ -100,7 +93,7 @@ fn what_was_deleted_is_in_no_answer_and_in_no_resume() {
     assert!(!resumed.contains("secret"), "{resumed}");
     let (states, _) = rest.split_once("caught_up").expect("it comes behind them");
     assert!(states.contains(r#"{"sequence":2,"deleted":true}"#), "{states}");
-    let listed = told(&mut shard, 3, r#"{"id":4,"conversations":{}}"#);
+    let listed = shard.told(3, r#"{"id":4,"conversations":{}}"#);
     assert!(!listed.contains("secret"));
 }
 
@@ -112,17 +105,17 @@ fn who_reacted_and_what_is_pinned_is_listed() {
     shard.connect(2, "bob");
     let conversation = conversation(&mut shard);
     let of = |kind: &str, number: u32, fields: &str| request(kind, &conversation, number, fields);
-    told(&mut shard, 1, &of("send", 10, r#""text":"old words""#));
-    told(&mut shard, 1, &of("react", 11, r#""target":2,"reaction":"a","on":true"#));
-    told(&mut shard, 2, &of("react", 12, r#""target":2,"reaction":"b","on":true"#));
-    told(&mut shard, 2, &of("pin", 13, r#""target":2,"on":true"#));
+    shard.told(1, &of("send", 10, r#""text":"old words""#));
+    shard.told(1, &of("react", 11, r#""target":2,"reaction":"a","on":true"#));
+    shard.told(2, &of("react", 12, r#""target":2,"reaction":"b","on":true"#));
+    shard.told(2, &of("pin", 13, r#""target":2,"on":true"#));
     let list = |after: &str| {
         format!(r#"{{"id":30,"reactions":{{"conversation":"{conversation}","target":2,"limit":1{after}}}}}"#)
     };
-    let first = told(&mut shard, 1, &list(""));
+    let first = shard.told(1, &list(""));
     assert!(first.contains(r#"{"reactions":[{"user":"ann","reactions":["a"]}],"next":"ann"}"#), "{first}");
-    let second = told(&mut shard, 1, &list(r#","after":"ann""#));
+    let second = shard.told(1, &list(r#","after":"ann""#));
     assert!(second.contains(r#"{"reactions":[{"user":"bob","reactions":["b"]}]}"#), "{second}");
-    let pins = told(&mut shard, 1, &format!(r#"{{"id":31,"pins":{{"conversation":"{conversation}"}}}}"#));
+    let pins = shard.told(1, &format!(r#"{{"id":31,"pins":{{"conversation":"{conversation}"}}}}"#));
     assert!(pins.contains(r#"{"id":31,"pins":{"pins":[2]}}"#), "{pins}");
 }

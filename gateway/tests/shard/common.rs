@@ -173,6 +173,13 @@ impl Shard {
         self.write(slot, &encode_message(MessageKind::Text, text.as_bytes(), MASK));
     }
 
+    /// What a client is sent by what it writes.
+    pub(crate) fn told(&mut self, slot: u32, text: &str) -> String {
+        let before = self.text(slot).len();
+        self.write_text(slot, text);
+        self.text(slot)[before..].to_owned()
+    }
+
     pub(crate) fn write_frame(&mut self, slot: u32, opcode: Opcode, fin: bool, payload: &[u8]) {
         self.write(slot, &encode_frame(opcode, fin, payload, MASK));
     }

@@ -6,5 +6,6 @@ mod common;
 mod admission;
 mod changes;
 mod floods;
+mod groups;
 mod slow;
 mod tokens;

@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::{Each, EachIfAny, EntryBytes};
+use super::{Each, EachIfAny, EntryBytes, Role};
 use crate::ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId};
 
 /// `create`: makes a conversation, or finds the same one again.
@@ -140,6 +140,8 @@ pub struct MembersAnswer {
 pub struct Member {
     /// Who.
     pub user: UserId,
+    /// What the member may do.
+    pub role: Role,
     /// Has read up to here.
     pub read: Sequence,
     /// Was delivered up to here.
@@ -182,6 +184,11 @@ pub struct Summary {
     pub direct: Option<UserId>,
     /// Empty for a direct conversation.
     pub title: String,
+    /// A reference to its picture; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub picture: String,
+    /// The user's own role.
+    pub role: Role,
     /// Its last entry's sequence.
     pub last_sequence: Sequence,
     /// Its last entry's time.

@@ -36,6 +36,12 @@ pub enum EntryKind {
     Pin = 8,
     /// Entries before one are gone.
     Retention = 9,
+    /// Members have other roles: for the body of this one and those below see [`super::groups`](super::Settings).
+    Roles = 10,
+    /// The group's settings.
+    Settings = 11,
+    /// Users are kept out, or may come again.
+    Bans = 12,
 }
 
 impl From<&ArchivedEntryKind> for EntryKind {
@@ -50,6 +56,9 @@ impl From<&ArchivedEntryKind> for EntryKind {
             ArchivedEntryKind::Reaction => Self::Reaction,
             ArchivedEntryKind::Pin => Self::Pin,
             ArchivedEntryKind::Retention => Self::Retention,
+            ArchivedEntryKind::Roles => Self::Roles,
+            ArchivedEntryKind::Settings => Self::Settings,
+            ArchivedEntryKind::Bans => Self::Bans,
         }
     }
 }
@@ -122,6 +131,9 @@ pub enum EntryError {
     /// A reaction beyond [`REACTION_BYTES_MAX`].
     #[error("a reaction is longer than {REACTION_BYTES_MAX} bytes")]
     ReactionTooLong,
+    /// Not the body of an entry about a group.
+    #[error("what it says of a group does not have its form")]
+    Group,
     /// Not the body of a change.
     #[error("a change of a message does not have its form")]
     Change,

@@ -6,12 +6,14 @@
 mod change;
 mod conversations;
 mod entry;
+mod groups;
 mod messages;
 mod session;
 
 pub use change::*;
 pub use conversations::*;
 pub use entry::*;
+pub use groups::*;
 pub use messages::*;
 pub use session::*;
 
@@ -59,6 +61,12 @@ pub enum Request {
     Reactions(Reactions),
     /// Lists the pinned messages.
     Pins(Pins),
+    /// Gives members roles, or lists them.
+    Roles(Roles),
+    /// Tells how a group is, and changes it.
+    Settings(AskSettings),
+    /// Keeps users out of a group, or lists them.
+    Bans(AskBans),
 }
 
 /// What a server says: answers, then pushes.
@@ -98,6 +106,12 @@ pub enum ServerFrame {
     ReactionsAnswer(ReactionsAnswer),
     /// Answers `pins`.
     PinsAnswer(PinsAnswer),
+    /// Answers `roles`.
+    RolesAnswer(RolesAnswer),
+    /// Answers `settings`.
+    SettingsAnswer(SettingsAnswer),
+    /// Answers `bans`.
+    BansAnswer(BansAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.

@@ -11,9 +11,9 @@ use serde::{
 
 use crate::{
     frame::{
-        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Change, ChangeView, Content,
-        ContentView, ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, view_body, view_change,
-        view_content, view_entry,
+        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Bans, Change, ChangeView, Content,
+        ContentView, ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, RoleOf, Settings,
+        roles_from_body, roles_to_body, view_body, view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -52,6 +52,14 @@ struct JsonEntry<'a> {
     before: Option<Sequence>,
     #[serde(default)]
     messages: Option<Ordinal>,
+    #[serde(default)]
+    roles: Option<Vec<RoleOf>>,
+    #[serde(default)]
+    settings: Option<Settings>,
+    #[serde(default)]
+    banned: Option<Vec<UserId>>,
+    #[serde(default)]
+    unbanned: Option<Vec<UserId>>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -66,6 +74,9 @@ enum JsonKind {
     Reaction,
     Pin,
     Retention,
+    Roles,
+    Settings,
+    Bans,
 }
 
 impl Serialize for EntryBytes {
@@ -114,6 +125,23 @@ impl Serialize for ArchiveAsJson<'_> {
                 json.serialize_field("direct", &start.direct)?;
                 json.serialize_field("title", start.title.as_str())?;
                 json.serialize_field("members", &Names(&start.members))?;
+            }
+            ArchivedEntryKind::Roles => {
+                json.serialize_field("kind", &JsonKind::Roles)?;
+                json.serialize_field("roles", &roles_from_body(body).map_err(ser::Error::custom)?)?;
+            }
+            ArchivedEntryKind::Settings => {
+                json.serialize_field("kind", &JsonKind::Settings)?;
+                json.serialize_field("settings", &Settings::from_body(body).map_err(ser::Error::custom)?)?;
+            }
+            ArchivedEntryKind::Bans => {
+                let bans = Bans::from_body(body).map_err(ser::Error::custom)?;
+                let users: Vec<&UserId> = bans.users.iter().map(|(user, _)| user).collect();
+                json.serialize_field("kind", &JsonKind::Bans)?;
+                json.serialize_field(if bans.on { "banned" } else { "unbanned" }, &users)?;
+                if bans.on {
+                    json.serialize_field("removed", &bans.removed().collect::<Vec<_>>())?;
+                }
             }
             kind => {
                 let id = ClientMessageId(entry.client_message_id.0);
@@ -168,6 +196,20 @@ fn change_fields<S: SerializeStruct>(
 }
 
 impl JsonEntry<'_> {
+    /// The body of an entry about who is kept out; an error names what is wrong.
+    fn bans_body<E: de::Error>(&self) -> Result<Vec<u8>, E> {
+        let (on, users) = match (&self.banned, &self.unbanned) {
+            (Some(users), None) => (true, users),
+            (None, Some(users)) => (false, users),
+            _ => return Err(E::custom("needs exactly one of banned and unbanned")),
+        };
+        let removed = self.removed.as_deref().unwrap_or_default();
+        let users = users.iter().map(|user| (user.clone(), removed.contains(user))).collect();
+        let body = Bans { on, users }.to_body();
+        Bans::from_body(&body).map_err(E::custom)?;
+        Ok(body)
+    }
+
     /// The body of an entry that changes a message; an error names the field that is missing.
     fn change_body<E: de::Error>(&self) -> Result<(EntryKind, Vec<u8>), E> {
         let missing = |field| move || E::missing_field(field);
@@ -185,7 +227,13 @@ impl JsonEntry<'_> {
             }
             JsonKind::Pin => Change::Pin { target: target()?, on: on()? },
             JsonKind::Retention => Change::Retain { before: self.before.ok_or_else(missing("before"))? },
-            JsonKind::Message | JsonKind::Membership | JsonKind::Title | JsonKind::Created => {
+            JsonKind::Message
+            | JsonKind::Membership
+            | JsonKind::Title
+            | JsonKind::Created
+            | JsonKind::Roles
+            | JsonKind::Settings
+            | JsonKind::Bans => {
                 return Err(E::custom("not a change of a message"));
             }
         };
@@ -230,6 +278,17 @@ impl<'de> Deserialize<'de> for EntryBytes {
                 };
                 (EntryKind::Created, start.to_body())
             }
+            JsonKind::Roles => {
+                let body = roles_to_body(json.roles.as_deref().ok_or_else(missing("roles"))?);
+                roles_from_body(&body).map_err(de::Error::custom)?;
+                (EntryKind::Roles, body)
+            }
+            JsonKind::Settings => {
+                let body = json.settings.as_ref().ok_or_else(missing("settings"))?.to_body();
+                Settings::from_body(&body).map_err(de::Error::custom)?;
+                (EntryKind::Settings, body)
+            }
+            JsonKind::Bans => (EntryKind::Bans, json.bans_body()?),
             _ => json.change_body()?,
         };
         let entry = Entry {

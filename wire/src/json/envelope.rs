@@ -47,6 +47,9 @@ impl Family for Request {
             "retain" => Self::Retain(map.next_value()?),
             "reactions" => Self::Reactions(map.next_value()?),
             "pins" => Self::Pins(map.next_value()?),
+            "roles" => Self::Roles(map.next_value()?),
+            "settings" => Self::Settings(map.next_value()?),
+            "bans" => Self::Bans(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -73,6 +76,9 @@ impl Family for ServerFrame {
             "retain" => Self::RetainAnswer(map.next_value()?),
             "reactions" => Self::ReactionsAnswer(map.next_value()?),
             "pins" => Self::PinsAnswer(map.next_value()?),
+            "roles" => Self::RolesAnswer(map.next_value()?),
+            "settings" => Self::SettingsAnswer(map.next_value()?),
+            "bans" => Self::BansAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),

@@ -46,6 +46,9 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Retain(frame) => write("retain", id, frame),
         Request::Reactions(frame) => write("reactions", id, frame),
         Request::Pins(frame) => write("pins", id, frame),
+        Request::Roles(frame) => write("roles", id, frame),
+        Request::Settings(frame) => write("settings", id, frame),
+        Request::Bans(frame) => write("bans", id, frame),
     }
 }
 
@@ -85,6 +88,9 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RetainAnswer(frame) => write("retain", id, frame),
         ServerFrame::ReactionsAnswer(frame) => write("reactions", id, frame),
         ServerFrame::PinsAnswer(frame) => write("pins", id, frame),
+        ServerFrame::RolesAnswer(frame) => write("roles", id, frame),
+        ServerFrame::SettingsAnswer(frame) => write("settings", id, frame),
+        ServerFrame::BansAnswer(frame) => write("bans", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),

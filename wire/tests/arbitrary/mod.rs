@@ -43,6 +43,70 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             Request::Reactions(Reactions { conversation, target, after, limit })
         }),
         conversation().prop_map(|conversation| Request::Pins(Pins { conversation })),
+        (conversation(), roles(1)).prop_map(|(conversation, roles)| {
+            Request::Roles(Roles { conversation, action: RolesAction::Set(roles) })
+        }),
+        (conversation(), users_page()).prop_map(|(conversation, list)| {
+            Request::Roles(Roles { conversation, action: RolesAction::List(list) })
+        }),
+        (conversation(), option::of(settings_change()))
+            .prop_map(|(conversation, set)| Request::Settings(AskSettings { conversation, set })),
+        (conversation(), bans_action())
+            .prop_map(|(conversation, action)| Request::Bans(AskBans { conversation, action })),
+    ]
+}
+
+/// So many roles at least, in order of users.
+fn roles(least: usize) -> impl Strategy<Value = Vec<RoleOf>> {
+    proptest::collection::btree_map(user(), role(), least..4)
+        .prop_map(|roles| roles.into_iter().map(|(user, role)| RoleOf { user, role }).collect())
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    proptest::sample::select(&[Role::Owner, Role::Admin, Role::Member, Role::Reader])
+}
+
+fn users_page() -> impl Strategy<Value = UsersPage> {
+    (option::of(user()), limit()).prop_map(|(after, limit)| UsersPage { after, limit })
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    proptest::sample::select(&[Who::Members, Who::Admins])
+}
+
+fn settings_change() -> impl Strategy<Value = SettingsChange> {
+    let history = proptest::sample::select(&[HistoryFrom::Joining, HistoryFrom::Start]);
+    let told = (option::of(title()), option::of(title()), option::of(history));
+    let rights = [option::of(who()), option::of(who()), option::of(who()), option::of(who()), option::of(who())];
+    (told, rights).prop_map(|((description, picture, history), [send, add, remove, info, pin])| SettingsChange {
+        description,
+        picture,
+        history,
+        send,
+        add,
+        remove,
+        info,
+        pin,
+    })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    settings_change().prop_map(|change| change.applied_to(&Settings::default()))
+}
+
+fn bans() -> impl Strategy<Value = Bans> {
+    let users = proptest::collection::btree_map(user(), any::<bool>(), 1..4);
+    (any::<bool>(), users).prop_map(|(on, users)| Bans {
+        on,
+        users: users.into_iter().map(|(user, removed)| (user, on && removed)).collect(),
+    })
+}
+
+fn bans_action() -> impl Strategy<Value = BansAction> {
+    prop_oneof![
+        vec(user(), 1..5).prop_map(BansAction::Add),
+        vec(user(), 1..5).prop_map(BansAction::Remove),
+        users_page().prop_map(BansAction::List),
     ]
 }
 
@@ -77,6 +141,9 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
         )),
         change().prop_map(|change| (change.kind(), change.to_body(Ordinal(0)))),
         Just((EntryKind::Message, Vec::new())),
+        roles(1).prop_map(|roles| (EntryKind::Roles, roles_to_body(&roles))),
+        settings().prop_map(|settings| (EntryKind::Settings, settings.to_body())),
+        bans().prop_map(|bans| (EntryKind::Bans, bans.to_body())),
     ];
     let place = (conversation(), epoch(), sequence(), sequence(), time_ms());
     (place, name(), user(), body).prop_map(|((conversation, epoch, sequence, ordinal, time_ms), name, sender, body)| {
@@ -122,6 +189,13 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
             ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
         }),
         vec(sequence(), 0..4).prop_map(|pins| ServerFrame::PinsAnswer(PinsAnswer { pins })),
+        (option::of(sequence()), option::of(roles(0)), option::of(user()))
+            .prop_map(|(sequence, roles, next)| { ServerFrame::RolesAnswer(RolesAnswer { sequence, roles, next }) }),
+        (sequence(), settings(), role()).prop_map(|(sequence, settings, role)| {
+            ServerFrame::SettingsAnswer(SettingsAnswer { sequence, settings, role })
+        }),
+        (option::of(sequence()), option::of(vec(user(), 0..4)), option::of(user()))
+            .prop_map(|(sequence, users, next)| ServerFrame::BansAnswer(BansAnswer { sequence, users, next })),
         (conversation(), epoch(), sequence(), vec(message_state(), 0..3)).prop_map(
             |(conversation, epoch, as_of, states)| {
                 ServerFrame::States(States { conversation, epoch, as_of, states })
@@ -200,7 +274,12 @@ fn welcome() -> impl Strategy<Value = Welcome> {
 }
 
 fn member() -> impl Strategy<Value = Member> {
-    (user(), sequence(), sequence()).prop_map(|(user, read, delivered)| Member { user, read, delivered })
+    (user(), role(), sequence(), sequence()).prop_map(|(user, role, read, delivered)| Member {
+        user,
+        role,
+        read,
+        delivered,
+    })
 }
 
 fn marked() -> impl Strategy<Value = Marked> {
@@ -208,13 +287,22 @@ fn marked() -> impl Strategy<Value = Marked> {
 }
 
 fn summary() -> impl Strategy<Value = Summary> {
-    let names = (conversation(), epoch(), option::of(user()), title(), option::of(entry_bytes()));
+    let names = (conversation(), epoch(), option::of(user()), title(), title(), role(), option::of(entry_bytes()));
     (names, sequence(), time_ms(), any::<u32>(), sequence(), any::<u64>()).prop_map(
-        |((conversation, epoch, direct, title, last), last_sequence, last_time_ms, members, read, unread)| Summary {
+        |(
+            (conversation, epoch, direct, title, picture, role, last),
+            last_sequence,
+            last_time_ms,
+            members,
+            read,
+            unread,
+        )| Summary {
             conversation,
             epoch,
             direct,
             title,
+            picture,
+            role,
             last_sequence,
             last_time_ms,
             members,

@@ -58,7 +58,28 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             Request::Reactions(Reactions { conversation, target: sequence, after: Some(user("bob")), limit: Some(50) }),
         ),
         ("pins", Request::Pins(Pins { conversation })),
+        ("roles-set", Request::Roles(Roles { conversation, action: RolesAction::Set(roles()) })),
+        ("roles-list", Request::Roles(Roles { conversation, action: RolesAction::List(users_page()) })),
+        ("settings", Request::Settings(AskSettings { conversation, set: None })),
+        ("settings-set", Request::Settings(AskSettings { conversation, set: Some(settings_change()) })),
+        ("bans-add", Request::Bans(AskBans { conversation, action: BansAction::Add(vec![user("mallory")]) })),
+        ("bans-remove", Request::Bans(AskBans { conversation, action: BansAction::Remove(vec![user("mallory")]) })),
+        ("bans-list", Request::Bans(AskBans { conversation, action: BansAction::List(users_page()) })),
     ]
+}
+
+fn roles() -> Vec<RoleOf> {
+    let of = |name, role| RoleOf { user: user(name), role };
+    vec![of("bob", Role::Admin), of("carol", Role::Reader)]
+}
+
+fn users_page() -> UsersPage {
+    UsersPage { after: Some(user("bob")), limit: Some(50) }
+}
+
+fn settings_change() -> SettingsChange {
+    let description = Some("We sing on Tuesdays 🎶".to_owned());
+    SettingsChange { description, history: Some(HistoryFrom::Start), send: Some(Who::Admins), ..Default::default() }
 }
 
 pub(crate) fn server() -> Vec<(&'static str, ServerFrame)> {
@@ -97,18 +118,31 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("deletion", changed(9, Change::Delete { target })),
         ("message-taken-away", entry(EntryKind::Message, 2, NAME, Vec::new())),
         ("retention", changed(10, Change::Retain { before: Sequence(3) })),
+        ("roles", entry(EntryKind::Roles, 11, none, roles_to_body(&roles()))),
+        (
+            "settings",
+            entry(EntryKind::Settings, 12, none, settings_change().applied_to(&Settings::default()).to_body()),
+        ),
+        ("bans", entry(EntryKind::Bans, 13, none, bans(true))),
+        ("bans-lifted", entry(EntryKind::Bans, 14, none, bans(false))),
     ]
+}
+
+fn bans(on: bool) -> Vec<u8> {
+    Bans { on, users: vec![(user("bob"), on), (user("mallory"), false)] }.to_body()
 }
 
 fn answers() -> Vec<(&'static str, ServerFrame)> {
     let (conversation, sequence) = (conversation(), Sequence(41));
     let marked = || Marked { read: sequence, delivered: Sequence(42), unread: 3 };
-    let members = vec![Member { user: user("bob"), read: Sequence(40), delivered: sequence }];
+    let members = vec![Member { user: user("bob"), role: Role::Admin, read: Sequence(40), delivered: sequence }];
     let summary = Summary {
         conversation,
         epoch: Epoch(1),
         direct: None,
         title: "Choir".to_owned(),
+        picture: "choir.png".to_owned(),
+        role: Role::Owner,
         last_sequence: Sequence(2),
         last_time_ms: TimestampMs(1_700_000_000_002),
         members: 3,
@@ -175,6 +209,24 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ("retain", ServerFrame::RetainAnswer(change())),
         ("reactions", ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions: reactors, next: Some(user("bob")) })),
         ("pins", ServerFrame::PinsAnswer(PinsAnswer { pins: vec![sequence, Sequence(2)] })),
+        ("roles-changed", ServerFrame::RolesAnswer(RolesAnswer { sequence: Some(sequence), roles: None, next: None })),
+        (
+            "roles-listed",
+            ServerFrame::RolesAnswer(RolesAnswer { sequence: None, roles: Some(roles()), next: Some(user("carol")) }),
+        ),
+        (
+            "settings",
+            ServerFrame::SettingsAnswer(SettingsAnswer {
+                sequence,
+                settings: settings_change().applied_to(&Settings::default()),
+                role: Role::Owner,
+            }),
+        ),
+        ("bans-changed", ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })),
+        (
+            "bans-listed",
+            ServerFrame::BansAnswer(BansAnswer { sequence: None, users: Some(vec![user("mallory")]), next: None }),
+        ),
     ]
 }
 
@@ -205,6 +257,10 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("message-deletion", ServerFrame::Message(bytes("deletion"))),
         ("message-taken-away", ServerFrame::Message(bytes("message-taken-away"))),
         ("message-retention", ServerFrame::Message(bytes("retention"))),
+        ("message-roles", ServerFrame::Message(bytes("roles"))),
+        ("message-settings", ServerFrame::Message(bytes("settings"))),
+        ("message-bans", ServerFrame::Message(bytes("bans"))),
+        ("message-bans-lifted", ServerFrame::Message(bytes("bans-lifted"))),
         ("receipt", ServerFrame::Receipt(receipt)),
         ("left", ServerFrame::Left(Left { conversation, sequence: Sequence(41) })),
         ("too-far", ServerFrame::TooFar(too_far)),

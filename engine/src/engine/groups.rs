@@ -47,7 +47,7 @@ impl Conversation {
         }
     }
 
-    /// To whom a group goes when its owner leaves: to who has been there for longest, of the admins, or else of the members.
+    /// To whom a group goes when its owner leaves: of the admins, or else of the members, to the one who sees furthest back.
     fn heir(&self, leaving: &[UserId]) -> Option<&UserId> {
         let stays = |member: &&MemberState| !leaving.contains(&member.user) && self.role(&member.user) <= Role::Member;
         let first =

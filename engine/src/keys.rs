@@ -394,6 +394,11 @@ pub(crate) fn members_range(id: ConversationId) -> KeyRange {
     KeyRange::prefix(single(id, Family::Member))
 }
 
+/// What a group allows whom, and before which entry it is gone.
+pub(crate) fn group_range(id: ConversationId) -> KeyRange {
+    KeyRange::new(within(id, &RETENTION), single(id, Family::Member))
+}
+
 /// Entries from `first` to `last`, both with them, and what is behind them.
 pub(crate) fn entry_range(id: ConversationId, first: Sequence, last: Sequence) -> KeyRange {
     KeyRange::new(entry(id, first), entry(id, last.next()))

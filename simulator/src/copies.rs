@@ -20,7 +20,9 @@ use antiphon_engine::{
 use antiphon_gateway::core::{mesh::LaneId, placement::Placement};
 use antiphon_wire::ids::ConversationId;
 
-use crate::{coverage::Count, dice::Dice, disk::LaneDisk, dump::Dump, node::Phase, plan::Fault, world::World};
+use crate::{
+    coverage::Count, dice::Dice, disk::LaneDisk, dump::Dump, node::Phase, plan::Fault, rights::Rights, world::World,
+};
 
 /// Checkpoints under way at once: one of each lane, and one more that finds it busy.
 const COPIES_MAX: usize = 4;
@@ -269,6 +271,11 @@ impl World {
             }
             if let Some((told, missing)) = of.untold() {
                 return Err(format!("repaired: {id} lacks #{missing}, but tells {told:?}"));
+            }
+            if let (false, Some(creator)) = (of.lost.is_empty(), &of.creator)
+                && Rights::of(known, of.last).is_some_and(|rights| !rights.are_told_by(creator, &of.rows))
+            {
+                return Err(format!("repaired: of {id} the rows of the group are other than the entries made them"));
             }
             if let Some((last, members)) = crate::verdict::members(known)
                 && last == of.last

@@ -12,6 +12,7 @@ use antiphon_wire::{
     frame::EntryKind,
     ids::{ConversationId, UserId},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::model::Known;
@@ -30,8 +31,12 @@ pub struct Dumped {
     pub last: u64,
     /// Members, and from where on each sees entries.
     pub members: BTreeMap<UserId, u64>,
+    /// Who made it.
+    pub creator: Option<UserId>,
     /// Entries that are told to be lost.
     pub lost: BTreeSet<u64>,
+    /// Rows that are told where entries are lost, by the suffixes of their keys.
+    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// By sequence.
     pub entries: BTreeMap<u64, Entry>,
 }
@@ -80,11 +85,18 @@ impl Dump {
         let id: ConversationId = serde_json::from_value(of["conversation"].clone()).ok()?;
         let conversation = self.conversations.entry(id).or_default();
         match kind.as_str() {
-            "conversation" => conversation.last = of["last_sequence"].as_u64()?,
+            "conversation" => {
+                conversation.last = of["last_sequence"].as_u64()?;
+                conversation.creator = of["creator"].as_str().and_then(|name| UserId::new(name).ok());
+            }
             "lost" => conversation.lost.extend(of["first"].as_u64()?..=of["last"].as_u64()?),
             "member" => {
                 let user = UserId::new(of["user"].as_str()?).ok()?;
                 conversation.members.insert(user, of["visible_from"].as_u64()?);
+            }
+            "row" => {
+                let bytes = |name: &str| STANDARD.decode(of[name].as_str()?).ok();
+                conversation.rows.insert(bytes("suffix")?, bytes("value")?);
             }
             "pointer" => {}
             "entry" => {

@@ -93,6 +93,26 @@ impl Rights {
         self.members.get(user).copied()
     }
 
+    /// Whether rows say the same of a group that `creator` made: docs/format.md has their keys.
+    #[must_use]
+    pub fn are_told_by(&self, creator: &UserId, rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+        let users = |family: [u8; 2]| {
+            let told = rows.iter().filter_map(|(suffix, value)| Some((suffix.strip_prefix(&family[..])?, value)));
+            told.filter_map(|(user, value)| Some((std::str::from_utf8(user).ok()?, value)))
+                .collect::<BTreeMap<&str, &Vec<u8>>>()
+        };
+        let (roles, bans) = (users([3, 4]), users([3, 5]));
+        let default = |user: &UserId| if user == creator { Role::Owner } else { Role::Member };
+        let is_told = |(user, role): (&UserId, &Role)| {
+            roles.get(user.as_str()).map_or(default(user) == *role, |value| **value == [*role as u8])
+        };
+        let may_have_a_role =
+            |user: &&str| *user == creator.as_str() || self.members.keys().any(|of| of.as_str() == *user);
+        let settings = rows.get(&[3, 3][..]).and_then(|value| Settings::from_body(value).ok()).unwrap_or_default();
+        let are_roles = self.direct || (self.members.iter().all(is_told) && roles.keys().all(may_have_a_role));
+        are_roles && bans.into_keys().eq(self.bans.iter().map(UserId::as_str)) && settings == self.settings
+    }
+
     /// What who joins now sees.
     #[must_use]
     pub fn history(&self) -> HistoryFrom {

@@ -41,6 +41,9 @@ fn seeds_that_found_a_bug_find_none() {
         "a page was being read when a retention mark left nothing of it, and was empty though there were newer entries";
     let violation = run(20_303_385, &Reduction::default(), None, Detail::Hash).violation;
     assert_eq!(violation, None, "{empty}; repeat with: cargo xtask sim --seed 20303385 --trace");
+    let undone = "a repaired store said that who was removed by a lost entry at the end had no row, and gave back roles and pins";
+    let violation = run(42_014_431, &Reduction::default(), None, Detail::Hash).violation;
+    assert_eq!(violation, None, "{undone}; repeat with: cargo xtask sim --seed 42014431 --trace");
     let lost = "a log file whose first batch never arrived was taken for one that was not used, with all that it held";
     for seed in [10_004_303, 10_043_711] {
         let violation = run(seed, &plain, None, Detail::Hash).violation;

@@ -211,7 +211,10 @@ impl Conversation {
     fn finish_tail(&mut self, last: &TailRow, end: LanePosition) {
         match self.tail {
             None => self.find(None, "there is no tail row"),
-            Some(tail) if tail.sequence > last.sequence => self.miss(last.sequence.next(), Some(tail.sequence)),
+            Some(tail) if tail.sequence > last.sequence => {
+                self.replay.gap = true;
+                self.miss(last.sequence.next(), Some(tail.sequence));
+            }
             Some(tail) if tail.sequence < last.sequence => {
                 self.find(Some(last.sequence), &format!("the tail row says that entry {} is the last", tail.sequence));
             }

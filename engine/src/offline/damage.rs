@@ -166,7 +166,7 @@ impl Areas {
     }
 
     /// All of it in words, when everything was read.
-    pub(super) fn into_findings(mut self) -> Vec<Finding> {
+    pub(super) fn findings(&mut self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for area in &mut self.areas {
             area.name_bounds();

@@ -1,7 +1,8 @@
 //! Dumping: everything that a lane's store means, as lines.
 //!
 //! Rows that follow from entries (a user's list of conversations, who left, message ids, what became of messages) are not written:
-//! loading makes them again.
+//! loading makes them again. Of a conversation that has lost entries they are, as far as they are its own: those that are left do not say
+//! everything.
 
 use antiphon_wire::ids::{ConversationId, LanePosition};
 
@@ -11,7 +12,10 @@ use crate::{
     keys::{self, Key, Owner},
     offline::{
         access::Access,
-        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
+        lines::{
+            ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, RowLine, VERSION,
+        },
+        maker::changed_row,
         opened::Opened,
         read_only::{Progress, ReadOnly},
         walk::Walk,
@@ -105,6 +109,7 @@ struct Head {
     tail: Option<TailRow>,
     /// Lost entries, members, pointers.
     members: Vec<Line>,
+    has_lost: bool,
     written: bool,
 }
 
@@ -121,12 +126,14 @@ impl Dump<'_> {
             // One without entries would be lost here.
             self.head.as_ref().is_none_or(|head| head.written).then_some(())?;
             let (start, title, tail) = (None, None, None);
-            self.head = Some(Head { id, start, title, tail, members: Vec::new(), written: false });
+            let (members, has_lost, written) = (Vec::new(), false, false);
+            self.head = Some(Head { id, start, title, tail, members, has_lost, written });
         }
         let head = self.head.as_mut()?;
         match key {
             Key::Lost(first) => {
                 let last = decode_sequence(value).filter(|last| *last >= first)?;
+                head.has_lost = true;
                 head.members.push(Line::Lost(LostLine { conversation: id, first, last }));
             }
             Key::Start => head.start = Some(StartRow::decode(value)?),
@@ -141,17 +148,22 @@ impl Dump<'_> {
                 let line = PointerLine { conversation: id, user, read, ordinal, delivered };
                 head.members.push(Line::Pointer(line));
             }
-            // They follow from entries.
-            Key::OldMessageId(_)
-            | Key::MessageId(..)
-            | Key::State(_)
+            key @ (Key::State(_)
             | Key::Reactor(..)
             | Key::Pins
             | Key::Retention
             | Key::Settings
             | Key::Role(_)
-            | Key::Ban(_)
-            | Key::User(_) => {}
+            | Key::Ban(_)) => {
+                let line = Line::Row(RowLine::new(id, &changed_row(&key, value)?, value));
+                match (head.has_lost, head.written) {
+                    (false, _) => {}
+                    (true, false) => head.members.push(line),
+                    (true, true) => self.line(&line),
+                }
+            }
+            // They follow from entries.
+            Key::OldMessageId(_) | Key::MessageId(..) | Key::User(_) => {}
             Key::Entry(sequence) => {
                 let (position, archive) = decode_entry(value)?;
                 return self.entry(id, sequence.0, position, archive);
@@ -192,6 +204,7 @@ impl Head {
             last_ordinal: tail.ordinal,
             last_position: tail.position,
             last_time_ms: tail.time,
+            rows: self.has_lost,
         })
     }
 }

@@ -25,6 +25,7 @@ pub(super) enum Line {
     Lane(LaneLine),
     Conversation(ConversationLine),
     Lost(LostLine),
+    Row(RowLine),
     Member(MemberLine),
     Pointer(PointerLine),
     Entry(Box<EntryLine>),
@@ -77,6 +78,9 @@ pub(super) struct ConversationLine {
     pub(super) last_ordinal: Ordinal,
     pub(super) last_position: LanePosition,
     pub(super) last_time_ms: TimestampMs,
+    /// Entries are lost, and what all of them made of messages and of the group is told by lines of rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rows: bool,
 }
 
 /// Entries of the conversation at hand that are lost, as a repair has found.
@@ -86,6 +90,28 @@ pub(super) struct LostLine {
     pub(super) conversation: ConversationId,
     pub(super) first: Sequence,
     pub(super) last: Sequence,
+}
+
+/// A row of what became of messages or of the group at hand, as it is stored; only where entries are lost, which could say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RowLine {
+    pub(super) conversation: ConversationId,
+    /// What is behind the conversation in the row's key, in Base64.
+    suffix: String,
+    /// In Base64.
+    value: String,
+}
+
+impl RowLine {
+    pub(super) fn new(conversation: ConversationId, suffix: &[u8], value: &[u8]) -> Self {
+        Self { conversation, suffix: STANDARD.encode(suffix), value: STANDARD.encode(value) }
+    }
+
+    /// The key's suffix and the value.
+    pub(super) fn parts(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        Some((STANDARD.decode(&self.suffix).ok()?, STANDARD.decode(&self.value).ok()?))
+    }
 }
 
 /// A member of the conversation at hand.

@@ -13,13 +13,16 @@ use crate::{
     encryption::NodeKey,
     engine::{EngineError, open::Blob},
     error::StoreError,
+    keys,
     lane::record::{COUNT_MAX, Mark, Record},
     offline::{
         access::Sealing,
         conversation::LOST_MAX,
         dump::Dumped,
-        lines::{ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, VERSION},
-        maker::{MakeError, Maker, Told},
+        lines::{
+            ConversationLine, EndLine, EntryLine, LaneLine, Line, LostLine, MemberLine, PointerLine, RowLine, VERSION,
+        },
+        maker::{MakeError, Maker, Told, changed_row},
         replay::Replay,
     },
     options::RECORD_BYTES_MAX,
@@ -67,6 +70,8 @@ pub struct Loader<F: Files> {
 struct Loading {
     line: ConversationLine,
     lost: Vec<(Sequence, Sequence)>,
+    /// Rows of what became of messages and of the group, by the suffixes of their keys.
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
     members: Vec<MemberLine>,
     pointers: Vec<PointerLine>,
     replay: Replay,
@@ -149,10 +154,11 @@ impl<F: Files> Loader<F> {
                     return Err(self.wrong("conversations do not come in the order of their ids"));
                 }
                 self.last = Some(line.conversation);
-                let (lost, members, pointers) = (Vec::new(), Vec::new(), Vec::new());
-                self.current = Some(Loading { line, lost, members, pointers, replay: Replay::default() });
+                let (lost, rows, members, pointers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                self.current = Some(Loading { line, lost, rows, members, pointers, replay: Replay::default() });
             }
             Line::Lost(line) => self.lost(&line)?,
+            Line::Row(line) => self.row(&line)?,
             Line::Member(line) => self.before_entries(line.conversation)?.members.push(line),
             Line::Pointer(line) => self.before_entries(line.conversation)?.pointers.push(line),
             Line::Entry(line) => self.entry(&line).await?,
@@ -185,6 +191,23 @@ impl<F: Files> Loader<F> {
             return Err(wrong);
         }
         lost.push((line.first, line.last));
+        Ok(())
+    }
+
+    fn row(&mut self, line: &RowLine) -> Result<(), LoadError> {
+        let wrong = |what| self.wrong(what);
+        let unasked = wrong("rows are told of a conversation that has lost entries, and says so");
+        let formless = wrong("no row that can be told has this suffix and this value");
+        let current = self.of(line.conversation)?;
+        if current.lost.is_empty() || !current.line.rows {
+            return Err(unasked);
+        }
+        let Some((suffix, value)) = line.parts() else { return Err(formless) };
+        let is_row = keys::parse_suffix(&suffix).is_some_and(|key| changed_row(&key, &value).is_some());
+        if !is_row {
+            return Err(formless);
+        }
+        current.rows.push((suffix, value));
         Ok(())
     }
 
@@ -236,7 +259,9 @@ impl<F: Files> Loader<F> {
 
     /// Holds a conversation's other lines against its entries, and sets the pointers.
     async fn finish_conversation(&mut self) -> Result<(), LoadError> {
-        let Some(Loading { line, lost, members, pointers, replay }) = self.current.take() else { return Ok(()) };
+        let Some(Loading { line, lost, rows: changes, members, pointers, replay }) = self.current.take() else {
+            return Ok(());
+        };
         let id = line.conversation;
         let of = |what: &str| format!("conversation {id}: {what}");
         let Some(last) = replay.last else { return Err(self.wrong(&of("there are no entries"))) };
@@ -280,8 +305,9 @@ impl<F: Files> Loader<F> {
         let member =
             |line: MemberLine| (line.user, MemberRow { visible_from: line.visible_from, ordinal: line.ordinal });
         let members = members.into_iter().map(member).collect();
-        let changes = Vec::new();
-        let told = Told { start, title: line.title, tail, members, pointers: rows, changes, lost };
+        // Dumps of before rows were told do not say what is undone.
+        let undone = if line.rows { replay.changed_rows().collect() } else { Vec::new() };
+        let told = Told { start, title: line.title, tail, members, pointers: rows, changes, undone, lost };
         let number = self.number;
         self.maker()?.tell(id, &told, &replay).await.map_err(|error| made(number, error))
     }

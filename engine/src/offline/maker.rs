@@ -7,10 +7,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use antiphon_wire::ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId};
+use antiphon_wire::{
+    frame::Settings,
+    ids::{ClientMessageId, ConversationId, LanePosition, Sequence, TimestampMs, UserId},
+};
 
 use crate::{
     cache::Cache,
+    changes::{RetentionRow, StateRow, decode_pins, decode_reactor},
     encryption::{
         Vault,
         file::{self, KeysFile},
@@ -18,8 +22,9 @@ use crate::{
     engine::{EngineError, open::Blob},
     error::StoreError,
     flush::FlushTimes,
+    group::{decode_ban, decode_role},
     hash::IdHash,
-    keys::{self, Family},
+    keys::{self, Family, Key},
     lane::record::Record,
     layout,
     manifest::SEGMENTS_MAX,
@@ -77,10 +82,27 @@ pub(super) struct Told {
     pub(super) tail: TailRow,
     pub(super) members: BTreeMap<UserId, MemberRow>,
     pub(super) pointers: Vec<(UserId, PointerRow)>,
-    /// Rows of what became of messages, by the suffixes of their keys.
+    /// Rows of what became of messages and of the group, by the suffixes of their keys.
     pub(super) changes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Suffixes of such rows that the entries make, but that are not there: what is lost undid them.
+    pub(super) undone: Vec<Vec<u8>>,
     /// First and last of each stretch of lost entries.
     pub(super) lost: Vec<(Sequence, Sequence)>,
+}
+
+/// The suffix of a row of what became of messages or of the group, if the key is of one and the value has its form.
+pub(super) fn changed_row(key: &Key, value: &[u8]) -> Option<Vec<u8>> {
+    let (suffix, is_formed) = match key {
+        Key::State(sequence) => (keys::state_suffix(*sequence), StateRow::decode(value).is_some()),
+        Key::Reactor(sequence, user) => (keys::reactor_suffix(*sequence, user), decode_reactor(value).is_some()),
+        Key::Pins => (keys::PINS.to_vec(), decode_pins(value).is_some()),
+        Key::Retention => (keys::RETENTION.to_vec(), RetentionRow::decode(value).is_some()),
+        Key::Settings => (keys::SETTINGS.to_vec(), Settings::from_body(value).is_ok()),
+        Key::Role(user) => (keys::role_suffix(user), decode_role(value).is_some()),
+        Key::Ban(user) => (keys::ban_suffix(user), decode_ban(value).is_some()),
+        _ => return None,
+    };
+    is_formed.then_some(suffix)
 }
 
 /// A store that is being made.
@@ -181,6 +203,9 @@ impl<F: Files> Maker<F> {
         }
         for (user, pointer) in &told.pointers {
             self.put(keys::of_user(id, Family::Pointer, user), pointer.encode());
+        }
+        for suffix in &told.undone {
+            self.row(keys::within(id, suffix), Change::Delete);
         }
         for (suffix, value) in &told.changes {
             self.put(keys::within(id, suffix), value.clone());

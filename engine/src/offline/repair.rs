@@ -5,8 +5,8 @@
 //! | of the conversation | then |
 //! |---|---|
 //! | every entry is there | it is kept; all other rows are made of its entries |
-//! | entries are lost, but no row of its members can be | it is kept; what is lost is told in the store (a row of lost entries), for ever |
-//! | who its members are may be lost, or nothing is left of it | it is left out: nobody may see what they may not see |
+//! | entries are lost, but no row of its members or of what it allows can be | it is kept; what is lost is told in the store (a row of lost entries), for ever |
+//! | who its members are or what it allows whom may be lost, or nothing is left of it | it is left out: nobody may see what they may not see |
 //!
 //! Before, a segment that cannot be opened is read block by block into another beside the new store, for as long as the readings last.
 //! The second makes the new store. Lost entries have no rows, which every reader takes for damage of just these; their sequences are not
@@ -16,20 +16,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antiphon_wire::{
-    frame::Settings,
-    ids::{ConversationId, LanePosition, Sequence, UserId},
-};
+use antiphon_wire::ids::{ConversationId, LanePosition, Sequence, UserId};
 use serde::Serialize;
 
 use crate::{
     cache::Cache,
-    changes::{RetentionRow, StateRow, decode_pins, decode_reactor},
     checkpoint::OF_LOG,
     encryption::KeyFault,
     engine::{EngineError, open::Blob},
     error::{DamagedKeys, StoreError},
-    group::{decode_ban, decode_role},
     keys::{self, Family, Key, Owner},
     lane::record::{COUNT_MAX, Mark, Record},
     layout,
@@ -38,7 +33,7 @@ use crate::{
         access::Access,
         conversation::{LOST_MAX, Missing},
         damage::{Areas, SegmentsRead, without},
-        maker::{Maker, Told},
+        maker::{Maker, Told, changed_row},
         opened::{Logged, Opened},
         read_only::{Progress, ReadOnly},
         replay::Replay,
@@ -141,14 +136,14 @@ pub async fn repair<F: Files>(
     let (verdicts, doubted) = (BTreeMap::new(), BTreeSet::new());
     let mut judge = Judge { logged: &logged, areas, verdicts, doubted, has_changes, ages, report };
     judge.look(&opened, &unreadable).await?;
-    let Judge { areas, verdicts, doubted, mut report, .. } = judge;
-    areas.into_findings().into_iter().for_each(|finding| report.find(finding));
+    let Judge { mut areas, verdicts, doubted, mut report, .. } = judge;
+    areas.findings().into_iter().for_each(|finding| report.find(finding));
     for id in &logged.keyless {
         let what = format!("left out: {}", KeyFault::Missing.text());
         report.find(Finding { conversation: Some(*id), what, ..Finding::default() });
     }
     let maker = Maker::create(to.clone(), store, lane, blob, access.key.as_ref()).await?;
-    let mut keeper = Keeper { maker, verdicts, doubted, report };
+    let mut keeper = Keeper { maker, areas, verdicts, doubted, report };
     keeper.keep(&opened, &logged, &unreadable).await?;
     let Keeper { maker, report, .. } = keeper;
     // They were read from; the new store does not know of them.
@@ -307,25 +302,18 @@ impl Seen {
             },
             Key::Pointer(user) => self.pointers.extend(PointerRow::decode(value).map(|row| (user, row))),
             Key::Entry(sequence) => return self.entry(sequence, value),
-            Key::State(sequence) => self.change(keys::state_suffix(sequence), value, StateRow::decode(value)),
-            Key::Reactor(sequence, user) => {
-                self.change(keys::reactor_suffix(sequence, &user), value, decode_reactor(value));
+            key @ (Key::State(_)
+            | Key::Reactor(..)
+            | Key::Pins
+            | Key::Retention
+            | Key::Settings
+            | Key::Role(_)
+            | Key::Ban(_)) => {
+                self.changes.extend(changed_row(&key, value).map(|suffix| (suffix, value.to_vec())));
             }
-            Key::Pins => self.change(keys::PINS.to_vec(), value, decode_pins(value)),
-            Key::Retention => self.change(keys::RETENTION.to_vec(), value, RetentionRow::decode(value)),
-            Key::Settings => self.change(keys::SETTINGS.to_vec(), value, Settings::from_body(value).ok()),
-            Key::Role(user) => self.change(keys::role_suffix(&user), value, decode_role(value)),
-            Key::Ban(user) => self.change(keys::ban_suffix(&user), value, decode_ban(value)),
             Key::OldMessageId(_) | Key::User(_) | Key::MessageId(..) => {}
         }
         None
-    }
-
-    /// Takes a row of what became of messages, if it has its form.
-    fn change<T>(&mut self, suffix: Vec<u8>, value: &[u8], read: Option<T>) {
-        if read.is_some() {
-            self.changes.push((suffix, value.to_vec()));
-        }
     }
 
     fn entry(&mut self, sequence: Sequence, value: &[u8]) -> Option<Kept> {
@@ -474,6 +462,7 @@ impl Judge<'_> {
     /// Why nobody may be shown the conversation, or cannot.
     fn left_out(&self, seen: &Seen, is_whole: bool) -> Option<&'static str> {
         let are_members_touched = self.areas.touch(&keys::members_range(seen.id)) || seen.has_odd_member;
+        let is_group_touched = self.areas.touch(&keys::group_range(seen.id));
         if self.logged.memtable.hides(seen.id) {
             return Some("a change of its members may be among what the log has lost");
         }
@@ -493,6 +482,9 @@ impl Judge<'_> {
         }
         if are_members_touched {
             return Some("a change of its members may be among what is lost");
+        }
+        if is_group_touched {
+            return Some("who is kept out of it, and who sees what, may be among what is lost");
         }
         if seen.start.is_none() && seen.replay.start.is_none() {
             return Some("how it began is lost");
@@ -550,6 +542,7 @@ fn stretches(seen: &Seen) -> Vec<(Sequence, Sequence)> {
 /// The second reading.
 struct Keeper<F: Files> {
     maker: Maker<F>,
+    areas: Areas,
     verdicts: BTreeMap<ConversationId, Verdict>,
     doubted: BTreeSet<(ConversationId, Sequence)>,
     report: Repaired,
@@ -610,7 +603,15 @@ impl<F: Files> Keeper<F> {
         let title = seen.title.or_else(|| seen.replay.title.clone()).unwrap_or_default();
         let pointers = seen.pointers.into_iter().map(|(user, pointer)| (user, within(&pointer, tail))).collect();
         let (members, changes) = (seen.members, seen.changes);
-        let told = Told { start, title, tail: *tail, members, pointers, changes, lost: lost.clone() };
+        let there: BTreeSet<&[u8]> = changes.iter().map(|(suffix, _)| suffix.as_slice()).collect();
+        // One that may be lost itself is as the entries make it.
+        let is_undone = |suffix: &Vec<u8>| {
+            let key = keys::within(id, suffix);
+            !there.contains(suffix.as_slice())
+                && !self.areas.touch(&KeyRange::new(key.clone(), [&key[..], &[0]].concat()))
+        };
+        let undone = seen.replay.changed_rows().filter(is_undone).collect();
+        let told = Told { start, title, tail: *tail, members, pointers, changes, undone, lost: lost.clone() };
         Ok(self.maker.tell(id, &told, &seen.replay).await?)
     }
 }

@@ -7,15 +7,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, members_changed, view_change,
-        view_entry,
+        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, Settings, members_changed,
+        view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
 use crate::{
-    changes::{ChangedRow, Fold, Full},
+    changes::{ChangedRow, Fold, Full, RetentionRow},
     group::Group,
+    keys,
     lane::record::{Change, Record, is_entry},
     memtable::tail_row,
     rows::{MemberRow, StartRow, TailRow, UserRow},
@@ -122,6 +123,19 @@ impl Replay {
         self.last = Some(TailRow { position, sequence, ..before });
         self.gap = true;
         (first, sequence)
+    }
+
+    /// Suffixes of all rows of messages and of the group that the entries make.
+    pub(super) fn changed_rows(&self) -> impl Iterator<Item = Vec<u8>> {
+        let is = |is: bool, suffix: &[u8]| is.then(|| suffix.to_vec());
+        let pins = is(!self.changes.pins.is_empty(), &keys::PINS);
+        let retention = is(self.changes.retention != RetentionRow::default(), &keys::RETENTION);
+        let settings = is(self.group.settings != Settings::default(), &keys::SETTINGS);
+        let states = self.changes.states.keys().map(|sequence| keys::state_suffix(*sequence));
+        let reactors = self.changes.reactors.keys().map(|(sequence, user)| keys::reactor_suffix(*sequence, user));
+        let roles = self.group.roles().keys().map(keys::role_suffix);
+        let bans = self.group.bans().iter().map(keys::ban_suffix);
+        [pins, retention, settings].into_iter().flatten().chain(states).chain(reactors).chain(roles).chain(bans)
     }
 
     fn missing_before(&self, sequence: Sequence) -> Option<(Sequence, Sequence)> {

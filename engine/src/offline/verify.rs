@@ -63,8 +63,8 @@ pub async fn verify<F: Files>(
     } else {
         verify.rows().await?;
     }
-    let Verify { mut report, areas, .. } = verify;
-    areas.into_findings().into_iter().for_each(|finding| report.find(finding));
+    let Verify { mut report, mut areas, .. } = verify;
+    areas.findings().into_iter().for_each(|finding| report.find(finding));
     report.bytes_read = files.bytes_read();
     Ok(report)
 }

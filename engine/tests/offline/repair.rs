@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_engine::{
     EngineError,
-    door::{Command, HistoryRange},
+    door::{Command, Done, HistoryRange},
     error::StoreError,
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
     offline::{Repaired, Until},
 };
 use antiphon_wire::{
     codes::ErrorCode,
+    frame::{Change, Role, RoleOf},
     ids::{ConversationId, LanePosition, Sequence},
 };
 use proptest::{collection::vec, prelude::*};
@@ -212,6 +213,61 @@ fn a_damaged_block_takes_its_entries_and_no_others() {
         }
     }
     assert!(gaps as u64 > blocks / 2, "{gaps} of {blocks}");
+}
+
+/// What the last entries did is known by rows alone where those are lost: who left, and with which role; what was unpinned, and which
+/// reaction was taken back.
+#[test]
+fn what_lost_entries_at_the_end_undid_stays_undone() {
+    let mut lane = lane(1);
+    let group = lane.create_group("ann", 1, &["bob", "cid", "dan"]);
+    let roles = vec![RoleOf { user: user("bob"), role: Role::Admin }, RoleOf { user: user("cid"), role: Role::Admin }];
+    lane.ask(Command::SetRoles { user: user("ann"), conversation: group, roles }).unwrap();
+    let ban = |on| Command::Ban { user: user("ann"), conversation: group, users: vec![user("eve")], on };
+    lane.ask(ban(true)).unwrap();
+    let first = lane.sent("ann", group, 1, "first");
+    let react = |on| Change::React { target: first, text: "+1".into(), on };
+    let pin = |on| Change::Pin { target: first, on };
+    lane.changed("cid", group, 2, react(true));
+    lane.changed("ann", group, 3, pin(true));
+    for number in 10..60 {
+        lane.sent("ann", group, number, &noise(number, 1_000));
+    }
+    lane.changed("cid", group, 4, react(false));
+    lane.changed("ann", group, 5, pin(false));
+    lane.ask(ban(false)).unwrap();
+    for leaving in ["bob", "ann"] {
+        let members = vec![user(leaving)];
+        lane.ask(Command::RemoveMembers { user: user(leaving), conversation: group, members }).unwrap();
+    }
+    flush(&mut lane);
+    let whole = dump(&lane.files);
+    let name = lane.files.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+    let index = u64::from_le_bytes({
+        let bytes = lane.files.contents(&name).unwrap();
+        bytes[bytes.len() - PAGE + 32..][..8].try_into().unwrap()
+    });
+    let files = lane.files.crash_image(1);
+    assert!(files.flip_bit(&name, index - 20, 3));
+    let (made, repaired) = repair(&files).unwrap();
+    assert_eq!((repaired.left_out, repaired.conversations), (0, 1), "{:?}", repaired.findings);
+    assert!(repaired.entries_lost >= 6, "{:?}", repaired.findings);
+    check(&whole, &made, &repaired, "the last block");
+    // Who comes again is a member like others, and nothing is pinned.
+    let (loaded, _) = load(&dump(&made), 1 << 20).unwrap();
+    for files in [made, loaded] {
+        let mut again = Lane::open(files, MemoryClock::new(5), MemoryRandom::new(9), small_options()).unwrap();
+        let add =
+            Command::AddMembers { user: user("cid"), conversation: group, members: vec![user("bob"), user("eve")] };
+        again.ask(add).unwrap();
+        let members = Command::Members { user: user("cid"), conversation: group, after: None, limit: 10 };
+        let Ok(Done::Members { members, .. }) = again.ask(members) else { panic!("cid is a member") };
+        let roles: Vec<_> = members.iter().map(|member| (member.user.as_str(), member.role)).collect();
+        let (member, owner) = (Role::Member, Role::Owner);
+        assert_eq!(roles, [("bob", member), ("cid", owner), ("dan", member), ("eve", member)]);
+        let state = again.history("cid", group, HistoryRange::After(Sequence(first.0 - 1)), 1).unwrap();
+        assert!(state.states.iter().all(|state| state.reactions.is_empty() && !state.pinned), "{:?}", state.states);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Edits, reacts to, pins and deletes a message of its own, and checks what history then says of it."""
+"""Edits, reacts to, pins, answers and deletes a message of its own, and checks what history then says of it."""
 import asyncio, json, sys, uuid, websockets
 
 async def main(url, token, friend):
@@ -32,7 +32,11 @@ async def main(url, token, friend):
         who = (await ask(9, reactions={"conversation": conversation, "target": target}))["reactions"]["reactions"]
         assert [of["reactions"] for of in who] == [["👍"]], who
         assert target in (await ask(10, pins={"conversation": conversation}))["pins"]["pins"]
-        print("before:", entry["text"], state)
+        reply = change(text="see above", json={"bars": [1, 2]}, reply_to=target, thread=target, mentions=[friend])
+        await ask(14, send=reply)
+        await message(15)
+        assert states[target]["replies"] == 1, states[target]
+        print("before:", entry["text"], states[target])
         await ask(11, delete=change(target=target))
         entry = await message(12)
         assert "text" not in entry and states[target] == {"sequence": target, "deleted": True}, (entry, states[target])

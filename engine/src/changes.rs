@@ -1,8 +1,8 @@
 //! What later entries make of messages, as rows: a message's state, who reacted to it, the pinned messages, the retention mark.
 //!
 //! ```text
-//! state      flags u8 (1 deleted, 2 pinned, 4 edited) · last edit: sequence u64 · time u64 · then, for each reaction,
-//!            count u32 · length u8 · UTF-8
+//! state      flags u8 (1 deleted, 2 pinned, 4 edited, 8 answered) · last edit: sequence u64 · time u64 · if answered, replies u32 · then,
+//!            for each reaction, count u32 · length u8 · UTF-8
 //! reactor    for each reaction of the user, length u8 · UTF-8
 //! pins       sequence u64 …, in the order in which they were pinned
 //! retention  before u64 · messages u64
@@ -26,6 +26,7 @@ use crate::{bytes::Reader, keys, rows::put_entry};
 const DELETED: u8 = 1;
 const PINNED: u8 = 2;
 const EDITED: u8 = 4;
+const ANSWERED: u8 = 8;
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +35,8 @@ pub(crate) struct StateRow {
     pub(crate) pinned: bool,
     /// The last edit.
     pub(crate) edited: Option<(Sequence, TimestampMs)>,
+    /// Messages in the thread that it began, but for those that were deleted.
+    pub(crate) replies: u32,
     /// Reactions and how many users have each, in the order in which each was first there.
     pub(crate) reactions: Vec<(String, u32)>,
 }
@@ -83,10 +86,13 @@ impl StateRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let (sequence, time) = self.edited.unwrap_or_default();
-        let mut bytes =
-            vec![flag(self.deleted, DELETED) | flag(self.pinned, PINNED) | flag(self.edited.is_some(), EDITED)];
+        let flags = flag(self.deleted, DELETED) | flag(self.pinned, PINNED) | flag(self.edited.is_some(), EDITED);
+        let mut bytes = vec![flags | flag(self.replies > 0, ANSWERED)];
         bytes.extend(sequence.0.to_le_bytes());
         bytes.extend(time.0.to_le_bytes());
+        if self.replies > 0 {
+            bytes.extend(self.replies.to_le_bytes());
+        }
         for (text, count) in &self.reactions {
             bytes.extend(count.to_le_bytes());
             put_text(text, &mut bytes);
@@ -98,6 +104,7 @@ impl StateRow {
         let mut reader = Reader::new(bytes);
         let flags = reader.u8()?;
         let edited = (Sequence(reader.u64()?), TimestampMs(reader.u64()?));
+        let replies = if flags & ANSWERED != 0 { reader.u32().filter(|count| *count > 0)? } else { 0 };
         let mut reactions = Vec::new();
         while !reader.rest().is_empty() {
             let count = reader.u32().filter(|count| *count > 0)?;
@@ -107,12 +114,13 @@ impl StateRow {
             deleted: flags & DELETED != 0,
             pinned: flags & PINNED != 0,
             edited: (flags & EDITED != 0).then_some(edited),
+            replies,
             reactions,
         };
-        let nothing_left = !state.pinned && state.edited.is_none() && state.reactions.is_empty();
-        let fits = flags & !(DELETED | PINNED | EDITED) == 0
+        let is_plain = !state.pinned && state.edited.is_none() && state.replies == 0 && state.reactions.is_empty();
+        let fits = flags & !(DELETED | PINNED | EDITED | ANSWERED) == 0
             && (state.edited.is_some() || edited == Default::default())
-            && (!state.deleted || nothing_left)
+            && (!state.deleted || is_plain)
             && state.reactions.len() <= REACTIONS_PER_MESSAGE_MAX;
         fits.then_some(state)
     }
@@ -134,6 +142,7 @@ impl StateRow {
             edited: self.edited.map(|(sequence, time_ms)| Edited { sequence, time_ms }),
             deleted: self.deleted,
             pinned: self.pinned,
+            replies: self.replies,
             reactions: reactions.collect(),
         }
     }
@@ -320,6 +329,16 @@ impl Subject {
 }
 
 impl Fold {
+    /// A message is there that is in the thread of another, unless that was deleted.
+    pub(crate) fn replied(&mut self, root: Sequence) -> Option<ChangedRow> {
+        let state = self.states.entry(root).or_default();
+        if state.deleted {
+            return None;
+        }
+        state.replies += 1;
+        Some(ChangedRow::new(keys::state_suffix(root), state.encode()))
+    }
+
     /// A message is there whose content was taken away: it is a deleted one, whether or not the entry that did it is among those folded.
     pub(crate) fn taken_away(&mut self, message: Sequence) -> ChangedRow {
         let deleted = StateRow { deleted: true, ..StateRow::default() };
@@ -381,11 +400,16 @@ mod tests {
             deleted: false,
             pinned: true,
             edited: Some((Sequence(5), TimestampMs(6))),
+            replies: 0,
             reactions: vec![("ok".into(), 3), ("👍".into(), 1)],
         };
         let bytes = b"\x06\x05\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\x03\0\0\0\x02ok\x01\0\0\0\x04\xf0\x9f\x91\x8d";
         assert_eq!(state.encode(), bytes);
-        assert_eq!(StateRow::decode(bytes), Some(state));
+        assert_eq!(StateRow::decode(bytes).as_ref(), Some(&state));
+        let answered = StateRow { replies: 7, ..state };
+        let bytes = [b"\x0e", &bytes[1..17], b"\x07\0\0\0", &bytes[17..]].concat();
+        assert_eq!(answered.encode(), bytes);
+        assert_eq!(StateRow::decode(&bytes), Some(answered));
         let texts = vec!["ok".to_owned(), "👍".to_owned()];
         assert_eq!(encode_reactor(&texts), *b"\x02ok\x04\xf0\x9f\x91\x8d");
         assert_eq!(decode_reactor(&encode_reactor(&texts)), Some(texts));

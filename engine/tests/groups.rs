@@ -365,6 +365,7 @@ fn what_a_group_is_survives_restarts_and_dumps() {
         remove: Some(Who::Members),
         info: Some(Who::Admins),
         pin: Some(Who::Admins),
+        everybody: Some(Who::Members),
     };
     changed(&mut lane, settings("ann", id, all.clone())).unwrap();
     changed(&mut lane, ban("bob", id, &["dan", "zoe"], true)).unwrap();

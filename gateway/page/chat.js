@@ -1,6 +1,6 @@
 // The pane of the open conversation: its header, the composer, when something counts as read, and where new messages begin.
 
-import { $, avatar, conversationName, names } from "./dom.js";
+import { $, avatar, conversationName, messageText, names } from "./dom.js";
 import { loadDraft, saveDraft } from "./store.js";
 import { Transcript } from "./transcript.js";
 
@@ -15,10 +15,13 @@ export class Chat {
   constructor(session, inView) {
     Object.assign(this, { session, inView });
     this.id = null;
+    /** The sequence of the message that the next one answers. */
+    this.replyTo = null;
     this.transcript = new Transcript($("scroller"), $("messages"), {
       loadOlder: (id) => session.loadOlder(id),
       retry: (id) => session.outbox.retry(id),
       discard: (id) => session.outbox.discard(id),
+      reply: (sequence) => this.#reply(sequence),
       onScroll: () => this.#looked(),
     });
     this.text = $("composer-text");
@@ -26,7 +29,20 @@ export class Chat {
       event.preventDefault();
       this.#send();
     });
+    $("reply-cancel").addEventListener("click", () => {
+      this.#reply(null);
+      this.text.focus();
+    });
     this.text.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.replyTo !== null) {
+        event.preventDefault();
+        event.stopPropagation();
+        return this.#reply(null);
+      }
+      if (this.text.value === "" && (event.key === "ArrowUp" || (event.key === "ArrowDown" && this.replyTo !== null))) {
+        event.preventDefault();
+        return this.#step(event.key === "ArrowUp");
+      }
       // While an input method composes, Enter belongs to it.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
@@ -53,6 +69,7 @@ export class Chat {
     $("nothing").hidden = true;
     $("pane").hidden = false;
     $("composer-error").textContent = "";
+    this.#reply(null);
     this.text.value = loadDraft(session.user, id);
     this.#typed();
     session.watch(id);
@@ -133,6 +150,35 @@ export class Chat {
     return names(members.map((name) => (name === me ? "you" : name)), 6);
   }
 
+  /** The next message answers this one; `null`: none. */
+  #reply(sequence) {
+    this.replyTo = sequence;
+    const entry = sequence === null ? null : this.timeline.at(sequence);
+    $("reply").hidden = entry === null;
+    if (entry === null) return;
+    const whom = entry.sender === this.timeline.me ? "yourself" : entry.sender;
+    $("reply-whom").textContent = `Reply to ${whom}`;
+    $("reply-text").textContent = messageText(entry);
+    this.text.focus();
+  }
+
+  /** Goes to the message before or behind the one that is answered. */
+  #step(up) {
+    const can = ({ kind, sequence, ...said }) =>
+      kind === "message" && messageText(said) !== messageText({}) && (up ? sequence < from : sequence > from);
+    const from = this.replyTo ?? Infinity;
+    const { entries } = this.timeline;
+    const next = up ? entries.findLast(can) : entries.find(can);
+    if (next) this.#reply(next.sequence);
+    else if (!up) this.#reply(null);
+  }
+
+  /** What the next message refers to: whoever answers in a thread stays in it. */
+  #references() {
+    const entry = this.replyTo === null ? null : this.timeline.at(this.replyTo);
+    return entry ? { reply_to: entry.sequence, thread: entry.thread ?? entry.sequence } : {};
+  }
+
   #typed() {
     const { text } = this;
     text.style.height = "auto";
@@ -152,7 +198,8 @@ export class Chat {
     this.text.value = "";
     this.#typed();
     this.transcript.dividerAfter = null;
-    this.session.outbox.add(this.id, words);
+    this.session.outbox.add(this.id, words, this.#references());
+    this.#reply(null);
     if (!this.transcript.atBottom) this.transcript.jumpToEnd();
     this.text.focus();
   }

@@ -21,6 +21,7 @@ const ICONS = {
   clock: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5V12l3 2"],
   sent: ["m5 12.5 4.5 4.5L19 7.5"],
   delivered: ["m2 12.5 4.5 4.5L16 7.5", "m11.5 16 1 1L22 7.5"],
+  reply: ["M9.5 7 4.5 12l5 5", "M5 12h9a5.5 5.5 0 0 1 5.5 5.5V19"],
   failed: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5v5", "M12 16v.5"],
   group: [
     "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7Z",
@@ -128,7 +129,15 @@ export function conversationName(timeline) {
 }
 
 /** What a message says; one that was deleted says nothing. */
-export const messageText = (entry) => entry.text ?? "Message deleted";
+export function messageText(entry) {
+  if (entry.text !== undefined) return entry.text;
+  if (entry.content_type) return `Data of the type ${entry.content_type}`;
+  return entry.forwarded ? "A forwarded message" : "Message deleted";
+}
+
+/** Whether somebody is meant by a message of another. */
+export const means = (entry, me) =>
+  entry.sender !== me && (entry.everybody === true || (entry.mentions ?? []).includes(me));
 
 /** What somebody becomes. */
 const ROLES = { owner: "the owner", admin: "an admin", member: "a member", reader: "read-only" };

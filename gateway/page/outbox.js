@@ -19,7 +19,8 @@ export class Outbox {
   constructor({ storage, send, onAck, onChange, env }) {
     Object.assign(this, { storage, send, onAck, onChange, env });
     /**
-     * `{conversation, client_message_id, text, created_ms, failed?: {code, text}, acked?: sequence}` in the order of writing.
+     * `{conversation, client_message_id, text, reply_to?, thread?, created_ms, failed?: {code, text}, acked?: sequence}` in the order
+     * of writing.
      * An acknowledged one stays until its place in the conversation is reached, so that it never blinks; after a reload it is
      * simply sent again, and found to be stored.
      */
@@ -38,8 +39,9 @@ export class Outbox {
     return this.items.filter((item) => item.conversation === conversation);
   }
 
-  add(conversation, text) {
-    const item = { conversation, client_message_id: this.env.uuid(), text, created_ms: this.env.now() };
+  /** `references`: `{reply_to, thread}` of a reply. */
+  add(conversation, text, references = {}) {
+    const item = { conversation, client_message_id: this.env.uuid(), text, ...references, created_ms: this.env.now() };
     this.items.push(item);
     this.#changed();
     this.#pump(conversation);

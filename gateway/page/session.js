@@ -26,6 +26,9 @@ const TEMPORARY_TRIES = 5;
 const ONLINE_WAIT_MS = 4_000;
 const CLIENT = { name: "antiphon-page", version: "1" };
 
+/** What a message of the outbox says. */
+const said = ({ text, reply_to, thread }) => (thread ? { text, reply_to, thread } : { text });
+
 export class Session {
   /**
    * @param {object} options
@@ -379,15 +382,15 @@ export class Session {
 
   // ---- Sending ----------------------------------------------------------------------------------------------------------
 
-  #send({ conversation, client_message_id, text }) {
-    return this.connection.request("send", { conversation, client_message_id, text });
+  #send({ conversation, client_message_id, ...item }) {
+    return this.connection.request("send", { conversation, client_message_id, ...said(item) });
   }
 
-  #acknowledged({ conversation, client_message_id, text }, { sequence, ordinal, time_ms }) {
+  #acknowledged({ conversation, client_message_id, ...item }, { sequence, ordinal, time_ms }) {
     const timeline = this.timelines.get(conversation);
     if (!timeline) return this.outbox.settleUpTo(conversation, Infinity);
     const entry = { conversation, epoch: timeline.epoch, sequence, ordinal, time_ms, sender: this.user };
-    this.#deliver(timeline, timeline.ingest({ ...entry, kind: "message", client_message_id, text }));
+    this.#deliver(timeline, timeline.ingest({ ...entry, kind: "message", client_message_id, ...said(item) }));
   }
 
   // ---- Pointers ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,9 @@
 const BUFFER_MAX = 500;
 /** A hole longer than this is not filled entry by entry: the window restarts at the end, and scrolling back pages it. */
 export const FILL_MAX = 1_000;
+/** What a message says, which an edit changes, and what it refers to, which stays. */
+const WORDS = ["text", "json", "data", "content_type", "mentions", "everybody"];
+const REFERENCES = ["reply_to", "thread", "forwarded"];
 /** So many entries are kept for the next start of the page. */
 const PERSISTED_MAX = 80;
 
@@ -131,11 +134,21 @@ export class Timeline {
   }
 
   /** What a message here says from now on: nothing after a deletion. Earlier ones come from the server as they are. */
-  #change({ kind, target, text }) {
-    const message = this.entries.find((entry) => entry.sequence === target && entry.kind === "message");
-    if (!message) return;
-    if (kind === "deletion") delete message.text;
-    else if (text !== undefined) message.text = text;
+  #change(change) {
+    const message = this.at(change.target);
+    if (message?.kind !== "message") return;
+    const parts = change.kind === "deletion" ? [...WORDS, ...REFERENCES] : WORDS;
+    // An edit of which a later one took the words says nothing here.
+    if (change.kind === "edit" && !WORDS.some((part) => change[part] !== undefined)) return;
+    for (const part of parts) delete message[part];
+    if (change.kind === "edit") for (const part of WORDS) if (change[part] !== undefined) message[part] = change[part];
+  }
+
+  /** How many messages are in each thread, by the sequence of its first one: of those that are here, all there are. */
+  get replies() {
+    const counts = new Map();
+    for (const { thread } of this.entries) if (thread) counts.set(thread, (counts.get(thread) ?? 0) + 1);
+    return counts;
   }
 
   /** Who writes has read up to there: the server moves the sender's pointers with the message and sends no receipt. */

@@ -3,7 +3,7 @@
 // However long the conversation, the document holds a bounded run of it (`low` … `high`, at most about WINDOW + STEP entries).
 // The run moves as one scrolls; what stands on the screen keeps its place whatever is added or taken away around it.
 
-import { avatar, dayKey, dayName, el, eventText, hue, icon, linked, messageText, timeOfDay } from "./dom.js";
+import { avatar, dayKey, dayName, el, eventText, hue, icon, linked, means, messageText, timeOfDay } from "./dom.js";
 
 const WINDOW = 150;
 const STEP = 60;
@@ -18,7 +18,7 @@ export class Transcript {
   /**
    * @param {HTMLElement} scroller
    * @param {HTMLElement} list
-   * @param {object} actions   `loadOlder(id)`, `retry(id)`, `discard(id)`, `onScroll()`
+   * @param {object} actions   `loadOlder(id)`, `retry(id)`, `discard(id)`, `reply(sequence)`, `onScroll()`
    */
   constructor(scroller, list, actions) {
     Object.assign(this, { scroller, list, actions });
@@ -174,6 +174,7 @@ export class Transcript {
     let day = null;
     let divided = false;
     let previous = null;
+    const replies = timeline.replies;
     const ownLast = entries.findLast((entry) => entry.kind === "message" && entry.sender === timeline.me)?.sequence;
     const rows = entries.map((entry) => ({ ...entry, key: entry.client_message_id ?? `entry ${entry.sequence}` }));
     if (this.high === Infinity) rows.push(...this.pending.map((item) => this.#pendingRow(item)));
@@ -199,7 +200,8 @@ export class Transcript {
       if (row.kind === "message") {
         const start = !together(previous, row);
         const end = !together(row, rows[index + 1]);
-        items.push(this.#messageItem(row, start, end, row.sequence === ownLast));
+        const isLast = row.sequence === ownLast;
+        items.push(this.#messageItem({ ...row, replies: replies.get(row.sequence) ?? 0 }, start, end, isLast));
       } else {
         const text = eventText(row, timeline.me);
         items.push({ key: row.key, mark: text, make: () => el("li", { class: "event" }, el("span", {}, text)) });
@@ -218,6 +220,8 @@ export class Transcript {
       sender: this.timeline.me,
       time_ms: item.created_ms,
       text: item.text,
+      reply_to: item.reply_to,
+      thread: item.thread,
       state,
       failure: item.failed?.text,
     };
@@ -240,9 +244,21 @@ export class Transcript {
   #messageItem(row, start, end, isLast) {
     const own = row.sender === this.timeline.me;
     const state = own ? this.#state(row) : null;
-    row = { ...row, text: messageText(row) };
-    const mark = [start, end, row.text, row.time_ms, state?.icon, state?.label, state?.note, own && isLast].join("|");
+    const quote = this.#quote(row);
+    const canReply = row.state === undefined && messageText(row) !== messageText({});
+    row = { ...row, text: messageText(row), quote, canReply };
+    const told = [state?.icon, state?.label, state?.note, quote?.whom, quote?.text, row.replies, canReply];
+    const mark = [start, end, row.text, row.time_ms, own && isLast, ...told].join("|");
     return { key: row.key, mark, make: () => this.#message(row, own, start, end, state) };
+  }
+
+  /** What a message answers, as far as it is here. */
+  #quote(row) {
+    const sequence = row.reply_to ?? row.thread;
+    if (!sequence) return null;
+    const entry = this.timeline.at(sequence);
+    if (entry?.kind !== "message") return { whom: "an earlier message", text: "" };
+    return { whom: entry.sender === this.timeline.me ? "you" : entry.sender, text: messageText(entry) };
   }
 
   /** How an own message fares. */
@@ -264,19 +280,38 @@ export class Transcript {
   #message(row, own, start, end, state) {
     const group = !this.timeline.direct;
     const classes = ["message", own ? "own" : "other", start && "start", end && "end", state?.icon === "failed" && "failed"];
+    if (means(row, this.timeline.me)) classes.push("means-me");
     const time = el("time", { datetime: new Date(row.time_ms).toISOString() }, timeOfDay(row.time_ms));
     const meta = el("span", { class: "meta" }, time);
     if (state?.note) meta.prepend(el("span", { class: "note" }, state.note));
     if (state) meta.append(el("span", { class: `mark${state.read ? " read" : ""}` }, icon(state.icon, state.label || null)));
-    const bubble = el("div", { class: "bubble" });
+    // A tap gives it the focus, and with that what can be done with it.
+    const bubble = el("div", { class: "bubble", tabindex: "-1" });
     // A screen reader hears who speaks before every message; the eye needs it once a group.
     if (!own && group && start) bubble.append(el("span", { class: `sender ${hue(row.sender)}` }, row.sender));
     else bubble.append(el("span", { class: "hidden-text" }, own ? "You: " : `${row.sender}: `));
+    if (row.quote) {
+      const whom = el("span", { class: "quoted" }, el("span", { class: "hidden-text" }, "answers "), row.quote.whom);
+      bubble.append(el("p", { class: "quote" }, whom, el("span", { class: "quote-text", dir: "auto" }, row.quote.text)));
+    }
     bubble.append(el("span", { class: "text", dir: "auto" }, ...linked(row.text)), meta);
+    if (row.replies > 0) {
+      const text = row.replies === 1 ? "1 reply" : `${row.replies} replies`;
+      bubble.append(el("span", { class: "replies" }, icon("reply"), text));
+    }
+    if (row.canReply) bubble.append(this.#replyButton(row));
     const side = !own && group ? el("span", { class: "side" }, end ? avatar(row.sender) : null) : null;
     const node = el("li", { class: classes.filter(Boolean).join(" ") }, side, bubble);
     if (state?.icon === "failed") node.append(this.#failure(row));
     return node;
+  }
+
+  #replyButton(row) {
+    const onclick = () => this.actions.reply(row.sequence);
+    const label = `Reply to ${row.sender === this.timeline.me ? "your message" : row.sender}`;
+    // Not one more stop for the tab key with every message: the composer takes the arrow keys for it.
+    const attributes = { type: "button", class: "reply-button", tabindex: "-1", "aria-label": label, title: "Reply", onclick };
+    return el("button", attributes, icon("reply"));
   }
 
   #failure(row) {

@@ -14,6 +14,7 @@ use antiphon_wire::{
 };
 
 use crate::{
+    contents::{refer_alike, words},
     finish::Reading,
     model::{Conversation, Known, Membership, Model},
 };
@@ -38,6 +39,8 @@ struct Became {
     /// The last edit's sequence.
     edited: Option<u64>,
     pinned: bool,
+    /// Messages in its thread that were not deleted.
+    replies: u32,
     /// Users by reaction, in the order in which each was first there.
     reactions: Vec<(String, Vec<UserId>)>,
 }
@@ -100,7 +103,8 @@ impl Conversation {
         });
         let edits: Vec<(&Asked, &Content)> = edits.collect();
         let newest = edits.iter().filter(|(asked, _)| of(asked)).filter_map(|(asked, _)| asked.acked).max();
-        let shown = edits.iter().find(|(_, content)| content.0 == body);
+        let keeps = originals.is_empty() || originals.iter().any(|content| refer_alike(&content.0, body));
+        let shown = edits.iter().find(|(_, content)| keeps && *content == &words(body));
         match (shown, newest) {
             (Some((asked, _)), Some((least, _))) if asked.acked.is_some_and(|(sequence, _)| sequence < least) => {
                 Some(format!("it says what an edit before that at #{least} said"))
@@ -119,7 +123,8 @@ impl Conversation {
         let change = view_change(known.kind, &known.body).ok()?;
         let of_name = |asked: &&Asked| asked.user == known.sender && asked.name == known.client_message_id;
         let said = |content: &[u8]| {
-            let is_it = |asked: &Asked| matches!(&asked.change, Change::Edit { content: of, .. } if of.0 == content);
+            let content = words(content);
+            let is_it = |asked: &Asked| matches!(&asked.change, Change::Edit { content: of, .. } if *of == content);
             self.changes.iter().any(is_it)
         };
         let same = |asked: &&Asked| match (change, &asked.change) {
@@ -169,6 +174,15 @@ impl Conversation {
                 ChangeView::Retain { .. } => {}
             }
         }
+        let is_deleted =
+            |messages: &BTreeMap<u64, Became>, place: u64| messages.get(&place).is_some_and(|of| of.deleted);
+        for (sequence, entry) in &self.entries {
+            if let Some(root) =
+                entry.thread().filter(|root| ![*root, *sequence].iter().any(|of| is_deleted(&messages, *of)))
+            {
+                messages.entry(root).or_default().replies += 1;
+            }
+        }
         messages
     }
 }
@@ -203,6 +217,7 @@ impl Became {
         let reactions = told.reactions.iter().map(|of| (of.reaction.as_str(), of.count as usize, of.mine));
         told.deleted == self.deleted
             && told.pinned == self.pinned
+            && told.replies == self.replies
             && told.edited.as_ref().map(|edited| edited.sequence.0) == self.edited
             && reactions
                 .eq(self.reactions.iter().map(|(text, users)| (text.as_str(), users.len(), users.contains(user))))
@@ -368,7 +383,7 @@ pub fn judge(
                 asked.find(|asked| asked.user == edit.sender && asked.name == edit.client_message_id)
             });
             if let (Some(Asked { change: Change::Edit { content, .. }, .. }), Some(body)) = (asked, body)
-                && content.0 != *body
+                && *content != words(body)
                 && conversation
                     .changes
                     .iter()

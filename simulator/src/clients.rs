@@ -106,6 +106,8 @@ pub struct Sent {
     pub certainty: Certainty,
     /// How much was known of what its user may do.
     pub moment: Moment,
+    /// How many entries of the conversation were durable.
+    pub durable: u64,
 }
 
 /// A client's state at some moment.

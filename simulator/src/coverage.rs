@@ -70,6 +70,10 @@ counts! {
     Retained "  of these retention marks" PLANNED;
     /// Pages of history that begin where a retention mark lets entries stay.
     PagesBehindMarks "history pages behind retention marks" PLANNED;
+    /// Messages refused for what they refer to.
+    ContentsRefused "messages refused for what they refer to" PLANNED;
+    /// Messages in threads whose first ones were told how many there are.
+    Replies "replies in threads" PLANNED;
     /// Frames that told what became of messages.
     States "states told" OFTEN;
     /// Pointers moved.

@@ -8,6 +8,7 @@
 pub mod answers;
 pub mod changes;
 pub mod clients;
+pub mod contents;
 pub mod copies;
 pub mod coverage;
 pub mod dice;

@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long)]
     minutes: Option<f64>,
     /// Adds what the run comes to to what the runs before it came to, in this file, and prints the sum. One run at a time.
-    #[arg(long, conflicts_with_all = ["seed", "plant", "plants", "with", "without", "steps", "clients", "one_lane"])]
+    #[arg(long, conflicts_with_all = ["seed", "plant", "plants", "with", "without", "steps", "clients", "one_lane", "text_only"])]
     add_to: Option<PathBuf>,
     /// Plants a bug that must be found.
     #[arg(long)]
@@ -76,6 +76,9 @@ struct Arguments {
     /// One shard with one lane.
     #[arg(long)]
     one_lane: bool,
+    /// Messages say text alone, as in seeds from before they could say more.
+    #[arg(long)]
+    text_only: bool,
     /// Looks for no smaller run that fails as well.
     #[arg(long)]
     no_shrink: bool,
@@ -100,8 +103,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let without = arguments.without.iter().fold(0, |bits, fault| bits | (1 << *fault as u64));
-    let reduction =
-        Reduction { without, steps_max: arguments.steps, clients_max: arguments.clients, one_lane: arguments.one_lane };
+    let Arguments { steps: steps_max, clients: clients_max, one_lane, text_only, .. } = arguments;
+    let reduction = Reduction { without, steps_max, clients_max, one_lane, text_only };
     // A panic is a violation like others: it is caught and told with its seed. Where it can't be caught it is told at once.
     std::panic::set_hook(Box::new(|panic| {
         if cfg!(panic = "abort") {

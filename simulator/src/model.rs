@@ -22,6 +22,7 @@ use antiphon_wire::{
 use crate::{
     changes,
     clients::Sent,
+    contents::said,
     coverage::{Count, Coverage},
     rights::Deed,
 };
@@ -299,11 +300,18 @@ impl Model {
             ErrorCode::Damaged if rot => coverage.one(Count::DamageTold),
             ErrorCode::Forbidden => {
                 let acked = conversation.sends.get(&(user.clone(), name)).is_some_and(|record| record.acked.is_some());
-                let (may_be, is_sure) = self.may_be_forbidden(id, user, &Deed::Send, sent.moment);
+                let deed = if said(&sent.content.0).everybody { Deed::SendToAll } else { Deed::Send };
+                let (may_be, is_sure) = self.may_be_forbidden(id, user, &deed, sent.moment);
                 coverage.forbidden(is_sure);
                 self.check(may_be && !acked, || format!("{id} {name}: {user} may send, and was refused"));
             }
-            _ => self.fail(|| format!("{id} {name} of {user}: refused as {code:?}")),
+            _ => {
+                let may_be = self.may_refuse_content(id, user, &sent.content, code, sent.durable);
+                coverage.add(Count::ContentsRefused, u64::from(may_be));
+                self.check(may_be, || {
+                    format!("{id} {name} of {user}: refused as {code:?}: {:?}", said(&sent.content.0))
+                });
+            }
         }
     }
 

@@ -165,6 +165,8 @@ pub struct Reduction {
     pub clients_max: u32,
     /// One shard and one lane.
     pub one_lane: bool,
+    /// Messages say text alone, and nothing beside.
+    pub text_only: bool,
 }
 
 /// What a client is.
@@ -211,6 +213,8 @@ pub struct Plan {
     pub retain_per_thousand: u64,
     /// How often a step is about roles, settings or bans of a group, in a thousand.
     pub groups_per_thousand: u64,
+    /// How often a message says more than text, in a thousand.
+    pub contents_per_thousand: u64,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -262,6 +266,7 @@ impl Plan {
             // Dice of its own: most runs keep all there is, since what can be read says most.
             retain_per_thousand: Dice::new(seed, "retention").pick(&[0, 0, 0, 150, 500]),
             groups_per_thousand: Dice::new(seed, "groups").pick(&[0, 0, 60, 200]),
+            contents_per_thousand: Dice::new(seed, "contents").pick(&[0, 0, 150, 500]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
@@ -287,6 +292,9 @@ impl Plan {
             plan.engine.scrub_bytes_per_second = dice.pick(&[2_000, 50_000, 4 << 20]);
             // A disk at rest tells the end of a run: a slow one reads all in less than that.
             plan.engine.scrub_round_ms_min = dice.pick(&[20_000, 60_000]);
+        }
+        if reduction.text_only {
+            plan.contents_per_thousand = 0;
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

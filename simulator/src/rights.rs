@@ -13,13 +13,18 @@ use antiphon_wire::{
     ids::{ConversationId, UserId},
 };
 
-use crate::model::{Conversation, Known, Model};
+use crate::{
+    contents::said,
+    model::{Conversation, Known, Model},
+};
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deed {
     /// Send a message.
     Send,
+    /// Send one by which everybody is meant.
+    SendToAll,
     /// Do something to a message, or to all before one: by an entry of this kind.
     Change(EntryKind, Option<u64>),
     /// Let these join.
@@ -138,6 +143,9 @@ impl Rights {
         match deed {
             Deed::See => own.is_some(),
             Deed::Send => self.is_one_of(user, self.settings.send),
+            Deed::SendToAll => {
+                [self.settings.send, self.settings.everybody].iter().all(|who| self.is_one_of(user, *who))
+            }
             Deed::Change(EntryKind::Edit, _) => is_own && self.is_one_of(user, self.settings.send),
             Deed::Change(EntryKind::Deletion, _) => is_own || self.is_admin(user),
             Deed::Change(EntryKind::Reaction, _) => self.is_one_of(user, Who::Members),
@@ -172,6 +180,8 @@ impl Rights {
     /// What is wrong with an entry that comes next: who did it may not, or it says what was not so.
     fn wrong(&self, entry: &Known, conversation: &Conversation) -> Option<&'static str> {
         let (deed, is_so) = match entry.kind {
+            // By an edit everybody may be meant by who may only then; these mean nobody.
+            EntryKind::Message if said(&entry.body).everybody => (Deed::SendToAll, true),
             EntryKind::Message => (Deed::Send, true),
             EntryKind::Title => (Deed::Title, true),
             EntryKind::Membership => {

@@ -38,6 +38,10 @@ pub fn shrink(seed: u64, plant: Option<Plant>) -> Shrunk {
     if fails(&one_lane) {
         best = one_lane;
     }
+    let text_only = Reduction { text_only: true, ..best };
+    if Plan::new(seed, &best).contents_per_thousand > 0 && fails(&text_only) {
+        best = text_only;
+    }
     for clients_max in 1..Plan::new(seed, &best).clients.len() as u32 {
         let fewer = Reduction { clients_max, ..best };
         if fails(&fewer) {
@@ -74,6 +78,9 @@ pub fn arguments(reduction: &Reduction) -> String {
     }
     if reduction.one_lane {
         text.push_str(" --one-lane");
+    }
+    if reduction.text_only {
+        text.push_str(" --text-only");
     }
     text
 }

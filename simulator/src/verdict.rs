@@ -12,7 +12,7 @@ use antiphon_wire::{
 };
 
 use crate::{
-    changes,
+    changes, contents,
     coverage::{Count, Coverage},
     finish::{Log, Reading},
     model::{Conversation, Known, Model},
@@ -52,6 +52,10 @@ pub fn judge(model: &mut Model, readings: &[(UserId, Reading)], coverage: &mut C
         match &replay {
             Some(replay) => {
                 deliveries(model, id, replay, &mut problems);
+                let saw_both = |user: &UserId, one, other| replay.saw_both(user, one, other);
+                contents::judge(&model.conversations[&id], id, saw_both, &mut problems);
+                let replies = model.conversations[&id].entries.values().filter(|entry| entry.thread().is_some());
+                coverage.add(Count::Replies, replies.count() as u64);
                 if !model.rot {
                     changes::judge(&model.conversations[&id], id, readings, &mut problems);
                 }

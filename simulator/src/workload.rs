@@ -2,8 +2,9 @@
 
 use antiphon_wire::{
     frame::{
-        self, BansAction, Content, Conversations, Create, CreateGroup, Delivered, EntryKind, History, HistoryFrom,
-        Members, MembersAction, MembersList, Read, Request, Role, RoleOf, RolesAction, SettingsChange, Title, Who,
+        self, BansAction, Content, Conversations, Create, CreateGroup, Data, Delivered, EntryKind, History,
+        HistoryFrom, Members, MembersAction, MembersList, Mentions, Read, Request, Role, RoleOf, RolesAction,
+        SettingsChange, Title, Who, mentions_to_bytes,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
@@ -11,6 +12,7 @@ use antiphon_wire::{
 use crate::{
     answers::{Asked, AskedKind, Range},
     clients::{Sent, user},
+    contents::said,
     coverage::Count,
     dice::Dice,
     events::Event,
@@ -174,10 +176,10 @@ impl World {
 
     fn send(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {
         let name = self.message_name(dice);
-        let content = self.text(client, dice);
+        let content = self.content(client, conversation, dice);
         let certainty = self.model.certainty(conversation, &self.clients[client].user);
-        let moment = self.model.moment(conversation, 0);
-        self.put(client, Sent { conversation, name, content, certainty, moment });
+        let (moment, durable) = (self.model.moment(conversation, 0), self.model.durable(conversation));
+        self.put(client, Sent { conversation, name, content, certainty, moment, durable });
     }
 
     /// Half of the ids say when they were made, by a clock that is right.
@@ -187,6 +189,30 @@ impl World {
             return ClientMessageId::timed(TimestampMs(self.true_clock_ms()), u128::from_le_bytes(bytes));
         }
         untimed(bytes)
+    }
+
+    /// A text that nobody else sends, and in some runs what can stand beside it.
+    fn content(&mut self, client: usize, conversation: ConversationId, dice: &Dice) -> Content {
+        let text = self.text(client, dice);
+        if self.plan.contents_per_thousand == 0 || !dice.chance(self.plan.contents_per_thousand) {
+            return text;
+        }
+        let durable = self.model.durable(conversation);
+        // Threads are few, so that they have replies.
+        let root = Some(Sequence(2 + dice.below(durable.min(5) + 1)));
+        let near = Some(Sequence(1 + dice.below(durable + 2)));
+        let mentions = mentions_to_bytes(&[user(dice.index(self.plan.users)), user(dice.index(self.plan.users))]);
+        let json = format!("{{\"number\":{}}}", self.workload.texts);
+        let mut view = said(&text.0);
+        match dice.below(10) {
+            0..5 => view.thread = root,
+            5 => (view.thread, view.reply_to) = (root, near),
+            6 => view.reply_to = near,
+            7 => view.everybody = true,
+            8 => view.data = Some(Data { content_type: "application/json", bytes: json.as_bytes() }),
+            _ => view.mentions = Mentions::new(&mentions),
+        }
+        view.to_content()
     }
 
     /// A text that nobody else sends, with what is awkward in JSON.
@@ -229,6 +255,7 @@ impl World {
         let now_ms = self.now_ms();
         sent.certainty = self.model.certainty(sent.conversation, &self.clients[client].user);
         sent.moment = self.model.moment(sent.conversation, 0);
+        sent.durable = self.model.durable(sent.conversation);
         let of = &mut self.clients[client];
         if of.app.outbox.iter().any(|other| other.name == sent.name) {
             return;
@@ -365,7 +392,7 @@ impl World {
                 (Request::Roles(frame::Roles { conversation, action }), Deed::Roles(roles))
             }
             4..7 => {
-                let set = settings_change(dice);
+                let set = settings_change(dice, self.plan.contents_per_thousand > 0);
                 (Request::Settings(frame::AskSettings { conversation, set: Some(set.clone()) }), Deed::Settings(set))
             }
             7..9 => {
@@ -484,11 +511,11 @@ pub fn history_request(conversation: ConversationId, range: Range, limit: u32) -
 }
 
 /// One or two settings that are to be others.
-fn settings_change(dice: &Dice) -> SettingsChange {
+fn settings_change(dice: &Dice, with_everybody: bool) -> SettingsChange {
     let mut set = SettingsChange::default();
     for _ in 0..1 + dice.index(2) {
         let who = || Some(dice.pick(&[Who::Members, Who::Members, Who::Admins]));
-        match dice.below(8) {
+        match dice.below(8 + u64::from(with_everybody)) {
             0 => set.description = Some(format!("about {}", dice.below(3))),
             1 => set.picture = Some(format!("picture {}", dice.below(3))),
             2 => set.history = Some(dice.pick(&[HistoryFrom::Joining, HistoryFrom::Start])),
@@ -496,7 +523,8 @@ fn settings_change(dice: &Dice) -> SettingsChange {
             4 => set.add = who(),
             5 => set.remove = who(),
             6 => set.info = who(),
-            _ => set.pin = who(),
+            7 => set.pin = who(),
+            _ => set.everybody = who(),
         }
     }
     set

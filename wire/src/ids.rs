@@ -55,6 +55,11 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
+            /// Whether `text` could be one.
+            pub fn check(text: &str) -> Result<(), IdError> {
+                check_name(text)
+            }
+
             /// The id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {

@@ -17,6 +17,15 @@ pub const REACTIONS_PER_MESSAGE_MAX: usize = 64;
 /// Most pinned messages of a conversation: they are loaded with its state, and more are no help to anybody who looks for one.
 pub const PINS_PER_CONVERSATION_MAX: usize = 100;
 
+/// Most bytes of what an application adds to a message for itself; with the longest text of the worst kind it fits in a frame.
+pub const DATA_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest type of that.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 100;
+
+/// Most users that a message mentions by name.
+pub const MENTIONS_PER_MESSAGE_MAX: usize = 50;
+
 /// Longest title of a conversation, in bytes of UTF-8: what a phone shows, several times over.
 pub const TITLE_BYTES_MAX: usize = 256;
 

@@ -8,7 +8,7 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Bans, BansAction, Connect, ContentView, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History,
+        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History,
         MembersAction, MembershipChange, Request, RolesAction, ServerFrame, Settings, check_reaction, roles_from_body,
         view_change, view_content, view_entry,
     },
@@ -65,7 +65,12 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
         Request::Delivered(frame) => sequence("sequence", frame.sequence),
         Request::Edit(frame) => {
             entry_at("target", frame.target)?;
-            frame.content.view().map(|_| ()).map_err(|error| entry_problem("content", error))
+            let view = frame.content.view().map_err(|error| entry_problem("content", error))?;
+            if view.refers() {
+                let text = "an edit keeps what the message answers, its thread and where it was forwarded from";
+                return Err(Problem::new(ErrorCode::Invalid, text));
+            }
+            Ok(())
         }
         Request::Delete(frame) => entry_at("target", frame.target),
         Request::React(frame) => {
@@ -236,7 +241,7 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
     match EntryKind::from(&entry.kind) {
         // Its content was taken away.
         EntryKind::Message if body.is_empty() => Ok(()),
-        EntryKind::Message => view_content(body).map(|ContentView::Text(_)| ()),
+        EntryKind::Message => view_content(body).map(|_| ()),
         EntryKind::Membership => MembershipChange::from_body(body).map(|_| ()),
         EntryKind::Title => std::str::from_utf8(body).map(|_| ()).map_err(|_| EntryError::Text),
         EntryKind::Created => ConversationStart::from_body(body).map(|_| ()),
@@ -251,8 +256,8 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
 fn entry_problem(field: &str, error: EntryError) -> Problem {
     let code = match error {
         EntryError::Archive | EntryError::Text | EntryError::Change | EntryError::Group => ErrorCode::Malformed,
-        EntryError::UnknownContent | EntryError::Empty => ErrorCode::Invalid,
-        EntryError::TooLong | EntryError::ReactionTooLong => ErrorCode::TooLarge,
+        EntryError::UnknownContent | EntryError::Content | EntryError::Json | EntryError::Empty => ErrorCode::Invalid,
+        EntryError::TooLong | EntryError::TooManyMentions | EntryError::ReactionTooLong => ErrorCode::TooLarge,
     };
     Problem::new(code, format!("{field}: {error}"))
 }

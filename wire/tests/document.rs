@@ -50,6 +50,9 @@ fn limits_are_those_of_the_code() {
     let expect = [
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX),
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),
+        ("DATA_BYTES_MAX", limits::DATA_BYTES_MAX),
+        ("CONTENT_TYPE_BYTES_MAX", limits::CONTENT_TYPE_BYTES_MAX),
+        ("MENTIONS_PER_MESSAGE_MAX", limits::MENTIONS_PER_MESSAGE_MAX),
         ("REACTION_BYTES_MAX", limits::REACTION_BYTES_MAX),
         ("REACTIONS_PER_MESSAGE_MAX", limits::REACTIONS_PER_MESSAGE_MAX),
         ("PINS_PER_CONVERSATION_MAX", limits::PINS_PER_CONVERSATION_MAX),

@@ -2,8 +2,8 @@
 //!
 //! A change is judged by its message as it is now: by the entry, its state, the user's own reactions, and the last edit, whose content goes
 //! with the next. Where these are not in memory they are read first, at the head of the conversation's queue ([`Block::Target`]). A change
-//! waits until those before it in its conversation are durable, so that what is gathered is all there is; plain messages do not wait for it,
-//! nor it for them, unless it is about one of them.
+//! waits until those before it in its conversation are durable, so that what is gathered is all there is; messages do not wait for it, nor it
+//! for them, unless it is about one of them, or they are in a thread: how many replies a message has is among what became of it.
 //!
 //! Must not do: I/O; the reading is in [`Engine::gather`].
 
@@ -11,7 +11,10 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntry, Change, EntryKind, Reactor, Role, Who, view_change, view_entry},
+    frame::{
+        ArchivedEntry, Change, Content, ContentView, EntryKind, Reactor, Role, Who, is_plain_text, view_change,
+        view_content, view_entry,
+    },
     ids::{ClientMessageId, ConversationId, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -42,6 +45,8 @@ pub(super) struct Target {
     entry: Stored,
     /// Of an edited message: the last edit's own entry.
     edit: Option<Stored>,
+    /// Of one in a thread: the message that began it, and what became of that.
+    root: Option<(Sequence, StateRow)>,
 }
 
 /// Who may do what to whose message: a message is its sender's, and its group's admins may take it away.
@@ -49,7 +54,11 @@ fn may(conversation: &Conversation, user: &UserId, change: &Change, sender: &str
     let settings = &conversation.group.settings;
     let is_own = sender == user.as_str();
     let is_allowed = match change {
-        Change::Edit { .. } => is_own && conversation.is_one_of(user, settings.send),
+        Change::Edit { content, .. } => {
+            let means_all = content.view().is_ok_and(|view| view.everybody);
+            let may_mean = !means_all || conversation.is_one_of(user, settings.everybody);
+            is_own && conversation.is_one_of(user, settings.send) && may_mean
+        }
         Change::Delete { .. } => is_own || (!conversation.start.direct && conversation.role(user).is_admin()),
         Change::React { .. } => conversation.is_one_of(user, Who::Members),
         Change::Pin { .. } => conversation.is_one_of(user, settings.pin),
@@ -135,6 +144,30 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         }
     }
 
+    /// What a message means and refers to is held to what its sender may and sees; gives the rows of the thread that it is in.
+    pub(super) fn rows_of_thread(
+        &mut self,
+        user: &UserId,
+        body: &[u8],
+    ) -> Result<Vec<ChangedRow>, Result<Block, Refusal>> {
+        if is_plain_text(body) {
+            return Ok(Vec::new());
+        }
+        let view = view_content(body).map_err(|_| Err(refuse(ErrorCode::Invalid)))?;
+        let (conversation, member) = self.member(user).map_err(Err)?;
+        if view.everybody && !conversation.is_one_of(user, conversation.group.settings.everybody) {
+            return Err(Err(refuse_because(ErrorCode::Forbidden, "only some of the group may mean everybody")));
+        }
+        let seen = conversation.first_seen(member)..=conversation.last.sequence;
+        if [view.reply_to, view.thread].into_iter().flatten().any(|of| !seen.contains(&of)) {
+            return Err(Err(refuse(ErrorCode::NoMessage)));
+        }
+        let Some(root) = view.thread else { return Ok(Vec::new()) };
+        self.settled_member(user, false)?;
+        let target = self.gathered(user, root).map_err(Ok)?;
+        target.answered().map_err(Err)
+    }
+
     /// The answer to a change that is in memory or staged already.
     fn changed_before(&mut self, user: &UserId, message: ClientMessageId, change: &Change) -> Option<Step> {
         let position = self.core.memory.message(self.id, message)?;
@@ -181,6 +214,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 subject.mine = target.entry.mine.clone();
             }
         }
+        let kept = match (change, &target) {
+            (Change::Edit { target: of, content }, Some(target)) => Some(target.edited(*of, content)?),
+            _ => None,
+        };
+        let change = kept.as_ref().unwrap_or(change);
         let body = change.to_body(messages);
         let view = view_change(change.kind(), &body).map_err(|_| refuse(ErrorCode::Invalid))?;
         let mut rows = subject.apply(&view, at, time, &user).map_err(full)?;
@@ -293,7 +331,14 @@ impl Target {
             }
             None => None,
         };
-        Some(Self { entry, edit })
+        let root = match entry.thread() {
+            Some(root) => {
+                let state = memory.state_row(id, root);
+                Some((root, state.or_else(|| memory.entry(id, root).map(|_| StateRow::default()))?))
+            }
+            None => None,
+        };
+        Some(Self { entry, edit, root })
     }
 
     fn view(&self) -> Result<&ArchivedEntry, Refusal> {
@@ -319,7 +364,32 @@ impl Target {
         if self.is_deleted() { Err(refuse(ErrorCode::Deleted)) } else { Ok(()) }
     }
 
-    /// The rows of entries whose content goes, or is another. `None` if what is stored does not have its form.
+    /// The row of the message as that of one that has another reply in its thread.
+    fn answered(&self) -> Result<Vec<ChangedRow>, Refusal> {
+        let entry = self.view()?;
+        if EntryKind::from(&entry.kind) != EntryKind::Message {
+            return Err(refuse(ErrorCode::NoMessage));
+        }
+        if self.is_deleted() {
+            return Err(refuse(ErrorCode::Deleted));
+        }
+        if self.root.is_some() {
+            return Err(refuse_because(ErrorCode::Invalid, "a thread begins with a message that is in none"));
+        }
+        let mut state = self.entry.state.clone().unwrap_or_default();
+        state.replies = state.replies.saturating_add(1);
+        Ok(vec![ChangedRow::new(keys::state_suffix(self.entry.sequence), state.encode())])
+    }
+
+    /// The edit as it is stored: with what the message refers to.
+    fn edited(&self, target: Sequence, content: &Content) -> Result<Change, Refusal> {
+        let now = view_content(&self.view()?.body).map_err(|_| refuse(ErrorCode::Damaged))?;
+        let view = content.view().map_err(|_| refuse(ErrorCode::Invalid))?;
+        Ok(Change::Edit { target, content: view.in_place_of(&now).to_content() })
+    }
+
+    /// The rows of entries whose content goes, or is another, and of a thread that has one reply less. `None` if what is stored does not have
+    /// its form.
     fn replaced(&self, change: &Change) -> Option<Vec<ChangedRow>> {
         let body = match change {
             Change::Edit { content, .. } => content.0.clone(),
@@ -332,6 +402,12 @@ impl Target {
         if let Some(Stored { sequence, position, archive, .. }) = &self.edit {
             rows.push(ChangedRow::entry(*sequence, *position, &without_content(archive)?));
         }
+        if let (Change::Delete { .. }, Some((root, state))) = (change, &self.root)
+            && !state.deleted
+        {
+            let state = StateRow { replies: state.replies.saturating_sub(1), ..state.clone() };
+            rows.push(ChangedRow::new(keys::state_suffix(*root), state.encode()));
+        }
         Some(rows)
     }
 }
@@ -339,6 +415,13 @@ impl Target {
 impl Stored {
     fn edited(&self) -> Option<Sequence> {
         self.state.as_ref()?.edited.map(|(sequence, _)| sequence)
+    }
+
+    /// The message that began the thread that it is in.
+    fn thread(&self) -> Option<Sequence> {
+        let entry =
+            view_entry(&self.archive).ok().filter(|entry| EntryKind::from(&entry.kind) == EntryKind::Message)?;
+        view_content(&entry.body).ok()?.thread
     }
 }
 
@@ -355,6 +438,7 @@ pub(super) fn same_change(archive: &[u8], user: &UserId, change: &Change) -> Opt
     let is_same = match kind {
         EntryKind::Retention => stored.get(..8) == body.get(..8),
         EntryKind::Edit if stored.len() == 8 => stored == &body[..8],
+        EntryKind::Edit => stored[..8] == body[..8] && says_the_same(&stored[8..], &body[8..]),
         _ => stored == body,
     };
     if kind != change.kind() || entry.sender.as_str() != user.as_str() || !is_same {
@@ -366,6 +450,11 @@ pub(super) fn same_change(archive: &[u8], user: &UserId, change: &Change) -> Opt
         time: TimestampMs(entry.time_ms.0.to_native()),
         duplicate: true,
     }))
+}
+
+/// Whether a stored edit's content says what a client's does, which does not refer to anything.
+fn says_the_same(stored: &[u8], sent: &[u8]) -> bool {
+    view_content(stored).is_ok_and(|view| view.in_place_of(&ContentView::default()).to_content().0 == sent)
 }
 
 impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
@@ -392,9 +481,21 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             let mut entry = self.stored_entry(id, sequence).await?;
             let runs = self.shared.sorted.runs();
             let value = |row: Option<crate::row::Change<SharedBytes>>| row.and_then(crate::row::Change::value);
-            let state = value(runs.get(&keys::within(id, &keys::state_suffix(sequence))).await?);
-            entry.state = match state {
-                Some(value) => Some(StateRow::decode(&value).ok_or_else(malformed)?),
+            let root = entry.thread();
+            let stored_state = async |of: Sequence| -> Result<Option<StateRow>, StoreError> {
+                let value = value(runs.get(&keys::within(id, &keys::state_suffix(of))).await?);
+                value.map(|value| StateRow::decode(&value).ok_or_else(malformed)).transpose()
+            };
+            entry.state = stored_state(sequence).await?;
+            let root = match root {
+                Some(root) => {
+                    let now = self.shared.state.borrow().core.memory.state_row(id, root);
+                    let state = match now {
+                        Some(state) => state,
+                        None => stored_state(root).await?.unwrap_or_default(),
+                    };
+                    Some((root, state))
+                }
                 None => None,
             };
             if let Some(value) = value(runs.get(&keys::within(id, &keys::reactor_suffix(sequence, user))).await?) {
@@ -406,7 +507,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
                 None => None,
             };
             if self.shared.state.borrow().core.memory.flushes == flushes {
-                return Ok(Target { entry, edit });
+                return Ok(Target { entry, edit, root });
             }
         }
     }
@@ -486,7 +587,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
 /// Who asks, by a command that may wait for an entry.
 pub(super) fn asking_user(command: &Command) -> Option<&UserId> {
     match command {
-        Command::Change { user, .. } | Command::Reactions { user, .. } => Some(user),
+        Command::Change { user, .. } | Command::Reactions { user, .. } | Command::Send { user, .. } => Some(user),
         _ => None,
     }
 }

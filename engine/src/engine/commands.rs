@@ -298,7 +298,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if let Some(refusal) = self.too_old(message) {
             return refusal.into();
         }
-        let fresh = self.slot.resolved.take() == Some(Resolved::Fresh(message)) || !self.may_be_stored(message);
+        let resolved = self.slot.resolved.take();
+        let fresh = resolved == Some(Resolved::Fresh(message)) || !self.may_be_stored(message);
         #[cfg(feature = "planted")]
         let fresh = fresh || crate::planted::forgets();
         if !fresh {
@@ -309,18 +310,30 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
+        let rows = match self.rows_of_thread(&user, &body) {
+            Ok(rows) => rows,
+            Err(Ok(block)) => {
+                self.slot.resolved = resolved;
+                return Step::Wait(block, Command::Send { user, conversation, client_message_id: message, body });
+            }
+            Err(Err(refusal)) => return refusal.into(),
+        };
+        let is_of_thread = !rows.is_empty();
         let time = self.core.stage.now(self.shared.clock.now());
         let position = self.core.stage.next();
         let loaded = self.slot.conversation.as_deref().expect("its member was found");
         let mut entry = self.entry(loaded, user, EntryKind::Message, body, time);
         entry.client_message_id = message;
-        let record = match self.fitting(&entry) {
+        let record = match self.fitting_with(&entry, rows) {
             Ok(record) => record,
             Err(refusal) => return refusal.into(),
         };
         let loaded = self.slot.conversation.as_deref_mut().expect("its member was found");
         loaded.advance(position, true, time);
         loaded.sent(index);
+        if is_of_thread {
+            loaded.change = position;
+        }
         let done = Done::Sent { sequence: entry.sequence, ordinal: entry.ordinal, time, duplicate: false };
         let recipients = loaded.recipients();
         self.core.memory.active.remember(self.id, message, position);

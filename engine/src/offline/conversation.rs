@@ -291,7 +291,11 @@ impl Conversation {
 
     /// Holds what rows say became of messages against what the entries say.
     fn finish_changes(&mut self) {
-        let (rows, said) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.replay.changes));
+        let (mut rows, mut said) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.replay.changes));
+        // Of a message of which every reply was deleted the entries say nothing any more.
+        for of in [&mut rows, &mut said] {
+            of.states.retain(|_, state| !state.is_plain());
+        }
         if rows.pins != said.pins {
             self.find(None, "the pinned messages are not those that the entries say");
         }

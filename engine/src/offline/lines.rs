@@ -5,8 +5,8 @@
 
 use antiphon_wire::{
     frame::{
-        Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, MembershipChange, RoleOf,
-        Settings, roles_from_body, roles_to_body, view_change, view_content, view_entry,
+        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, MembershipChange, RoleOf, Settings,
+        roles_from_body, roles_to_body, view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -268,7 +268,7 @@ impl EntryLine {
                 line.client_message_id = Some(entry.client_message_id);
                 match view_content(&entry.body) {
                     _ if entry.body.is_empty() => line.taken_away = Some(true),
-                    Ok(ContentView::Text(text)) => line.text = Some(text.to_owned()),
+                    Ok(view) => line.text = view.text.map(str::to_owned),
                     Err(_) => {}
                 }
             }
@@ -300,7 +300,7 @@ impl EntryLine {
             ChangeView::Edit { target, content } => {
                 self.target = Some(target);
                 match content.map(view_content) {
-                    Some(Ok(ContentView::Text(text))) => self.text = Some(text.to_owned()),
+                    Some(Ok(view)) => self.text = view.text.map(str::to_owned),
                     Some(Err(_)) => {}
                     None => self.taken_away = Some(true),
                 }

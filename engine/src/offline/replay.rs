@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use antiphon_wire::{
     frame::{
         ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, Settings, members_changed,
-        view_change, view_entry,
+        view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
@@ -100,6 +100,12 @@ impl Replay {
         }
         if is_message && entry.body.is_empty() {
             taken.rows.push(self.changes.taken_away(sequence));
+        } else if is_message && let Some(root) = view_content(&entry.body).ok().and_then(|content| content.thread) {
+            if root >= sequence {
+                taken.wrong.push("the message is in a thread that a later one begins");
+            } else {
+                taken.rows.extend(self.changes.replied(root));
+            }
         }
         if kind.is_change() {
             match self.change_message(entry, kind, &last)? {

@@ -49,7 +49,7 @@ fn check(text: &str, samples: &[Sample], mended: &Mended, encrypted: &Encrypted)
 
 #[test]
 fn the_documents_tables_decode_what_the_engine_writes() {
-    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_000, flushing(3)), sample(5, 1_500, sealing(1))];
+    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_300, flushing(3)), sample(5, 1_500, sealing(1))];
     let [logged, merged, sealed] = &samples;
     assert!(sealed.inspection.segments.len() > 2, "some is in segments, some in the log");
     assert!(logged.position > 1_000 && merged.position > 3_000, "{} and {}", logged.position, merged.position);

@@ -11,8 +11,8 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     frame::{
-        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, HistoryFrom, MembershipChange, Role,
-        RoleOf, SettingsChange, view_change,
+        Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, HistoryFrom,
+        MembershipChange, Role, RoleOf, SettingsChange, view_change,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
@@ -67,11 +67,58 @@ struct Changes {
 struct State {
     deleted: bool,
     edit: (u64, u64),
+    replies: u32,
     reactions: Vec<(String, u32)>,
 }
 
+impl State {
+    fn row(&self, target: u64, pinned: bool) -> Row {
+        let flags = u8::from(self.deleted) | u8::from(pinned) << 1 | u8::from(self.edit.0 > 0) << 2;
+        let mut value = vec![flags | u8::from(self.replies > 0) << 3];
+        value.extend([self.edit.0.to_le_bytes(), self.edit.1.to_le_bytes()].concat());
+        if self.replies > 0 {
+            value.extend(self.replies.to_le_bytes());
+        }
+        for (text, count) in &self.reactions {
+            value.extend(count.to_le_bytes());
+            value.extend(short(text));
+        }
+        ([&[7], &target.to_be_bytes()[..], &[1]].concat(), Some(value))
+    }
+}
+
 impl Changes {
-    /// The rows that a change brings, by their suffixes, in order.
+    /// The row of the message whose thread another is in, with one reply more or less.
+    fn reply(&mut self, of: &Entry, more: bool) -> Vec<Row> {
+        let id = of.conversation.0;
+        let Some(root) = Content(of.body.clone()).view().ok().and_then(|content| content.thread) else {
+            return Vec::new();
+        };
+        let state = self.states.entry((id, root.0)).or_default();
+        if state.deleted {
+            return Vec::new();
+        }
+        state.replies = if more { state.replies + 1 } else { state.replies - 1 };
+        vec![state.row(root.0, self.pins.get(&id).is_some_and(|pins| pins.contains(&root.0)))]
+    }
+
+    /// The rows that an entry brings, by their suffixes, in order.
+    fn brought(&mut self, entry: &Entry) -> Vec<Row> {
+        match entry.kind {
+            EntryKind::Message => self.reply(entry, true),
+            EntryKind::Deletion => {
+                let target = u64::from_le_bytes(entry.body[..8].try_into().unwrap());
+                let message = self.entries[&(entry.conversation.0, target)].1.clone();
+                let mut rows = self.take(entry);
+                rows.extend(self.reply(&message, false));
+                rows.sort();
+                rows
+            }
+            _ => self.take(entry),
+        }
+    }
+
+    /// The rows that a change brings, but for those of another message than its own.
     fn take(&mut self, entry: &Entry) -> Vec<Row> {
         let id = entry.conversation.0;
         let (sequence, time) = (entry.sequence.0, entry.time_ms.0);
@@ -137,14 +184,7 @@ impl Changes {
         if let Some(target) = target {
             let state = self.states.entry((id, target)).or_default();
             let pinned = pins.contains(&target);
-            let flags = u8::from(state.deleted) | u8::from(pinned) << 1 | u8::from(state.edit.0 > 0) << 2;
-            let mut value = vec![flags];
-            value.extend([state.edit.0.to_le_bytes(), state.edit.1.to_le_bytes()].concat());
-            for (text, count) in &state.reactions {
-                value.extend(count.to_le_bytes());
-                value.extend(short(text));
-            }
-            rows.push(([&[7], &target.to_be_bytes()[..], &[1]].concat(), Some(value)));
+            rows.push(state.row(target, pinned));
         }
         if *pins != before {
             rows.push((vec![3, 1], Some(pins.iter().flat_map(|pin| pin.to_le_bytes()).collect())));
@@ -176,7 +216,8 @@ impl Expected {
                     let of = entry(&archive);
                     self.ordinals.entry(conversation.0).or_default().push(of.ordinal.0);
                     let position = self.records.len() as u64 + 1;
-                    let brought = if of.kind.is_change() { self.changes.take(&of) } else { self.groups.take(&of) };
+                    let is_of_messages = of.kind.is_change() || of.kind == EntryKind::Message;
+                    let brought = if is_of_messages { self.changes.brought(&of) } else { self.groups.take(&of) };
                     let record = match of.kind.is_change() || !brought.is_empty() {
                         true => Record::Change { archive: archive.to_vec(), brought },
                         false => Record::Entry(archive.to_vec()),
@@ -207,8 +248,12 @@ impl Expected {
 
     /// Whether changes of messages are among the records up to a position.
     pub(crate) fn has_changes(&self, position: u64) -> bool {
+        let is_of_message = |(suffix, _): &Row| suffix[0] == 7;
         let mut records = self.records.iter().take(position as usize);
-        records.any(|record| matches!(record, Record::Change { archive, .. } if entry(archive).kind.is_change()))
+        records.any(|record| match record {
+            Record::Change { archive, brought } => entry(archive).kind.is_change() || brought.iter().any(is_of_message),
+            _ => false,
+        })
     }
 
     /// All rows that records up to a position make.
@@ -308,7 +353,7 @@ fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]
                 ([1], Some(value)) => {
                     let edit = [("edit", number(&value[1..9])), ("edit time", number(&value[9..17]))];
                     let fields = numbers([("flags", value[0].into()), edit[0], edit[1]]);
-                    (key("state", id, [("sequence", sequence)]), with(fields, "reactions", &value[17..]))
+                    (key("state", id, [("sequence", sequence)]), with(fields, "more", &value[17..]))
                 }
                 ([2, user @ ..], value) => {
                     let key = key("reactor", id, [("sequence", sequence), ("user", user)]);
@@ -482,6 +527,13 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
                 let length = if choice == 99 { random.below(14_000) } else { random.below(400) };
                 let text = format!("{number} {}", "la ".repeat(length as usize / 3));
                 let mut command = send(name(), pick(), key + number, &text);
+                if let Command::Send { body, .. } = &mut command
+                    && number % 3 == 2
+                {
+                    let thread = Some(Sequence(2 + random.below(4)));
+                    let view = ContentView { text: Some(&text), thread, ..ContentView::default() };
+                    *body = view.to_content().0;
+                }
                 if let Command::Send { client_message_id, .. } = &mut command
                     && number % 2 == 1
                 {

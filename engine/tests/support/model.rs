@@ -269,6 +269,7 @@ impl ModelConversation {
                 .map(|(sequence, _)| Edited { sequence: Sequence(sequence), time_ms: TimestampMs(0) }),
             deleted,
             pinned: self.is_pinned(message),
+            replies: 0,
             reactions: reactions
                 .into_iter()
                 .map(|(text, users)| ReactionCount {

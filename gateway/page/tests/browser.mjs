@@ -118,6 +118,33 @@ async function marks({ alice, bob }) {
   await eventually(() => conversation(bob, "alice").locator(".badge").count(), 0, "nothing unread is left");
 }
 
+async function replies({ alice, bob }) {
+  step("replies: by the button, by the keyboard, in one thread");
+  const bubble = (page, text) => page.locator("#messages .bubble", { has: page.locator(`.text:text-is("${text}")`) });
+  const quote = async (page, text) => (await bubble(page, text).locator(".quote > *").allTextContents()).join(": ");
+  await bubble(bob, "are you there?").hover();
+  await bubble(bob, "are you there?").getByRole("button", { name: "Reply to alice" }).click();
+  await checkAccessibility(bob, "replying");
+  await screenshot(bob, "page-reply.png");
+  await say(bob, "always");
+  await eventually(() => quote(alice, "always"), "answers you: are you there?", "alice sees what it answers");
+  assert.equal(await bob.locator("#reply").isVisible(), false);
+  await composer(alice).press("ArrowUp");
+  assert.equal(await alice.locator("#reply-whom").textContent(), "Reply to bob");
+  await composer(alice).press("ArrowUp");
+  assert.equal(await alice.locator("#reply-whom").textContent(), "Reply to yourself");
+  await composer(alice).press("Escape");
+  assert.equal(await alice.locator("#reply").isVisible(), false);
+  await composer(alice).press("ArrowUp");
+  await say(alice, "good");
+  await eventually(() => quote(bob, "good"), "answers you: always", "an answer to an answer");
+  const count = (page) => bubble(page, "are you there?").locator(".replies").textContent();
+  for (const page of [alice, bob]) await eventually(() => count(page), "2 replies", "both are in the one thread");
+  await alice.reload();
+  await openConversation(alice, "bob");
+  await eventually(() => quote(alice, "good"), "answers bob: always", "after a reload");
+}
+
 async function killAndReturn({ alice, bob, node, browser }) {
   step("kill -9 while alice writes");
   const before = await texts(alice);
@@ -476,6 +503,7 @@ try {
   const world = { node, browser, alice, bob, carol };
   await talk(world);
   await marks(world);
+  await replies(world);
   await killAndReturn(world);
   await secondTab(world);
   // The kill has taken her connection with it.

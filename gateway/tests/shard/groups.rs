@@ -3,7 +3,7 @@
 use crate::common::Shard;
 
 /// A group that ann made, of bob and cid; and a connection of each.
-fn choir() -> (Shard, String) {
+pub(crate) fn choir() -> (Shard, String) {
     let mut shard = Shard::new(|_| {});
     shard.run_engine();
     for (slot, name) in [(1, "ann"), (2, "bob"), (3, "cid")] {
@@ -17,7 +17,7 @@ fn choir() -> (Shard, String) {
 }
 
 /// A request about the conversation.
-fn request(kind: &str, conversation: &str, fields: &str) -> String {
+pub(crate) fn request(kind: &str, conversation: &str, fields: &str) -> String {
     format!(r#"{{"id":7,"{kind}":{{"conversation":"{conversation}"{fields}}}}}"#)
 }
 

@@ -5,6 +5,7 @@ mod common;
 
 mod admission;
 mod changes;
+mod contents;
 mod floods;
 mod groups;
 mod slow;

@@ -3,8 +3,8 @@
 use antiphon_wire::{
     codec::Encoding,
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ContentView, Created, EntryBytes, ErrorFrame, History, HistoryAnswer,
-        Request, ResumeOutcome, ServerFrame, TooFar, view_content,
+        ArchivedEntry, ArchivedEntryKind, Created, EntryBytes, ErrorFrame, History, HistoryAnswer, Request,
+        ResumeOutcome, ServerFrame, TooFar, view_content,
     },
     ids::{ConversationId, Epoch, RequestId, Sequence},
     limits::{PAGE_ITEMS_MAX, SERVER_FRAME_BYTES_MAX},
@@ -254,9 +254,7 @@ impl Worker {
         if !matches!(entry.kind, ArchivedEntryKind::Message) {
             return None;
         }
-        let Ok(ContentView::Text(text)) = view_content(&entry.body) else {
-            return None;
-        };
+        let text = view_content(&entry.body).ok()?.text?;
         Stamp::from_text(text).filter(|stamp| stamp.nonce == self.plan.nonce)
     }
 

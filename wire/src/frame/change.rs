@@ -335,9 +335,16 @@ pub struct MessageState {
     /// It is pinned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// Messages in the thread that it began; those that were deleted do not count.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub replies: u32,
     /// In the order in which each was first there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reactions: Vec<ReactionCount>,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The last edit of a message.

@@ -11,14 +11,14 @@ use rkyv::{
 use super::Each;
 use crate::{
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
-    limits::{REACTION_BYTES_MAX, TEXT_BYTES_MAX},
+    limits::{CONTENT_TYPE_BYTES_MAX, DATA_BYTES_MAX, MENTIONS_PER_MESSAGE_MAX, REACTION_BYTES_MAX, TEXT_BYTES_MAX},
 };
 
 /// What an entry is. Numbers are for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum EntryKind {
-    /// A message: the body is a [`Content`], or empty if that was taken away.
+    /// A message: the body is a [`Content`](super::Content), or empty if that was taken away.
     Message = 1,
     /// Members came or went: the body is a [`MembershipChange`] archive.
     Membership = 2,
@@ -116,17 +116,28 @@ pub enum EntryError {
     /// Not a valid archive.
     #[error("not a valid archive")]
     Archive,
+    /// Not a content that has its form.
+    #[error("what the message says does not have its form")]
+    Content,
+    /// Data that says it is JSON.
+    #[error("data of a JSON type is not one JSON value")]
+    Json,
+    /// More mentions than [`MENTIONS_PER_MESSAGE_MAX`].
+    #[error("more than {MENTIONS_PER_MESSAGE_MAX} mentions")]
+    TooManyMentions,
     /// A content of a kind that is not known here.
     #[error("a content of an unknown kind")]
     UnknownContent,
     /// Not UTF-8.
     #[error("text is not UTF-8")]
     Text,
-    /// Text without a byte.
-    #[error("text is empty")]
+    /// Nothing is said: no text, no data and nothing forwarded, or one of them without a byte.
+    #[error("the message says nothing")]
     Empty,
-    /// Text beyond [`TEXT_BYTES_MAX`].
-    #[error("text is longer than {TEXT_BYTES_MAX} bytes")]
+    /// Text, data or their type beyond [`TEXT_BYTES_MAX`], [`DATA_BYTES_MAX`], [`CONTENT_TYPE_BYTES_MAX`].
+    #[error(
+        "text is longer than {TEXT_BYTES_MAX} bytes, data than {DATA_BYTES_MAX}, or its type than {CONTENT_TYPE_BYTES_MAX}"
+    )]
     TooLong,
     /// A reaction beyond [`REACTION_BYTES_MAX`].
     #[error("a reaction is longer than {REACTION_BYTES_MAX} bytes")]
@@ -137,47 +148,6 @@ pub enum EntryError {
     /// Not the body of a change.
     #[error("a change of a message does not have its form")]
     Change,
-}
-
-/// A message's content: one byte that tells its kind, then the kind's own form. Kind 1 is plain text: UTF-8.
-///
-/// What a client sent is kept as it is; [`Content::view`] validates it.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Content(pub Vec<u8>);
-
-/// A validated content, in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentView<'a> {
-    /// Plain text, 1 to [`TEXT_BYTES_MAX`] bytes.
-    Text(&'a str),
-}
-
-const CONTENT_TEXT: u8 = 1;
-
-impl Content {
-    /// Plain text.
-    #[must_use]
-    pub fn text(text: &str) -> Self {
-        let mut bytes = Vec::with_capacity(1 + text.len());
-        bytes.push(CONTENT_TEXT);
-        bytes.extend(text.as_bytes());
-        Self(bytes)
-    }
-
-    /// Validates the bytes and looks at them in place.
-    pub fn view(&self) -> Result<ContentView<'_>, EntryError> {
-        view_content(&self.0)
-    }
-}
-
-/// Validates a content and looks at it in place.
-pub fn view_content(bytes: &[u8]) -> Result<ContentView<'_>, EntryError> {
-    match bytes.split_first() {
-        Some((&CONTENT_TEXT, text)) if text.len() > TEXT_BYTES_MAX => Err(EntryError::TooLong),
-        Some((&CONTENT_TEXT, [])) => Err(EntryError::Empty),
-        Some((&CONTENT_TEXT, text)) => std::str::from_utf8(text).map(ContentView::Text).map_err(|_| EntryError::Text),
-        _ => Err(EntryError::UnknownContent),
-    }
 }
 
 /// The body of a [`EntryKind::Membership`] entry.

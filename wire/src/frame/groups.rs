@@ -7,7 +7,7 @@
 //! settings  (key u8 · length u16 · value)…             all of them; one that is not there has its default, keys ascend
 //! bans      on u8 · (removed u8 · length u8 · user)…   removed: the user was a member, and is none any more
 //! ```
-//! Keys of settings: 1 description, 2 picture, 3 history u8; who may (u8): 4 send, 5 add, 6 remove, 7 info, 8 pin.
+//! Keys of settings: 1 description, 2 picture, 3 history u8; who may (u8): 4 send, 5 add, 6 remove, 7 info, 8 pin, 9 everybody.
 //!
 //! Must not do: know who may do what; the engine judges.
 
@@ -110,6 +110,8 @@ pub struct Settings {
     pub info: Who,
     /// Who may pin messages.
     pub pin: Who,
+    /// Who may mean everybody by a message.
+    pub everybody: Who,
 }
 
 impl Default for Settings {
@@ -123,6 +125,7 @@ impl Default for Settings {
             remove: Who::Admins,
             info: Who::Members,
             pin: Who::Members,
+            everybody: Who::Admins,
         }
     }
 }
@@ -156,13 +159,16 @@ pub struct SettingsChange {
     /// Who may pin messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Who>,
+    /// Who may mean everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everybody: Option<Who>,
 }
 
 impl SettingsChange {
     /// Whether it changes who may do what, not only what members see.
     #[must_use]
     pub fn is_of_rights(&self) -> bool {
-        let of_who = [self.send, self.add, self.remove, self.info, self.pin];
+        let of_who = [self.send, self.add, self.remove, self.info, self.pin, self.everybody];
         self.history.is_some() || of_who.iter().any(Option::is_some)
     }
 
@@ -178,6 +184,7 @@ impl SettingsChange {
             remove: self.remove.unwrap_or(settings.remove),
             info: self.info.unwrap_or(settings.info),
             pin: self.pin.unwrap_or(settings.pin),
+            everybody: self.everybody.unwrap_or(settings.everybody),
         }
     }
 }
@@ -208,6 +215,7 @@ const ADD: u8 = 5;
 const REMOVE: u8 = 6;
 const INFO: u8 = 7;
 const PIN: u8 = 8;
+const EVERYBODY: u8 = 9;
 
 impl Settings {
     /// The body of an entry that says so.
@@ -231,6 +239,7 @@ impl Settings {
             (REMOVE, self.remove, default.remove),
             (INFO, self.info, default.info),
             (PIN, self.pin, default.pin),
+            (EVERYBODY, self.everybody, default.everybody),
         ] {
             put(key, &[who as u8], &[of_default as u8]);
         }
@@ -275,6 +284,7 @@ impl Settings {
                 REMOVE => settings.remove = who()?,
                 INFO => settings.info = who()?,
                 PIN => settings.pin = who()?,
+                EVERYBODY => settings.everybody = who()?,
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! in JSON, the request's key; a push has no id.
 
 mod change;
+mod content;
 mod conversations;
 mod entry;
 mod groups;
@@ -11,6 +12,7 @@ mod messages;
 mod session;
 
 pub use change::*;
+pub use content::*;
 pub use conversations::*;
 pub use entry::*;
 pub use groups::*;

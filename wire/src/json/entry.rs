@@ -12,54 +12,54 @@ use serde::{
 use crate::{
     frame::{
         ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Bans, Change, ChangeView, Content,
-        ContentView, ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, RoleOf, Settings,
-        roles_from_body, roles_to_body, view_body, view_change, view_content, view_entry,
+        ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, RoleOf, Settings, roles_from_body,
+        roles_to_body, view_body, view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
+    json::content::{self, with_content},
 };
 
-/// An entry as JSON has it, to be read. `kind` tells which of the optional fields are there.
-#[derive(Deserialize)]
-struct JsonEntry<'a> {
-    conversation: ConversationId,
-    epoch: Epoch,
-    sequence: Sequence,
-    ordinal: Ordinal,
-    time_ms: TimestampMs,
-    sender: UserId,
-    kind: JsonKind,
-    #[serde(default)]
-    client_message_id: Option<ClientMessageId>,
-    #[serde(default, borrow)]
-    text: Option<std::borrow::Cow<'a, str>>,
-    #[serde(default)]
-    title: Option<String>,
-    #[serde(default)]
-    direct: Option<bool>,
-    #[serde(default)]
-    members: Option<Vec<UserId>>,
-    #[serde(default)]
-    added: Option<Vec<UserId>>,
-    #[serde(default)]
-    removed: Option<Vec<UserId>>,
-    #[serde(default)]
-    target: Option<Sequence>,
-    #[serde(default)]
-    reaction: Option<String>,
-    #[serde(default)]
-    on: Option<bool>,
-    #[serde(default)]
-    before: Option<Sequence>,
-    #[serde(default)]
-    messages: Option<Ordinal>,
-    #[serde(default)]
-    roles: Option<Vec<RoleOf>>,
-    #[serde(default)]
-    settings: Option<Settings>,
-    #[serde(default)]
-    banned: Option<Vec<UserId>>,
-    #[serde(default)]
-    unbanned: Option<Vec<UserId>>,
+with_content! {
+    /// An entry as JSON has it, to be read. `kind` tells which of the optional fields are there.
+    struct JsonEntry<'a> {
+        conversation: ConversationId,
+        epoch: Epoch,
+        sequence: Sequence,
+        ordinal: Ordinal,
+        time_ms: TimestampMs,
+        sender: UserId,
+        kind: JsonKind,
+        #[serde(default)]
+        client_message_id: Option<ClientMessageId>,
+        #[serde(default)]
+        title: Option<String>,
+        #[serde(default)]
+        direct: Option<bool>,
+        #[serde(default)]
+        members: Option<Vec<UserId>>,
+        #[serde(default)]
+        added: Option<Vec<UserId>>,
+        #[serde(default)]
+        removed: Option<Vec<UserId>>,
+        #[serde(default)]
+        target: Option<Sequence>,
+        #[serde(default)]
+        reaction: Option<String>,
+        #[serde(default)]
+        on: Option<bool>,
+        #[serde(default)]
+        before: Option<Sequence>,
+        #[serde(default)]
+        messages: Option<Ordinal>,
+        #[serde(default)]
+        roles: Option<Vec<RoleOf>>,
+        #[serde(default)]
+        settings: Option<Settings>,
+        #[serde(default)]
+        banned: Option<Vec<UserId>>,
+        #[serde(default)]
+        unbanned: Option<Vec<UserId>>,
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -92,7 +92,7 @@ impl Serialize for ArchiveAsJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entry = view_entry(self.0).map_err(ser::Error::custom)?;
         let body = entry.body.as_slice();
-        let mut json = serializer.serialize_struct("Entry", 10)?;
+        let mut json = serializer.serialize_struct("Entry", 8 + content::FIELDS_MAX)?;
         json.serialize_field("conversation", &ConversationId(entry.conversation.0))?;
         json.serialize_field("epoch", &entry.epoch.0.to_native())?;
         json.serialize_field("sequence", &entry.sequence.0.to_native())?;
@@ -105,8 +105,7 @@ impl Serialize for ArchiveAsJson<'_> {
                 json.serialize_field("client_message_id", &ClientMessageId(entry.client_message_id.0))?;
                 // One whose content was taken away has no text.
                 if !body.is_empty() {
-                    let ContentView::Text(text) = view_content(body).map_err(ser::Error::custom)?;
-                    json.serialize_field("text", text)?;
+                    content::put(body, &mut json)?;
                 }
             }
             ArchivedEntryKind::Membership => {
@@ -173,8 +172,7 @@ fn change_fields<S: SerializeStruct>(
         ChangeView::Edit { target, content } => {
             json.serialize_field("target", &target)?;
             if let Some(content) = content {
-                let ContentView::Text(text) = view_content(content).map_err(ser::Error::custom)?;
-                json.serialize_field("text", text)?;
+                content::put(content, json)?;
             }
         }
         ChangeView::Delete { target } => json.serialize_field("target", &target)?,
@@ -217,7 +215,7 @@ impl JsonEntry<'_> {
         let on = || self.on.ok_or_else(missing("on"));
         let change = match self.kind {
             JsonKind::Edit => {
-                let content = self.text.as_ref().map_or_else(|| Content(Vec::new()), |text| Content::text(text));
+                let content = self.parts().content()?.unwrap_or_else(|| Content(Vec::new()));
                 Change::Edit { target: target()?, content }
             }
             JsonKind::Deletion => Change::Delete { target: target()? },
@@ -257,9 +255,8 @@ impl<'de> Deserialize<'de> for EntryBytes {
         let json = JsonEntry::deserialize(deserializer)?;
         let missing = |field| move || de::Error::missing_field(field);
         let (kind, body) = match json.kind {
-            JsonKind::Message => match &json.text {
-                Some(text) => {
-                    let content = Content::text(text);
+            JsonKind::Message => match json.parts().content()? {
+                Some(content) => {
                     content.view().map_err(de::Error::custom)?;
                     (EntryKind::Message, content.0)
                 }

@@ -5,6 +5,7 @@
 //! field. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit (`validate`
 //! does, for both encodings).
 
+mod content;
 mod entry;
 mod envelope;
 mod shapes;
@@ -235,12 +236,58 @@ mod tests {
         );
         check(
             r#"{"id":9,"send":{"conversation":"$C","client_message_id":"$C","text":""}}"#,
-            "9 invalid: content: text is empty",
+            "9 invalid: content: the message says nothing",
         );
         check(
             r#"{"id":9,"connect":{"resume":{"position":"?"}}}"#,
             "9 invalid: is not a position of this protocol version",
         );
+    }
+
+    #[test]
+    fn what_a_message_cannot_say_is_told() {
+        let send =
+            |fields: &str| format!(r#"{{"id":9,"send":{{"conversation":"$C","client_message_id":"$C"{fields}}}}}"#);
+        let far = u64::MAX;
+        for (fields, error) in [
+            ("", "9 malformed: missing field `text`"),
+            (r#","reply_to":4"#, "9 invalid: content: the message says nothing"),
+            (r#","text":7"#, "9 malformed: invalid type: integer `7`, expected a string"),
+            (r#","text":"a","content_type":"a/b""#, "9 malformed: content_type needs data or json"),
+            (r#","data":"AA==""#, "9 malformed: missing field `content_type`"),
+            (r#","data":"A","content_type":"a/b""#, "9 malformed: data is not base64"),
+            (r#","data":"","content_type":"a/b""#, "9 invalid: content: the message says nothing"),
+            (
+                r#","data":"AA==","content_type":"ab""#,
+                "9 invalid: content: what the message says does not have its form",
+            ),
+            (r#","data":"AA==","content_type":"a/b","json":1"#, "9 malformed: needs one of data and json, not both"),
+            (
+                r#","data":"AA==","content_type":"application/json""#,
+                "9 invalid: content: data of a JSON type is not one JSON value",
+            ),
+            (r#","json":1,"content_type":"a/b""#, "9 malformed: json needs a JSON type"),
+            (r#","text":"a","thread":0"#, "9 invalid: content: what the message says does not have its form"),
+            (r#","text":"a","mentions":[""]"#, "9 invalid: must be 1 to 64 bytes long"),
+            (r#","text":"a","forwarded":{"conversation":"$C"}"#, "9 malformed: missing field `sequence`"),
+        ] {
+            check(&send(fields), error);
+        }
+        let many: Vec<String> = (0..=50).map(|number| format!("\"u{number}\"")).collect();
+        let many = format!(r#","text":"a","mentions":[{}]"#, many.join(","));
+        check(&send(&many), "9 too_large: content: more than 50 mentions");
+        check(
+            &send(&format!(r#","text":"a","reply_to":{far}"#)),
+            "9 invalid: content: what the message says does not have its form",
+        );
+        let long = format!(r#","data":"{}","content_type":"a/b""#, "AAAA".repeat(16_384 / 3 + 1));
+        check(
+            &send(&long),
+            "9 too_large: content: text is longer than 16384 bytes, data than 16384, or its type than 100",
+        );
+        let edit = r#"{"id":9,"edit":{"conversation":"$C","client_message_id":"$C","target":3,"text":"a","thread":2}}"#;
+        let kept = "9 invalid: an edit keeps what the message answers, its thread and where it was forwarded from";
+        check(edit, kept);
     }
 
     #[test]

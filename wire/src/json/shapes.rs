@@ -1,33 +1,31 @@
-//! JSON forms that differ from the structs they stand for: `send` and `edit`, whose content's field stands beside the ids, and `error`,
+//! JSON forms that differ from the structs they stand for: `send` and `edit`, whose content's parts stand beside the ids, and `error`,
 //! whose code is a name.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 
 use crate::{
     codes::ErrorCode,
-    frame::{Content, ContentView, Edit, ErrorFrame, Send},
+    frame::{Edit, ErrorFrame, Send},
     ids::{ClientMessageId, ConversationId, Sequence},
+    json::content::{self, with_content},
 };
 
-#[derive(Serialize, Deserialize)]
-struct JsonSend<'a> {
-    conversation: ConversationId,
-    client_message_id: ClientMessageId,
-    #[serde(borrow)]
-    text: Cow<'a, str>,
+with_content! {
+    struct JsonSend<'a> {
+        conversation: ConversationId,
+        client_message_id: ClientMessageId,
+    }
 }
 
 impl Serialize for Send {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ContentView::Text(text) = self.content.view().map_err(ser::Error::custom)?;
-        JsonSend {
-            conversation: self.conversation,
-            client_message_id: self.client_message_id,
-            text: Cow::Borrowed(text),
-        }
-        .serialize(serializer)
+        let mut json = serializer.serialize_struct("Send", 2 + content::FIELDS_MAX)?;
+        json.serialize_field("conversation", &self.conversation)?;
+        json.serialize_field("client_message_id", &self.client_message_id)?;
+        content::put(&self.content.0, &mut json)?;
+        json.end()
     }
 }
 
@@ -35,32 +33,29 @@ impl<'de> Deserialize<'de> for Send {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = JsonSend::deserialize(deserializer)?;
         Ok(Self {
+            content: json.parts().content()?.ok_or_else(|| de::Error::missing_field("text"))?,
             conversation: json.conversation,
             client_message_id: json.client_message_id,
-            content: Content::text(&json.text),
         })
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct JsonEdit<'a> {
-    conversation: ConversationId,
-    client_message_id: ClientMessageId,
-    target: Sequence,
-    #[serde(borrow)]
-    text: Cow<'a, str>,
+with_content! {
+    struct JsonEdit<'a> {
+        conversation: ConversationId,
+        client_message_id: ClientMessageId,
+        target: Sequence,
+    }
 }
 
 impl Serialize for Edit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ContentView::Text(text) = self.content.view().map_err(ser::Error::custom)?;
-        JsonEdit {
-            conversation: self.conversation,
-            client_message_id: self.client_message_id,
-            target: self.target,
-            text: Cow::Borrowed(text),
-        }
-        .serialize(serializer)
+        let mut json = serializer.serialize_struct("Edit", 3 + content::FIELDS_MAX)?;
+        json.serialize_field("conversation", &self.conversation)?;
+        json.serialize_field("client_message_id", &self.client_message_id)?;
+        json.serialize_field("target", &self.target)?;
+        content::put(&self.content.0, &mut json)?;
+        json.end()
     }
 }
 
@@ -68,10 +63,10 @@ impl<'de> Deserialize<'de> for Edit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = JsonEdit::deserialize(deserializer)?;
         Ok(Self {
+            content: json.parts().content()?.ok_or_else(|| de::Error::missing_field("text"))?,
             conversation: json.conversation,
             client_message_id: json.client_message_id,
             target: json.target,
-            content: Content::text(&json.text),
         })
     }
 }

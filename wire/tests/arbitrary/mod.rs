@@ -30,6 +30,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(conversation, sequence)| Request::Delivered(Delivered { conversation, sequence })),
         (conversation(), name(), change()).prop_map(|(conversation, client_message_id, change)| match change {
             Change::Edit { target, content } => {
+                let content = content.view().unwrap().in_place_of(&ContentView::default()).to_content();
                 Request::Edit(Edit { conversation, client_message_id, target, content })
             }
             Change::Delete { target } => Request::Delete(Delete { conversation, client_message_id, target }),
@@ -77,16 +78,9 @@ fn who() -> impl Strategy<Value = Who> {
 fn settings_change() -> impl Strategy<Value = SettingsChange> {
     let history = proptest::sample::select(&[HistoryFrom::Joining, HistoryFrom::Start]);
     let told = (option::of(title()), option::of(title()), option::of(history));
-    let rights = [option::of(who()), option::of(who()), option::of(who()), option::of(who()), option::of(who())];
-    (told, rights).prop_map(|((description, picture, history), [send, add, remove, info, pin])| SettingsChange {
-        description,
-        picture,
-        history,
-        send,
-        add,
-        remove,
-        info,
-        pin,
+    let rights = std::array::from_fn(|_| option::of(who()));
+    (told, rights).prop_map(|((description, picture, history), [send, add, remove, info, pin, everybody])| {
+        SettingsChange { description, picture, history, send, add, remove, info, pin, everybody }
     })
 }
 
@@ -114,6 +108,7 @@ fn bans_action() -> impl Strategy<Value = BansAction> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (target(), text()).prop_map(|(target, text)| Change::Edit { target, content: Content::text(&text) }),
+        (target(), content(true)).prop_map(|(target, content)| Change::Edit { target, content }),
         target().prop_map(|target| Change::Delete { target }),
         (target(), "\\PC{1,8}", any::<bool>()).prop_map(|(target, text, on)| Change::React { target, text, on }),
         (target(), any::<bool>()).prop_map(|(target, on)| Change::Pin { target, on }),
@@ -129,9 +124,35 @@ pub(crate) fn server() -> impl Strategy<Value = ServerFrame> {
     prop_oneof![answer(), push()]
 }
 
+/// What a message says: text, and any of what can stand beside it; text or data for sure, if it `says_something`.
+fn content(says_something: bool) -> impl Strategy<Value = Content> {
+    let json = text().prop_map(|text| ("application/json", serde_json::to_vec(&text).unwrap()));
+    let bytes = vec(any::<u8>(), 1..40).prop_map(|bytes| ("image/webp", bytes));
+    let place =
+        (any::<[u8; 16]>(), target()).prop_map(|(id, sequence)| Place { conversation: ConversationId(id), sequence });
+    let beside = (
+        option::of(prop_oneof![json, bytes]),
+        option::of(target()),
+        option::of(target()),
+        option::of(place),
+        vec(user(), 0..4),
+        any::<bool>(),
+    );
+    (text(), any::<bool>(), beside).prop_map(
+        move |(text, has_text, (data, reply_to, thread, forwarded, users, everybody))| {
+            let mentions = mentions_to_bytes(&users);
+            let data = data.as_ref().map(|(content_type, bytes)| Data { content_type, bytes });
+            let needs_text = data.is_none() && (says_something || forwarded.is_none());
+            let text = (has_text || needs_text).then_some(text.as_str());
+            let mentions = Mentions::new(&mentions);
+            ContentView { text, data, reply_to, thread, forwarded, mentions, everybody }.to_content()
+        },
+    )
+}
+
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
-        text().prop_map(|text| (EntryKind::Message, Content::text(&text).0)),
+        content(false).prop_map(|content| (EntryKind::Message, content.0)),
         (vec(user(), 0..4), vec(user(), 0..4))
             .prop_map(|(added, removed)| (EntryKind::Membership, MembershipChange { added, removed }.to_body())),
         title().prop_map(|title| (EntryKind::Title, title.into_bytes())),
@@ -320,8 +341,15 @@ fn message_state() -> impl Strategy<Value = MessageState> {
         count,
         mine,
     });
-    (sequence(), option::of(edited), any::<bool>(), any::<bool>(), vec(reaction, 0..3)).prop_map(
-        |(sequence, edited, deleted, pinned, reactions)| MessageState { sequence, edited, deleted, pinned, reactions },
+    (sequence(), option::of(edited), any::<bool>(), any::<bool>(), 0..9u32, vec(reaction, 0..3)).prop_map(
+        |(sequence, edited, deleted, pinned, replies, reactions)| MessageState {
+            sequence,
+            edited,
+            deleted,
+            pinned,
+            replies,
+            reactions,
+        },
     )
 }
 

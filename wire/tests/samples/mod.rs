@@ -43,6 +43,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             "send",
             Request::Send(Send { conversation, client_message_id: NAME, content: Content::text("Hi \"Bob\" 🎵") }),
         ),
+        ("send-fields", Request::Send(Send { conversation, client_message_id: NAME, content: said() })),
+        ("send-data", Request::Send(Send { conversation, client_message_id: NAME, content: picture() })),
         ("history-before", history(Some(sequence), None, None, Some(50))),
         ("history-after", history(None, Some(sequence), None, Some(200))),
         ("history-around", history(None, None, Some(sequence), None)),
@@ -66,6 +68,27 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("bans-remove", Request::Bans(AskBans { conversation, action: BansAction::Remove(vec![user("mallory")]) })),
         ("bans-list", Request::Bans(AskBans { conversation, action: BansAction::List(users_page()) })),
     ]
+}
+
+/// All that can stand beside text.
+fn said() -> Content {
+    let mentions = mentions_to_bytes(&[user("bob"), user("carol")]);
+    let view = ContentView {
+        text: Some("See below 🎶"),
+        data: Some(Data { content_type: "application/vnd.choir+json", bytes: br#"{"bars":[1,2],"key":"d"}"# }),
+        reply_to: Some(Sequence(40)),
+        thread: Some(Sequence(2)),
+        forwarded: Some(Place { conversation: ConversationId([7; 16]), sequence: Sequence(9) }),
+        mentions: Mentions::new(&mentions),
+        everybody: true,
+    };
+    view.to_content()
+}
+
+/// Data alone.
+fn picture() -> Content {
+    let data = Some(Data { content_type: "image/x-tiny", bytes: &[0, 255, 16] });
+    ContentView { data, ..ContentView::default() }.to_content()
 }
 
 fn roles() -> Vec<RoleOf> {
@@ -125,6 +148,8 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ),
         ("bans", entry(EntryKind::Bans, 13, none, bans(true))),
         ("bans-lifted", entry(EntryKind::Bans, 14, none, bans(false))),
+        ("message-fields", entry(EntryKind::Message, 15, NAME, said().0)),
+        ("message-data", entry(EntryKind::Message, 16, NAME, picture().0)),
     ]
 }
 
@@ -239,9 +264,15 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
     let count = |reaction: &str, count, mine| ReactionCount { reaction: reaction.to_owned(), count, mine };
     let edited = Some(Edited { sequence: Sequence(5), time_ms: TimestampMs(1_700_000_000_005) });
     let reactions = vec![count("👍", 3, true), count("ok", 1, false)];
-    let changed = MessageState { sequence: Sequence(2), edited, deleted: false, pinned: true, reactions };
-    let gone =
-        MessageState { sequence: Sequence(3), edited: None, deleted: true, pinned: false, reactions: Vec::new() };
+    let changed = MessageState { sequence: Sequence(2), edited, deleted: false, pinned: true, replies: 3, reactions };
+    let gone = MessageState {
+        sequence: Sequence(3),
+        edited: None,
+        deleted: true,
+        pinned: false,
+        replies: 0,
+        reactions: Vec::new(),
+    };
     let states = States { conversation, epoch: Epoch(1), as_of: Sequence(9), states: vec![changed, gone] };
     let goodbye = Goodbye { code: 4_000, reason: "restarting".to_owned(), reconnect_after_ms: Some(1_500) };
     vec![

@@ -17,7 +17,7 @@ use antiphon_bench_store::{Ask, Data, Message, Page, Row, Store, data::named_at}
 use antiphon_engine::door::{Command, Done, HistoryPage, HistoryRange, Refusal, Token};
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Content, ContentView, EntryKind, view_content, view_entry},
+    frame::{Content, EntryKind, view_content, view_entry},
     ids::{ClientMessageId, Sequence},
 };
 use anyhow::bail;
@@ -64,8 +64,8 @@ fn rows(page: &HistoryPage) -> anyhow::Result<Vec<Row>> {
         if EntryKind::from(&entry.kind) != EntryKind::Message {
             continue;
         }
-        let ContentView::Text(text) = view_content(&entry.body)?;
-        rows.push(Row { ordinal: entry.ordinal.0.to_native(), id: entry.client_message_id.0, text: text.to_owned() });
+        let text = view_content(&entry.body)?.text.unwrap_or_default().to_owned();
+        rows.push(Row { ordinal: entry.ordinal.0.to_native(), id: entry.client_message_id.0, text });
     }
     Ok(rows)
 }

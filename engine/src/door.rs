@@ -178,6 +178,17 @@ pub enum Command {
         /// Of what.
         conversation: ConversationId,
     },
+    /// Tells the other members of something that is never stored.
+    Tell {
+        /// Who tells.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// What it is called.
+        event: String,
+        /// What it says, as the client wrote it.
+        data: Option<String>,
+    },
     /// A page of entries.
     History {
         /// Who asks.
@@ -227,6 +238,7 @@ impl Command {
         match self {
             Self::Reactions { .. }
             | Self::Pins { .. }
+            | Self::Tell { .. }
             | Self::History { .. }
             | Self::Members { .. }
             | Self::Roles { .. }
@@ -299,6 +311,19 @@ pub enum Output {
         /// Delivered up to here.
         delivered: Sequence,
         /// The conversation's members.
+        recipients: Rc<[UserId]>,
+    },
+    /// Somebody tells of something that is never stored; at once, by the members as they are durable.
+    Told {
+        /// Where.
+        conversation: ConversationId,
+        /// Who tells.
+        user: UserId,
+        /// What it is called.
+        event: String,
+        /// What it says.
+        data: Option<String>,
+        /// The conversation's members, with who tells.
         recipients: Rc<[UserId]>,
     },
     /// The lane's durable position; emitted after a batch's outputs.
@@ -393,6 +418,8 @@ pub enum Done {
     },
     /// To `Pins`: those that the user sees, in the order in which they were pinned.
     Pins(Vec<Sequence>),
+    /// To `Tell`: it is on its way.
+    Told,
     /// To `History`.
     History(Box<HistoryPage>),
     /// To `Members`.

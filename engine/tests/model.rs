@@ -226,6 +226,7 @@ impl Run {
                     assert_eq!(position.0, self.model.committed.len() as u64);
                     self.durable = position.0;
                 }
+                Output::Told { .. } => panic!("nobody tells of anything here"),
                 Output::Fenced { text } => panic!("{text}"),
             }
         }

@@ -48,7 +48,10 @@ export class Chat {
       event.preventDefault();
       this.#send();
     });
-    this.text.addEventListener("input", () => this.#typed());
+    this.text.addEventListener("input", () => {
+      this.#typed();
+      session.typing(this.id, this.text.value !== "");
+    });
     $("jump").addEventListener("click", () => {
       this.transcript.jumpToEnd();
       this.#looked();
@@ -64,6 +67,7 @@ export class Chat {
   /** Shows a conversation. */
   async open(id) {
     const { session } = this;
+    if (this.id !== null && this.id !== id) session.typing(this.id, false);
     this.id = id;
     const { timeline } = this;
     $("nothing").hidden = true;
@@ -133,7 +137,7 @@ export class Chat {
   #header() {
     const { timeline } = this;
     const name = conversationName(timeline);
-    const detail = timeline.direct ? "" : this.#memberNames(timeline);
+    const detail = this.#typing(timeline) ?? (timeline.direct ? "" : this.#memberNames(timeline));
     const mark = JSON.stringify([this.id, name, detail]);
     if (mark === this.headerMark) return;
     this.headerMark = mark;
@@ -143,6 +147,12 @@ export class Chat {
     $("scroller").setAttribute("aria-label", `Messages with ${name}`);
     this.text.placeholder = `Message ${name}`;
     this.text.setAttribute("aria-label", `Message to ${name}`);
+  }
+
+  /** Who types, if anybody does. */
+  #typing({ typing, direct }) {
+    if (typing.size === 0) return null;
+    return direct ? "is typing …" : `${names([...typing.keys()], 2)} ${typing.size === 1 ? "is" : "are"} typing …`;
   }
 
   #memberNames({ members, memberCount, me }) {
@@ -195,10 +205,10 @@ export class Chat {
     const error = bytes > most ? `This is ${bytes - most} bytes too long for one message.` : "";
     $("composer-error").textContent = error;
     if (error) return;
-    this.text.value = "";
-    this.#typed();
     this.transcript.dividerAfter = null;
     this.session.outbox.add(this.id, words, this.#references());
+    this.text.value = "";
+    this.#typed();
     this.#reply(null);
     if (!this.transcript.atBottom) this.transcript.jumpToEnd();
     this.text.focus();

@@ -21,7 +21,7 @@ const PROBE_TIMEOUT_MS = 4_000;
 const KINDS = new Set([
   ...["connect", "ping", "create", "members", "conversations", "title", "send", "history", "read", "delivered"],
   ...["roles", "settings", "bans", "error"],
-  ...["message", "receipt", "left", "too_far", "caught_up", "goodbye"],
+  ...["message", "receipt", "left", "too_far", "caught_up", "goodbye", "happened"],
 ]);
 
 /** Close codes from here on mean "do not come back"; 4000–4499 and everything outside 4000–4999 mean "do". */
@@ -104,6 +104,13 @@ export class Connection {
   request(kind, body, timeoutMs = ANSWER_TIMEOUT_MS) {
     if (this.state !== "open") return Promise.reject(disconnected());
     return this.#ask(kind, body, timeoutMs);
+  }
+
+  /** Sends what is for the moment: nothing is answered, and it is lost where the connection is. */
+  tell(kind, body) {
+    if (this.state !== "open") return;
+    this.sentMs = this.env.now();
+    this.socket.send(JSON.stringify({ [kind]: body }));
   }
 
   #ask(kind, body, timeoutMs) {

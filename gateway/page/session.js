@@ -22,6 +22,10 @@ const LIST_DOUBT_MS = 10_000;
 const PAGE = 200;
 const KNOWN_MAX = 1_000;
 const TEMPORARY_TRIES = 5;
+/** Who types says so again after so long, */
+const TYPING_AGAIN_MS = 4_000;
+/** and is taken to have stopped when nothing was heard for so long. */
+const TYPING_HOLDS_MS = 6_000;
 /** What a person asks for waits so long for the connection before it is refused. */
 const ONLINE_WAIT_MS = 4_000;
 const CLIENT = { name: "antiphon-page", version: "1" };
@@ -62,6 +66,8 @@ export class Session {
     this.older = new Map();
     this.due = new Set();
     this.pointing = false;
+    /** Where the user types, and when that was last told. */
+    this.typed = null;
     this.waiters = [];
     this.outbox = new Outbox({
       storage: outboxStorage,
@@ -227,6 +233,8 @@ export class Session {
         return this.#arrived(body);
       case "receipt":
         return this.#receipt(body);
+      case "happened":
+        return this.#happened(body);
       case "left":
         return this.#forget(body.conversation);
       case "too_far":
@@ -369,6 +377,36 @@ export class Session {
     this.#changed(timeline);
   }
 
+  /** Events of other names are another application's. */
+  #happened({ conversation, user, event, data }) {
+    const timeline = this.timelines.get(conversation);
+    if (!timeline || event !== "typing" || user === this.user) return;
+    if (data?.on === false) timeline.typing.delete(user);
+    else timeline.typing.set(user, this.env.now() + TYPING_HOLDS_MS);
+    this.#emit("typing", { id: conversation });
+    this.#typingEnds(timeline);
+  }
+
+  /** Those who have not been heard of for too long type no more. */
+  #typingEnds(timeline) {
+    if (timeline.typing.size === 0) return;
+    const dueMs = Math.min(...timeline.typing.values()) - this.env.now();
+    this.#later(`typing ${timeline.id}`, Math.max(0, dueMs), () => {
+      const nowMs = this.env.now();
+      for (const [user, untilMs] of timeline.typing) if (untilMs <= nowMs) timeline.typing.delete(user);
+      this.#emit("typing", { id: timeline.id });
+      this.#typingEnds(timeline);
+    });
+  }
+
+  /** The user types in a conversation, or has stopped. */
+  typing(conversation, on) {
+    const isHere = this.typed?.id === conversation;
+    if (on ? isHere && this.env.now() - this.typed.saidMs < TYPING_AGAIN_MS : !isHere) return;
+    this.typed = on ? { id: conversation, saidMs: this.env.now() } : null;
+    this.connection.tell("event", { conversation, event: "typing", data: { on } });
+  }
+
   #forget(id) {
     if (!this.timelines.delete(id)) return;
     this.touched.delete(id);
@@ -376,6 +414,7 @@ export class Session {
     this.removed.add(id);
     this.outbox.settleUpTo(id, Infinity);
     this.#settlePosition();
+    if (this.typed?.id === id) this.typed = null;
     this.#persistSoon();
     this.#emit("left", { id });
   }
@@ -383,6 +422,8 @@ export class Session {
   // ---- Sending ----------------------------------------------------------------------------------------------------------
 
   #send({ conversation, client_message_id, ...item }) {
+    // The message says that its sender has stopped.
+    if (this.typed?.id === conversation) this.typed = null;
     return this.connection.request("send", { conversation, client_message_id, ...said(item) });
   }
 

@@ -27,6 +27,8 @@ export class Timeline {
     this.roles = new Map();
     /** user → {read, delivered} of the others. */
     this.pointers = new Map();
+    /** Who types: user → until when that holds. */
+    this.typing = new Map();
     /** Whether the list of conversations or a `created` entry told what this is. */
     this.described = false;
     /** My own pointers: what is so, and what the server has confirmed. */
@@ -105,7 +107,10 @@ export class Timeline {
     }
     this.lastOrdinal = entry.ordinal;
     this.lastTimeMs = entry.time_ms;
-    if (entry.kind === "message") this.#readBySender(entry);
+    if (entry.kind === "message") {
+      this.typing.delete(entry.sender);
+      this.#readBySender(entry);
+    }
     if (entry.kind === "edit" || entry.kind === "deletion") this.#change(entry);
     if (entry.kind === "title") this.title = entry.title;
     if (entry.kind === "created") this.#describeFrom(entry);
@@ -119,6 +124,7 @@ export class Timeline {
       this.members = [...new Set([...this.members, ...added])].filter((name) => !removed.includes(name)).sort();
     }
     for (const name of removed) {
+      this.typing.delete(name);
       this.pointers.delete(name);
       this.roles.delete(name);
     }

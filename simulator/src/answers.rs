@@ -45,6 +45,8 @@ pub enum AskedKind {
     Group(Deed, Change),
     /// What roles, settings or bans there are.
     GroupPage(Deed),
+    /// Something is told for the moment.
+    Tell,
     /// A pointer moves to a sequence.
     Mark(u64),
     /// A page of history.
@@ -204,6 +206,7 @@ impl AskedKind {
             Self::Title => Deed::Title,
             Self::Message(_, change) => Deed::Change(change.kind(), change.target().map(|target| target.0)),
             Self::Group(deed, _) | Self::GroupPage(deed) => deed.clone(),
+            Self::Tell => Deed::Tell,
             _ => Deed::See,
         }
     }
@@ -261,7 +264,7 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
         (AskedKind::GroupPage(_), ServerFrame::BansAnswer(BansAnswer { users: Some(users), .. })) => {
             judge.model.check(users.is_sorted_by(|one, two| one < two), || format!("{user} was told {users:?}"));
         }
-        (AskedKind::GroupPage(_), ServerFrame::SettingsAnswer(_)) => {}
+        (AskedKind::GroupPage(_), ServerFrame::SettingsAnswer(_)) | (AskedKind::Tell, ServerFrame::EventAnswer(_)) => {}
         (AskedKind::Title, ServerFrame::TitleAnswer(answer)) => {
             judge.coverage.one(Count::Changes);
             let id = asked.conversation.expect("a title names its conversation");

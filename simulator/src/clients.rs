@@ -252,6 +252,10 @@ impl Client {
                 judge.model.check_not_erased(&user, receipt.conversation, "a receipt");
                 self.receipt(&receipt, judge);
             }
+            Event::Happened(event) => {
+                judge.coverage.one(Count::EventsHeard);
+                judge.model.heard(&user, &event);
+            }
             Event::States(states) => {
                 judge.coverage.one(Count::States);
                 judge.model.check_not_erased(&user, states.conversation, "states");

@@ -74,6 +74,8 @@ counts! {
     ContentsRefused "messages refused for what they refer to" PLANNED;
     /// Messages in threads whose first ones were told how many there are.
     Replies "replies in threads" PLANNED;
+    /// What was told for the moment, heard.
+    EventsHeard "events heard" PLANNED;
     /// Frames that told what became of messages.
     States "states told" OFTEN;
     /// Pointers moved.

@@ -31,6 +31,7 @@ pub mod report;
 pub mod rights;
 pub mod shrink;
 pub mod tasks;
+pub mod tells;
 pub mod trace;
 pub mod verdict;
 pub mod wires;

@@ -25,6 +25,7 @@ use crate::{
     contents::said,
     coverage::{Count, Coverage},
     rights::Deed,
+    tells::Tells,
 };
 
 /// What is known of all conversations.
@@ -42,6 +43,8 @@ pub struct Model {
     pub edits: BTreeSet<(ConversationId, UserId, u64, u64)>,
     /// Messages of which somebody was told what became of them.
     pub told: BTreeSet<(ConversationId, UserId, u64)>,
+    /// What was told for the moment.
+    pub tells: Tells,
     /// Receipts that went back, per reader: forgiven only if the member went and came back.
     pub receipts_back: BTreeSet<(ConversationId, UserId)>,
     /// Answers to pointer requests.
@@ -439,7 +442,7 @@ impl Conversation {
     }
 
     /// Whether a user may have been a member at some time since then.
-    fn may_have_had(&self, user: &UserId, since: u64) -> bool {
+    pub fn may_have_had(&self, user: &UserId, since: u64) -> bool {
         let membership = self.membership.get(user);
         membership.is_some_and(|membership| membership.certain() != Some(false) || membership.ceased >= since)
     }

@@ -165,7 +165,7 @@ pub struct Reduction {
     pub clients_max: u32,
     /// One shard and one lane.
     pub one_lane: bool,
-    /// Messages say text alone, and nothing beside.
+    /// Messages say text alone and nothing beside, and nothing is told for the moment.
     pub text_only: bool,
 }
 
@@ -215,6 +215,8 @@ pub struct Plan {
     pub groups_per_thousand: u64,
     /// How often a message says more than text, in a thousand.
     pub contents_per_thousand: u64,
+    /// How often something is told for the moment beside a step, in a thousand.
+    pub tells_per_thousand: u64,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -267,6 +269,7 @@ impl Plan {
             retain_per_thousand: Dice::new(seed, "retention").pick(&[0, 0, 0, 150, 500]),
             groups_per_thousand: Dice::new(seed, "groups").pick(&[0, 0, 60, 200]),
             contents_per_thousand: Dice::new(seed, "contents").pick(&[0, 0, 150, 500]),
+            tells_per_thousand: Dice::new(seed, "tells").pick(&[0, 0, 50, 400]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
@@ -295,6 +298,7 @@ impl Plan {
         }
         if reduction.text_only {
             plan.contents_per_thousand = 0;
+            plan.tells_per_thousand = 0;
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

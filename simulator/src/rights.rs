@@ -25,6 +25,8 @@ pub enum Deed {
     Send,
     /// Send one by which everybody is meant.
     SendToAll,
+    /// Tell something for the moment.
+    Tell,
     /// Do something to a message, or to all before one: by an entry of this kind.
     Change(EntryKind, Option<u64>),
     /// Let these join.
@@ -148,7 +150,7 @@ impl Rights {
             }
             Deed::Change(EntryKind::Edit, _) => is_own && self.is_one_of(user, self.settings.send),
             Deed::Change(EntryKind::Deletion, _) => is_own || self.is_admin(user),
-            Deed::Change(EntryKind::Reaction, _) => self.is_one_of(user, Who::Members),
+            Deed::Tell | Deed::Change(EntryKind::Reaction, _) => self.is_one_of(user, Who::Members),
             Deed::Change(EntryKind::Pin, _) => self.is_one_of(user, self.settings.pin),
             Deed::Change(..) => own == Some(Role::Owner),
             _ if self.direct => false,

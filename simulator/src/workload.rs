@@ -4,7 +4,7 @@ use antiphon_wire::{
     frame::{
         self, BansAction, Content, Conversations, Create, CreateGroup, Data, Delivered, EntryKind, History,
         HistoryFrom, Members, MembersAction, MembersList, Mentions, Read, Request, Role, RoleOf, RolesAction,
-        SettingsChange, Title, Who, mentions_to_bytes,
+        SendEvent, SettingsChange, Title, Who, mentions_to_bytes,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs, UserId},
 };
@@ -19,6 +19,7 @@ use crate::{
     model::Change,
     plan::{Fault, Plan},
     rights::Deed,
+    tells::data,
     world::World,
 };
 
@@ -28,6 +29,7 @@ pub struct Workload {
     step: u32,
     steps: u32,
     texts: u64,
+    tells: u64,
     groups: Vec<Group>,
 }
 
@@ -42,7 +44,7 @@ impl Workload {
     /// Nothing done yet.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { step: 0, steps: plan.steps, texts: 0, groups: Vec::new() }
+        Self { step: 0, steps: plan.steps, texts: 0, tells: 0, groups: Vec::new() }
     }
 }
 
@@ -63,8 +65,30 @@ impl World {
         if self.clients[client].running {
             self.act(client, &dice);
         }
+        if self.plan.tells_per_thousand > 0 {
+            self.tell();
+        }
         let next_us = self.now_us + dice.delay_us(self.plan.step_us_max);
         self.plan_at(next_us, Event::Step);
+    }
+
+    /// Sometimes somebody tells something for the moment, mostly without waiting for an answer.
+    fn tell(&mut self) {
+        let dice = Dice::new(self.plan.seed ^ (u64::from(self.workload.step) << 40), "tell");
+        let conversations: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
+        let client = dice.index(self.clients.len());
+        if conversations.is_empty() || !self.clients[client].running || !dice.chance(self.plan.tells_per_thousand) {
+            return;
+        }
+        let (id, user) = (dice.pick(&conversations), self.clients[client].user.clone());
+        for _ in 0..dice.pick(&[1, 1, 3]) {
+            self.workload.tells += 1;
+            let (name, number) = (dice.pick(&["typing", "looking"]), self.workload.tells);
+            self.model.telling(number, id, &user, name);
+            let event = SendEvent { conversation: id, event: name.to_owned(), data: Some(data(number)) };
+            self.ask(client, Request::Event(event), Some(id), AskedKind::Tell);
+        }
+        self.pump(client);
     }
 
     fn act(&mut self, client: usize, dice: &Dice) {

@@ -75,6 +75,8 @@ pub mod kind {
     pub const SETTINGS: u8 = 19;
     /// `bans` and its answer.
     pub const BANS: u8 = 20;
+    /// `event` and its answer.
+    pub const EVENT: u8 = 21;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -91,6 +93,8 @@ pub mod kind {
     pub const GOODBYE: u8 = 70;
     /// What became of messages.
     pub const STATES: u8 = 71;
+    /// Another member's event.
+    pub const HAPPENED: u8 = 72;
 }
 
 /// Reads a client's frame.
@@ -118,6 +122,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::ROLES => read(payload).map(Request::Roles),
         kind::SETTINGS => read(payload).map(Request::Settings),
         kind::BANS => read(payload).map(Request::Bans),
+        kind::EVENT => read(payload).map(Request::Event),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -148,6 +153,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Roles(frame) => write(kind::ROLES, id, frame),
         Request::Settings(frame) => write(kind::SETTINGS, id, frame),
         Request::Bans(frame) => write(kind::BANS, id, frame),
+        Request::Event(frame) => write(kind::EVENT, id, frame),
     }
 }
 
@@ -181,6 +187,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::ROLES => read(payload).map(ServerFrame::RolesAnswer),
         kind::SETTINGS => read(payload).map(ServerFrame::SettingsAnswer),
         kind::BANS => read(payload).map(ServerFrame::BansAnswer),
+        kind::EVENT => read(payload).map(ServerFrame::EventAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -189,6 +196,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::CAUGHT_UP => read(payload).map(ServerFrame::CaughtUp),
         kind::GOODBYE => read(payload).map(ServerFrame::Goodbye),
         kind::STATES => read(payload).map(ServerFrame::States),
+        kind::HAPPENED => read(payload).map(ServerFrame::Event),
         other => Err(unknown(other)),
     };
     let checked = server.and_then(|server| validate::server(&server).map(|()| server));
@@ -219,6 +227,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RolesAnswer(frame) => write(kind::ROLES, id, frame),
         ServerFrame::SettingsAnswer(frame) => write(kind::SETTINGS, id, frame),
         ServerFrame::BansAnswer(frame) => write(kind::BANS, id, frame),
+        ServerFrame::EventAnswer(frame) => write(kind::EVENT, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),
@@ -227,6 +236,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::CaughtUp(frame) => write(kind::CAUGHT_UP, id, frame),
         ServerFrame::Goodbye(frame) => write(kind::GOODBYE, id, frame),
         ServerFrame::States(frame) => write(kind::STATES, id, frame),
+        ServerFrame::Event(frame) => write(kind::HAPPENED, id, frame),
     }
 }
 

@@ -26,6 +26,12 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 100;
 /// Most users that a message mentions by name.
 pub const MENTIONS_PER_MESSAGE_MAX: usize = 50;
 
+/// Longest name of an event, in bytes.
+pub const EVENT_NAME_BYTES_MAX: usize = 32;
+
+/// Most bytes of what an event says: it is for the moment, and goes to everybody who is there.
+pub const EVENT_DATA_BYTES_MAX: usize = 1024;
+
 /// Longest title of a conversation, in bytes of UTF-8: what a phone shows, several times over.
 pub const TITLE_BYTES_MAX: usize = 256;
 

@@ -8,14 +8,15 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History,
-        MembersAction, MembershipChange, Request, RolesAction, ServerFrame, Settings, check_reaction, roles_from_body,
-        view_change, view_content, view_entry,
+        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, JsonText,
+        MembersAction, MembershipChange, Request, RolesAction, ServerFrame, Settings, check_reaction, is_event_name,
+        roles_from_body, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
-        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX,
-        PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, JSON_INTEGER_MAX,
+        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX,
+        TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -103,6 +104,19 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
             BansAction::Remove(users) => named("remove", users),
             BansAction::List(list) => page(&mut list.limit),
         },
+        Request::Event(frame) => event(&frame.event, frame.data.as_ref()),
+    }
+}
+
+fn event(name: &str, data: Option<&JsonText>) -> Result<(), Problem> {
+    if !is_event_name(name) {
+        let text = format!("event is not 1 to {EVENT_NAME_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::new(ErrorCode::Invalid, text));
+    }
+    longest("data", data.map_or(0, |data| data.0.len()), EVENT_DATA_BYTES_MAX)?;
+    match data {
+        Some(data) if data.value().is_none() => Err(Problem::new(ErrorCode::Invalid, "data is not one JSON value")),
+        _ => Ok(()),
     }
 }
 
@@ -139,6 +153,7 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
             sequence("read", frame.read)?;
             sequence("delivered", frame.delivered)
         }
+        ServerFrame::Event(frame) => event(&frame.event, frame.data.as_ref()),
         ServerFrame::TooFar(frame) => {
             sequence("first", frame.first)?;
             sequence("last", frame.last)
@@ -160,6 +175,7 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
             })
         }
         ServerFrame::ReactionsAnswer(_)
+        | ServerFrame::EventAnswer(_)
         | ServerFrame::Welcome(_)
         | ServerFrame::Pong(_)
         | ServerFrame::Error(_)

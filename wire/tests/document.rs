@@ -54,6 +54,8 @@ fn limits_are_those_of_the_code() {
         ("CONTENT_TYPE_BYTES_MAX", limits::CONTENT_TYPE_BYTES_MAX),
         ("MENTIONS_PER_MESSAGE_MAX", limits::MENTIONS_PER_MESSAGE_MAX),
         ("REACTION_BYTES_MAX", limits::REACTION_BYTES_MAX),
+        ("EVENT_NAME_BYTES_MAX", limits::EVENT_NAME_BYTES_MAX),
+        ("EVENT_DATA_BYTES_MAX", limits::EVENT_DATA_BYTES_MAX),
         ("REACTIONS_PER_MESSAGE_MAX", limits::REACTIONS_PER_MESSAGE_MAX),
         ("PINS_PER_CONVERSATION_MAX", limits::PINS_PER_CONVERSATION_MAX),
         ("TITLE_BYTES_MAX", limits::TITLE_BYTES_MAX),
@@ -108,6 +110,7 @@ fn kinds_are_those_of_the_code() {
         (kind::ROLES, "roles"),
         (kind::SETTINGS, "settings"),
         (kind::BANS, "bans"),
+        (kind::EVENT, "event"),
         (kind::ERROR, "error"),
         (kind::MESSAGE, "message"),
         (kind::RECEIPT, "receipt"),
@@ -116,6 +119,7 @@ fn kinds_are_those_of_the_code() {
         (kind::CAUGHT_UP, "caught_up"),
         (kind::GOODBYE, "goodbye"),
         (kind::STATES, "states"),
+        (kind::HAPPENED, "happened"),
     ];
     assert_eq!(got, expect);
 }

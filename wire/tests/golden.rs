@@ -42,9 +42,11 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// A push has no id, and neither has an error of the connection.
 fn id_of(frame: &ServerFrame) -> Option<RequestId> {
-    use ServerFrame::{CaughtUp, Goodbye, Left, Message, Receipt, States, TooFar};
-    let push = matches!(frame, Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_));
-    if push { None } else { ID }
+    use ServerFrame::{CaughtUp, Event, Goodbye, Left, Message, Receipt, States, TooFar};
+    match frame {
+        Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_) | Event(_) => None,
+        _ => ID,
+    }
 }
 
 #[test]
@@ -84,10 +86,10 @@ fn every_kind_has_a_sample() {
     let kinds = |frames: Vec<Vec<u8>>| frames.iter().map(|bytes| bytes[0]).collect::<BTreeSet<u8>>();
     let requests = samples::requests();
     let requests = requests.iter().map(|(_, request)| Encoding::Rkyv.encode_request(ID, request));
-    assert!(kinds(requests.collect()).into_iter().eq(1..=20));
+    assert!(kinds(requests.collect()).into_iter().eq(1..=21));
     let server = samples::server();
     let server = server.iter().map(|(_, frame)| Encoding::Rkyv.encode_server(ID, frame));
-    assert!(kinds(server.collect()).into_iter().eq((1..=20).chain(64..=71)));
+    assert!(kinds(server.collect()).into_iter().eq((1..=21).chain(64..=72)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, view_entry},
+    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, Who, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
     limits::GROUP_MEMBERS_MAX,
 };
@@ -18,7 +18,7 @@ use rkyv::rancor::Error as RancorError;
 use crate::{
     changes::ChangedRow,
     conversation::{Conversation, MemberState},
-    door::{Command, Done, Member, Refusal, Token},
+    door::{Command, Done, Member, Output, Refusal, Token},
     encryption::{KeyFault, Vault},
     engine::{
         Shared,
@@ -79,6 +79,7 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
         | Command::Change { conversation, .. }
         | Command::Reactions { conversation, .. }
         | Command::Pins { conversation, .. }
+        | Command::Tell { conversation, .. }
         | Command::History { conversation, .. }
         | Command::Members { conversation, .. } => Some(*conversation),
         Command::Conversations { .. } | Command::CatchUp { .. } => None,
@@ -139,6 +140,15 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Command::Reactions { user, conversation, target, after, limit } => {
                 self.reactions(user, conversation, target, after, limit)
             }
+            Command::Tell { ref user, .. } => match self.listeners(user) {
+                Ok(recipients) => {
+                    let Command::Tell { user, conversation, event, data } = command else { unreachable!("it is one") };
+                    self.core.outputs.push_back(Output::Told { conversation, user, event, data, recipients });
+                    Step::Done(Ok(Done::Told))
+                }
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
             Command::Pins { ref user, .. } => match self.pins(user) {
                 Ok(done) => Step::Done(Ok(done)),
                 Err(Ok(block)) => Step::Wait(block, command),
@@ -213,6 +223,15 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             return Err(refuse_because(ErrorCode::Forbidden, "a direct conversation does not change"));
         }
         Ok(conversation)
+    }
+
+    /// Whom a member tells of what is never stored, if it may.
+    fn listeners(&self, user: &UserId) -> Result<Rc<[UserId]>, Result<Block, Refusal>> {
+        let (conversation, _) = self.settled_member(user, false)?;
+        if conversation.is_one_of(user, Who::Members) {
+            return Ok(conversation.recipients());
+        }
+        Err(Err(refuse_because(ErrorCode::Forbidden, "one who only reads tells nothing")))
     }
 
     fn create_direct(&mut self, user: UserId, peer: UserId) -> Step {

@@ -235,7 +235,7 @@ impl Expected {
                         user: user.as_str().to_owned(),
                     });
                 }
-                Output::Answer { .. } | Output::Committed { .. } | Output::Fenced { .. } => {}
+                Output::Answer { .. } | Output::Committed { .. } | Output::Fenced { .. } | Output::Told { .. } => {}
             }
         }
     }

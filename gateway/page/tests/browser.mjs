@@ -145,6 +145,19 @@ async function replies({ alice, bob }) {
   await eventually(() => quote(alice, "good"), "answers bob: always", "after a reload");
 }
 
+async function typing({ alice, bob }) {
+  step("who types is told to who looks");
+  const told = () => bob.locator("#peer-detail").textContent();
+  await composer(alice).fill("let me see");
+  await eventually(told, "is typing …", "bob sees that alice types");
+  await composer(alice).fill("");
+  await eventually(told, "", "and that she has stopped");
+  await composer(alice).fill("so");
+  await eventually(told, "is typing …", "again");
+  await composer(alice).press("Enter");
+  await eventually(told, "", "the message ends it");
+}
+
 async function killAndReturn({ alice, bob, node, browser }) {
   step("kill -9 while alice writes");
   const before = await texts(alice);
@@ -504,6 +517,7 @@ try {
   await talk(world);
   await marks(world);
   await replies(world);
+  await typing(world);
   await killAndReturn(world);
   await secondTab(world);
   // The kill has taken her connection with it.

@@ -221,6 +221,11 @@ export class FakeNode {
     return { sequence: conversation.log.length };
   }
 
+  on_event(connection, { conversation: id, event, data }) {
+    this.#push(this.#get(connection.user, id), { happened: { conversation: id, user: connection.user, event, data } }, connection);
+    return {};
+  }
+
   on_send({ user }, { conversation: id, client_message_id, text }) {
     const conversation = this.#get(user, id);
     const before = conversation.log.find((entry) => entry.client_message_id === client_message_id && entry.sender === user);

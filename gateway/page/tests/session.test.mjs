@@ -193,6 +193,36 @@ test("a conversation of two: order, delivered, read, unread", async () => {
   assert.equal(alice.session.outbox.items.length, 0);
 });
 
+test("who types is known while it is so: told again, ended by a word, a message, time, or going", async () => {
+  const { world, alice, bob, id } = await pair();
+  const told = [];
+  world.node.gate = (kind, body, { user }) => kind === "event" && told.push([user, body.data.on]);
+  const typing = () => [...bob.session.timelines.get(id).typing.keys()];
+  const types = async (on, ms = 1_000) => {
+    alice.session.typing(id, on);
+    await world.clock.run(ms);
+  };
+  await types(true);
+  assert.deepEqual(typing(), ["alice"]);
+  for (let key = 0; key < 9; key += 1) await types(true);
+  assert.deepEqual(told.splice(0), [["alice", true], ["alice", true], ["alice", true]], "every four seconds, not with every key");
+  assert.deepEqual(typing(), ["alice"]);
+  await types(false);
+  assert.deepEqual([typing(), told.splice(0)], [[], [["alice", false]]]);
+  await types(false);
+  assert.deepEqual(told, [], "what was not begun does not end");
+  await types(true, 5_900);
+  assert.deepEqual(typing(), ["alice"]);
+  await world.clock.run(200);
+  assert.deepEqual(typing(), [], "nothing was heard for six seconds");
+  await types(true);
+  alice.session.outbox.add(id, "here it is");
+  await world.clock.run(1_000);
+  assert.deepEqual(typing(), [], "the message says it");
+  await types(false);
+  assert.deepEqual(told.splice(0).at(-1), ["alice", true], "and nothing has to be told beside it");
+});
+
 test("who writes has read: on every device, without a receipt or a request of pointers", async () => {
   const { world, alice, bob, id } = await pair();
   const phone = world.client("bob", undefined, "bob-phone");

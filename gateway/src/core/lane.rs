@@ -4,10 +4,7 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-};
+use std::collections::{HashMap, VecDeque};
 
 use antiphon_engine::{
     Engine,
@@ -19,9 +16,9 @@ use antiphon_wire::{
     codes::ErrorCode,
     frame::{
         Ack, AskBans, AskSettings, BansAction, BansAnswer, Change, ConversationsAnswer, Create, Created, EntryBytes,
-        ErrorFrame, HistoryAnswer, Left, Marked, Member, MembersAction, MembersAnswer, MessageState, PinsAnswer,
-        ReactionsAnswer, Receipt, Request, Roles, RolesAction, RolesAnswer, ServerFrame, SettingsAnswer, States,
-        Summary, TitleAnswer,
+        ErrorFrame, Event, EventSent, HistoryAnswer, JsonText, Left, Marked, Member, MembersAction, MembersAnswer,
+        MessageState, PinsAnswer, ReactionsAnswer, Receipt, Request, Roles, RolesAction, RolesAnswer, SendEvent,
+        ServerFrame, SettingsAnswer, States, Summary, TitleAnswer,
     },
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
@@ -106,6 +103,7 @@ enum RequestKind {
     Roles,
     Settings,
     Bans,
+    Event,
 }
 
 /// Bytes of states in one frame, about: what becomes of a full page's messages then fits in a few, each far below a frame's limit with every
@@ -341,22 +339,31 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 let recipients = match &partly {
                     None => recipients,
                     Some(partly) => {
-                        self.push(&partly.recipients, 0, || binary::encode_message(&partly.archive), send);
+                        self.push(partly.recipients.iter(), 0, || binary::encode_message(&partly.archive), send);
                         // Both are in order.
                         let sees_all = |user: &&UserId| partly.recipients.binary_search(user).is_err();
                         recipients.iter().filter(sees_all).cloned().collect()
                     }
                 };
-                self.push(&recipients, 0, || binary::encode_message(&archive), send);
+                self.push(recipients.iter(), 0, || binary::encode_message(&archive), send);
                 if !removed.is_empty() {
                     let left = ServerFrame::Left(Left { conversation, sequence });
-                    self.push(&removed, 0, || binary::encode_server(None, &left), send);
+                    self.push(removed.iter(), 0, || binary::encode_server(None, &left), send);
                 }
             }
             Output::Receipt { conversation, user, read, delivered, recipients } => {
-                let key = receipt_key(conversation, &user);
+                let key = conflation_key(conversation, &user, "");
                 let receipt = ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
-                self.push(&recipients, key, || binary::encode_server(None, &receipt), send);
+                self.push(recipients.iter(), key, || binary::encode_server(None, &receipt), send);
+            }
+            Output::Told { conversation, user, event, data, recipients } => {
+                let key = conflation_key(conversation, &user, &event);
+                let others = recipients.iter().filter(|recipient| **recipient != user);
+                let frame = || {
+                    let (user, data) = (user.clone(), data.map(JsonText));
+                    binary::encode_server(None, &ServerFrame::Event(Event { conversation, user, event, data }))
+                };
+                self.push(others, key, frame, send);
             }
             Output::Committed { position } => {
                 self.position = position;
@@ -420,15 +427,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     /// Pushes one frame to all sessions of all recipients: one mesh frame a shard. The frame is made only if there is anyone.
-    fn push(
+    fn push<'a>(
         &mut self,
-        recipients: &Rc<[UserId]>,
+        recipients: impl IntoIterator<Item = &'a UserId>,
         conflation_key: u64,
         frame: impl FnOnce() -> Vec<u8>,
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
         let mut found = 0_u64;
-        for user in recipients.iter() {
+        for user in recipients {
             for route in self.registry.routes(user) {
                 self.recipients[usize::from(route.shard.0)].push(route.connection);
                 found += 1;
@@ -452,10 +459,10 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 }
 
-/// Two receipts of one user in one conversation: the later one says all.
-fn receipt_key(conversation: ConversationId, user: &UserId) -> u64 {
+/// Of two receipts of one user in one conversation the later one says all, and so does it of two events of one name.
+fn conflation_key(conversation: ConversationId, user: &UserId, event: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in conversation.0.iter().copied().chain(user.as_str().bytes()) {
+    for byte in conversation.0.iter().copied().chain(user.as_str().bytes()).chain([0]).chain(event.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash.max(1)
@@ -558,6 +565,9 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
             };
             (RequestKind::Bans, command)
         }
+        Request::Event(SendEvent { conversation, event, data }) => {
+            (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
+        }
         Request::Connect(_) | Request::Ping(_) => unreachable!("a session answers these itself"),
     }
 }
@@ -644,6 +654,7 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
             let next = reactions.last().filter(|_| more).map(|last| last.user.clone());
             ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
         }
+        (RequestKind::Event, Done::Told) => ServerFrame::EventAnswer(EventSent {}),
         (RequestKind::Pins, Done::Pins(pins)) => ServerFrame::PinsAnswer(PinsAnswer { pins }),
         (RequestKind::Roles, Done::Changed { sequence }) => {
             ServerFrame::RolesAnswer(RolesAnswer { sequence: Some(sequence), roles: None, next: None })

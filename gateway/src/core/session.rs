@@ -570,6 +570,7 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::Roles(roles) => roles.conversation,
         Request::Settings(settings) => settings.conversation,
         Request::Bans(bans) => bans.conversation,
+        Request::Event(event) => event.conversation,
         Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) => return Some(None),
     }))
 }

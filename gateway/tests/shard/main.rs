@@ -6,6 +6,7 @@ mod common;
 mod admission;
 mod changes;
 mod contents;
+mod events;
 mod floods;
 mod groups;
 mod slow;

@@ -256,7 +256,7 @@ impl Writer {
                     self.reporter.say(&Frame::Served { conversation, sequence, hash });
                 }
                 Output::Committed { position } => self.reporter.say(&Frame::Committed(position.0)),
-                Output::Receipt { .. } => {}
+                Output::Receipt { .. } | Output::Told { .. } => {}
                 Output::Fenced { text } => self.reporter.say(&Frame::Failed(text)),
             }
         }

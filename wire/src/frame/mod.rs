@@ -7,6 +7,7 @@ mod change;
 mod content;
 mod conversations;
 mod entry;
+mod event;
 mod groups;
 mod messages;
 mod session;
@@ -15,6 +16,7 @@ pub use change::*;
 pub use content::*;
 pub use conversations::*;
 pub use entry::*;
+pub use event::*;
 pub use groups::*;
 pub use messages::*;
 pub use session::*;
@@ -69,6 +71,8 @@ pub enum Request {
     Settings(AskSettings),
     /// Keeps users out of a group, or lists them.
     Bans(AskBans),
+    /// Tells those who are there of something that is never stored.
+    Event(SendEvent),
 }
 
 /// What a server says: answers, then pushes.
@@ -114,6 +118,8 @@ pub enum ServerFrame {
     SettingsAnswer(SettingsAnswer),
     /// Answers `bans`.
     BansAnswer(BansAnswer),
+    /// Answers `event`.
+    EventAnswer(EventSent),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.
@@ -130,4 +136,6 @@ pub enum ServerFrame {
     Goodbye(Goodbye),
     /// What became of messages that are given right before or after this frame.
     States(States),
+    /// Something that another member tells, and that is never stored.
+    Event(Event),
 }

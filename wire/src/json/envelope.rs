@@ -50,6 +50,7 @@ impl Family for Request {
             "roles" => Self::Roles(map.next_value()?),
             "settings" => Self::Settings(map.next_value()?),
             "bans" => Self::Bans(map.next_value()?),
+            "event" => Self::Event(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -79,6 +80,7 @@ impl Family for ServerFrame {
             "roles" => Self::RolesAnswer(map.next_value()?),
             "settings" => Self::SettingsAnswer(map.next_value()?),
             "bans" => Self::BansAnswer(map.next_value()?),
+            "event" => Self::EventAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),
@@ -87,6 +89,7 @@ impl Family for ServerFrame {
             "caught_up" => Self::CaughtUp(map.next_value()?),
             "goodbye" => Self::Goodbye(map.next_value()?),
             "states" => Self::States(map.next_value()?),
+            "happened" => Self::Event(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(frame))

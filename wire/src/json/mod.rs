@@ -50,6 +50,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Roles(frame) => write("roles", id, frame),
         Request::Settings(frame) => write("settings", id, frame),
         Request::Bans(frame) => write("bans", id, frame),
+        Request::Event(frame) => write("event", id, frame),
     }
 }
 
@@ -92,6 +93,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RolesAnswer(frame) => write("roles", id, frame),
         ServerFrame::SettingsAnswer(frame) => write("settings", id, frame),
         ServerFrame::BansAnswer(frame) => write("bans", id, frame),
+        ServerFrame::EventAnswer(frame) => write("event", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),
@@ -100,6 +102,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::CaughtUp(frame) => write("caught_up", id, frame),
         ServerFrame::Goodbye(frame) => write("goodbye", id, frame),
         ServerFrame::States(frame) => write("states", id, frame),
+        ServerFrame::Event(frame) => write("happened", id, frame),
     }
 }
 

@@ -160,6 +160,8 @@ pub enum Event {
     /// What became of messages that come as entries right before or after this: see [`States::as_of`] for which entries are in it. To
     /// edit, delete, react, pin or retain is a [`Session::request`]; one whose answer did not come is asked again under the same id.
     States(States),
+    /// Another member tells of something that is never stored, such as that it types.
+    Happened(crate::frame::Event),
     /// The user is no longer a member: it is as if the conversation did not exist.
     Left(Left),
     /// Entries that can't be had any more, or never could; the next one comes after them.

@@ -77,6 +77,7 @@ impl Session {
             ServerFrame::Message(entry) => self.entry(now_ms, entry),
             ServerFrame::Receipt(receipt) => self.event(Event::Receipt(receipt)),
             ServerFrame::States(states) => self.event(Event::States(states)),
+            ServerFrame::Event(happened) => self.event(Event::Happened(happened)),
             ServerFrame::Left(left) => {
                 self.forget(left.conversation);
                 self.event(Event::Left(left));

@@ -4,7 +4,7 @@ use antiphon_wire::{
     codes::ErrorCode,
     frame::*,
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
-    limits::JSON_INTEGER_MAX,
+    limits::{EVENT_DATA_BYTES_MAX, JSON_INTEGER_MAX},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -54,7 +54,15 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(conversation, set)| Request::Settings(AskSettings { conversation, set })),
         (conversation(), bans_action())
             .prop_map(|(conversation, action)| Request::Bans(AskBans { conversation, action })),
+        (conversation(), "[!-~]{1,32}", option::of(json_text()))
+            .prop_map(|(conversation, event, data)| Request::Event(SendEvent { conversation, event, data })),
     ]
+}
+
+fn json_text() -> impl Strategy<Value = JsonText> {
+    text()
+        .prop_map(|text| JsonText(serde_json::to_string(&[text]).unwrap()))
+        .prop_filter("as long as may be", |text| text.0.len() <= EVENT_DATA_BYTES_MAX)
 }
 
 /// So many roles at least, in order of users.
@@ -243,6 +251,9 @@ fn push() -> impl Strategy<Value = ServerFrame> {
         (any::<u16>(), any::<String>(), option::of(any::<u32>())).prop_map(|(code, reason, reconnect_after_ms)| {
             ServerFrame::Goodbye(Goodbye { code, reason, reconnect_after_ms })
         }),
+        (conversation(), user(), "[!-~]{1,32}", option::of(json_text())).prop_map(
+            |(conversation, user, event, data)| { ServerFrame::Event(Event { conversation, user, event, data }) }
+        ),
     ]
 }
 

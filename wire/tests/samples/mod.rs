@@ -67,7 +67,13 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("bans-add", Request::Bans(AskBans { conversation, action: BansAction::Add(vec![user("mallory")]) })),
         ("bans-remove", Request::Bans(AskBans { conversation, action: BansAction::Remove(vec![user("mallory")]) })),
         ("bans-list", Request::Bans(AskBans { conversation, action: BansAction::List(users_page()) })),
+        ("event", Request::Event(SendEvent { conversation, event: "typing".to_owned(), data: None })),
+        ("event-data", Request::Event(SendEvent { conversation, event: "score.page".to_owned(), data: page() })),
     ]
+}
+
+fn page() -> Option<JsonText> {
+    Some(JsonText(r#"{"page":[4,"verso"]}"#.to_owned()))
 }
 
 /// All that can stand beside text.
@@ -248,6 +254,7 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
             }),
         ),
         ("bans-changed", ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })),
+        ("event-sent", ServerFrame::EventAnswer(EventSent {})),
         (
             "bans-listed",
             ServerFrame::BansAnswer(BansAnswer { sequence: None, users: Some(vec![user("mallory")]), next: None }),
@@ -298,7 +305,13 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("caught-up", ServerFrame::CaughtUp(CaughtUp { position: position() })),
         ("goodbye", ServerFrame::Goodbye(goodbye)),
         ("states", ServerFrame::States(states)),
+        ("happened", happened("typing", None)),
+        ("happened-data", happened("score.page", page())),
     ]
+}
+
+fn happened(event: &str, data: Option<JsonText>) -> ServerFrame {
+    ServerFrame::Event(Event { conversation: conversation(), user: user("bob"), event: event.to_owned(), data })
 }
 
 fn bytes(kind: &str) -> EntryBytes {

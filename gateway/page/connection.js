@@ -22,6 +22,7 @@ const KINDS = new Set([
   ...["connect", "ping", "create", "members", "conversations", "title", "send", "history", "read", "delivered"],
   ...["roles", "settings", "bans", "error"],
   ...["message", "receipt", "left", "too_far", "caught_up", "goodbye", "happened"],
+  ...["refresh", "expiring"],
 ]);
 
 /** Close codes from here on mean "do not come back"; 4000–4499 and everything outside 4000–4999 mean "do". */

@@ -46,7 +46,7 @@ export class Session {
    * @param {object} options.env              now, setTimeout, clearTimeout, random, uuid, WebSocket
    */
   constructor({ url, user, device, token, store, outboxStorage, onChange, env }) {
-    Object.assign(this, { user, device, store, onChange, env });
+    Object.assign(this, { user, device, token, store, onChange, env });
     this.timelines = new Map();
     this.limits = {};
     this.position = null;
@@ -204,6 +204,15 @@ export class Session {
     return body;
   }
 
+  /** The token is about to be over. If there is no other one, the session ends with it, and says why. */
+  async #refresh() {
+    try {
+      await this.#call("refresh", { token: await this.token(true) });
+    } catch {
+      // Until then it goes on with the one that it has.
+    }
+  }
+
   #welcomed(welcome) {
     this.limits = welcome.limits ?? {};
     this.held = null;
@@ -235,6 +244,8 @@ export class Session {
         return this.#receipt(body);
       case "happened":
         return this.#happened(body);
+      case "expiring":
+        return this.#refresh();
       case "left":
         return this.#forget(body.conversation);
       case "too_far":

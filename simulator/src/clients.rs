@@ -228,6 +228,7 @@ impl Client {
                 judge.coverage.add(Count::ResumedMeanwhile, u64::from(resumed && judge.model.fault_lasts));
             }
             Event::CaughtUp | Event::Disconnected { .. } => {}
+            Event::Expiring(_) => judge.model.fail(|| format!("{user} hears of a token's end, and none ends here")),
             Event::Stopped(reason) => self.stopped(&reason, judge),
             Event::Entry { conversation, sequence, entry } => {
                 judge.model.judged_at = self.connected_at;

@@ -77,6 +77,8 @@ pub mod kind {
     pub const BANS: u8 = 20;
     /// `event` and its answer.
     pub const EVENT: u8 = 21;
+    /// `refresh` and its answer.
+    pub const REFRESH: u8 = 22;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -95,6 +97,8 @@ pub mod kind {
     pub const STATES: u8 = 71;
     /// Another member's event.
     pub const HAPPENED: u8 = 72;
+    /// The session's token is about to be over.
+    pub const EXPIRING: u8 = 73;
 }
 
 /// Reads a client's frame.
@@ -123,6 +127,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::SETTINGS => read(payload).map(Request::Settings),
         kind::BANS => read(payload).map(Request::Bans),
         kind::EVENT => read(payload).map(Request::Event),
+        kind::REFRESH => read(payload).map(Request::Refresh),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -154,6 +159,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Settings(frame) => write(kind::SETTINGS, id, frame),
         Request::Bans(frame) => write(kind::BANS, id, frame),
         Request::Event(frame) => write(kind::EVENT, id, frame),
+        Request::Refresh(frame) => write(kind::REFRESH, id, frame),
     }
 }
 
@@ -188,6 +194,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::SETTINGS => read(payload).map(ServerFrame::SettingsAnswer),
         kind::BANS => read(payload).map(ServerFrame::BansAnswer),
         kind::EVENT => read(payload).map(ServerFrame::EventAnswer),
+        kind::REFRESH => read(payload).map(ServerFrame::RefreshAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -197,6 +204,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::GOODBYE => read(payload).map(ServerFrame::Goodbye),
         kind::STATES => read(payload).map(ServerFrame::States),
         kind::HAPPENED => read(payload).map(ServerFrame::Event),
+        kind::EXPIRING => read(payload).map(ServerFrame::Expiring),
         other => Err(unknown(other)),
     };
     let checked = server.and_then(|server| validate::server(&server).map(|()| server));
@@ -228,6 +236,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::SettingsAnswer(frame) => write(kind::SETTINGS, id, frame),
         ServerFrame::BansAnswer(frame) => write(kind::BANS, id, frame),
         ServerFrame::EventAnswer(frame) => write(kind::EVENT, id, frame),
+        ServerFrame::RefreshAnswer(frame) => write(kind::REFRESH, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),
@@ -237,6 +246,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::Goodbye(frame) => write(kind::GOODBYE, id, frame),
         ServerFrame::States(frame) => write(kind::STATES, id, frame),
         ServerFrame::Event(frame) => write(kind::HAPPENED, id, frame),
+        ServerFrame::Expiring(frame) => write(kind::EXPIRING, id, frame),
     }
 }
 

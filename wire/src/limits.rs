@@ -26,6 +26,9 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 100;
 /// Most users that a message mentions by name.
 pub const MENTIONS_PER_MESSAGE_MAX: usize = 50;
 
+/// A session is told so long before its token is over that it is about to be.
+pub const TOKEN_EXPIRING_MS: u64 = 60_000;
+
 /// Longest name of an event, in bytes.
 pub const EVENT_NAME_BYTES_MAX: usize = 32;
 

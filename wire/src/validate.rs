@@ -105,6 +105,7 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
             BansAction::List(list) => page(&mut list.limit),
         },
         Request::Event(frame) => event(&frame.event, frame.data.as_ref()),
+        Request::Refresh(frame) => longest("token", frame.token.len(), TOKEN_BYTES_MAX),
     }
 }
 
@@ -176,6 +177,8 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         }
         ServerFrame::ReactionsAnswer(_)
         | ServerFrame::EventAnswer(_)
+        | ServerFrame::RefreshAnswer(_)
+        | ServerFrame::Expiring(_)
         | ServerFrame::Welcome(_)
         | ServerFrame::Pong(_)
         | ServerFrame::Error(_)

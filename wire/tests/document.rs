@@ -74,6 +74,7 @@ fn limits_are_those_of_the_code() {
         ("RESUME_ENTRIES_PER_CONVERSATION_MAX", limits::RESUME_ENTRIES_PER_CONVERSATION_MAX),
         ("RESUME_BYTES_MAX", limits::RESUME_BYTES_MAX),
         ("TOKEN_BYTES_MAX", limits::TOKEN_BYTES_MAX),
+        ("TOKEN_EXPIRING_MS", limits::TOKEN_EXPIRING_MS as usize),
         ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
     ];
     let rows = rows("Limits");
@@ -111,6 +112,7 @@ fn kinds_are_those_of_the_code() {
         (kind::SETTINGS, "settings"),
         (kind::BANS, "bans"),
         (kind::EVENT, "event"),
+        (kind::REFRESH, "refresh"),
         (kind::ERROR, "error"),
         (kind::MESSAGE, "message"),
         (kind::RECEIPT, "receipt"),
@@ -120,6 +122,7 @@ fn kinds_are_those_of_the_code() {
         (kind::GOODBYE, "goodbye"),
         (kind::STATES, "states"),
         (kind::HAPPENED, "happened"),
+        (kind::EXPIRING, "expiring"),
     ];
     assert_eq!(got, expect);
 }
@@ -149,12 +152,13 @@ fn every_frame_has_an_example() {
         (
             "request",
             "connect ping create members conversations title send history read delivered edit delete react pin retain \
-             reactions pins",
+             reactions pins roles settings bans event refresh",
         ),
         (
             "server",
             "connect ping create members conversations title send history read error message receipt left too_far \
-             caught_up goodbye states edit delete react pin retain reactions pins",
+             caught_up goodbye states edit delete react pin retain reactions pins roles settings bans event happened \
+             refresh expiring",
         ),
     ] {
         for name in names.split_whitespace() {

@@ -221,6 +221,10 @@ export class FakeNode {
     return { sequence: conversation.log.length };
   }
 
+  on_refresh() {
+    return { expires_ms: this.now() + 3_600_000 };
+  }
+
   on_event(connection, { conversation: id, event, data }) {
     this.#push(this.#get(connection.user, id), { happened: { conversation: id, user: connection.user, event, data } }, connection);
     return {};

@@ -93,6 +93,8 @@ function makeWorld(seed = 1) {
     }
   }
 
+  world.token = async (user) => user;
+
   world.kill = () => {
     world.up = false;
     world.node.crash();
@@ -110,7 +112,7 @@ function makeWorld(seed = 1) {
       url: "ws://fake",
       user,
       device,
-      token: async () => user,
+      token: (renew) => world.token(user, renew),
       store: memoryStore(memory),
       outboxStorage: {
         load: () => structuredClone(memory.outbox),
@@ -441,6 +443,29 @@ test("a refused token is renewed once; a second refusal ends it; an overloaded n
   world.node.crash();
   await world.clock.run(30_000);
   assert.equal(session.status.stopped.code, 4500);
+});
+
+test("a token that is about to be over is renewed in time; if there is no other, the session goes on with it", async () => {
+  const { world, bob } = await pair();
+  const asked = [];
+  world.node.gate = (kind, body) => void (kind === "refresh" && asked.push(body.token));
+  let renewals = 0;
+  world.token = async (user, renew) => {
+    assert.equal(renew, true);
+    if (renewals++ === 1) throw new Error("no token");
+    return `${user}-${renewals}`;
+  };
+  const expire = () => {
+    for (const connection of world.node.connections) {
+      if (connection.user === "bob") connection.deliver(JSON.stringify({ expiring: { expires_ms: 7 } }));
+    }
+  };
+  for (let time = 0; time < 3; time += 1) {
+    expire();
+    await world.clock.run(1_000);
+  }
+  assert.deepEqual(asked, ["bob-1", "bob-3"]);
+  assert.equal(bob.session.status.online, true);
 });
 
 test("a dead connection is noticed by the heartbeat, and back-off spreads and is bounded", async () => {

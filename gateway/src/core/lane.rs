@@ -568,7 +568,7 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
         Request::Event(SendEvent { conversation, event, data }) => {
             (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
         }
-        Request::Connect(_) | Request::Ping(_) => unreachable!("a session answers these itself"),
+        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => unreachable!("a session answers these itself"),
     }
 }
 

@@ -11,8 +11,8 @@ use antiphon_wire::{
     codec::{DecodeError, Encoding},
     codes::{CloseCode, ErrorCode},
     frame::{
-        self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Left, Limits, Pong,
-        PositionBytes, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Expiring, Left, Limits, Pong,
+        PositionBytes, Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
@@ -104,7 +104,26 @@ pub enum Action {
 #[derive(Debug)]
 struct Connected {
     user: UserId,
+    device: DeviceId,
     expires: TimestampMs,
+    /// The client knows that this is soon.
+    told: bool,
+}
+
+/// What a session's token is at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenAt {
+    /// Nobody is connected.
+    Absent,
+    /// It was good once.
+    Over,
+    /// It is good.
+    Good {
+        /// What the client is to hear of it now.
+        tell: Option<Expiring>,
+        /// When it is to be looked at again.
+        look_at: TimestampMs,
+    },
 }
 
 /// A list that several lanes answer in parts.
@@ -145,6 +164,21 @@ impl Gather {
     }
 }
 
+/// Lists that are under way, by their numbers. There are none most of the time, and then there is no room for them.
+#[derive(Debug, Default)]
+struct Gathers {
+    open: BTreeMap<u32, Gather>,
+    last: u32,
+}
+
+impl Gathers {
+    fn open(&mut self, gather: Gather) -> u32 {
+        self.last = self.last.wrapping_add(1).max(1);
+        self.open.insert(self.last, gather);
+        self.last
+    }
+}
+
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
@@ -156,8 +190,7 @@ pub struct Session {
     /// Token bucket: what may be spent now, in thousandths of a request, and when that was.
     allowance_milli: u32,
     allowance_at_ms: u32,
-    gathers: BTreeMap<u32, Gather>,
-    next_gather: u32,
+    gathers: Option<Box<Gathers>>,
     /// The node ends: what is under way is answered, and nothing more is taken.
     stopping: bool,
 }
@@ -173,8 +206,7 @@ impl Session {
             outstanding: 0,
             allowance_milli: environment.requests_burst_max.saturating_mul(1_000),
             allowance_at_ms: environment.monotonic_ms as u32,
-            gathers: BTreeMap::new(),
-            next_gather: 1,
+            gathers: None,
             stopping: false,
         }
     }
@@ -214,10 +246,19 @@ impl Session {
         self.live & (1 << lane.0) != 0
     }
 
-    /// When the session's token ends.
-    #[must_use]
-    pub fn expires(&self) -> Option<TimestampMs> {
-        self.connected.as_ref().map(|connected| connected.expires)
+    /// Looks at the session's token. That it is about to be over is told once.
+    pub fn token_at(&mut self, now: TimestampMs) -> TokenAt {
+        let Some(connected) = &mut self.connected else { return TokenAt::Absent };
+        let expires = connected.expires;
+        if expires <= now {
+            return TokenAt::Over;
+        }
+        let tell_at = TimestampMs(expires.0.saturating_sub(limits::TOKEN_EXPIRING_MS));
+        if tell_at > now {
+            return TokenAt::Good { tell: None, look_at: tell_at };
+        }
+        let is_told = std::mem::replace(&mut connected.told, true);
+        TokenAt::Good { tell: (!is_told).then_some(Expiring { expires_ms: expires }), look_at: expires }
     }
 
     /// A frame came from the client. `upgrade_token` is what a cookie or header of the upgrade carried.
@@ -251,6 +292,7 @@ impl Session {
                 refuse(actions, id, ErrorCode::AlreadyConnected, ErrorCode::AlreadyConnected.text());
             }
             (_, None) => refuse(actions, id, ErrorCode::NotConnected, ErrorCode::NotConnected.text()),
+            (Request::Refresh(refresh), Some(_)) => self.refresh(id, &refresh, environment, actions),
             (Request::Ping(_), Some(_)) => {
                 let position = self.all_live(environment).then(|| position_bytes(environment));
                 let pong = Pong { time_ms: environment.now, position };
@@ -424,7 +466,30 @@ impl Session {
             };
             actions.push(Action::ToLane { lane, frame });
         }
-        self.connected = Some(Connected { user: identity.user, expires: identity.expires });
+        self.connected = Some(Connected { user: identity.user, device, expires: identity.expires, told: false });
+    }
+
+    /// Takes another token for the same user and device. Of two that are good the later end counts; one that is not changes nothing.
+    fn refresh(
+        &mut self,
+        id: Option<RequestId>,
+        refresh: &Refresh,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connected) = &mut self.connected else { return };
+        let identity = match environment.authenticate.authenticate(&refresh.token, environment.now) {
+            Ok(identity) => identity,
+            Err((code, text)) => return refuse(actions, id, code, text),
+        };
+        if identity.user != connected.user || identity.device.is_some_and(|device| device != connected.device) {
+            return refuse(actions, id, ErrorCode::Unauthenticated, "the token is for another user or device");
+        }
+        if identity.expires > connected.expires {
+            (connected.expires, connected.told) = (identity.expires, false);
+        }
+        let expires_ms = Some(connected.expires).filter(|expires| expires.0 <= limits::JSON_INTEGER_MAX);
+        answer(actions, id, ServerFrame::RefreshAnswer(Refreshed { expires_ms }));
     }
 
     /// Whether so many more requests may wait for lanes.
@@ -481,11 +546,9 @@ impl Session {
             return refuse(actions, id, ErrorCode::Overloaded, text);
         }
         self.outstanding += u16::from(lanes);
-        let number = self.next_gather;
-        self.next_gather = self.next_gather.wrapping_add(1).max(1);
         let limit = list.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT).min(limits::PAGE_ITEMS_MAX) as usize;
         let gather = Gather { id, waiting: lanes, limit, found: BTreeMap::new(), until: None, failed: None };
-        self.gathers.insert(number, gather);
+        let number = self.gathers.get_or_insert_default().open(gather);
         // Lanes answer under an id of their own, so that an answer is told from an error without one.
         let frame = binary::encode_request(Some(RequestId(1)), &Request::Conversations(list));
         for lane in environment.placement.lanes() {
@@ -496,7 +559,8 @@ impl Session {
     }
 
     fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
-        let Some(gather) = self.gathers.get_mut(&number) else { return };
+        let Some(gathers) = &mut self.gathers else { return };
+        let Some(gather) = gathers.open.get_mut(&number) else { return };
         gather.waiting -= 1;
         match binary::decode_server(frame) {
             Ok((_, ServerFrame::ConversationsAnswer(part))) => gather.take(part),
@@ -506,7 +570,10 @@ impl Session {
         if gather.waiting > 0 {
             return;
         }
-        let Some(done) = self.gathers.remove(&number) else { return };
+        let Some(done) = gathers.open.remove(&number) else { return };
+        if gathers.open.is_empty() {
+            self.gathers = None;
+        }
         if let Some(error) = done.failed {
             return actions.push(Action::Send { id: done.id, frame: ServerFrame::Error(error) });
         }
@@ -571,7 +638,7 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::Settings(settings) => settings.conversation,
         Request::Bans(bans) => bans.conversation,
         Request::Event(event) => event.conversation,
-        Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) => return Some(None),
+        Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => return Some(None),
     }))
 }
 

@@ -48,12 +48,63 @@ fn a_token_of_another_device_is_refused_and_of_the_same_one_takes_its_place() {
     assert_eq!((shard.close_code(0), shard.counters().replaced), (Some(4502), 1));
 }
 
-/// So many seconds of a client that pings every ten.
-fn live(shard: &mut Shard, slot: u32, seconds: u64) {
+#[test]
+fn a_session_is_told_before_its_token_is_over_and_takes_another() {
+    let until = |seconds: u64| START_MS + seconds * 1_000;
+    let expiring = |seconds| format!(r#"{{"expiring":{{"expires_ms":{}}}}}"#, until(seconds));
+    let mut shard = Shard::new(|_| ());
+    for (slot, end) in [(0, 600), (1, 600), (2, 30)] {
+        shard.open(slot);
+        shard.say_connect(slot, &format!("alice/{}", until(end)), &format!("device-{slot}"));
+    }
+    let refresh = |token: &str| format!(r#"{{"id":7,"refresh":{{"token":"{token}"}}}}"#);
+    for (token, code) in [
+        ("forged", "unauthenticated"),
+        ("alice/5", "token_expired"),
+        ("bob", "unauthenticated"),
+        ("alice@device-1", "unauthenticated"),
+    ] {
+        let answer = shard.told(0, &refresh(token));
+        assert!(answer.contains(&format!(r#""code":"{code}""#)), "{token}: {answer}");
+    }
+    let long = shard.told(0, &refresh(&"x".repeat(8_193)));
+    assert!(long.contains(r#""code":"too_large""#), "{long}");
+    let times = |shard: &Shard, slot, seconds| shard.text(slot).matches(&expiring(seconds)).count();
+    pass_with_pings(&mut shard, &[0, 1], 500);
+    // The other one is so quiet that it is looked at twice in the last minute.
+    pass_with_pings(&mut shard, &[0], 30);
+    assert_eq!([0, 1, 2].map(|slot| times(&shard, slot, if slot == 2 { 30 } else { 600 })), [0, 0, 1]);
+    assert_eq!((shard.close_code(0), shard.close_code(2)), (None, Some(4501)));
+    shard.pass(15_000);
+    assert_eq!([0, 1].map(|slot| times(&shard, slot, 600)), [1, 1]);
+    pass_with_pings(&mut shard, &[0, 1], 20);
+    assert_eq!([0, 1].map(|slot| times(&shard, slot, 600)), [1, 1]);
+    // A sooner end changes nothing, a later one counts from now on.
+    for (token, end) in [(until(590), 600), (until(900), 900), (until(800), 900)] {
+        let answer = shard.told(0, &refresh(&format!("alice@device-0/{token}")));
+        assert!(answer.contains(&format!(r#"{{"id":7,"refresh":{{"expires_ms":{}}}}}"#, until(end))), "{answer}");
+    }
+    pass_with_pings(&mut shard, &[0, 1], 100);
+    assert_eq!((shard.close_code(0), shard.close_code(1)), (None, Some(4501)));
+    assert_eq!((times(&shard, 0, 600), times(&shard, 0, 900)), (1, 0));
+    pass_with_pings(&mut shard, &[0], 200);
+    assert_eq!(times(&shard, 0, 900), 1);
+    let answer = shard.told(0, &refresh("alice"));
+    assert!(answer.contains(r#"{"id":7,"refresh":{}}"#), "{answer}");
+    pass_with_pings(&mut shard, &[0], 300);
+    assert_eq!(shard.close_code(0), None);
+}
+
+fn pass_with_pings(shard: &mut Shard, slots: &[u32], seconds: u64) {
     for _ in 0..seconds / 10 {
-        shard.write_text(slot, r#"{"ping":{}}"#);
+        slots.iter().for_each(|slot| shard.write_text(*slot, r#"{"ping":{}}"#));
         shard.pass(10_000);
     }
+}
+
+/// So many seconds of a client that pings every ten.
+fn live(shard: &mut Shard, slot: u32, seconds: u64) {
+    pass_with_pings(shard, &[slot], seconds);
 }
 
 #[test]

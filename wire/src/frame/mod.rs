@@ -73,6 +73,8 @@ pub enum Request {
     Bans(AskBans),
     /// Tells those who are there of something that is never stored.
     Event(SendEvent),
+    /// Gives the session another token.
+    Refresh(Refresh),
 }
 
 /// What a server says: answers, then pushes.
@@ -120,6 +122,8 @@ pub enum ServerFrame {
     BansAnswer(BansAnswer),
     /// Answers `event`.
     EventAnswer(EventSent),
+    /// Answers `refresh`.
+    RefreshAnswer(Refreshed),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.
@@ -138,4 +142,6 @@ pub enum ServerFrame {
     States(States),
     /// Something that another member tells, and that is never stored.
     Event(Event),
+    /// The session's token is about to be over.
+    Expiring(Expiring),
 }

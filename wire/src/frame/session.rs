@@ -139,6 +139,28 @@ pub struct Pong {
     pub position: Option<PositionBytes>,
 }
 
+/// `refresh`: another token for the session, before the one that it has is over.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Refresh {
+    /// A JWT for the session's user, and for its device if it names one.
+    pub token: String,
+}
+
+/// Answers `refresh`: until when the session has a token.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Refreshed {
+    /// By the server's clock; absent if tokens do not end here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<TimestampMs>,
+}
+
+/// The session's token is about to be over.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+pub struct Expiring {
+    /// When the session ends, by the server's clock, if no `refresh` comes before.
+    pub expires_ms: TimestampMs,
+}
+
 /// All that was missing has been sent.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
 pub struct CaughtUp {

@@ -51,6 +51,7 @@ impl Family for Request {
             "settings" => Self::Settings(map.next_value()?),
             "bans" => Self::Bans(map.next_value()?),
             "event" => Self::Event(map.next_value()?),
+            "refresh" => Self::Refresh(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -81,6 +82,7 @@ impl Family for ServerFrame {
             "settings" => Self::SettingsAnswer(map.next_value()?),
             "bans" => Self::BansAnswer(map.next_value()?),
             "event" => Self::EventAnswer(map.next_value()?),
+            "refresh" => Self::RefreshAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),
@@ -90,6 +92,7 @@ impl Family for ServerFrame {
             "goodbye" => Self::Goodbye(map.next_value()?),
             "states" => Self::States(map.next_value()?),
             "happened" => Self::Event(map.next_value()?),
+            "expiring" => Self::Expiring(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(frame))

@@ -51,6 +51,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Settings(frame) => write("settings", id, frame),
         Request::Bans(frame) => write("bans", id, frame),
         Request::Event(frame) => write("event", id, frame),
+        Request::Refresh(frame) => write("refresh", id, frame),
     }
 }
 
@@ -94,6 +95,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::SettingsAnswer(frame) => write("settings", id, frame),
         ServerFrame::BansAnswer(frame) => write("bans", id, frame),
         ServerFrame::EventAnswer(frame) => write("event", id, frame),
+        ServerFrame::RefreshAnswer(frame) => write("refresh", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),
@@ -103,6 +105,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::Goodbye(frame) => write("goodbye", id, frame),
         ServerFrame::States(frame) => write("states", id, frame),
         ServerFrame::Event(frame) => write("happened", id, frame),
+        ServerFrame::Expiring(frame) => write("expiring", id, frame),
     }
 }
 

@@ -237,6 +237,9 @@ impl Session {
             return Err(SessionError::NotConnected);
         }
         validate::request(&mut request).map_err(|problem| SessionError::Invalid(problem.of(None)))?;
+        if let Request::Refresh(refresh) = &request {
+            self.set_token(refresh.token.clone());
+        }
         let requests_max = self.config.requests_in_flight_max;
         let own = |(_, pending): &&(RequestId, Pending)| *pending == Pending::Application;
         if self.work().pending.iter().filter(own).count() >= requests_max {

@@ -26,7 +26,8 @@ pub use machine::Session;
 use crate::{
     codec::{DecodeError, Encoding},
     frame::{
-        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Left, Receipt, ServerFrame, States, Welcome,
+        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Expiring, Left, Receipt, ServerFrame, States,
+        Welcome,
     },
     ids::{ClientMessageId, ConversationId, Epoch, RequestId, Sequence},
     limits::PAGE_ITEMS_MAX,
@@ -162,6 +163,8 @@ pub enum Event {
     States(States),
     /// Another member tells of something that is never stored, such as that it types.
     Happened(crate::frame::Event),
+    /// The token is about to be over: get another one, and ask for a [`Request::Refresh`](crate::frame::Request::Refresh) with it.
+    Expiring(Expiring),
     /// The user is no longer a member: it is as if the conversation did not exist.
     Left(Left),
     /// Entries that can't be had any more, or never could; the next one comes after them.

@@ -78,6 +78,7 @@ impl Session {
             ServerFrame::Receipt(receipt) => self.event(Event::Receipt(receipt)),
             ServerFrame::States(states) => self.event(Event::States(states)),
             ServerFrame::Event(happened) => self.event(Event::Happened(happened)),
+            ServerFrame::Expiring(expiring) => self.event(Event::Expiring(expiring)),
             ServerFrame::Left(left) => {
                 self.forget(left.conversation);
                 self.event(Event::Left(left));

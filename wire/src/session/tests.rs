@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     codes::{CloseCode, ErrorCode},
     frame::{
-        CaughtUp, Conversations, Entry, EntryKind, Goodbye, HistoryAnswer, Limits, Pong, PositionBytes, Request,
-        ResumeOutcome, TooFar,
+        CaughtUp, Conversations, Entry, EntryKind, Goodbye, HistoryAnswer, Limits, Pong, PositionBytes, Refresh,
+        Request, ResumeOutcome, TooFar,
     },
     ids::{DeviceId, Ordinal, TimestampMs, UserId},
 };
@@ -254,6 +254,18 @@ fn close_codes_and_hints_decide_about_coming_back() {
     bench.session.start(5);
     bench.session.connected(5);
     check(bench.said(), &["open a transport", "{id:2,connect:{token:U,device:phone,resume:{position:AQ}}}"]);
+
+    // A token that was given to a live session is the next one's, too.
+    let mut bench = Bench::open(|_| {});
+    let expiring = ServerFrame::Expiring(Expiring { expires_ms: TimestampMs(7) });
+    check(bench.push(expiring), &["Expiring(Expiring { expires_ms: TimestampMs(7) })"]);
+    bench.session.request(0, Request::Refresh(Refresh { token: "U".to_owned() })).unwrap();
+    check(bench.said(), &["{id:2,refresh:{token:U}}"]);
+    let lost = ["close", "answer 2: disconnected", "disconnected"];
+    check(bench.push(goodbye(CloseCode::Restarting, Some(5))), &lost);
+    bench.wake();
+    bench.session.connected(5);
+    check(bench.said(), &["{id:3,connect:{token:U,device:phone,resume:{position:AQ}}}"]);
 
     let mut bench = Bench::open(|_| {});
     check(bench.push(goodbye(CloseCode::Restarting, Some(1_234))), &["close", "disconnected"]);

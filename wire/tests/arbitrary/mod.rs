@@ -56,6 +56,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(conversation, action)| Request::Bans(AskBans { conversation, action })),
         (conversation(), "[!-~]{1,32}", option::of(json_text()))
             .prop_map(|(conversation, event, data)| Request::Event(SendEvent { conversation, event, data })),
+        text().prop_map(|token| Request::Refresh(Refresh { token })),
     ]
 }
 
@@ -192,6 +193,8 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         welcome().prop_map(ServerFrame::Welcome),
         (time_ms(), option::of(position()))
             .prop_map(|(time_ms, position)| ServerFrame::Pong(Pong { time_ms, position })),
+        option::of(time_ms()).prop_map(|expires_ms| ServerFrame::RefreshAnswer(Refreshed { expires_ms })),
+        time_ms().prop_map(|expires_ms| ServerFrame::Expiring(Expiring { expires_ms })),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
             ServerFrame::Created(Created { conversation, epoch, sequence, existing })
         }),

@@ -69,6 +69,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("bans-list", Request::Bans(AskBans { conversation, action: BansAction::List(users_page()) })),
         ("event", Request::Event(SendEvent { conversation, event: "typing".to_owned(), data: None })),
         ("event-data", Request::Event(SendEvent { conversation, event: "score.page".to_owned(), data: page() })),
+        ("refresh", Request::Refresh(Refresh { token: "header.payload.signature".to_owned() })),
     ]
 }
 
@@ -255,6 +256,8 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ),
         ("bans-changed", ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })),
         ("event-sent", ServerFrame::EventAnswer(EventSent {})),
+        ("refreshed", ServerFrame::RefreshAnswer(Refreshed { expires_ms: Some(TimestampMs(1_700_003_600_000)) })),
+        ("refreshed-for-good", ServerFrame::RefreshAnswer(Refreshed { expires_ms: None })),
         (
             "bans-listed",
             ServerFrame::BansAnswer(BansAnswer { sequence: None, users: Some(vec![user("mallory")]), next: None }),
@@ -307,6 +310,7 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("states", ServerFrame::States(states)),
         ("happened", happened("typing", None)),
         ("happened-data", happened("score.page", page())),
+        ("expiring", ServerFrame::Expiring(Expiring { expires_ms: TimestampMs(1_700_003_600_000) })),
     ]
 }
 

@@ -13,6 +13,7 @@ use super::{
     super::{
         connection::Stage,
         io::{Command, ConnectionKey},
+        session::TokenAt,
     },
     ShardCore,
 };
@@ -55,24 +56,30 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             (config.head_timeout_ms, config.connect_timeout_ms, config.silence_ms_max);
         let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
         let heard_at_ms = connection.heard_at_ms;
-        let (over_at_ms, look_at_ms, code) = match &connection.stage {
+        let mut tell = None;
+        let (over_at_ms, look_at_ms, code) = match &mut connection.stage {
             Stage::Closing { .. } => return,
             Stage::Handshake { .. } => (heard_at_ms + head_ms, u64::MAX, None),
-            Stage::Open { session, .. } => match session.expires() {
-                None => (heard_at_ms + connect_ms, u64::MAX, Some(CloseCode::ConnectTimeout)),
-                Some(expires) if expires <= now => {
+            Stage::Open { session, .. } => match session.token_at(now) {
+                TokenAt::Absent => (heard_at_ms + connect_ms, u64::MAX, Some(CloseCode::ConnectTimeout)),
+                TokenAt::Over => {
                     let text = ErrorCode::TokenExpired.text().into();
                     let error = ErrorFrame { code: ErrorCode::TokenExpired, text, retry_after_ms: None };
                     connection.send_frame(None, &ServerFrame::Error(error), deflater);
                     return self.end(key, CloseCode::TokenExpired, None, false);
                 }
-                Some(expires) => {
-                    let expires_at_ms = now_ms.saturating_add(expires.0 - now.0);
-                    (heard_at_ms + silence_ms, expires_at_ms, Some(CloseCode::Silent))
+                TokenAt::Good { tell: told, look_at } => {
+                    tell = told;
+                    let look_at_ms = now_ms.saturating_add(look_at.0 - now.0);
+                    (heard_at_ms + silence_ms, look_at_ms, Some(CloseCode::Silent))
                 }
             },
         };
         if now_ms < over_at_ms {
+            if let Some(expiring) = tell {
+                connection.send_frame(None, &ServerFrame::Expiring(expiring), deflater);
+                self.mark_dirty(key);
+            }
             return self.timers.set(key, over_at_ms.min(look_at_ms));
         }
         match code {

@@ -356,6 +356,10 @@ impl Model {
         // What it was to do is settled first, so that nothing seems to end in between.
         if let Some(sequence) = sequence {
             conversation.durable = conversation.durable.max(sequence);
+            // Its answer may be all that is ever seen of it. The first entry makes the conversation.
+            for user in change.add.iter().chain(&change.remove).filter(|_| sequence > 1) {
+                conversation.membership.entry(user.clone()).or_default().changed = true;
+            }
             change.add.iter().for_each(|user| conversation.settle(user, true, sequence, now));
             change.remove.iter().for_each(|user| conversation.settle(user, false, sequence, now));
         }

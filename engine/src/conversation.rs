@@ -15,7 +15,7 @@ use antiphon_wire::{
 
 use crate::{
     changes::{RetentionRow, decode_pins},
-    group::{Group, decode_ban, decode_role},
+    group::{Group, InviteRow, decode_ban, decode_role},
     keys::{self, Key},
     memtable::Tail,
     rows::{MemberRow, PointerRow, StartRow, TailRow},
@@ -119,7 +119,8 @@ impl Conversation {
 
     /// Bytes in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        let named = self.members.len() + self.group.roles().len() + self.group.bans().len();
+        let group = &self.group;
+        let named = self.members.len() + group.roles().len() + group.bans().len() + group.invites().len();
         CONVERSATION_BYTES + named * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>()
     }
 
@@ -197,6 +198,7 @@ pub(crate) struct Loading {
     settings: Settings,
     roles: BTreeMap<UserId, Option<Role>>,
     bans: BTreeMap<UserId, bool>,
+    invites: BTreeMap<Sequence, Option<InviteRow>>,
 }
 
 impl Loading {
@@ -213,6 +215,7 @@ impl Loading {
             Key::Settings => self.settings = Settings::from_body(value).ok()?,
             Key::Role(user) => drop(self.roles.insert(user, Some(decode_role(value)?))),
             Key::Ban(user) => drop(self.bans.insert(user, decode_ban(value).map(|_| true)?)),
+            Key::Invite(at) => drop(self.invites.insert(at, Some(InviteRow::decode(value)?))),
             Key::Lost(_)
             | Key::OldMessageId(_)
             | Key::Entry(_)
@@ -242,6 +245,9 @@ impl Loading {
                 (Some(Key::Settings), Some(body)) => self.settings = Settings::from_body(body).unwrap_or_default(),
                 (Some(Key::Role(user)), role) => drop(self.roles.insert(user, role.as_deref().and_then(decode_role))),
                 (Some(Key::Ban(user)), ban) => drop(self.bans.insert(user, ban.is_some())),
+                (Some(Key::Invite(at)), row) => {
+                    drop(self.invites.insert(at, row.as_deref().and_then(InviteRow::decode)));
+                }
                 _ => {}
             }
         }
@@ -258,6 +264,9 @@ impl Loading {
         }
         for (user, _) in self.bans.into_iter().filter(|(_, is_on)| *is_on) {
             conversation.group.load_ban(user);
+        }
+        for (at, row) in self.invites {
+            row.into_iter().for_each(|row| conversation.group.load_invite(at, row));
         }
         for (user, row) in self.members {
             if let Some(row) = row {

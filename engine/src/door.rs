@@ -16,7 +16,10 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Change, MessageState, Reactor, Role, RoleOf, Settings, SettingsChange, States},
+    frame::{
+        Change, Invite, InviteCode, JoinAnswer, MakeInvite, MessageState, Reactor, Role, RoleOf, Settings,
+        SettingsChange, States,
+    },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
 
@@ -135,6 +138,44 @@ pub enum Command {
         /// At most so many.
         limit: u32,
     },
+    /// Makes an invite to a group.
+    MakeInvite {
+        /// Who asks.
+        user: UserId,
+        /// To what.
+        conversation: ConversationId,
+        /// For how long, and how many.
+        make: MakeInvite,
+    },
+    /// From now on nobody joins by these.
+    RevokeInvites {
+        /// Who asks.
+        user: UserId,
+        /// To what.
+        conversation: ConversationId,
+        /// In order, each once.
+        invites: Vec<Sequence>,
+    },
+    /// A page of a group's invites, in the order in which they were made.
+    Invites {
+        /// Who asks.
+        user: UserId,
+        /// To what.
+        conversation: ConversationId,
+        /// Only invites after this one.
+        after: Option<Sequence>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Becomes a member by an invite.
+    Join {
+        /// Who asks.
+        user: UserId,
+        /// The invite's.
+        code: InviteCode,
+        /// Only look at what it is to.
+        look: bool,
+    },
     /// Moves the user's pointers forward; a pointer never moves back, and one beyond the end is `invalid`. `read` moves
     /// `delivered` with it.
     Mark {
@@ -243,6 +284,8 @@ impl Command {
             | Self::Members { .. }
             | Self::Roles { .. }
             | Self::Bans { .. }
+            | Self::Invites { .. }
+            | Self::Join { look: true, .. }
             | Self::Settings { set: None, .. }
             | Self::Conversations { .. }
             | Self::CatchUp { .. } => true,
@@ -255,6 +298,9 @@ impl Command {
             | Self::SetRoles { .. }
             | Self::Settings { .. }
             | Self::Ban { .. }
+            | Self::MakeInvite { .. }
+            | Self::RevokeInvites { .. }
+            | Self::Join { .. }
             | Self::Mark { .. }
             | Self::Change { .. } => false,
         }
@@ -400,6 +446,22 @@ pub enum Done {
         /// Whether there are more after the last one.
         more: bool,
     },
+    /// To `MakeInvite`.
+    Invited {
+        /// The change's.
+        sequence: Sequence,
+        /// What to give those who are invited: nothing that is stored tells it again.
+        code: InviteCode,
+    },
+    /// To `Invites`.
+    Invites {
+        /// In order.
+        invites: Vec<Invite>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// To `Join`.
+    Join(Box<JoinAnswer>),
     /// To `Mark`: where the pointers are now.
     Marked {
         /// Read up to here.

@@ -1,9 +1,10 @@
-//! What a group allows whom: roles, settings, and who is kept out; as rows, and as entries make it.
+//! What a group allows whom: roles, settings, who is kept out, and invites; as rows, and as entries make it.
 //!
 //! ```text
 //! role       role u8          of a member who has another than the default: of the creator that is owner, of all others member
 //! settings   their entry's body
 //! ban        sequence u64     of the entry that keeps the user out
+//! invite     hash (32 bytes) · expires u64 · uses u32 · user     as in its entry; uses: how many are left
 //! ```
 //! [`Group::take`] is the one function that says what an entry does to it: to the state that commands are judged by, and to what stores are
 //! made and verified by. Invariant: a role that is the default has no row. Must not do: judge who may do what.
@@ -14,11 +15,15 @@ use std::{
 };
 
 use antiphon_wire::{
-    frame::{Bans, EntryError, EntryKind, HistoryFrom, Role, RoleOf, Settings, roles_from_body},
-    ids::{Ordinal, Sequence, UserId},
+    frame::{
+        Bans, EntryError, EntryKind, HistoryFrom, InviteChange, InviteHash, Joined, Role, RoleOf, Settings,
+        roles_from_body,
+    },
+    ids::{Ordinal, Sequence, TimestampMs, UserId},
 };
 
 use crate::{
+    bytes::Reader,
     changes::ChangedRow,
     keys,
     rows::{MemberRow, decode_sequence, put_sequence},
@@ -31,6 +36,42 @@ pub(crate) struct Group {
     /// Of members who have another than the default.
     roles: BTreeMap<UserId, Role>,
     bans: BTreeSet<UserId>,
+    invites: BTreeMap<Sequence, InviteRow>,
+}
+
+/// What users join by, at the sequence of the entry that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InviteRow {
+    pub(crate) hash: InviteHash,
+    pub(crate) expires: Option<TimestampMs>,
+    /// How many more may join by it.
+    pub(crate) uses: Option<u32>,
+    /// Who made it.
+    pub(crate) user: UserId,
+}
+
+impl InviteRow {
+    /// Whether it has ended by itself.
+    pub(crate) fn is_over(&self, now: TimestampMs) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.hash.0.to_vec();
+        bytes.extend(self.expires.map_or(0, |expires| expires.0).to_le_bytes());
+        bytes.extend(self.uses.unwrap_or(0).to_le_bytes());
+        bytes.extend(self.user.as_str().as_bytes());
+        bytes
+    }
+
+    /// Reads the row of an invite.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (hash, expires, uses) = (InviteHash(reader.array()?), reader.u64()?, reader.u32()?);
+        let user = UserId::new(std::str::from_utf8(reader.rest()).ok()?).ok()?;
+        let expires = (expires > 0).then_some(TimestampMs(expires));
+        Some(Self { hash, expires, uses: (uses > 0).then_some(uses), user })
+    }
 }
 
 impl Group {
@@ -47,6 +88,11 @@ impl Group {
     /// Who is kept out.
     pub(crate) fn bans(&self) -> &BTreeSet<UserId> {
         &self.bans
+    }
+
+    /// What users join by, in the order in which it was made.
+    pub(crate) fn invites(&self) -> &BTreeMap<Sequence, InviteRow> {
+        &self.invites
     }
 
     /// The row of somebody who becomes a member by the entry at `at`, when there are `messages`.
@@ -74,6 +120,7 @@ impl Group {
         &mut self,
         kind: EntryKind,
         at: Sequence,
+        sender: &UserId,
         body: &[u8],
         creator: &UserId,
     ) -> Result<Vec<ChangedRow>, EntryError> {
@@ -93,6 +140,19 @@ impl Group {
                 rows.extend(bans.users.into_iter().map(|(user, _)| self.set_ban(user, bans.on, at)));
                 rows
             }
+            EntryKind::Invite => match InviteChange::from_body(body)? {
+                InviteChange::Made { hash, expires_ms: expires, uses } => {
+                    let row = InviteRow { hash, expires, uses, user: sender.clone() };
+                    vec![self.set_invite(at, Some(row))]
+                }
+                InviteChange::Revoked(invites) => {
+                    invites.into_iter().map(|invite| self.set_invite(invite, None)).collect()
+                }
+            },
+            EntryKind::Joined => {
+                let Joined { invite, .. } = Joined::from_body(body)?;
+                self.used(invite).into_iter().collect()
+            }
             _ => Vec::new(),
         })
     }
@@ -104,6 +164,25 @@ impl Group {
         others.into_iter().map(|user| self.set_role(user, Role::Member, creator)).collect()
     }
 
+    /// Takes in that somebody joined by an invite: the last one who may takes it away.
+    fn used(&mut self, invite: Sequence) -> Option<ChangedRow> {
+        let row = self.invites.get(&invite)?;
+        let left = row.uses?.saturating_sub(1);
+        let row = (left > 0).then(|| InviteRow { uses: Some(left), ..row.clone() });
+        Some(self.set_invite(invite, row))
+    }
+
+    fn set_invite(&mut self, at: Sequence, row: Option<InviteRow>) -> ChangedRow {
+        let suffix = keys::invite_suffix(at);
+        let Some(row) = row else {
+            self.invites.remove(&at);
+            return ChangedRow { suffix, value: None };
+        };
+        let value = row.encode();
+        self.invites.insert(at, row);
+        ChangedRow::new(suffix, value)
+    }
+
     /// Takes in a row by which the state is loaded.
     pub(crate) fn load_role(&mut self, user: UserId, role: Role) {
         self.roles.insert(user, role);
@@ -112,6 +191,11 @@ impl Group {
     /// The same.
     pub(crate) fn load_ban(&mut self, user: UserId) {
         self.bans.insert(user);
+    }
+
+    /// The same.
+    pub(crate) fn load_invite(&mut self, at: Sequence, row: InviteRow) {
+        self.invites.insert(at, row);
     }
 
     fn set_role(&mut self, user: UserId, role: Role, creator: &UserId) -> ChangedRow {
@@ -166,7 +250,7 @@ mod tests {
     }
 
     fn take(group: &mut Group, kind: EntryKind, body: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let rows = group.take(kind, Sequence(9), body, &user("ann")).unwrap();
+        let rows = group.take(kind, Sequence(9), &user("bob"), body, &user("ann")).unwrap();
         rows.into_iter().map(|row| (row.suffix, row.value.map(|value| value.to_vec()))).collect()
     }
 
@@ -210,6 +294,32 @@ mod tests {
         let rows = take(&mut group, EntryKind::Settings, &settings.to_body());
         assert_eq!(rows, [(keys::SETTINGS.to_vec(), Some(settings.to_body()))]);
         assert_eq!(group.joined(Sequence(7), Ordinal(4)), MemberRow { visible_from: Sequence(1), ordinal: Ordinal(0) });
-        assert!(group.take(EntryKind::Roles, Sequence(1), b"\x09", &user("ann")).is_err());
+        assert!(group.take(EntryKind::Roles, Sequence(1), &user("ann"), b"\x09", &user("ann")).is_err());
+    }
+
+    #[test]
+    fn invites_go_when_they_are_used_up_or_revoked() {
+        let mut group = Group::default();
+        let made = InviteChange::Made { hash: InviteHash([7; 32]), expires_ms: Some(TimestampMs(5)), uses: Some(2) };
+        let rows = take(&mut group, EntryKind::Invite, &made.to_body());
+        let key = b"\x03\x06\0\0\0\0\0\0\0\x09".to_vec();
+        let value = |uses: u8| {
+            let ends = [5, 0, 0, 0, 0, 0, 0, 0, uses, 0, 0, 0];
+            Some([&[7; 32][..], &ends, b"bob"].concat())
+        };
+        assert_eq!(rows, [(key.clone(), value(2))]);
+        let row = group.invites()[&Sequence(9)].clone();
+        assert_eq!(InviteRow::decode(&value(2).unwrap()), Some(row.clone()));
+        assert!(!row.is_over(TimestampMs(4)) && row.is_over(TimestampMs(5)));
+        let joined = |name: &str| Joined { invite: Sequence(9), user: user(name) }.to_body();
+        assert_eq!(take(&mut group, EntryKind::Joined, &joined("cid")), [(key.clone(), value(1))]);
+        assert_eq!(take(&mut group, EntryKind::Joined, &joined("dan")), [(key.clone(), None)]);
+        assert!(group == Group::default() && take(&mut group, EntryKind::Joined, &joined("eve")).is_empty());
+        let open = InviteChange::Made { hash: InviteHash([8; 32]), expires_ms: None, uses: None };
+        take(&mut group, EntryKind::Invite, &open.to_body());
+        assert!(take(&mut group, EntryKind::Joined, &joined("cid")).is_empty(), "any number may join");
+        let revoked = InviteChange::Revoked(vec![Sequence(9)]);
+        assert_eq!(take(&mut group, EntryKind::Invite, &revoked.to_body()), [(key, None)]);
+        assert_eq!(group, Group::default());
     }
 }

@@ -42,6 +42,8 @@ pub(crate) const SETTINGS: [u8; 2] = [Family::Tail as u8, 3];
 /// Behind the tail's family: a member's role, and somebody who is kept out.
 const ROLE: u8 = 4;
 const BAN: u8 = 5;
+/// The same: an invite.
+const INVITE: u8 = 6;
 /// Behind an entry's key: its state's.
 const STATE: u8 = 1;
 /// Behind an entry's key: those of who reacted.
@@ -98,6 +100,8 @@ pub(crate) enum Key {
     Role(UserId),
     /// Somebody who is kept out.
     Ban(UserId),
+    /// What users join by: of the entry that made it.
+    Invite(Sequence),
     /// A user's row: of which conversation.
     User(ConversationId),
     /// What remembers a client message id.
@@ -343,6 +347,11 @@ pub(crate) fn ban_suffix(user: &UserId) -> Vec<u8> {
     [&[Family::Tail as u8, BAN], user.as_str().as_bytes()].concat()
 }
 
+/// Suffix of an invite.
+pub(crate) fn invite_suffix(invite: Sequence) -> Vec<u8> {
+    [&[Family::Tail as u8, INVITE], &invite.0.to_be_bytes()[..]].concat()
+}
+
 /// Suffix of a message's state.
 pub(crate) fn state_suffix(sequence: Sequence) -> Vec<u8> {
     let mut suffix = entry_suffix(sequence);
@@ -473,6 +482,7 @@ pub(crate) fn parse_suffix(suffix: &[u8]) -> Option<Key> {
         3 => match rest.split_first()? {
             (&ROLE, rest) => user(rest).map(Key::Role),
             (&BAN, rest) => user(rest).map(Key::Ban),
+            (&INVITE, rest) => Some(Key::Invite(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
             _ => None,
         },
         4 => user(rest).map(Key::Member),
@@ -564,6 +574,7 @@ mod tests {
             (within(id, &SETTINGS), Key::Settings),
             (within(id, &role_suffix(&name("ann"))), Key::Role(name("ann"))),
             (within(id, &ban_suffix(&name("ann"))), Key::Ban(name("ann"))),
+            (within(id, &invite_suffix(Sequence(258))), Key::Invite(Sequence(258))),
             (user_conversation(&name("ann"), id), Key::User(id)),
         ] {
             let of = match expected {

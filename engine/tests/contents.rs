@@ -5,14 +5,14 @@ mod support;
 use antiphon_engine::{
     door::{Command, Done, HistoryRange},
     memory_files::{MemoryFiles, MemoryRandom},
-    offline::{self, Loader},
+    offline,
 };
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{Change, Content, ContentView, Data, Place, SettingsChange, Who},
     ids::{ClientMessageId, ConversationId, Sequence},
 };
-use support::{Lane, block_on, change, entry, user};
+use support::{Lane, assert_sound, block_on, change, dump, entry, load, user};
 
 const PLAIN: ContentView<'static> = ContentView {
     text: None,
@@ -66,21 +66,6 @@ fn flush(lane: &mut Lane) {
     lane.clock.advance(10_000_000);
     lane.engine.tick();
     lane.settle();
-}
-
-fn dump(files: &MemoryFiles) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut sink = |line: &str| {
-        lines.push(line.to_owned());
-        true
-    };
-    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink)).unwrap();
-    lines
-}
-
-fn assert_sound(files: &MemoryFiles) {
-    let report = block_on(offline::verify(files.clone(), 0_u16, |_| ())).unwrap();
-    assert!(report.is_sound(), "{:?}", report.findings);
 }
 
 #[test]
@@ -237,13 +222,7 @@ fn contents_survive_dumps_and_repairs() {
     lane.close().unwrap();
     assert_sound(&lane.files);
     let lines = dump(&lane.files);
-    let loaded = MemoryFiles::new(0);
-    block_on(async {
-        let mut loader = Loader::create(loaded.clone(), &MemoryRandom::new(5), &lines[0]).await.unwrap();
-        for line in &lines[1..] {
-            loader.push(line).await.unwrap();
-        }
-    });
+    let loaded = load(&lines);
     assert_eq!(dump(&loaded), lines);
     let repaired = MemoryFiles::new(0);
     block_on(offline::repair(lane.files.clone(), repaired.clone(), 0_u16, &MemoryRandom::new(7), |_| ())).unwrap();

@@ -2,17 +2,13 @@
 
 mod support;
 
-use antiphon_engine::{
-    door::{Command, Done, HistoryRange, Output},
-    memory_files::{MemoryFiles, MemoryRandom},
-    offline::{self, Loader},
-};
+use antiphon_engine::door::{Command, Done, HistoryRange, Output};
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{Change, Content, EntryKind, HistoryFrom, Role, RoleOf, Settings, SettingsChange, Who},
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
-use support::{Lane, block_on, change, entry, send, user};
+use support::{Lane, assert_sound, change, dump, entry, load, send, user};
 
 /// A group of the owner ann, the admins bob and cid, the members dan and eve, and the reader fay.
 fn choir() -> (Lane, ConversationId) {
@@ -84,21 +80,6 @@ fn banned(lane: &mut Lane, by: &str, conversation: ConversationId) -> Result<Vec
         Ok(other) => panic!("{other:?}"),
         Err(refusal) => Err(refusal.code),
     }
-}
-
-fn dump(files: &MemoryFiles) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut sink = |line: &str| {
-        lines.push(line.to_owned());
-        true
-    };
-    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink)).unwrap();
-    lines
-}
-
-fn assert_sound(files: &MemoryFiles) {
-    let report = block_on(offline::verify(files.clone(), 0_u16, |_| ())).unwrap();
-    assert!(report.is_sound(), "{:?}", report.findings);
 }
 
 #[test]
@@ -389,13 +370,7 @@ fn what_a_group_is_survives_restarts_and_dumps() {
     lane.close().unwrap();
     assert_sound(&lane.files);
     let lines = dump(&lane.files);
-    let loaded = MemoryFiles::new(0);
-    block_on(async {
-        let mut loader = Loader::create(loaded.clone(), &MemoryRandom::new(5), &lines[0]).await.unwrap();
-        for line in &lines[1..] {
-            loader.push(line).await.unwrap();
-        }
-    });
+    let loaded = load(&lines);
     assert_eq!(dump(&loaded)[1..], lines[1..]);
     assert_sound(&loaded);
     let mut again = lane.opened_again(loaded).unwrap();

@@ -165,6 +165,10 @@ export function eventText(entry, me) {
       return `${who} changed the group’s settings`;
     case "bans":
       return entry.banned ? `${who} banned ${them(entry.banned)}` : `${who} lifted the ban of ${them(entry.unbanned)}`;
+    case "invite":
+      return entry.change.made ? `${who} made an invite` : `${who} revoked invites`;
+    case "joined":
+      return `${who} joined by an invite`;
     case "edit":
       return `${who} edited a message`;
     case "deletion":

@@ -115,7 +115,7 @@ export class Timeline {
     if (entry.kind === "title") this.title = entry.title;
     if (entry.kind === "created") this.#describeFrom(entry);
     if (entry.kind === "roles") for (const { user, role } of entry.roles) this.setRole(user, role);
-    if (entry.kind === "membership" || entry.kind === "bans") this.#membersChanged(entry);
+    if (["membership", "bans", "joined"].includes(entry.kind)) this.#membersChanged(entry);
   }
 
   #membersChanged({ added = [], removed = [] }) {

@@ -2,7 +2,10 @@
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{self, BansAnswer, Created, HistoryAnswer, Marked, RolesAnswer, ServerFrame, SettingsAnswer},
+    frame::{
+        self, BansAnswer, Created, HistoryAnswer, InviteHash, InvitesAnswer, Marked, RolesAnswer, ServerFrame,
+        SettingsAnswer,
+    },
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
@@ -45,6 +48,15 @@ pub enum AskedKind {
     Group(Deed, Change),
     /// What roles, settings or bans there are.
     GroupPage(Deed),
+    /// A member joins by the invite with this hash, or looks at what it is to.
+    Join {
+        /// Who comes by it.
+        change: Change,
+        /// By which.
+        hash: InviteHash,
+        /// Nobody: it is only a look.
+        look: bool,
+    },
     /// Something is told for the moment.
     Tell,
     /// A pointer moves to a sequence.
@@ -101,7 +113,7 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
             judge.model.judged_at = asked.at;
             let (id, certainty) = (asked.conversation, asked.certainty);
             let stranger = id.is_some_and(|id| judge.model.settled(id, &user, certainty) == Some(false));
-            let by_creation = matches!(asked.kind, AskedKind::Create(_));
+            let by_creation = matches!(asked.kind, AskedKind::Create(_) | AskedKind::Join { .. });
             let kind = format!("{:?}", asked.kind);
             judge.model.check(!stranger || by_creation, || {
                 format!("{user} is not a member of {id:?} and was answered {kind}")
@@ -155,7 +167,12 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         (_, ErrorCode::StorageFull) => !judge.model.has_room,
         _ if code.temporary() => true,
         (_, ErrorCode::Damaged) => rot,
-        (AskedKind::Create(_) | AskedKind::Change(_), ErrorCode::LimitReached) => full,
+        (AskedKind::Create(_) | AskedKind::Change(_) | AskedKind::Join { .. }, ErrorCode::LimitReached) => full,
+        (AskedKind::Join { hash, .. }, ErrorCode::NotFound) => {
+            judge.coverage.one(Count::InvitesLacked);
+            let may_lack = |id| judge.model.may_lack_invite(id, &user, *hash, asked.moment);
+            rot || asked.conversation.is_none_or(may_lack)
+        }
         // Its creator may have left it, and then it is as if it did not exist.
         (_, ErrorCode::NotFound) => {
             let member =
@@ -192,7 +209,10 @@ impl AskedKind {
     #[must_use]
     pub fn members(&self) -> Option<&Change> {
         match self {
-            Self::Create(change) | Self::Change(change) | Self::Group(_, change) => Some(change),
+            Self::Create(change)
+            | Self::Change(change)
+            | Self::Group(_, change)
+            | Self::Join { change, look: false, .. } => Some(change),
             _ => None,
         }
     }
@@ -207,6 +227,7 @@ impl AskedKind {
             Self::Message(_, change) => Deed::Change(change.kind(), change.target().map(|target| target.0)),
             Self::Group(deed, _) | Self::GroupPage(deed) => deed.clone(),
             Self::Tell => Deed::Tell,
+            Self::Join { hash, .. } => Deed::Join(*hash),
             _ => Deed::See,
         }
     }
@@ -255,6 +276,37 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             let id = asked.conversation.expect("a change names its conversation");
             judge.model.change_answered(id, &change, Some(sequence.0));
             judge.model.rights_answered(id);
+        }
+        (
+            AskedKind::Group(_, change),
+            ServerFrame::InvitesAnswer(InvitesAnswer { sequence: Some(sequence), code, .. }),
+        ) => {
+            judge.coverage.one(if code.is_some() { Count::InvitesMade } else { Count::InvitesRevoked });
+            let id = asked.conversation.expect("a change names its conversation");
+            judge.model.change_answered(id, &change, Some(sequence.0));
+            judge.model.rights_answered(id);
+            if let Some(code) = code {
+                judge.model.check(code.conversation == id, || format!("{user} was given {code:?} to {id}"));
+                judge.model.invited(code, sequence);
+            }
+        }
+        (AskedKind::GroupPage(_), ServerFrame::InvitesAnswer(InvitesAnswer { invites: Some(invites), .. })) => {
+            let is_sound = invites.is_sorted_by(|one, two| one.invite < two.invite);
+            judge.model.check(is_sound, || format!("{user} was told {invites:?}"));
+        }
+        (AskedKind::Join { change, hash, look }, ServerFrame::JoinAnswer(told)) => {
+            let id = asked.conversation.expect("a code names its conversation");
+            let may = judge.model.may_have_invite(id, &user, hash, asked.moment);
+            judge.model.check(may && told.conversation == id, || format!("{user} may not join {id}: {told:?}"));
+            if look {
+                return judge.coverage.one(Count::InvitesSeen);
+            }
+            judge.coverage.one(Count::JoinedByInvite);
+            let sequence = told.sequence.map_or(0, |sequence| sequence.0);
+            judge.model.check(sequence > 0, || format!("{user} joined {id} nowhere"));
+            judge.model.change_answered(id, &change, Some(sequence));
+            judge.model.rights_answered(id);
+            judge.model.check_full(id, &change.add);
         }
         (AskedKind::GroupPage(_), ServerFrame::RolesAnswer(RolesAnswer { roles: Some(roles), .. })) => {
             let owners = roles.iter().filter(|of| of.role == frame::Role::Owner).count();

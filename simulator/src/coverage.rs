@@ -60,6 +60,16 @@ counts! {
     SettingsChanged "settings changed" PLANNED;
     /// Users kept out of groups, or let in again.
     BansChanged "bans changed" PLANNED;
+    /// Invites made.
+    InvitesMade "invites made" PLANNED;
+    /// Invites revoked.
+    InvitesRevoked "invites revoked" PLANNED;
+    /// Members who came by an invite, or were there already.
+    JoinedByInvite "joined by an invite" PLANNED;
+    /// Looks at what an invite is to.
+    InvitesSeen "invites looked at" PLANNED;
+    /// Invites that were none, or none any more.
+    InvitesLacked "invites that were none" PLANNED;
     /// Refused since the user may not.
     ForbiddenTold "refused as forbidden" PLANNED;
     /// Of these, held to what the user may do.

@@ -199,6 +199,8 @@ impl Entry {
             EntryKind::Roles => "roles",
             EntryKind::Settings => "settings",
             EntryKind::Bans => "bans",
+            EntryKind::Invite => "invite",
+            EntryKind::Joined => "joined",
         };
         self.kind() == kind
             && self.line["ordinal"].as_u64() == Some(seen.ordinal)

@@ -19,6 +19,7 @@ pub mod events;
 pub mod faults;
 pub mod files;
 pub mod finish;
+pub mod invites;
 pub mod lasting;
 pub mod ledger;
 pub mod model;

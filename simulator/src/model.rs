@@ -13,10 +13,10 @@ use antiphon_gateway::core::placement::Placement;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Ack, ArchivedEntry, Bans, ChangeView, Content, ConversationStart, EntryKind, MembershipChange, Settings,
-        members_changed, roles_from_body, view_change, view_entry,
+        Ack, ArchivedEntry, Bans, ChangeView, Content, ConversationStart, EntryKind, InviteChange, InviteCode, Joined,
+        MembershipChange, Settings, members_changed, roles_from_body, view_change, view_entry,
     },
-    ids::{ClientMessageId, ConversationId, UserId},
+    ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
 
 use crate::{
@@ -45,6 +45,8 @@ pub struct Model {
     pub told: BTreeSet<(ConversationId, UserId, u64)>,
     /// What was told for the moment.
     pub tells: Tells,
+    /// Codes of invites, with the entries that made them.
+    pub codes: Vec<(InviteCode, Sequence)>,
     /// Receipts that went back, per reader: forgiven only if the member went and came back.
     pub receipts_back: BTreeSet<(ConversationId, UserId)>,
     /// Answers to pointer requests.
@@ -582,6 +584,8 @@ impl Known {
             EntryKind::Roles => roles_from_body(&known.body).is_ok(),
             EntryKind::Settings => Settings::from_body(&known.body).is_ok(),
             EntryKind::Bans => Bans::from_body(&known.body).is_ok(),
+            EntryKind::Invite => InviteChange::from_body(&known.body).is_ok(),
+            EntryKind::Joined => Joined::from_body(&known.body).is_ok(),
             kind => view_change(kind, &known.body).is_ok(),
         };
         if !readable || (kind == EntryKind::Created) != (view.sequence.0.to_native() == 1) {
@@ -611,7 +615,8 @@ impl Known {
 
     /// Whether it changes who may do what.
     fn is_of_rights(&self) -> bool {
-        matches!(self.kind, EntryKind::Membership | EntryKind::Roles | EntryKind::Settings | EntryKind::Bans)
+        use EntryKind::{Bans, Invite, Joined, Membership, Roles, Settings};
+        matches!(self.kind, Membership | Roles | Settings | Bans | Invite | Joined)
     }
 }
 

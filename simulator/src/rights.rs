@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_wire::{
     frame::{
-        Bans, BansAction, ConversationStart, EntryKind, HistoryFrom, MembershipChange, Role, RoleOf, Settings,
-        SettingsChange, Who, roles_from_body,
+        Bans, BansAction, ConversationStart, EntryKind, HistoryFrom, InviteChange, InviteHash, Joined,
+        MembershipChange, Role, RoleOf, Settings, SettingsChange, Who, roles_from_body,
     },
     ids::{ConversationId, UserId},
 };
 
 use crate::{
     contents::said,
+    invites::Invites,
     model::{Conversation, Known, Model},
 };
 
@@ -41,6 +42,12 @@ pub enum Deed {
     Settings(SettingsChange),
     /// Keep users out, or let them come again.
     Bans(BansAction),
+    /// Make an invite, or see which there are.
+    Invite,
+    /// Revoke some.
+    Revoke(Vec<u64>),
+    /// Join by the one with this hash.
+    Join(InviteHash),
     /// See, as every member may.
     See,
 }
@@ -49,7 +56,8 @@ impl Deed {
     /// Whether it changes what somebody may do.
     #[must_use]
     pub fn is_of_rights(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Remove(_) | Self::Roles(_) | Self::Settings(_) | Self::Bans(_))
+        use Deed::{Add, Bans, Invite, Join, Remove, Revoke, Roles, Settings};
+        matches!(self, Add(_) | Remove(_) | Roles(_) | Settings(_) | Bans(_) | Invite | Revoke(_) | Join(_))
     }
 
     /// The sender of the message that it is done to.
@@ -74,6 +82,8 @@ pub struct Rights {
     members: BTreeMap<UserId, Role>,
     settings: Settings,
     bans: BTreeSet<UserId>,
+    /// What users join by.
+    pub invites: Invites,
 }
 
 impl Rights {
@@ -81,7 +91,13 @@ impl Rights {
         let start = ConversationStart::from_body(&first.body).ok().filter(|_| first.kind == EntryKind::Created)?;
         let role = |user: &UserId| if *user == first.sender && !start.direct { Role::Owner } else { Role::Member };
         let members = start.members.iter().map(|user| (user.clone(), role(user))).collect();
-        Some(Self { direct: start.direct, members, settings: Settings::default(), bans: BTreeSet::new() })
+        Some(Self {
+            direct: start.direct,
+            members,
+            settings: Settings::default(),
+            bans: BTreeSet::new(),
+            invites: Invites::default(),
+        })
     }
 
     /// What the first entries of a conversation make of it, up to one; none if not all of them are known.
@@ -89,7 +105,7 @@ impl Rights {
     pub fn of(conversation: &Conversation, last: u64) -> Option<Self> {
         let mut rights = Self::begun(conversation.entries.get(&1)?)?;
         for place in 2..=last {
-            rights.take(conversation.entries.get(&place)?);
+            rights.take(place, conversation.entries.get(&place)?);
         }
         Some(rights)
     }
@@ -117,7 +133,8 @@ impl Rights {
             |user: &&str| *user == creator.as_str() || self.members.keys().any(|of| of.as_str() == *user);
         let settings = rows.get(&[3, 3][..]).and_then(|value| Settings::from_body(value).ok()).unwrap_or_default();
         let are_roles = self.direct || (self.members.iter().all(is_told) && roles.keys().all(may_have_a_role));
-        are_roles && bans.into_keys().eq(self.bans.iter().map(UserId::as_str)) && settings == self.settings
+        let are_bans = bans.into_keys().eq(self.bans.iter().map(UserId::as_str));
+        are_roles && are_bans && settings == self.settings && self.invites.are_told_by(rows)
     }
 
     /// What who joins now sees.
@@ -161,6 +178,15 @@ impl Rights {
             Deed::Remove(users) => {
                 users == std::slice::from_ref(user)
                     || (self.is_one_of(user, self.settings.remove) && !self.has_above(user, users))
+            }
+            Deed::Invite => self.is_one_of(user, self.settings.add),
+            Deed::Revoke(invites) => {
+                let is_own = |invite: &u64| self.invites.maker(*invite) == Some(user);
+                own.is_some() && (self.is_one_of(user, self.settings.add) || invites.iter().all(is_own))
+            }
+            Deed::Join(hash) => {
+                let may_add = |maker: &UserId| self.is_one_of(maker, self.settings.add);
+                own.is_some() || (self.invites.maker_of(*hash).is_some_and(may_add) && !self.bans.contains(user))
             }
             Deed::Roles(roles) => {
                 let is_low = |of: &RoleOf| of.role >= Role::Member && self.role(&of.user) >= Some(Role::Member);
@@ -218,6 +244,20 @@ impl Rights {
                 let users = bans.users.iter().map(|(user, _)| user.clone()).collect();
                 (Deed::Bans(if bans.on { BansAction::Add(users) } else { BansAction::Remove(users) }), is_so)
             }
+            EntryKind::Invite => match InviteChange::from_body(&entry.body).ok()? {
+                InviteChange::Made { .. } => (Deed::Invite, true),
+                InviteChange::Revoked(invites) => {
+                    let invites: Vec<u64> = invites.iter().map(|invite| invite.0).collect();
+                    let is_so = invites.iter().all(|invite| self.invites.maker(*invite).is_some());
+                    (Deed::Revoke(invites), is_so)
+                }
+            },
+            EntryKind::Joined => {
+                let Joined { invite, user } = Joined::from_body(&entry.body).ok()?;
+                let good = self.invites.good_at(invite.0, entry.time_ms);
+                let is_so = good.is_some() && user == entry.sender && !self.members.contains_key(&user);
+                (Deed::Join(good.unwrap_or(InviteHash([0; 32]))), is_so)
+            }
             kind => {
                 let target = entry.body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
                 (Deed::Change(kind, target.filter(|_| kind != EntryKind::Retention)), true)
@@ -230,9 +270,10 @@ impl Rights {
         }
     }
 
-    fn take(&mut self, entry: &Known) {
+    fn take(&mut self, place: u64, entry: &Known) {
+        self.invites.take(place, entry);
         match entry.kind {
-            EntryKind::Membership | EntryKind::Bans => {
+            EntryKind::Membership | EntryKind::Bans | EntryKind::Joined => {
                 let (came, went) = entry.members();
                 self.members.retain(|user, _| !went.contains(user));
                 self.members.extend(came.into_iter().map(|user| (user, Role::Member)));
@@ -267,7 +308,8 @@ impl Conversation {
     }
 
     /// Rights as they were at a moment and still are, if that is sure.
-    fn rights_since(&self, moment: Moment) -> Option<Rights> {
+    #[must_use]
+    pub fn rights_since(&self, moment: Moment) -> Option<Rights> {
         let is_sure = moment.quiet && moment.version == self.rights_version;
         Rights::of(self, self.durable).filter(|_| is_sure)
     }
@@ -314,7 +356,7 @@ pub fn judge(conversation: &Conversation, id: ConversationId, problems: &mut Vec
             let (text, role) = (crate::model::describe(&entry.bytes), rights.role(&entry.sender));
             problems.push(format!("{id} #{place} {text}: {wrong}; {role:?}, {:?}", rights.settings));
         }
-        rights.take(entry);
+        rights.take(*place, entry);
         // Ownership goes on by an entry of its own, before that of who goes.
         if !rights.is_owned() {
             problems.push(format!("{id} after #{place}: {:?}", rights.members));

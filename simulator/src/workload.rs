@@ -65,6 +65,9 @@ impl World {
         if self.clients[client].running {
             self.act(client, &dice);
         }
+        if self.plan.invites_per_thousand > 0 {
+            self.invite(self.workload.step);
+        }
         if self.plan.tells_per_thousand > 0 {
             self.tell();
         }
@@ -389,7 +392,7 @@ impl World {
     }
 
     /// A group that the client's user made, mostly; or else that one.
-    fn own_or(&self, client: usize, conversation: ConversationId, dice: &Dice) -> ConversationId {
+    pub fn own_or(&self, client: usize, conversation: ConversationId, dice: &Dice) -> ConversationId {
         let me = &self.clients[client].user;
         let own = self.model.conversations.iter().filter(|(_, known)| known.founder.as_ref() == Some(me));
         let own: Vec<ConversationId> = own.map(|(id, _)| *id).collect();

@@ -79,6 +79,10 @@ pub mod kind {
     pub const EVENT: u8 = 21;
     /// `refresh` and its answer.
     pub const REFRESH: u8 = 22;
+    /// `invites` and its answer.
+    pub const INVITES: u8 = 23;
+    /// `join` and its answer.
+    pub const JOIN: u8 = 24;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -128,6 +132,8 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::BANS => read(payload).map(Request::Bans),
         kind::EVENT => read(payload).map(Request::Event),
         kind::REFRESH => read(payload).map(Request::Refresh),
+        kind::INVITES => read(payload).map(Request::Invites),
+        kind::JOIN => read(payload).map(Request::Join),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -160,6 +166,8 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Bans(frame) => write(kind::BANS, id, frame),
         Request::Event(frame) => write(kind::EVENT, id, frame),
         Request::Refresh(frame) => write(kind::REFRESH, id, frame),
+        Request::Invites(frame) => write(kind::INVITES, id, frame),
+        Request::Join(frame) => write(kind::JOIN, id, frame),
     }
 }
 
@@ -195,6 +203,8 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::BANS => read(payload).map(ServerFrame::BansAnswer),
         kind::EVENT => read(payload).map(ServerFrame::EventAnswer),
         kind::REFRESH => read(payload).map(ServerFrame::RefreshAnswer),
+        kind::INVITES => read(payload).map(ServerFrame::InvitesAnswer),
+        kind::JOIN => read(payload).map(ServerFrame::JoinAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -237,6 +247,8 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::BansAnswer(frame) => write(kind::BANS, id, frame),
         ServerFrame::EventAnswer(frame) => write(kind::EVENT, id, frame),
         ServerFrame::RefreshAnswer(frame) => write(kind::REFRESH, id, frame),
+        ServerFrame::InvitesAnswer(frame) => write(kind::INVITES, id, frame),
+        ServerFrame::JoinAnswer(frame) => write(kind::JOIN, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),

@@ -29,6 +29,12 @@ pub const MENTIONS_PER_MESSAGE_MAX: usize = 50;
 /// A session is told so long before its token is over that it is about to be.
 pub const TOKEN_EXPIRING_MS: u64 = 60_000;
 
+/// Most invites of a group at a time.
+pub const INVITES_PER_GROUP_MAX: usize = 100;
+
+/// Farthest end of an invite, in seconds from when it is made: a year.
+pub const INVITE_EXPIRES_IN_S_MAX: u32 = 366 * 24 * 3600;
+
 /// Longest name of an event, in bytes.
 pub const EVENT_NAME_BYTES_MAX: usize = 32;
 

@@ -8,15 +8,15 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, JsonText,
-        MembersAction, MembershipChange, Request, RolesAction, ServerFrame, Settings, check_reaction, is_event_name,
-        roles_from_body, view_change, view_content, view_entry,
+        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, InviteChange,
+        InvitesAction, Joined, JsonText, MakeInvite, MembersAction, MembershipChange, Request, RolesAction,
+        ServerFrame, Settings, check_reaction, is_event_name, roles_from_body, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
-        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, JSON_INTEGER_MAX,
-        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX,
-        TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX,
+        INVITE_EXPIRES_IN_S_MAX, INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX,
+        PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -106,7 +106,30 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
         },
         Request::Event(frame) => event(&frame.event, frame.data.as_ref()),
         Request::Refresh(frame) => longest("token", frame.token.len(), TOKEN_BYTES_MAX),
+        Request::Invites(frame) => match &mut frame.action {
+            InvitesAction::Make(make) => make_invite(make),
+            InvitesAction::Revoke(invites) => revoke(invites),
+            InvitesAction::List(list) => page(&mut list.limit),
+        },
+        Request::Join(_) => Ok(()),
     }
+}
+
+fn make_invite(make: &MakeInvite) -> Result<(), Problem> {
+    if make.uses == Some(0) || make.expires_in_s == Some(0) {
+        return Err(Problem::new(ErrorCode::Invalid, "uses and expires_in_s are at least 1, or left out"));
+    }
+    longest("expires_in_s", make.expires_in_s.unwrap_or_default() as usize, INVITE_EXPIRES_IN_S_MAX as usize)
+}
+
+fn revoke(invites: &mut Vec<Sequence>) -> Result<(), Problem> {
+    longest("revoke", invites.len(), INVITES_PER_GROUP_MAX)?;
+    if invites.is_empty() {
+        return Err(Problem::new(ErrorCode::Invalid, "revoke must name an invite"));
+    }
+    invites.sort_unstable();
+    invites.dedup();
+    invites.iter().try_for_each(|invite| entry_at("revoke", *invite))
 }
 
 fn event(name: &str, data: Option<&JsonText>) -> Result<(), Problem> {
@@ -155,6 +178,8 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
             sequence("delivered", frame.delivered)
         }
         ServerFrame::Event(frame) => event(&frame.event, frame.data.as_ref()),
+        ServerFrame::InvitesAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::JoinAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
         ServerFrame::TooFar(frame) => {
             sequence("first", frame.first)?;
             sequence("last", frame.last)
@@ -267,6 +292,8 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
         EntryKind::Roles => roles_from_body(body).map(|_| ()),
         EntryKind::Settings => Settings::from_body(body).map(|_| ()),
         EntryKind::Bans => Bans::from_body(body).map(|_| ()),
+        EntryKind::Invite => InviteChange::from_body(body).map(|_| ()),
+        EntryKind::Joined => Joined::from_body(body).map(|_| ()),
         kind => view_change(kind, body).map(|_| ()),
     }
     .map_err(|error| entry_problem("entry.body", error))

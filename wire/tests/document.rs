@@ -75,6 +75,8 @@ fn limits_are_those_of_the_code() {
         ("RESUME_BYTES_MAX", limits::RESUME_BYTES_MAX),
         ("TOKEN_BYTES_MAX", limits::TOKEN_BYTES_MAX),
         ("TOKEN_EXPIRING_MS", limits::TOKEN_EXPIRING_MS as usize),
+        ("INVITES_PER_GROUP_MAX", limits::INVITES_PER_GROUP_MAX),
+        ("INVITE_EXPIRES_IN_S_MAX", limits::INVITE_EXPIRES_IN_S_MAX as usize),
         ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
     ];
     let rows = rows("Limits");
@@ -113,6 +115,8 @@ fn kinds_are_those_of_the_code() {
         (kind::BANS, "bans"),
         (kind::EVENT, "event"),
         (kind::REFRESH, "refresh"),
+        (kind::INVITES, "invites"),
+        (kind::JOIN, "join"),
         (kind::ERROR, "error"),
         (kind::MESSAGE, "message"),
         (kind::RECEIPT, "receipt"),
@@ -152,13 +156,14 @@ fn every_frame_has_an_example() {
         (
             "request",
             "connect ping create members conversations title send history read delivered edit delete react pin retain \
-             reactions pins roles settings bans event refresh",
+             reactions pins roles settings bans event refresh \
+             invites join",
         ),
         (
             "server",
             "connect ping create members conversations title send history read error message receipt left too_far \
              caught_up goodbye states edit delete react pin retain reactions pins roles settings bans event happened \
-             refresh expiring",
+             refresh expiring invites join",
         ),
     ] {
         for name in names.split_whitespace() {

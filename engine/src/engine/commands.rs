@@ -9,7 +9,7 @@ use std::{rc::Rc, sync::Arc};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, Who, view_entry},
+    frame::{ArchivedEntryKind, ConversationStart, Entry, EntryKind, InviteCode, Who, view_entry},
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
     limits::GROUP_MEMBERS_MAX,
 };
@@ -35,7 +35,7 @@ use crate::{
     },
     options::RECORD_BYTES_MAX,
     rows::{PointerRow, StartRow},
-    seams::{Clock, Files},
+    seams::{Clock, Files, Random},
 };
 
 /// The first incarnation of a conversation's log; a restore to an earlier point makes a higher one.
@@ -75,6 +75,10 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
         | Command::Ban { conversation, .. }
         | Command::Roles { conversation, .. }
         | Command::Bans { conversation, .. }
+        | Command::MakeInvite { conversation, .. }
+        | Command::RevokeInvites { conversation, .. }
+        | Command::Invites { conversation, .. }
+        | Command::Join { code: InviteCode { conversation, .. }, .. }
         | Command::Mark { conversation, .. }
         | Command::Change { conversation, .. }
         | Command::Reactions { conversation, .. }
@@ -95,7 +99,7 @@ pub(super) struct Turn<'a, F: Files, C, R> {
     pub(super) token: Token,
 }
 
-impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
+impl<F: Files, C: Clock, R: Random> Turn<'_, F, C, R> {
     /// Carries the command out, as far as it goes.
     pub(super) fn run(mut self, command: Command) -> Step {
         if self.slot.conversation.is_none() && !self.slot.absent {
@@ -133,6 +137,14 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 Err(Ok(block)) => Step::Wait(block, command),
                 Err(Err(refusal)) => refusal.into(),
             },
+            Command::MakeInvite { user, make, .. } => self.make_invite(user, &make),
+            Command::RevokeInvites { user, invites, .. } => self.revoke_invites(user, invites),
+            Command::Invites { ref user, after, limit, .. } => match self.invites_page(user, after, limit) {
+                Ok(done) => Step::Done(Ok(done)),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
+            Command::Join { user, code, look } => self.join(user, code, look),
             Command::Mark { user, conversation, read, delivered } => self.mark(user, conversation, read, delivered),
             Command::Change { user, conversation, client_message_id, change } => {
                 self.change_message(user, conversation, client_message_id, change)
@@ -174,7 +186,9 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             Command::Conversations { .. } | Command::CatchUp { .. } => unreachable!("not about one conversation"),
         }
     }
+}
 
+impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     /// The refusal of a command on a conversation whose key was destroyed or is not there; one that is begun gets a key.
     fn lacks_key(&self, vault: &Vault, command: &Command) -> Option<Refusal> {
         let begins = matches!(command, Command::CreateDirect { .. } | Command::CreateGroup { .. });

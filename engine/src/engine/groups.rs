@@ -10,7 +10,7 @@ use std::rc::Rc;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{Bans, EntryKind, MembershipChange, Role, RoleOf, Settings, SettingsChange, Who, roles_to_body},
-    ids::UserId,
+    ids::{Sequence, UserId},
     limits::{BANS_PER_GROUP_MAX, GROUP_MEMBERS_MAX},
 };
 
@@ -169,10 +169,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             return Step::When(conversation.record, Ok(done));
         }
         let step = self.change_group(user, EntryKind::Settings, settings.to_body(), Rc::from([]));
-        if let (Step::Staged, Some(staged)) = (&step, self.core.stage.staged.back_mut()) {
-            let Done::Changed { sequence } = staged.done else { unreachable!("as every change of a group") };
-            staged.done = Done::Settings { sequence, settings: Box::new(settings), role };
-        }
+        self.answers(&step, |sequence| Done::Settings { sequence, settings: Box::new(settings), role });
         step
     }
 
@@ -246,11 +243,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     }
 
     /// Stages an entry about the group, with the rows that follow from it.
-    fn change_group(&mut self, user: UserId, kind: EntryKind, body: Vec<u8>, removed: Rc<[UserId]>) -> Step {
+    pub(super) fn change_group(&mut self, user: UserId, kind: EntryKind, body: Vec<u8>, removed: Rc<[UserId]>) -> Step {
         let conversation = self.slot.conversation.as_deref().expect("its member was found");
         let mut group = conversation.group.clone();
         let at = conversation.last.sequence.next();
-        let rows = group.take(kind, at, &body, &conversation.start.creator).expect("it was made here");
+        let rows = group.take(kind, at, &user, &body, &conversation.start.creator).expect("it was made here");
         self.change(user, kind, body, rows, |conversation| {
             conversation.group = group;
             conversation.changed(&[], &removed);
@@ -258,8 +255,16 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         })
     }
 
+    /// The change that was staged last, if it was, is answered so.
+    pub(super) fn answers(&mut self, step: &Step, done: impl FnOnce(Sequence) -> Done) {
+        if let (Step::Staged, Some(staged)) = (step, self.core.stage.staged.back_mut()) {
+            let Done::Changed { sequence } = staged.done else { unreachable!("as every change of a group") };
+            staged.done = done(sequence);
+        }
+    }
+
     /// The entry that was staged last is a part of a command that another answers.
-    fn answers_later(&mut self) {
+    pub(super) fn answers_later(&mut self) {
         if let Some(staged) = self.core.stage.staged.back_mut() {
             staged.token = None;
         }

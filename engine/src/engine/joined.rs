@@ -176,6 +176,11 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
                 may_add(group, user, &new).ok()?;
                 (new, group.members().len())
             }
+            Command::Join { user, code, look: false } => {
+                self.invite_of(user, code).ok()??;
+                let members = self.slot.conversation.as_deref().map_or(0, |group| group.members().len());
+                (vec![user.clone()], members)
+            }
             _ => return None,
         };
         joining.sort_unstable();

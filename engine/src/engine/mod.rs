@@ -16,6 +16,7 @@ mod commit;
 mod error;
 mod groups;
 mod history;
+mod invites;
 mod jobs;
 mod joined;
 mod lists;
@@ -31,7 +32,6 @@ mod useless;
 use std::{
     cell::{Cell, RefCell, RefMut},
     future::poll_fn,
-    marker::PhantomData,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -110,7 +110,7 @@ pub(crate) struct Shared<F: Files, C, R> {
     vault: Option<Arc<Vault>>,
     /// Where new ones go; taken out while they are written.
     keys_file: Cell<Option<KeysFile<F::File>>>,
-    random: PhantomData<R>,
+    random: R,
 }
 
 impl<F: Files, C: Clock, R: Random> Clone for Engine<F, C, R> {

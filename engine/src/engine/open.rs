@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap, VecDeque},
-    marker::PhantomData,
     sync::Arc,
 };
 
@@ -255,7 +254,7 @@ pub(super) async fn open<F: Files, C: Clock, R: Random>(
         others_until: blob.others_until,
         vault,
         keys_file: Cell::new(keys_file),
-        random: PhantomData,
+        random: random.clone(),
         options,
     };
     // A memtable that recovery left full is flushed at once.

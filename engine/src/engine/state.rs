@@ -235,6 +235,11 @@ impl Stage {
         position <= self.position
     }
 
+    /// The server's time for the next entry, if there is one now.
+    pub(super) fn time_at(&self, clock: TimestampMs) -> TimestampMs {
+        self.time.max(clock)
+    }
+
     /// The server's time for a new entry.
     pub(super) fn now(&mut self, clock: TimestampMs) -> TimestampMs {
         self.time = self.time.max(clock);

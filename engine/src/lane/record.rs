@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, Bans, ConversationStart, EntryKind, MembershipChange, Settings,
-        roles_from_body, view_change, view_entry,
+        ArchivedEntry, ArchivedEntryKind, Bans, ConversationStart, EntryKind, InviteChange, Joined, MembershipChange,
+        Settings, roles_from_body, view_change, view_entry,
     },
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
@@ -22,7 +22,7 @@ use antiphon_wire::{
 use crate::{
     bytes::Reader,
     changes::{ChangedRow, RetentionRow, StateRow, decode_pins, decode_reactor},
-    group::{decode_ban, decode_role},
+    group::{InviteRow, decode_ban, decode_role},
     keys::{self, Key},
     rows::{MemberRow, PointerRow, decode_entry},
 };
@@ -196,6 +196,8 @@ fn check_entry(archive: &[u8]) -> Option<&ArchivedEntry> {
         ArchivedEntryKind::Roles => roles_from_body(body).is_ok(),
         ArchivedEntryKind::Settings => Settings::from_body(body).is_ok(),
         ArchivedEntryKind::Bans => Bans::from_body(body).is_ok(),
+        ArchivedEntryKind::Invite => InviteChange::from_body(body).is_ok(),
+        ArchivedEntryKind::Joined => Joined::from_body(body).is_ok(),
         ref kind => view_change(EntryKind::from(kind), body).is_ok(),
     };
     let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
@@ -249,7 +251,15 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
     {
         return false;
     }
-    let Some(value) = value else { return matches!(key, Key::Reactor(..) | Key::Role(_) | Key::Ban(_)) };
+    // An entry makes one invite: its own.
+    if let Key::Invite(of) = &key
+        && !(Sequence(1)..=own).contains(of)
+    {
+        return false;
+    }
+    let Some(value) = value else {
+        return matches!(key, Key::Reactor(..) | Key::Role(_) | Key::Ban(_) | Key::Invite(_));
+    };
     match key {
         Key::Entry(sequence) => decode_entry(value).is_some_and(|(_, archive)| {
             let of_key = |entry: &antiphon_wire::frame::ArchivedEntry| {
@@ -264,6 +274,7 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
         Key::Settings => Settings::from_body(value).is_ok(),
         Key::Role(_) => decode_role(value).is_some(),
         Key::Ban(_) => decode_ban(value).is_some(),
+        Key::Invite(_) => InviteRow::decode(value).is_some(),
         Key::Member(_) => MemberRow::decode(value).is_some(),
         _ => false,
     }

@@ -402,7 +402,7 @@ impl Memtable {
                 self.remember(conversation, message.id, position);
                 return self.apply_message(&message, user);
             }
-            ArchivedEntryKind::Membership | ArchivedEntryKind::Bans => {
+            ArchivedEntryKind::Membership | ArchivedEntryKind::Bans | ArchivedEntryKind::Joined => {
                 let change = members_changed(EntryKind::from(&entry.kind), &entry.body).expect(VALID);
                 added += self.apply_membership(conversation, &last, &change);
             }
@@ -411,7 +411,7 @@ impl Memtable {
                 self.tail_mut(conversation).title = Some(title.into());
             }
             // What they say is in the rows that come with them.
-            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings => {}
+            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings | ArchivedEntryKind::Invite => {}
             ArchivedEntryKind::Created => {
                 let start = ConversationStart::from_body(&entry.body).expect(VALID);
                 let epoch = Epoch(entry.epoch.0.to_native());

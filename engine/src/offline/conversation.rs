@@ -12,7 +12,7 @@ use antiphon_wire::{
 
 use crate::{
     changes::{Fold, RetentionRow, StateRow, decode_pins, decode_reactor},
-    group::{Group, decode_ban, decode_role},
+    group::{Group, InviteRow, decode_ban, decode_role},
     keys::Key,
     lane::record::COUNT_MAX,
     offline::{
@@ -158,6 +158,10 @@ impl Conversation {
             Key::Ban(user) => match decode_ban(value) {
                 Some(_) => self.group.load_ban(user),
                 None => self.of_user(&user, FORM),
+            },
+            Key::Invite(at) => match InviteRow::decode(value) {
+                Some(row) => self.group.load_invite(at, row),
+                None => self.find(Some(at), FORM),
             },
             Key::User(_) | Key::MessageId(..) => {}
         }

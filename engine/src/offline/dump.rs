@@ -154,7 +154,8 @@ impl Dump<'_> {
             | Key::Retention
             | Key::Settings
             | Key::Role(_)
-            | Key::Ban(_)) => {
+            | Key::Ban(_)
+            | Key::Invite(_)) => {
                 let line = Line::Row(RowLine::new(id, &changed_row(&key, value)?, value));
                 match (head.has_lost, head.written) {
                     (false, _) => {}

@@ -5,8 +5,8 @@
 
 use antiphon_wire::{
     frame::{
-        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, MembershipChange, RoleOf, Settings,
-        roles_from_body, roles_to_body, view_change, view_content, view_entry,
+        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, InviteChange, Joined, MembershipChange,
+        RoleOf, Settings, roles_from_body, roles_to_body, view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -191,6 +191,12 @@ pub(super) struct EntryLine {
     /// Those among them who were members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     removed: Option<Vec<UserId>>,
+    /// What became of invites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    invite: Option<InviteChange>,
+    /// Who joined by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joined: Option<Joined>,
     /// The archive in base64, where the fields would not give it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
@@ -220,6 +226,8 @@ enum Kind {
     Roles,
     Settings,
     Bans,
+    Invite,
+    Joined,
 }
 
 impl Line {
@@ -261,6 +269,8 @@ impl EntryLine {
             settings: None,
             users: None,
             removed: None,
+            invite: None,
+            joined: None,
             archive: None,
         };
         match entry.kind {
@@ -283,6 +293,8 @@ impl EntryLine {
                 line.removed = Some(bans.removed().cloned().collect()).filter(|removed: &Vec<_>| !removed.is_empty());
                 line.users = Some(bans.users.into_iter().map(|(user, _)| user).collect());
             }
+            EntryKind::Invite => line.invite = Some(InviteChange::from_body(&entry.body).ok()?),
+            EntryKind::Joined => line.joined = Some(Joined::from_body(&entry.body).ok()?),
             kind => {
                 line.client_message_id = Some(entry.client_message_id);
                 line.change(view_change(kind, &entry.body).ok()?);
@@ -337,7 +349,9 @@ impl EntryLine {
             | Kind::Created
             | Kind::Roles
             | Kind::Settings
-            | Kind::Bans => return None,
+            | Kind::Bans
+            | Kind::Invite
+            | Kind::Joined => return None,
         };
         Some(change.to_body(self.messages.unwrap_or_default()))
     }
@@ -364,6 +378,8 @@ impl EntryLine {
                 let users = self.users.as_ref()?.iter().map(|user| (user.clone(), was_member(user)));
                 Bans { on: self.on?, users: users.collect() }.to_body()
             }
+            Kind::Invite => self.invite.as_ref()?.to_body(),
+            Kind::Joined => self.joined.as_ref()?.to_body(),
             _ => self.change_body()?,
         };
         let entry = Entry {
@@ -396,6 +412,8 @@ impl Kind {
             EntryKind::Roles => Self::Roles,
             EntryKind::Settings => Self::Settings,
             EntryKind::Bans => Self::Bans,
+            EntryKind::Invite => Self::Invite,
+            EntryKind::Joined => Self::Joined,
         }
     }
 
@@ -413,6 +431,8 @@ impl Kind {
             Self::Roles => EntryKind::Roles,
             Self::Settings => EntryKind::Settings,
             Self::Bans => EntryKind::Bans,
+            Self::Invite => EntryKind::Invite,
+            Self::Joined => EntryKind::Joined,
         }
     }
 }

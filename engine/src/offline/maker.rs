@@ -22,7 +22,7 @@ use crate::{
     engine::{EngineError, open::Blob},
     error::StoreError,
     flush::FlushTimes,
-    group::{decode_ban, decode_role},
+    group::{InviteRow, decode_ban, decode_role},
     hash::IdHash,
     keys::{self, Family, Key},
     lane::record::Record,
@@ -100,6 +100,7 @@ pub(super) fn changed_row(key: &Key, value: &[u8]) -> Option<Vec<u8>> {
         Key::Settings => (keys::SETTINGS.to_vec(), Settings::from_body(value).is_ok()),
         Key::Role(user) => (keys::role_suffix(user), decode_role(value).is_some()),
         Key::Ban(user) => (keys::ban_suffix(user), decode_ban(value).is_some()),
+        Key::Invite(at) => (keys::invite_suffix(*at), InviteRow::decode(value).is_some()),
         _ => return None,
     };
     is_formed.then_some(suffix)

@@ -308,7 +308,8 @@ impl Seen {
             | Key::Retention
             | Key::Settings
             | Key::Role(_)
-            | Key::Ban(_)) => {
+            | Key::Ban(_)
+            | Key::Invite(_)) => {
                 self.changes.extend(changed_row(&key, value).map(|suffix| (suffix, value.to_vec())));
             }
             Key::OldMessageId(_) | Key::User(_) | Key::MessageId(..) => {}

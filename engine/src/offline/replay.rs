@@ -141,7 +141,9 @@ impl Replay {
         let reactors = self.changes.reactors.keys().map(|(sequence, user)| keys::reactor_suffix(*sequence, user));
         let roles = self.group.roles().keys().map(keys::role_suffix);
         let bans = self.group.bans().iter().map(keys::ban_suffix);
-        [pins, retention, settings].into_iter().flatten().chain(states).chain(reactors).chain(roles).chain(bans)
+        let invites = self.group.invites().keys().map(|at| keys::invite_suffix(*at));
+        let of_group = roles.chain(bans).chain(invites);
+        [pins, retention, settings].into_iter().flatten().chain(states).chain(reactors).chain(of_group)
     }
 
     fn missing_before(&self, sequence: Sequence) -> Option<(Sequence, Sequence)> {
@@ -185,10 +187,13 @@ impl Replay {
                 self.change(&change, last);
                 return Ok(rows);
             }
-            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings => return self.change_group(entry, last),
-            ArchivedEntryKind::Bans => {
-                let rows = self.change_group(entry, last)?;
-                let change = members_changed(EntryKind::Bans, body).map_err(|_| GROUP)?;
+            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings | ArchivedEntryKind::Invite => {
+                return self.change_group(entry, last);
+            }
+            ref kind @ (ArchivedEntryKind::Bans | ArchivedEntryKind::Joined) => {
+                let mut rows = self.change_group(entry, last)?;
+                let change = members_changed(EntryKind::from(kind), body).map_err(|_| GROUP)?;
+                rows.extend(self.group.member_rows(last.sequence, last.ordinal, &change.added));
                 self.change(&change, last);
                 return Ok(rows);
             }
@@ -207,7 +212,8 @@ impl Replay {
 
     fn change_group(&mut self, entry: &ArchivedEntry, last: &TailRow) -> Result<Vec<ChangedRow>, &'static str> {
         let (kind, creator) = (EntryKind::from(&entry.kind), self.creator());
-        self.group.take(kind, last.sequence, &entry.body, &creator).map_err(|_| GROUP)
+        let sender = UserId::new(entry.sender.as_str()).map_err(|_| "the sender is no user")?;
+        self.group.take(kind, last.sequence, &sender, &entry.body, &creator).map_err(|_| GROUP)
     }
 
     /// Who made the conversation; somebody who cannot be a member, where the entry that says it is missing.

@@ -12,6 +12,12 @@ pub(crate) struct Groups {
     creators: BTreeMap<[u8; 16], String>,
     roles: BTreeMap<([u8; 16], String), Role>,
     from_the_start: BTreeSet<[u8; 16]>,
+    /// Rows of invites, by conversation and sequence.
+    invites: BTreeMap<([u8; 16], u64), Vec<u8>>,
+}
+
+fn invite_key(sequence: u64) -> Vec<u8> {
+    [&[3, 6], &sequence.to_be_bytes()[..]].concat()
 }
 
 impl Groups {
@@ -51,8 +57,47 @@ impl Groups {
                 rows.extend(added.map(|user| ([&[4], user.as_str().as_bytes()].concat(), Some(value.clone()))));
                 rows
             }
+            EntryKind::Invite if body[0] == 1 => {
+                // As in the entry, with who made it.
+                let row = [&body[1..], entry.sender.as_str().as_bytes()].concat();
+                self.invites.insert((id, entry.sequence.0), row.clone());
+                vec![(invite_key(entry.sequence.0), Some(row))]
+            }
+            EntryKind::Invite => {
+                let invites = body[1..].chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+                invites
+                    .map(|invite| {
+                        self.invites.remove(&(id, invite));
+                        (invite_key(invite), None)
+                    })
+                    .collect()
+            }
+            EntryKind::Joined => {
+                let invite = u64::from_le_bytes(body[..8].try_into().unwrap());
+                let mut rows: Vec<Row> = self.used(id, invite).into_iter().collect();
+                if self.from_the_start.contains(&id) {
+                    let value = [1u64.to_le_bytes(), 0u64.to_le_bytes()].concat();
+                    rows.push(([&[4], &body[9..]].concat(), Some(value)));
+                }
+                rows
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// One more has joined by an invite: 40 bytes into its row stands how many still may.
+    fn used(&mut self, id: [u8; 16], invite: u64) -> Option<Row> {
+        let row = self.invites.get_mut(&(id, invite))?;
+        let uses = u32::from_le_bytes(row[40..44].try_into().unwrap());
+        if uses == 0 {
+            return None;
+        }
+        row[40..44].copy_from_slice(&(uses - 1).to_le_bytes());
+        let row = (uses > 1).then(|| row.clone());
+        if row.is_none() {
+            self.invites.remove(&(id, invite));
+        }
+        Some((invite_key(invite), row))
     }
 
     fn at_first(&self, id: [u8; 16], user: &str) -> Role {

@@ -426,6 +426,10 @@ pub(crate) fn parse_key(cell: &str) -> Result<Vec<KeyPart>, Fault> {
 fn parse_value(cell: &str) -> Result<Vec<ValuePart>, Fault> {
     let part = |text: &str| match text.rsplit_once(' ') {
         Some((name, kind)) => (name.to_owned(), kind.to_owned()),
+        None if text.ends_with(']') => {
+            let (name, size) = text.split_at(text.find('[').unwrap_or(0));
+            (name.to_owned(), size.to_owned())
+        }
         // What it is says enough.
         None => (text.to_owned(), "bytes".to_owned()),
     };
@@ -461,7 +465,10 @@ fn match_value(parts: &[ValuePart], mut value: &[u8]) -> Result<BTreeMap<String,
             "u32" => 4,
             "u64" => 8,
             "UTF-8" | "bytes" => value.len(),
-            kind => return Err(format!("{name}: no type {kind}")),
+            kind => {
+                let size = kind.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                size.and_then(|size| size.parse().ok()).ok_or_else(|| format!("{name}: no type {kind}"))?
+            }
         };
         let (field, rest) = value.split_at_checked(size).ok_or_else(|| format!("{name} is beyond the value"))?;
         let is_number = kind.starts_with('u');

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use antiphon_engine::{
     EngineOptions,
-    door::{Command, Output},
+    door::{Command, Done, Output},
     memory_files::{MemoryFiles, MemoryRandom},
     offline::{self, Access, Inspection},
     seams::{Clock as _, Random as _},
 };
 use antiphon_wire::{
     frame::{
-        Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, HistoryFrom,
-        MembershipChange, Role, RoleOf, SettingsChange, view_change,
+        Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, HistoryFrom, InviteCode,
+        Joined, MakeInvite, MembershipChange, Role, RoleOf, SettingsChange, view_change,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
@@ -51,6 +51,8 @@ pub(crate) struct Expected {
     ordinals: BTreeMap<[u8; 16], Vec<u64>>,
     changes: Changes,
     groups: Groups,
+    /// Codes of the invites that were made.
+    codes: Vec<InviteCode>,
 }
 
 /// What became of messages, by conversation.
@@ -235,6 +237,7 @@ impl Expected {
                         user: user.as_str().to_owned(),
                     });
                 }
+                Output::Answer { result: Ok(Done::Invited { code, .. }), .. } => self.codes.push(code),
                 Output::Answer { .. } | Output::Committed { .. } | Output::Fenced { .. } | Output::Told { .. } => {}
             }
         }
@@ -294,8 +297,8 @@ pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
         let conversation = entry.conversation.0;
         let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
         of.last = entry.sequence.0;
-        use EntryKind::{Bans, Created, Deletion, Edit, Membership, Retention, Roles, Settings};
-        let hides = [Created, Membership, Edit, Deletion, Retention, Roles, Settings, Bans];
+        use EntryKind::{Bans, Created, Deletion, Edit, Invite, Joined, Membership, Retention, Roles, Settings};
+        let hides = [Created, Membership, Edit, Deletion, Retention, Roles, Settings, Bans, Invite, Joined];
         of.kinds |= u64::from(hides.contains(&entry.kind));
     }
     held.into_values().collect()
@@ -338,6 +341,12 @@ fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]
             let key = key("ban", id, [("user", user)]);
             let Some(value) = value else { return drop(rows.remove(&key)) };
             (key, numbers([("sequence", number(value))]))
+        }
+        ([3, 6, sequence @ ..], value) => {
+            let key = key("invite", id, [("sequence", sequence)]);
+            let Some(value) = value else { return drop(rows.remove(&key)) };
+            let fields = numbers([("expires", number(&value[32..40])), ("uses", u64::from(value[40]))]);
+            (key, with(with(fields, "hash", &value[..32]), "user", &value[44..]))
         }
         ([4, user @ ..], Some(value)) => {
             let fields = [("visible from", number(&value[..8])), ("messages", number(&value[8..]))];
@@ -405,7 +414,8 @@ fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
         EntryKind::Membership => change = MembershipChange::from_body(&entry.body).unwrap(),
         EntryKind::Bans => change.removed = Bans::from_body(&entry.body).unwrap().removed().cloned().collect(),
         // What they say is in the rows that they bring.
-        EntryKind::Roles | EntryKind::Settings => {}
+        EntryKind::Roles | EntryKind::Settings | EntryKind::Invite => {}
+        EntryKind::Joined => change.added = vec![Joined::from_body(&entry.body).unwrap().user],
         EntryKind::Created => {
             let start = ConversationStart::from_body(&entry.body).unwrap();
             let fields = [("time", time), ("epoch", entry.epoch.0.into()), ("flags", start.direct.into())];
@@ -454,7 +464,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
     lane.changed("ann", conversations[0], u64::MAX, Change::Retain { before: Sequence(2) });
     expected.take(std::mem::take(&mut lane.outputs));
     for step in 0..steps {
-        act(&mut lane, &conversations, &random, u64::from(step) * 10);
+        act(&mut lane, &conversations, &expected.codes, &random, u64::from(step) * 10);
         lane.settle_queued();
         lane.clock.advance(random.below(5));
         if random.below(50) == 0 {
@@ -482,7 +492,7 @@ pub(crate) fn sample(seed: u64, steps: u32, options: EngineOptions) -> Sample {
 }
 
 /// Submits a few commands at once, so that they share a batch. Some are refused: of strangers, beyond the end.
-fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom, key: u64) {
+fn act(lane: &mut Lane, conversations: &[ConversationId], codes: &[InviteCode], random: &MemoryRandom, key: u64) {
     let name = || USERS[random.below(USERS.len() as u64) as usize];
     let pick = || conversations[random.below(conversations.len() as u64) as usize];
     let (one, other, conversation) = (name(), name(), pick());
@@ -522,6 +532,18 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], random: &MemoryRandom,
             Command::Settings { user: user("ann"), conversation, set: Some(set) }
         }
         50..53 => Command::Ban { user: user("ann"), conversation, users: vec![user(other)], on: random.below(2) == 0 },
+        53 => {
+            let make = MakeInvite { uses: [None, Some(1), Some(3)][random.below(3) as usize], expires_in_s: None };
+            Command::MakeInvite { user: user("ann"), conversation, make }
+        }
+        54 => {
+            let invites = vec![Sequence(1 + random.below(9)), Sequence(10 + random.below(30))];
+            Command::RevokeInvites { user: user("ann"), conversation, invites }
+        }
+        55..58 if !codes.is_empty() => {
+            let code = codes[random.below(codes.len() as u64) as usize];
+            Command::Join { user: user(other), code, look: false }
+        }
         choice => {
             for number in 0..1 + random.below(6) {
                 let length = if choice == 99 { random.below(14_000) } else { random.below(400) };

@@ -20,6 +20,7 @@ use antiphon_engine::{
     Checkpointed, Engine, EngineError, EngineOptions, OpenReport,
     door::{CaughtUp, Command, Done, HistoryPage, HistoryRange, Output, Refusal, Token},
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom, OperationKind},
+    offline::{self, Loader},
     seams::Clock as _,
 };
 use antiphon_wire::{
@@ -341,6 +342,34 @@ impl Lane {
         lane.reads_last = self.reads_last;
         Ok(lane)
     }
+}
+
+/// The lines that a store of lane 0 is told by.
+pub(crate) fn dump(files: &MemoryFiles) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut sink = |line: &str| {
+        lines.push(line.to_owned());
+        true
+    };
+    block_on(offline::dump(files.clone(), 0_u16, |_| (), &mut sink)).unwrap();
+    lines
+}
+
+/// A store that such lines make.
+pub(crate) fn load(lines: &[String]) -> MemoryFiles {
+    let files = MemoryFiles::new(0);
+    block_on(async {
+        let mut loader = Loader::create(files.clone(), &MemoryRandom::new(5), &lines[0]).await.unwrap();
+        for line in &lines[1..] {
+            loader.push(line).await.unwrap();
+        }
+    });
+    files
+}
+
+pub(crate) fn assert_sound(files: &MemoryFiles) {
+    let report = block_on(offline::verify(files.clone(), 0_u16, |_| ())).unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
 }
 
 pub(crate) fn send(from: &str, conversation: ConversationId, key: u64, text: &str) -> Command {

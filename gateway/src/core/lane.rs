@@ -16,9 +16,9 @@ use antiphon_wire::{
     codes::ErrorCode,
     frame::{
         Ack, AskBans, AskSettings, BansAction, BansAnswer, Change, ConversationsAnswer, Create, Created, EntryBytes,
-        ErrorFrame, Event, EventSent, HistoryAnswer, JsonText, Left, Marked, Member, MembersAction, MembersAnswer,
-        MessageState, PinsAnswer, ReactionsAnswer, Receipt, Request, Roles, RolesAction, RolesAnswer, SendEvent,
-        ServerFrame, SettingsAnswer, States, Summary, TitleAnswer,
+        ErrorFrame, Event, EventSent, HistoryAnswer, Invites, InvitesAction, InvitesAnswer, Join, JsonText, Left,
+        Marked, Member, MembersAction, MembersAnswer, MessageState, PinsAnswer, ReactionsAnswer, Receipt, Request,
+        Roles, RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, States, Summary, TitleAnswer,
     },
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
@@ -103,6 +103,8 @@ enum RequestKind {
     Roles,
     Settings,
     Bans,
+    Invites,
+    Join,
     Event,
 }
 
@@ -565,6 +567,17 @@ fn command(user: UserId, request: Request) -> (RequestKind, Command) {
             };
             (RequestKind::Bans, command)
         }
+        Request::Invites(Invites { conversation, action }) => {
+            let command = match action {
+                InvitesAction::Make(make) => Command::MakeInvite { user, conversation, make },
+                InvitesAction::Revoke(invites) => Command::RevokeInvites { user, conversation, invites },
+                InvitesAction::List(list) => {
+                    Command::Invites { user, conversation, after: list.after, limit: limit_of(list.limit) }
+                }
+            };
+            (RequestKind::Invites, command)
+        }
+        Request::Join(Join { code, look }) => (RequestKind::Join, Command::Join { user, code, look }),
         Request::Event(SendEvent { conversation, event, data }) => {
             (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
         }
@@ -654,6 +667,19 @@ fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
             let next = reactions.last().filter(|_| more).map(|last| last.user.clone());
             ServerFrame::ReactionsAnswer(ReactionsAnswer { reactions, next })
         }
+        (RequestKind::Invites, Done::Changed { sequence }) => {
+            ServerFrame::InvitesAnswer(InvitesAnswer { sequence: Some(sequence), ..InvitesAnswer::default() })
+        }
+        (RequestKind::Invites, Done::Invited { sequence, code }) => ServerFrame::InvitesAnswer(InvitesAnswer {
+            sequence: Some(sequence),
+            code: Some(code),
+            ..InvitesAnswer::default()
+        }),
+        (RequestKind::Invites, Done::Invites { invites, more }) => {
+            let next = invites.last().filter(|_| more).map(|last| last.invite);
+            ServerFrame::InvitesAnswer(InvitesAnswer { invites: Some(invites), next, ..InvitesAnswer::default() })
+        }
+        (RequestKind::Join, Done::Join(told)) => ServerFrame::JoinAnswer(*told),
         (RequestKind::Event, Done::Told) => ServerFrame::EventAnswer(EventSent {}),
         (RequestKind::Pins, Done::Pins(pins)) => ServerFrame::PinsAnswer(PinsAnswer { pins }),
         (RequestKind::Roles, Done::Changed { sequence }) => {

@@ -638,6 +638,8 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::Settings(settings) => settings.conversation,
         Request::Bans(bans) => bans.conversation,
         Request::Event(event) => event.conversation,
+        Request::Invites(invites) => invites.conversation,
+        Request::Join(join) => join.code.conversation,
         Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => return Some(None),
     }))
 }

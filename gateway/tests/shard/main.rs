@@ -9,5 +9,6 @@ mod contents;
 mod events;
 mod floods;
 mod groups;
+mod invites;
 mod slow;
 mod tokens;

@@ -42,6 +42,10 @@ pub enum EntryKind {
     Settings = 11,
     /// Users are kept out, or may come again.
     Bans = 12,
+    /// An invite was made, or some were revoked: the body is an [`InviteChange`](super::InviteChange).
+    Invite = 13,
+    /// Somebody became a member by an invite: the body is a [`Joined`](super::Joined).
+    Joined = 14,
 }
 
 impl From<&ArchivedEntryKind> for EntryKind {
@@ -59,6 +63,8 @@ impl From<&ArchivedEntryKind> for EntryKind {
             ArchivedEntryKind::Roles => Self::Roles,
             ArchivedEntryKind::Settings => Self::Settings,
             ArchivedEntryKind::Bans => Self::Bans,
+            ArchivedEntryKind::Invite => Self::Invite,
+            ArchivedEntryKind::Joined => Self::Joined,
         }
     }
 }

@@ -13,7 +13,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::{ConversationStart, Each, EntryError, EntryKind, MembershipChange};
+use super::{ConversationStart, Each, EntryError, EntryKind, Joined, MembershipChange};
 use crate::{
     ids::{ConversationId, Sequence, UserId},
     limits::{DESCRIPTION_BYTES_MAX, MEMBERS_PER_REQUEST_MAX, PICTURE_BYTES_MAX},
@@ -378,6 +378,7 @@ pub fn members_changed(kind: EntryKind, body: &[u8]) -> Result<MembershipChange,
         EntryKind::Created => MembershipChange { added: ConversationStart::from_body(body)?.members, ..nobody },
         EntryKind::Membership => MembershipChange::from_body(body)?,
         EntryKind::Bans => MembershipChange { removed: Bans::from_body(body)?.removed().cloned().collect(), ..nobody },
+        EntryKind::Joined => MembershipChange { added: vec![Joined::from_body(body)?.user], ..nobody },
         _ => nobody,
     })
 }
@@ -385,12 +386,12 @@ pub fn members_changed(kind: EntryKind, body: &[u8]) -> Result<MembershipChange,
 /// Most users in one entry: those of a request, and one more to whom ownership goes.
 const NAMED_MAX: usize = MEMBERS_PER_REQUEST_MAX + 1;
 
-fn put_user(user: &UserId, body: &mut Vec<u8>) {
+pub(super) fn put_user(user: &UserId, body: &mut Vec<u8>) {
     body.push(user.as_str().len() as u8);
     body.extend(user.as_str().as_bytes());
 }
 
-fn take_user(bytes: &[u8]) -> Result<(UserId, &[u8]), EntryError> {
+pub(super) fn take_user(bytes: &[u8]) -> Result<(UserId, &[u8]), EntryError> {
     let (length, rest) = bytes.split_first().ok_or(EntryError::Group)?;
     let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or(EntryError::Group)?;
     let name = std::str::from_utf8(name).map_err(|_| EntryError::Text)?;

@@ -9,6 +9,7 @@ mod conversations;
 mod entry;
 mod event;
 mod groups;
+mod invites;
 mod messages;
 mod session;
 
@@ -18,6 +19,7 @@ pub use conversations::*;
 pub use entry::*;
 pub use event::*;
 pub use groups::*;
+pub use invites::*;
 pub use messages::*;
 pub use session::*;
 
@@ -75,6 +77,10 @@ pub enum Request {
     Event(SendEvent),
     /// Gives the session another token.
     Refresh(Refresh),
+    /// Makes, revokes or lists invites to a group.
+    Invites(Invites),
+    /// Becomes a member by an invite.
+    Join(Join),
 }
 
 /// What a server says: answers, then pushes.
@@ -124,6 +130,10 @@ pub enum ServerFrame {
     EventAnswer(EventSent),
     /// Answers `refresh`.
     RefreshAnswer(Refreshed),
+    /// Answers `invites`.
+    InvitesAnswer(InvitesAnswer),
+    /// Answers `join`.
+    JoinAnswer(JoinAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.

@@ -12,8 +12,8 @@ use serde::{
 use crate::{
     frame::{
         ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Bans, Change, ChangeView, Content,
-        ConversationStart, Entry, EntryBytes, EntryKind, MembershipChange, RoleOf, Settings, roles_from_body,
-        roles_to_body, view_body, view_change, view_entry,
+        ConversationStart, Entry, EntryBytes, EntryKind, InviteChange, Joined, MembershipChange, RoleOf, Settings,
+        roles_from_body, roles_to_body, view_body, view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
     json::content::{self, with_content},
@@ -59,6 +59,10 @@ with_content! {
         banned: Option<Vec<UserId>>,
         #[serde(default)]
         unbanned: Option<Vec<UserId>>,
+        #[serde(default)]
+        change: Option<InviteChange>,
+        #[serde(default)]
+        invite: Option<Sequence>,
     }
 }
 
@@ -77,6 +81,8 @@ enum JsonKind {
     Roles,
     Settings,
     Bans,
+    Invite,
+    Joined,
 }
 
 impl Serialize for EntryBytes {
@@ -141,6 +147,16 @@ impl Serialize for ArchiveAsJson<'_> {
                 if bans.on {
                     json.serialize_field("removed", &bans.removed().collect::<Vec<_>>())?;
                 }
+            }
+            ArchivedEntryKind::Invite => {
+                json.serialize_field("kind", &JsonKind::Invite)?;
+                json.serialize_field("change", &InviteChange::from_body(body).map_err(ser::Error::custom)?)?;
+            }
+            ArchivedEntryKind::Joined => {
+                let joined = Joined::from_body(body).map_err(ser::Error::custom)?;
+                json.serialize_field("kind", &JsonKind::Joined)?;
+                json.serialize_field("invite", &joined.invite)?;
+                json.serialize_field("added", &[joined.user])?;
             }
             kind => {
                 let id = ClientMessageId(entry.client_message_id.0);
@@ -231,7 +247,9 @@ impl JsonEntry<'_> {
             | JsonKind::Created
             | JsonKind::Roles
             | JsonKind::Settings
-            | JsonKind::Bans => {
+            | JsonKind::Bans
+            | JsonKind::Invite
+            | JsonKind::Joined => {
                 return Err(E::custom("not a change of a message"));
             }
         };
@@ -286,6 +304,18 @@ impl<'de> Deserialize<'de> for EntryBytes {
                 (EntryKind::Settings, body)
             }
             JsonKind::Bans => (EntryKind::Bans, json.bans_body()?),
+            JsonKind::Invite => {
+                let body = json.change.as_ref().ok_or_else(missing("change"))?.to_body();
+                InviteChange::from_body(&body).map_err(de::Error::custom)?;
+                (EntryKind::Invite, body)
+            }
+            JsonKind::Joined => {
+                let Some([user]) = json.added.as_deref() else { return Err(de::Error::custom("one user joins")) };
+                let invite = json.invite.ok_or_else(missing("invite"))?;
+                let body = Joined { invite, user: user.clone() }.to_body();
+                Joined::from_body(&body).map_err(de::Error::custom)?;
+                (EntryKind::Joined, body)
+            }
             _ => json.change_body()?,
         };
         let entry = Entry {

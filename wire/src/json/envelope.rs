@@ -52,6 +52,8 @@ impl Family for Request {
             "bans" => Self::Bans(map.next_value()?),
             "event" => Self::Event(map.next_value()?),
             "refresh" => Self::Refresh(map.next_value()?),
+            "invites" => Self::Invites(map.next_value()?),
+            "join" => Self::Join(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -83,6 +85,8 @@ impl Family for ServerFrame {
             "bans" => Self::BansAnswer(map.next_value()?),
             "event" => Self::EventAnswer(map.next_value()?),
             "refresh" => Self::RefreshAnswer(map.next_value()?),
+            "invites" => Self::InvitesAnswer(map.next_value()?),
+            "join" => Self::JoinAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),

@@ -52,6 +52,8 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Bans(frame) => write("bans", id, frame),
         Request::Event(frame) => write("event", id, frame),
         Request::Refresh(frame) => write("refresh", id, frame),
+        Request::Invites(frame) => write("invites", id, frame),
+        Request::Join(frame) => write("join", id, frame),
     }
 }
 
@@ -96,6 +98,8 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::BansAnswer(frame) => write("bans", id, frame),
         ServerFrame::EventAnswer(frame) => write("event", id, frame),
         ServerFrame::RefreshAnswer(frame) => write("refresh", id, frame),
+        ServerFrame::InvitesAnswer(frame) => write("invites", id, frame),
+        ServerFrame::JoinAnswer(frame) => write("join", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),

@@ -57,6 +57,9 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         (conversation(), "[!-~]{1,32}", option::of(json_text()))
             .prop_map(|(conversation, event, data)| Request::Event(SendEvent { conversation, event, data })),
         text().prop_map(|token| Request::Refresh(Refresh { token })),
+        (conversation(), invites_action())
+            .prop_map(|(conversation, action)| Request::Invites(Invites { conversation, action })),
+        (code(), any::<bool>()).prop_map(|(code, look)| Request::Join(Join { code, look })),
     ]
 }
 
@@ -103,6 +106,72 @@ fn bans() -> impl Strategy<Value = Bans> {
         on,
         users: users.into_iter().map(|(user, removed)| (user, on && removed)).collect(),
     })
+}
+
+fn code() -> impl Strategy<Value = InviteCode> {
+    (conversation(), any::<[u8; 16]>()).prop_map(|(conversation, secret)| InviteCode { conversation, secret })
+}
+
+/// An end and a number of users; none is left out, not nought.
+fn bounds() -> impl Strategy<Value = (Option<TimestampMs>, Option<u32>)> {
+    (option::of(target().prop_map(|time| TimestampMs(time.0))), option::of(1..=u32::MAX))
+}
+
+fn invite_change() -> impl Strategy<Value = InviteChange> {
+    let made = (any::<[u8; 32]>(), bounds());
+    prop_oneof![
+        made.prop_map(|(hash, (expires_ms, uses))| InviteChange::Made { hash: InviteHash(hash), expires_ms, uses }),
+        invites().prop_map(InviteChange::Revoked),
+    ]
+}
+
+fn invites() -> impl Strategy<Value = Vec<Sequence>> {
+    proptest::collection::btree_set(target(), 1..4).prop_map(|invites| invites.into_iter().collect())
+}
+
+fn invites_action() -> impl Strategy<Value = InvitesAction> {
+    prop_oneof![
+        (option::of(1..1_000u32), option::of(1..=u32::MAX))
+            .prop_map(|(expires_in_s, uses)| InvitesAction::Make(MakeInvite { expires_in_s, uses })),
+        invites().prop_map(InvitesAction::Revoke),
+        (option::of(target()), limit()).prop_map(|(after, limit)| InvitesAction::List(InvitesPage { after, limit })),
+    ]
+}
+
+fn invites_answer() -> impl Strategy<Value = InvitesAnswer> {
+    let invite = (target(), user(), bounds()).prop_map(|(invite, user, (expires_ms, uses))| Invite {
+        invite,
+        user,
+        expires_ms,
+        uses,
+    });
+    prop_oneof![
+        (sequence(), option::of(code())).prop_map(|(sequence, code)| InvitesAnswer {
+            sequence: Some(sequence),
+            code,
+            ..InvitesAnswer::default()
+        }),
+        (vec(invite, 0..4), option::of(target())).prop_map(|(invites, next)| InvitesAnswer {
+            invites: Some(invites),
+            next,
+            ..InvitesAnswer::default()
+        }),
+    ]
+}
+
+fn join_answer() -> impl Strategy<Value = JoinAnswer> {
+    let told = (title(), title(), title());
+    (conversation(), epoch(), told, any::<u32>(), option::of(sequence())).prop_map(
+        |(conversation, epoch, (title, description, picture), members, sequence)| JoinAnswer {
+            conversation,
+            epoch,
+            title,
+            description,
+            picture,
+            members,
+            sequence,
+        },
+    )
 }
 
 fn bans_action() -> impl Strategy<Value = BansAction> {
@@ -174,6 +243,8 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
         roles(1).prop_map(|roles| (EntryKind::Roles, roles_to_body(&roles))),
         settings().prop_map(|settings| (EntryKind::Settings, settings.to_body())),
         bans().prop_map(|bans| (EntryKind::Bans, bans.to_body())),
+        invite_change().prop_map(|change| (EntryKind::Invite, change.to_body())),
+        (target(), user()).prop_map(|(invite, user)| (EntryKind::Joined, Joined { invite, user }.to_body())),
     ];
     let place = (conversation(), epoch(), sequence(), sequence(), time_ms());
     (place, name(), user(), body).prop_map(|((conversation, epoch, sequence, ordinal, time_ms), name, sender, body)| {
@@ -195,6 +266,8 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
             .prop_map(|(time_ms, position)| ServerFrame::Pong(Pong { time_ms, position })),
         option::of(time_ms()).prop_map(|expires_ms| ServerFrame::RefreshAnswer(Refreshed { expires_ms })),
         time_ms().prop_map(|expires_ms| ServerFrame::Expiring(Expiring { expires_ms })),
+        invites_answer().prop_map(ServerFrame::InvitesAnswer),
+        join_answer().prop_map(ServerFrame::JoinAnswer),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
             ServerFrame::Created(Created { conversation, epoch, sequence, existing })
         }),

@@ -70,6 +70,12 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("event", Request::Event(SendEvent { conversation, event: "typing".to_owned(), data: None })),
         ("event-data", Request::Event(SendEvent { conversation, event: "score.page".to_owned(), data: page() })),
         ("refresh", Request::Refresh(Refresh { token: "header.payload.signature".to_owned() })),
+        ("invites-make", invites(InvitesAction::Make(MakeInvite { expires_in_s: Some(86_400), uses: Some(5) }))),
+        ("invites-make-bare", invites(InvitesAction::Make(MakeInvite::default()))),
+        ("invites-revoke", invites(InvitesAction::Revoke(vec![Sequence(17), Sequence(18)]))),
+        ("invites-list", invites(InvitesAction::List(InvitesPage { after: Some(Sequence(16)), limit: Some(50) }))),
+        ("join", Request::Join(Join { code: code(), look: false })),
+        ("join-look", Request::Join(Join { code: code(), look: true })),
     ]
 }
 
@@ -136,6 +142,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
     let change = MembershipChange { added: vec![user("dave")], removed: vec![] };
     let target = Sequence(2);
     let changed = |sequence, change: Change| entry(change.kind(), sequence, NAME, change.to_body(Ordinal(1)));
+    let joined = Joined { invite: Sequence(17), user: user("alice") };
     vec![
         ("created", entry(EntryKind::Created, 1, none, start.to_body())),
         ("message", entry(EntryKind::Message, 2, NAME, Content::text("Hi \"Bob\" 🎵").0)),
@@ -155,9 +162,25 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ),
         ("bans", entry(EntryKind::Bans, 13, none, bans(true))),
         ("bans-lifted", entry(EntryKind::Bans, 14, none, bans(false))),
+        ("invite", entry(EntryKind::Invite, 17, none, made().to_body())),
+        ("invites-revoked", entry(EntryKind::Invite, 19, none, InviteChange::Revoked(vec![Sequence(17)]).to_body())),
+        ("joined", entry(EntryKind::Joined, 18, none, joined.to_body())),
         ("message-fields", entry(EntryKind::Message, 15, NAME, said().0)),
         ("message-data", entry(EntryKind::Message, 16, NAME, picture().0)),
     ]
+}
+
+fn invites(action: InvitesAction) -> Request {
+    Request::Invites(Invites { conversation: conversation(), action })
+}
+
+fn code() -> InviteCode {
+    InviteCode { conversation: conversation(), secret: *b"a secret of 16 B" }
+}
+
+fn made() -> InviteChange {
+    let expires_ms = Some(TimestampMs(1_700_086_400_000));
+    InviteChange::Made { hash: code().hash(), expires_ms, uses: Some(5) }
 }
 
 fn bans(on: bool) -> Vec<u8> {
@@ -256,6 +279,11 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ),
         ("bans-changed", ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })),
         ("event-sent", ServerFrame::EventAnswer(EventSent {})),
+        ("invites-made", ServerFrame::InvitesAnswer(InvitesAnswer { code: Some(code()), ..changed_invites() })),
+        ("invites-changed", ServerFrame::InvitesAnswer(changed_invites())),
+        ("invites-listed", ServerFrame::InvitesAnswer(listed_invites())),
+        ("joined", ServerFrame::JoinAnswer(join_answer(Some(Sequence(18))))),
+        ("looked", ServerFrame::JoinAnswer(join_answer(None))),
         ("refreshed", ServerFrame::RefreshAnswer(Refreshed { expires_ms: Some(TimestampMs(1_700_003_600_000)) })),
         ("refreshed-for-good", ServerFrame::RefreshAnswer(Refreshed { expires_ms: None })),
         (
@@ -263,6 +291,29 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
             ServerFrame::BansAnswer(BansAnswer { sequence: None, users: Some(vec![user("mallory")]), next: None }),
         ),
     ]
+}
+
+fn changed_invites() -> InvitesAnswer {
+    InvitesAnswer { sequence: Some(Sequence(17)), ..InvitesAnswer::default() }
+}
+
+fn listed_invites() -> InvitesAnswer {
+    let expires_ms = Some(TimestampMs(1_700_086_400_000));
+    let one = Invite { invite: Sequence(17), user: user("bob"), expires_ms, uses: Some(4) };
+    let other = Invite { invite: Sequence(20), user: user("bob"), expires_ms: None, uses: None };
+    InvitesAnswer { invites: Some(vec![one, other]), next: Some(Sequence(20)), ..InvitesAnswer::default() }
+}
+
+fn join_answer(sequence: Option<Sequence>) -> JoinAnswer {
+    JoinAnswer {
+        conversation: conversation(),
+        epoch: Epoch(1),
+        title: "Choir".to_owned(),
+        description: "We sing on Mondays".to_owned(),
+        picture: String::new(),
+        members: 41,
+        sequence,
+    }
 }
 
 fn pushes() -> Vec<(&'static str, ServerFrame)> {
@@ -302,6 +353,9 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("message-settings", ServerFrame::Message(bytes("settings"))),
         ("message-bans", ServerFrame::Message(bytes("bans"))),
         ("message-bans-lifted", ServerFrame::Message(bytes("bans-lifted"))),
+        ("message-invite", ServerFrame::Message(bytes("invite"))),
+        ("message-invites-revoked", ServerFrame::Message(bytes("invites-revoked"))),
+        ("message-joined", ServerFrame::Message(bytes("joined"))),
         ("receipt", ServerFrame::Receipt(receipt)),
         ("left", ServerFrame::Left(Left { conversation, sequence: Sequence(41) })),
         ("too-far", ServerFrame::TooFar(too_far)),

@@ -8,7 +8,7 @@ use antiphon_wire::{
     frame::{Change, Content, EntryKind, HistoryFrom, Role, RoleOf, Settings, SettingsChange, Who},
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
-use support::{Lane, assert_sound, change, dump, entry, load, send, user};
+use support::{Lane, assert_sound, change, entry, send, user};
 
 /// A group of the owner ann, the admins bob and cid, the members dan and eve, and the reader fay.
 fn choir() -> (Lane, ConversationId) {
@@ -358,23 +358,7 @@ fn what_a_group_is_survives_restarts_and_dumps() {
         assert_eq!(roles(lane, "fay", id), members, "{what}");
         assert_eq!(banned(lane, "bob", id).unwrap(), ["dan", "zoe"], "{what}");
     };
-    check(&mut lane, "at once");
-    lane.reopen();
-    check(&mut lane, "from the log");
-    lane.clock.advance(10_000_000);
-    lane.engine.tick();
-    lane.settle();
-    check(&mut lane, "flushed");
-    lane.reopen();
-    check(&mut lane, "from segments");
-    lane.close().unwrap();
-    assert_sound(&lane.files);
-    let lines = dump(&lane.files);
-    let loaded = load(&lines);
-    assert_eq!(dump(&loaded)[1..], lines[1..]);
-    assert_sound(&loaded);
-    let mut again = lane.opened_again(loaded).unwrap();
-    check(&mut again, "loaded");
+    lane.check_wherever_it_is(check);
 }
 
 #[test]

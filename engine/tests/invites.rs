@@ -5,8 +5,6 @@ mod support;
 use antiphon_engine::{
     EngineOptions,
     door::{Command, Done, HistoryRange},
-    memory_files::{MemoryFiles, MemoryRandom},
-    offline,
 };
 use antiphon_wire::{
     codes::ErrorCode,
@@ -14,7 +12,7 @@ use antiphon_wire::{
     ids::{ConversationId, Sequence, TimestampMs},
     limits::{GROUP_MEMBERS_MAX, INVITES_PER_GROUP_MAX},
 };
-use support::{Lane, assert_sound, block_on, dump, load, small_options, user};
+use support::{Lane, small_options, user};
 
 /// A group of the owner ann, the member bob and the reader cid.
 fn choir() -> (Lane, ConversationId) {
@@ -250,26 +248,7 @@ fn invites_survive_restarts_dumps_and_repairs() {
         }
         assert!(ask(lane, "zoe", thrice, true).is_ok(), "{what}");
     };
-    check(&mut lane, "at once");
-    lane.reopen();
-    check(&mut lane, "from the log");
-    lane.clock.advance(10_000_000);
-    lane.engine.tick();
-    lane.settle();
-    check(&mut lane, "flushed");
-    lane.reopen();
-    check(&mut lane, "from segments");
-    lane.close().unwrap();
-    assert_sound(&lane.files);
-    let lines = dump(&lane.files);
-    let loaded = load(&lines);
-    assert_eq!(dump(&loaded)[1..], lines[1..]);
-    let repaired = MemoryFiles::new(0);
-    block_on(offline::repair(lane.files.clone(), repaired.clone(), 0_u16, &MemoryRandom::new(7), |_| ())).unwrap();
-    for (files, what) in [(loaded, "loaded"), (repaired, "repaired")] {
-        assert_sound(&files);
-        check(&mut lane.opened_again(files).unwrap(), what);
-    }
+    lane.check_wherever_it_is(check);
 }
 
 /// What comes behind a change waits for it: an invite that is being revoked lets nobody in, and a look shows what is durable.

@@ -330,6 +330,30 @@ impl Lane {
         *self = self.opened_again(self.files.reopen()).unwrap();
     }
 
+    /// Checks what was stored wherever it may be: in memory, in the log, in segments, and in stores that were loaded of it and repaired.
+    pub(crate) fn check_wherever_it_is(&mut self, check: impl Fn(&mut Self, &str)) {
+        check(self, "at once");
+        self.reopen();
+        check(self, "from the log");
+        self.clock.advance(10_000_000);
+        self.engine.tick();
+        self.settle();
+        check(self, "flushed");
+        self.reopen();
+        check(self, "from segments");
+        self.close().unwrap();
+        assert_sound(&self.files);
+        let lines = dump(&self.files);
+        let loaded = load(&lines);
+        assert_eq!(dump(&loaded)[1..], lines[1..]);
+        let repaired = MemoryFiles::new(0);
+        block_on(offline::repair(self.files.clone(), repaired.clone(), 0_u16, &MemoryRandom::new(7), |_| ())).unwrap();
+        for (files, what) in [(loaded, "loaded"), (repaired, "repaired")] {
+            assert_sound(&files);
+            check(&mut self.opened_again(files).unwrap(), what);
+        }
+    }
+
     /// What the clock shows.
     pub(crate) fn clock_ms(&self) -> u64 {
         self.clock.now().0

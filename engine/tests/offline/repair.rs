@@ -309,6 +309,55 @@ fn where_members_may_be_lost_nobody_is_shown_anything() {
     }
 }
 
+/// A group so large that blocks hold nothing but members. Where one of them is lost together with the entry that removed somebody, neither says
+/// who may see the group any more.
+#[test]
+fn where_members_and_their_removal_are_lost_nobody_is_shown_anything() {
+    const MEMBERS: u64 = 600;
+    let mut lane = lane(1);
+    let group = lane.create_group("ann", 1, &[]);
+    // Names that hardly compress.
+    let name_of = |number: u64| user(&noise(number, 30).bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let members: Vec<_> = (0..MEMBERS).map(name_of).collect();
+    for members in members.chunks(100) {
+        let add = Command::AddMembers { user: user("ann"), conversation: group, members: members.to_vec() };
+        lane.ask(add).unwrap();
+    }
+    for (number, member) in (10..).zip(members.iter().step_by(20)) {
+        lane.sent("ann", group, number, &noise(number, 2_000));
+        let remove = Command::RemoveMembers { user: user("ann"), conversation: group, members: vec![member.clone()] };
+        lane.ask(remove).unwrap();
+    }
+    flush(&mut lane);
+    let whole = dump(&lane.files);
+    let name = lane.files.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+    let end = lane.files.contents(&name).unwrap().len() - 3 * PAGE;
+    // What is lost with a block: entries, or only rows that entries tell as well.
+    let (mut with_rows, mut with_entries) = (Vec::new(), Vec::new());
+    for at in (PAGE + 20..end).step_by(3_000) {
+        let files = lane.files.crash_image(1);
+        files.flip_bit(&name, at as u64, 3);
+        let (_, repaired) = repair(&files).unwrap();
+        match (repaired.left_out, repaired.entries_lost, repaired.findings.is_empty()) {
+            (0, 0, false) => with_rows.push(at),
+            (0, 1.., _) => with_entries.push(at),
+            _ => {}
+        }
+    }
+    assert!(!with_rows.is_empty() && with_entries.len() > 5, "{with_rows:?} {with_entries:?}");
+    let mut left_out = 0;
+    for rows in with_rows.iter().step_by(3) {
+        for entries in with_entries.iter().step_by(3) {
+            let files = lane.files.crash_image(1);
+            assert!(files.flip_bit(&name, *rows as u64, 3) && files.flip_bit(&name, *entries as u64, 3));
+            let (made, repaired) = repair(&files).unwrap();
+            check(&whole, &made, &repaired, &format!("bytes {rows} and {entries}"));
+            left_out += repaired.left_out;
+        }
+    }
+    assert!(left_out > 0, "members and entries were lost together");
+}
+
 #[test]
 fn a_segment_is_read_past_its_damaged_ends_and_index() {
     let (lane, _, name) = long();

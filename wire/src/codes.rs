@@ -60,7 +60,7 @@ error_codes! {
     /// You see it but may not do this to it.
     Forbidden = 8 "forbidden" false "not allowed";
     /// The same client message id came with another body.
-    Conflict = 9 "conflict" false "that client_message_id was used for another body";
+    Conflict = 9 "conflict" false "that client_message_id was used for something else";
     /// A field's value makes no sense.
     Invalid = 10 "invalid" false "a value is not allowed";
     /// A frame, text, title or list is beyond its limit.
@@ -72,7 +72,7 @@ error_codes! {
     /// The disk is full; nothing was stored.
     StorageFull = 14 "storage_full" true "the server's disk is full; nothing was stored";
     /// The log failed; nothing more is stored until the node restarts.
-    StorageFailed = 15 "storage_failed" true "the server's log failed; nothing was stored";
+    StorageFailed = 15 "storage_failed" true "the server's log failed; nothing more is stored until it restarts";
     /// Stored bytes are damaged; the range can't be read.
     Damaged = 16 "damaged" false "stored data is damaged in this range";
     /// The server has more to do than it can queue.
@@ -88,7 +88,7 @@ error_codes! {
 }
 
 macro_rules! close_codes {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal $text:literal;)*) => {
         /// Why a connection ends. 4000–4499: come back, with back-off. 4500–4999: do not, until something changes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u16)]
@@ -102,6 +102,12 @@ macro_rules! close_codes {
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What happened, for a person.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
             }
 
             /// The code with that reason.
@@ -133,23 +139,23 @@ macro_rules! close_codes {
 
 close_codes! {
     /// The node restarts.
-    Restarting = 4000 "restarting";
+    Restarting = 4000 "restarting" "the node restarts";
     /// The client read more slowly than its messages came; resume.
-    SlowConsumer = 4001 "slow_consumer";
+    SlowConsumer = 4001 "slow_consumer" "the client read more slowly than its messages came";
     /// Nothing was heard for two heartbeats.
-    Silent = 4002 "silent";
+    Silent = 4002 "silent" "nothing was heard for two heartbeats";
     /// The node has no room.
-    Overloaded = 4003 "overloaded";
+    Overloaded = 4003 "overloaded" "the node has no room";
     /// No `connect` came in time.
-    ConnectTimeout = 4004 "connect_timeout";
+    ConnectTimeout = 4004 "connect_timeout" "no connect came in time";
     /// The client sent more frames a second than a connection may.
-    RateLimited = 4005 "rate_limited";
+    RateLimited = 4005 "rate_limited" "more frames a second than a connection may send";
     /// The token is not accepted.
-    Unauthenticated = 4500 "unauthenticated";
+    Unauthenticated = 4500 "unauthenticated" "the token is not accepted";
     /// The token has expired; come back with a new one.
-    TokenExpired = 4501 "token_expired";
+    TokenExpired = 4501 "token_expired" "the token has expired; come back with a new one";
     /// The same device connected again elsewhere.
-    Replaced = 4502 "replaced";
+    Replaced = 4502 "replaced" "the same device connected again elsewhere";
     /// The client broke the protocol.
-    ProtocolError = 4503 "protocol_error";
+    ProtocolError = 4503 "protocol_error" "the client broke the protocol";
 }

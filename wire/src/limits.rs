@@ -1,4 +1,4 @@
-//! The protocol's limits, each with its reason. The server tells them in `welcome`; both sides check them.
+//! The protocol's limits, each with its reason. The server tells some in its answer to `connect`; both sides check them.
 
 /// Longest user or device id. A hyphenated UUID has 36 bytes, most identity providers' subjects fewer than 64.
 pub const NAME_BYTES_MAX: usize = 64;

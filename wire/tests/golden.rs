@@ -42,9 +42,10 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// A push has no id, and neither has an error of the connection.
 fn id_of(frame: &ServerFrame) -> Option<RequestId> {
-    use ServerFrame::{CaughtUp, Event, Goodbye, Left, Message, Receipt, States, TooFar};
+    use ServerFrame::{CaughtUp, Event, Expiring, Goodbye, Left, Message, Receipt, States, TooFar};
     match frame {
-        Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_) | Event(_) => None,
+        Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_) | Event(_)
+        | Expiring(_) => None,
         _ => ID,
     }
 }

@@ -40,10 +40,10 @@ pub struct CreateGroup {
     /// The client's own name for this request: a retry with it finds the same group.
     pub key: ClientMessageId,
     /// May be empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::json::absent_if_null")]
     pub title: String,
     /// The other members.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::json::absent_if_null")]
     #[rkyv(with = Each)]
     pub members: Vec<UserId>,
 }

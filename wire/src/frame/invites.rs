@@ -326,7 +326,7 @@ pub struct Join {
     /// The invite's.
     pub code: InviteCode,
     /// Only look.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "crate::json::absent_if_null", skip_serializing_if = "std::ops::Not::not")]
     pub look: bool,
 }
 

@@ -30,7 +30,7 @@ pub struct Resume {
     /// The last position it was given, unread.
     pub position: PositionBytes,
     /// Conversations of which it received entries after that position, so that they are not sent twice. May be short or empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::json::absent_if_null", skip_serializing_if = "Vec::is_empty")]
     pub known: Vec<Known>,
 }
 
@@ -70,7 +70,7 @@ pub struct ClientInfo {
     /// Such as `antiphon-web`.
     pub name: String,
     /// Such as `1.4.0`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::json::absent_if_null")]
     pub version: String,
 }
 

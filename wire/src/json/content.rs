@@ -1,6 +1,6 @@
 //! A content's JSON form: its parts stand beside the fields of what it is the content of.
 //!
-//! Data of a JSON type is a JSON value under `json`, other data is base64 under `data`.
+//! Data of a JSON type is a JSON value under `json`, other data (and a JSON `null`) is base64 under `data`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{
@@ -53,7 +53,7 @@ macro_rules! with_content {
             forwarded: Option<$crate::frame::Place>,
             #[serde(default)]
             mentions: Option<Vec<$crate::ids::UserId>>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "crate::json::absent_if_null")]
             everybody: bool,
         }
 
@@ -121,7 +121,8 @@ pub(super) fn put<S: SerializeStruct>(content: &[u8], json: &mut S) -> Result<()
     }
     if let Some(data) = view.data {
         json.serialize_field("content_type", data.content_type)?;
-        match data.json() {
+        // A `null` would be taken for nothing.
+        match data.json().filter(|value| value.get() != "null") {
             Some(value) => json.serialize_field("json", value)?,
             None => json.serialize_field("data", &STANDARD.encode(data.bytes))?,
         }

@@ -2,13 +2,15 @@
 //!
 //! Invariants: fields that are not known are ignored at every level; a field that stands twice, and a second kind beside the
 //! first, are refused, because which of them counts would differ from reader to reader. `null` is the same as an absent optional
-//! field. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit (`validate`
+//! field, but for `id`. Frames are read in one pass into their structs, without a tree in between. Must not do: know a limit (`validate`
 //! does, for both encodings).
 
 mod content;
 mod entry;
 mod envelope;
 mod shapes;
+
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     codec::DecodeError,
@@ -18,6 +20,11 @@ use crate::{
     limits::{CLIENT_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX},
     validate::{self, Problem},
 };
+
+/// For optional fields that have a value of their own for "nothing".
+pub(crate) fn absent_if_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
 
 /// Reads a client's frame.
 pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), DecodeError> {
@@ -252,6 +259,36 @@ mod tests {
             r#"{"id":9,"connect":{"resume":{"position":"?"}}}"#,
             "9 invalid: is not a position of this protocol version",
         );
+    }
+
+    #[test]
+    fn null_is_as_if_the_field_were_absent() {
+        for (null, absent) in [
+            (
+                r#""send":{"conversation":"$C","client_message_id":"$C","text":"a","everybody":null,"mentions":null}"#,
+                r#""send":{"conversation":"$C","client_message_id":"$C","text":"a"}"#,
+            ),
+            (r#""create":{"group":{"key":"$C","title":null,"members":null}}"#, r#""create":{"group":{"key":"$C"}}"#),
+            (
+                r#""connect":{"resume":{"position":"AQHvzauJZ0UjAU0AAAAAAAAA","known":null},"client":{"name":"a","version":null}}"#,
+                r#""connect":{"resume":{"position":"AQHvzauJZ0UjAU0AAAAAAAAA"},"client":{"name":"a"}}"#,
+            ),
+            (
+                r#""join":{"code":"Yrn5bMJ8iXuSQY4MEPOB1WEgc2VjcmV0IG9mIDE2IEI","look":null}"#,
+                r#""join":{"code":"Yrn5bMJ8iXuSQY4MEPOB1WEgc2VjcmV0IG9mIDE2IEI"}"#,
+            ),
+        ] {
+            let read =
+                |text: &str| decode_request(format!("{{{}}}", text.replace("$C", CONVERSATION)).as_bytes()).unwrap();
+            assert_eq!(read(null), read(absent), "{null}");
+        }
+    }
+
+    /// As `json` it would be as if there were none.
+    #[test]
+    fn null_as_data_is_told_as_bytes() {
+        let text = r#"{"id":9,"send":{"conversation":"$C","client_message_id":"$C","content_type":"application/json","data":"bnVsbA=="}}"#;
+        check(text, &text.replace("$C", CONVERSATION));
     }
 
     #[test]

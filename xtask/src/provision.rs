@@ -35,7 +35,7 @@ const NEEDS: &[Need] = &[
 const PYTHON_PACKAGES: &str = include_str!("../requirements.txt");
 
 /// Folders with a package.json and a lock file.
-const NODE_FOLDERS: &[&str] = &["clients/examples", "gateway/page/tests"];
+const NODE_FOLDERS: &[&str] = &["clients/examples", "clients/typescript", "gateway/page/tests"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     debian_packages()?;

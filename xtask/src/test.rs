@@ -24,7 +24,7 @@ const STAGES: &[(&str, &str)] = &[
     ("power-cuts", "the engine on ext4 whose power is cut, 20 times; where that can be done"),
     ("process", "the real binary, killed under load"),
     ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo, plain and over TLS"),
-    ("clients", "the README's Python and JavaScript clients against a node, plain and over TLS"),
+    ("clients", "the TypeScript client alone and on a node, the README's Python and JavaScript clients, plain and over TLS"),
     ("browser", "two people in Chromium"),
     ("corpora", "every fuzz target on its committed corpus"),
 ];
@@ -214,9 +214,12 @@ fn judge_autobahn(report: &Path, cases_min: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the clients that the README shows, each beside a user who answers it, with and without TLS; and one that checks what becomes of
-/// a message that it changes.
+/// Runs the TypeScript client's own tests; then, on a node with and without TLS, that client, those that the README shows, each beside a user who
+/// answers it, and one that checks what becomes of a message that it changes.
 fn clients() -> anyhow::Result<()> {
+    let typescript = root().join("clients/typescript");
+    run_program(program("npm").args(["test", "--silent"]).current_dir(&typescript))?;
+    run_program(program("npm").args(["run", "check", "--silent"]).current_dir(&typescript))?;
     let antiphon = antiphon()?;
     let data = empty_folder("clients")?;
     let addresses: Vec<String> =
@@ -249,6 +252,13 @@ fn clients() -> anyhow::Result<()> {
         client.env("SSL_CERT_FILE", &authority).arg("clients/examples/changes.py").args([&url, token.trim(), "bob"]);
         println!("$ changes.py {url} …");
         print!("{}", output(&mut client)?);
+        let mut live = program_within(120, "node");
+        live.env("NODE_EXTRA_CA_CERTS", &authority).current_dir(&typescript).args(["tests/live.mjs", &url]);
+        for user in ["alice", "bob"] {
+            live.arg(output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?.trim());
+        }
+        println!("$ live.mjs {url} …");
+        print!("{}", output(live.arg(empty_folder("typescript")?))?);
     }
     Ok(())
 }
@@ -261,9 +271,8 @@ fn browser() -> anyhow::Result<()> {
     if !tests.join("browser.mjs").is_file() {
         bail!("gateway/page/tests/browser.mjs is not there");
     }
-    run_program(program("npm").args(["test", "--silent"]).current_dir(&tests))?;
     let screenshots = root().join("target/xtask/screenshots");
-    let mut browser = program_within(600, "node");
+    let mut browser = program_within(900, "node");
     browser.arg("gateway/page/tests/browser.mjs").arg("--screenshots").arg(&screenshots);
     run_program(browser.env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data))?;
     println!("screenshots: {}", screenshots.display());

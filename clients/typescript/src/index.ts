@@ -1,0 +1,21 @@
+// The package's surface.
+
+export { Client, type Change, type ClientOptions, type Status } from "./client.js";
+export { CLOSE_CODES, ERROR_CODES, LIMITS, SUBPROTOCOL, type ErrorCode } from "./codes.js";
+export type { RequestKind, Stopped } from "./connection.js";
+export type { Conversation, ConversationRecord, Pointers } from "./conversation.js";
+export type { Environment, Socket } from "./environment.js";
+export { RequestError } from "./failure.js";
+export type * from "./frames.js";
+export type { Groups } from "./groups.js";
+export { uuidV7 } from "./ids.js";
+export type { MessageState, Reaction } from "./messages.js";
+export type { Outbox, OutboxBody, OutboxItem, OutboxKind } from "./outbox.js";
+export {
+  memoryStorage,
+  type OutboxStorage,
+  type Snapshot,
+  type SnapshotMeta,
+  type SnapshotStorage,
+  type Storage,
+} from "./storage.js";

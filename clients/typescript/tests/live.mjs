@@ -1,0 +1,101 @@
+// Two clients on a real node: `node tests/live.mjs URL ALICE-TOKEN BOB-TOKEN FOLDER`. Ends with exit code 1 if something is not as promised.
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+
+import { Client } from "../dist/index.js";
+import { folderStorage } from "../dist/node.js";
+
+const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket; // built in from Node 22 on
+const WAIT_MS = 20_000;
+const [url, aliceToken, bobToken, folder] = process.argv.slice(2);
+
+const start = async (user, token, device = "live") => {
+  const storage = folderStorage(join(folder, `${user}-${device}`));
+  const client = new Client({ url, user, device, token: () => token, storage, environment: { WebSocket } });
+  await client.start();
+  return client;
+};
+
+/** Waits until it holds, looking whenever something changed. */
+const until = (client, what, holds) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`not in time: ${what}`)), WAIT_MS);
+    const look = () => {
+      if (!holds()) return;
+      clearTimeout(timer);
+      end();
+      resolve();
+    };
+    const end = client.subscribe(look);
+    look();
+  });
+
+let [alice, bob] = [await start("alice", aliceToken), await start("bob", bobToken)];
+const id = await alice.direct("bob");
+await until(bob, "bob has the conversation", () => bob.conversations.has(id));
+
+const words = Array.from({ length: 50 }, (_, index) => `word ${index}`);
+for (const text of words) alice.send(id, { text });
+const said = (client) =>
+  client.conversations
+    .get(id)
+    .entries.filter(({ kind }) => kind === "message")
+    .map(({ text }) => text);
+await until(bob, "all words arrive", () => said(bob).length >= words.length);
+assert.deepEqual(said(bob).slice(-words.length), words);
+await until(alice, "all are acknowledged", () => alice.outbox.items.length === 0);
+assert.equal(bob.conversations.get(id).unread, words.length);
+bob.markRead(id);
+const last = alice.conversations.get(id).last.sequence;
+await until(alice, "alice is told that bob has read", () => alice.conversations.get(id).seenBy(last).includes("bob"));
+
+alice.edit(id, last, { text: "the last word" });
+bob.react(id, last, "👍", true);
+bob.pin(id, last, true);
+alice.send(id, { text: "answers it", reply_to: last, thread: last });
+const state = (client) => client.conversations.get(id).state(last);
+const isWhole = (client) =>
+  state(client).edited && state(client).pinned && state(client).reactions.length === 1 && state(client).replies === 1;
+for (const client of [alice, bob]) await until(client, "what became of it is known to both", () => isWhole(client));
+
+// What was written without a connection, by a program that then ended, is sent by the next one.
+alice.stop();
+alice.send(id, { text: "written offline" });
+await alice.persist();
+bob.react(id, last, "👍", false);
+alice = await start("alice", aliceToken);
+assert.equal(said(alice).at(-1), "answers it", "it is shown before the network answers");
+await until(bob, "what was written offline arrives", () => said(bob).at(-1) === "written offline");
+await until(alice, "and what happened meanwhile is known", () => state(alice).reactions.length === 0);
+
+// A device that comes later has the same of it.
+const phone = await start("bob", bobToken, "phone");
+await until(phone, "the phone has the list", () => phone.conversations.has(id));
+await phone.loadOlder(id, 100);
+assert.deepEqual(
+  phone.conversations.get(id).entries,
+  bob.conversations.get(id).entries.slice(-phone.conversations.get(id).entries.length),
+);
+assert.equal(state(phone).replies, 1);
+bob.delete(id, last);
+await until(bob, "refused: it is alice's", () => bob.outbox.items[0]?.failed);
+assert.equal(bob.outbox.items[0].failed.code, "forbidden");
+bob.outbox.discard(bob.outbox.items[0].client_message_id);
+
+const group = await alice.group({ key: crypto.randomUUID(), title: "Live" });
+const { code } = await alice.groups.invite(group, { uses: 1 });
+assert.equal((await bob.groups.look(code)).title, "Live");
+assert.equal(await bob.groups.join(code), group);
+await until(alice, "bob is a member", () => alice.conversations.get(group).last?.kind === "joined");
+await alice.groups.changeSettings(group, { send: "admins" });
+await until(bob, "bob knows the rule", () => bob.conversations.get(group).settings?.send === "admins");
+await assert.rejects(bob.groups.changeSettings(group, { send: "members" }), { name: "RequestError", code: "forbidden" });
+await alice.groups.ban(group, ["bob"]);
+await until(bob, "bob is out", () => !bob.conversations.has(group));
+await assert.rejects(bob.groups.join(code), { code: "not_found" });
+
+for (const client of [alice, bob, phone]) client.stop();
+console.log(
+  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, a group: all as promised`,
+);

@@ -1,0 +1,3 @@
+// What the page takes of the package.
+export * from "../dist/index.js";
+export * from "../dist/browser.js";

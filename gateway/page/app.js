@@ -1,10 +1,11 @@
-// The page: signs in, wires the session to its views, and owns what is open, the address, the status line and announcements.
+// The page: signs in, wires the client to its views, and owns what is open, the address, the status line and announcements.
 
+import { browserStorage, claimDevice, Client, followPage } from "./antiphon-client.js";
 import { Chat } from "./chat.js";
 import { Details } from "./details.js";
-import { nameError, NewDialog } from "./dialogs.js";
+import { codeOf, explain, nameError, NewDialog, tell } from "./dialogs.js";
 import { $, avatar, conversationName, el, messageText } from "./dom.js";
-import { Session } from "./session.js";
+import { joinBy } from "./group.js";
 import { Sidebar } from "./sidebar.js";
 import * as store from "./store.js";
 
@@ -20,29 +21,25 @@ class App {
     this.openId = null;
     /** The address names a conversation that is not (yet) known. */
     this.wantedId = idFromAddress();
-    this.session = new Session({
+    this.client = new Client({
       url: config.websocket_url,
       user,
       device,
       token: tokenSource(config, signedIn),
-      store: new store.SnapshotStore(user, device),
-      outboxStorage: store.outboxStorage(user, device),
-      onChange: (change) => this.changed(change),
-      env: {
-        now: () => Date.now(),
-        setTimeout: (action, delayMs) => setTimeout(action, delayMs),
-        clearTimeout: (timer) => clearTimeout(timer),
-        random: Math.random,
-        uuid: () => crypto.randomUUID(),
-        WebSocket,
-      },
+      storage: browserStorage(user, device),
+      client: { name: "antiphon-page", version: "1" },
     });
+    this.client.subscribe((change) => this.changed(change));
     this.sidebar = new Sidebar($("conversations"), (id) => this.open(id));
-    this.chat = new Chat(this.session, () => $("app").dataset.view === "chat" || !phone.matches);
-    this.details = new Details(this.session, (open) => this.#view(open ? "details" : "chat"));
+    this.chat = new Chat(this.client, () => $("app").dataset.view === "chat" || !phone.matches);
+    this.details = new Details(this.client, (open) => this.#view(open ? "details" : "chat"));
     this.newDialog = new NewDialog(
       user,
-      (body) => this.session.create(body),
+      {
+        direct: (name) => this.client.direct(name),
+        group: (group) => this.client.group(group),
+        join: (code) => joinBy(this.client, code),
+      },
       (id) => this.open(id),
     );
     this.statusTimer = null;
@@ -57,11 +54,12 @@ class App {
     $("me-name").textContent = this.user;
     $("me-avatar").replaceChildren(avatar(this.user));
     this.#wire();
-    await this.session.start();
+    await this.client.start();
+    await this.#followInvite();
   }
 
   #wire() {
-    const { session, details } = this;
+    const { client, details } = this;
     $("new").addEventListener("click", () => this.newDialog.open());
     $("back").addEventListener("click", () => this.#back());
     $("sign-out").addEventListener("click", () => this.#signOut());
@@ -71,22 +69,17 @@ class App {
       if (this.openId) $("composer-text").focus();
       else this.sidebar.focusOpen(null);
     });
+    $("info-close").addEventListener("click", () => $("info-dialog").close());
     $("status-action").addEventListener("click", () => this.#statusAction());
     addEventListener("popstate", () => this.#followAddress());
-    addEventListener("online", () => session.connection.wake());
-    addEventListener("offline", () => session.connection.wake());
-    document.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "visible") session.connection.wake();
-      else session.persist();
-    });
-    addEventListener("pagehide", () => session.persist());
+    followPage(client);
     document.addEventListener("keydown", (event) => this.#key(event));
   }
 
   // ---- What is open -----------------------------------------------------------------------------------------------------
 
   open(id, { push = true } = {}) {
-    if (!this.session.timelines.has(id)) {
+    if (!this.client.conversations.has(id)) {
       this.wantedId = id;
       return;
     }
@@ -121,7 +114,21 @@ class App {
     this.#closeChat();
   }
 
+  /** The address is an invite's: asks whether to join, and goes there. */
+  async #followInvite() {
+    const code = location.hash.startsWith("#/join/") ? codeOf(location.hash) : null;
+    if (!code) return;
+    history.replaceState(null, "", location.pathname);
+    try {
+      const id = await joinBy(this.client, code);
+      if (id) this.open(id);
+    } catch (error) {
+      tell("The invite", [["It is of no use", explain(error)]]);
+    }
+  }
+
   #followAddress() {
+    if (location.hash.startsWith("#/join/")) return this.#followInvite();
     const id = idFromAddress();
     if (id === this.openId) return;
     if (id) this.open(id, { push: false });
@@ -142,7 +149,7 @@ class App {
       this.#announce("You are no longer in that conversation.");
     }
     if (kind === "window" && id === this.openId) this.reset = true;
-    if (kind === "status" && this.session.status.online) this.chat.transcript.retryLoading();
+    if (kind === "status" && this.client.status.online) this.chat.transcript.retryLoading();
     this.#renderSoon();
   }
 
@@ -159,29 +166,30 @@ class App {
   }
 
   #render() {
-    const { session } = this;
+    const { client } = this;
     const news = this.news.splice(0);
-    if (this.wantedId && session.timelines.has(this.wantedId)) this.open(this.wantedId, { push: false });
-    if (this.openId && session.timelines.has(this.openId)) {
+    if (this.wantedId && client.conversations.has(this.wantedId)) this.open(this.wantedId, { push: false });
+    if (this.openId && client.conversations.has(this.openId)) {
       if (this.reset) this.chat.reset();
-      this.chat.update(news.filter((entry) => entry.conversation === this.openId));
-      if (this.details.isOpen) this.details.render();
+      const entries = news.filter((entry) => entry.conversation === this.openId);
+      this.chat.update(entries);
+      if (this.details.isOpen) this.details.render(entries);
     }
     this.reset = false;
-    const list = session.list();
-    this.sidebar.render(list, session.outbox, this.openId);
-    $("no-conversations").hidden = list.length > 0 || !session.status.ready;
-    const unread = list.filter((timeline) => timeline.unread > 0).length;
+    const list = client.list();
+    this.sidebar.render(list, client.outbox, this.openId);
+    $("no-conversations").hidden = list.length > 0 || !client.status.ready;
+    const unread = list.filter((conversation) => conversation.unread > 0).length;
     document.title = unread > 0 ? `(${unread}) Antiphon` : "Antiphon";
     this.#renderStatus();
     for (const entry of news.slice(-3)) this.#announceEntry(entry);
   }
 
   #announceEntry(entry) {
-    const timeline = this.session.timelines.get(entry.conversation);
-    if (!timeline || entry.kind !== "message" || entry.sender === this.user) return;
-    const place = entry.conversation === this.openId ? "" : ` in ${conversationName(timeline)}`;
-    this.#announce(`${entry.sender}${timeline.direct ? "" : place}: ${messageText(entry)}`);
+    const conversation = this.client.conversations.get(entry.conversation);
+    if (!conversation || entry.kind !== "message" || entry.sender === this.user) return;
+    const place = entry.conversation === this.openId ? "" : ` in ${conversationName(conversation)}`;
+    this.#announce(`${entry.sender}${conversation.direct ? "" : place}: ${messageText(entry)}`);
   }
 
   #announce(text) {
@@ -193,12 +201,12 @@ class App {
 
   #renderStatus() {
     clearTimeout(this.statusTimer);
-    const { online, downSinceMs, stopped, waiting } = this.session.status;
+    const { online, downSinceMs, stopped, waiting } = this.client.status;
     const waits = waiting === 0 ? "" : waiting === 1 ? " 1 message waiting." : ` ${waiting} messages waiting.`;
     if (stopped) {
       this.wasOffline = true;
       if (stopped.replaced) return this.#status("stopped", `This device is in use in another tab.${waits}`, "Use it here");
-      if (stopped.code === 4500 || stopped.code === 4501) {
+      if (stopped.unauthenticated) {
         return this.#status("stopped", `The node does not accept this sign-in any more.${waits}`, "Sign in again");
       }
       return this.#status("stopped", `The node ended the connection (${stopped.reason || stopped.code}).${waits}`, "Try again");
@@ -231,14 +239,15 @@ class App {
   }
 
   #statusAction() {
-    const { connection, status } = this.session;
-    if (!status.stopped) return connection.wake(true);
-    if (status.stopped.code === 4500 || status.stopped.code === 4501) return this.#signOut();
-    connection.start();
+    const { client } = this;
+    const { stopped } = client.status;
+    if (!stopped) return client.wake(true);
+    if (stopped.unauthenticated) return this.#signOut();
+    client.resume();
   }
 
   #signOut() {
-    this.session.stop();
+    this.client.stop();
     store.saveSignedIn(null);
     location.replace(location.pathname);
   }
@@ -263,8 +272,8 @@ class App {
   }
 
   #step(by) {
-    const list = this.session.list();
-    const index = list.findIndex((timeline) => timeline.id === this.openId);
+    const list = this.client.list();
+    const index = list.findIndex(({ id }) => id === this.openId);
     const next = list[Math.max(0, Math.min(list.length - 1, index + by))];
     if (next && next.id !== this.openId) this.open(next.id);
   }
@@ -345,7 +354,7 @@ async function boot() {
     return;
   }
   const signedIn = store.loadSignedIn() ?? (await askName(config));
-  signedIn.device = await store.claimDevice(signedIn.user, signedIn.device ?? null);
+  signedIn.device = await claimDevice(signedIn.user, signedIn.device ?? null);
   store.saveSignedIn(signedIn);
   store.rememberUser(signedIn.user);
   await new App(config, signedIn).start();

@@ -1,6 +1,7 @@
 // The pane of the open conversation: its header, the composer, when something counts as read, and where new messages begin.
 
-import { $, avatar, conversationName, messageText, names } from "./dom.js";
+import { $, avatar, conversationName, EVERYBODY, meantBy, messageText, names } from "./dom.js";
+import { MessageMenu } from "./menu.js";
 import { loadDraft, saveDraft } from "./store.js";
 import { Transcript } from "./transcript.js";
 
@@ -9,19 +10,25 @@ const coarse = matchMedia("(pointer: coarse)");
 
 export class Chat {
   /**
-   * @param {import("./session.js").Session} session
+   * @param {import("./antiphon-client.js").Client} client
    * @param {() => boolean} inView   whether the pane is on the screen (on a phone, the list may cover it)
    */
-  constructor(session, inView) {
-    Object.assign(this, { session, inView });
+  constructor(client, inView) {
+    Object.assign(this, { client, inView });
     this.id = null;
-    /** The sequence of the message that the next one answers. */
-    this.replyTo = null;
+    /** The message that the next one answers, or that is being edited: `{sequence, edits}`. */
+    this.about = null;
+    this.menu = new MessageMenu(client, {
+      reply: (sequence) => this.#turnTo(sequence),
+      edit: (sequence) => this.#turnTo(sequence, true),
+    });
     this.transcript = new Transcript($("scroller"), $("messages"), {
-      loadOlder: (id) => session.loadOlder(id),
-      retry: (id) => session.outbox.retry(id),
-      discard: (id) => session.outbox.discard(id),
-      reply: (sequence) => this.#reply(sequence),
+      loadOlder: (id) => client.loadOlder(id),
+      retry: (id) => client.outbox.retry(id),
+      discard: (id) => client.outbox.discard(id),
+      reply: (sequence) => this.#turnTo(sequence),
+      more: (anchor, sequence) => this.menu.open(anchor, this.conversation, sequence),
+      react: (sequence, reaction, on) => client.react(this.id, sequence, reaction, on),
       onScroll: () => this.#looked(),
     });
     this.text = $("composer-text");
@@ -29,17 +36,21 @@ export class Chat {
       event.preventDefault();
       this.#send();
     });
-    $("reply-cancel").addEventListener("click", () => {
-      this.#reply(null);
+    $("about-cancel").addEventListener("click", () => {
+      this.#turnTo(null);
       this.text.focus();
     });
+    $("about-more").addEventListener("click", (event) => {
+      this.menu.open(event.currentTarget, this.conversation, this.about.sequence);
+    });
     this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.replyTo !== null) {
+      if (event.key === "Escape" && this.about !== null) {
         event.preventDefault();
         event.stopPropagation();
-        return this.#reply(null);
+        return this.#turnTo(null);
       }
-      if (this.text.value === "" && (event.key === "ArrowUp" || (event.key === "ArrowDown" && this.replyTo !== null))) {
+      const isFree = this.text.value === "" && !this.about?.edits;
+      if (isFree && (event.key === "ArrowUp" || (event.key === "ArrowDown" && this.about !== null))) {
         event.preventDefault();
         return this.#step(event.key === "ArrowUp");
       }
@@ -50,7 +61,7 @@ export class Chat {
     });
     this.text.addEventListener("input", () => {
       this.#typed();
-      session.typing(this.id, this.text.value !== "");
+      client.typing(this.id, this.text.value !== "");
     });
     $("jump").addEventListener("click", () => {
       this.transcript.jumpToEnd();
@@ -60,39 +71,40 @@ export class Chat {
     for (const type of ["focus", "visibilitychange"]) addEventListener(type, () => this.#looked(), { capture: true });
   }
 
-  get timeline() {
-    return this.session.timelines.get(this.id);
+  get conversation() {
+    return this.client.conversations.get(this.id);
   }
 
   /** Shows a conversation. */
   async open(id) {
-    const { session } = this;
-    if (this.id !== null && this.id !== id) session.typing(this.id, false);
+    const { client } = this;
+    if (this.id !== null && this.id !== id) client.typing(this.id, false);
     this.id = id;
-    const { timeline } = this;
+    const { conversation } = this;
     $("nothing").hidden = true;
     $("pane").hidden = false;
     $("composer-error").textContent = "";
-    this.#reply(null);
-    this.text.value = loadDraft(session.user, id);
+    this.about = null;
+    this.#showAbout();
+    this.text.value = loadDraft(client.user, id);
     this.#typed();
-    session.watch(id);
-    const { unread } = timeline;
-    const dividerAfter = unread > 0 ? timeline.read : null;
+    client.watch(id);
+    const { unread } = conversation;
+    const dividerAfter = unread > 0 ? conversation.read : null;
     // Everything unread comes in one page where that is possible, so that the first new message can be shown.
-    const loading = timeline.entries.length < 30 ? session.loadOlder(id, Math.min(200, Math.max(50, unread + 20))) : null;
-    this.transcript.open(timeline, session.outbox.of(id), dividerAfter);
+    const loading = conversation.entries.length < 30 ? client.loadOlder(id, Math.min(200, Math.max(50, unread + 20))) : null;
+    this.transcript.open(conversation, client.outbox.of(id), dividerAfter);
     this.#header();
     if (loading) await loading.catch(() => {});
     if (this.id !== id) return;
-    this.transcript.update(session.outbox.of(id));
+    this.transcript.update(client.outbox.of(id));
     if (dividerAfter !== null) this.transcript.showDivider();
     this.#looked();
   }
 
   close() {
     this.id = null;
-    this.session.watch(null);
+    this.client.watch(null);
     this.transcript.close();
     $("pane").hidden = true;
     $("nothing").hidden = false;
@@ -105,17 +117,18 @@ export class Chat {
 
   /** Something about the open conversation changed; `entries` are new in it. */
   update(entries = []) {
-    const { timeline } = this;
-    if (!timeline) return;
-    const foreign = entries.find((entry) => entry.sender !== timeline.me);
-    if (foreign && !this.#watching() && timeline.read >= foreign.sequence - 1) this.transcript.dividerAfter = timeline.read;
-    this.transcript.update(this.session.outbox.of(this.id));
+    const { conversation } = this;
+    if (!conversation) return;
+    const foreign = entries.find((entry) => entry.sender !== conversation.me);
+    if (foreign && !this.#watching() && conversation.read >= foreign.sequence - 1)
+      this.transcript.dividerAfter = conversation.read;
+    this.transcript.update(this.client.outbox.of(this.id));
     this.#header();
     this.#looked();
   }
 
   reset() {
-    this.transcript.reset(this.session.outbox.of(this.id));
+    this.transcript.reset(this.client.outbox.of(this.id));
     this.#looked();
   }
 
@@ -125,23 +138,23 @@ export class Chat {
 
   /** Read is what the end of was on the screen of somebody who looks at it. */
   #looked() {
-    const { timeline } = this;
-    if (!timeline) return;
-    if (this.#watching()) this.session.markRead(this.id);
+    const { conversation } = this;
+    if (!conversation) return;
+    if (this.#watching()) this.client.markRead(this.id);
     const { atBottom } = this.transcript;
     $("jump").hidden = atBottom;
-    $("jump").classList.toggle("unread", timeline.unread > 0);
-    $("jump-text").textContent = timeline.unread > 0 ? `${timeline.unread} new` : "Latest";
+    $("jump").classList.toggle("unread", conversation.unread > 0);
+    $("jump-text").textContent = conversation.unread > 0 ? `${conversation.unread} new` : "Latest";
   }
 
   #header() {
-    const { timeline } = this;
-    const name = conversationName(timeline);
-    const detail = this.#typing(timeline) ?? (timeline.direct ? "" : this.#memberNames(timeline));
+    const { conversation } = this;
+    const name = conversationName(conversation);
+    const detail = this.#typing(conversation) ?? (conversation.direct ? "" : this.#memberNames(conversation));
     const mark = JSON.stringify([this.id, name, detail]);
     if (mark === this.headerMark) return;
     this.headerMark = mark;
-    $("peer-avatar").replaceChildren(avatar(timeline.direct ?? name, !timeline.direct));
+    $("peer-avatar").replaceChildren(avatar(conversation.direct ?? name, !conversation.direct));
     $("peer-name").textContent = name;
     $("peer-detail").textContent = detail;
     $("scroller").setAttribute("aria-label", `Messages with ${name}`);
@@ -157,36 +170,62 @@ export class Chat {
 
   #memberNames({ members, memberCount, me }) {
     if (!members || members.length > 12) return `${memberCount} members`;
-    return names(members.map((name) => (name === me ? "you" : name)), 6);
+    return names(
+      members.map((name) => (name === me ? "you" : name)),
+      6,
+    );
   }
 
-  /** The next message answers this one; `null`: none. */
-  #reply(sequence) {
-    this.replyTo = sequence;
-    const entry = sequence === null ? null : this.timeline.at(sequence);
-    $("reply").hidden = entry === null;
-    if (entry === null) return;
-    const whom = entry.sender === this.timeline.me ? "yourself" : entry.sender;
-    $("reply-whom").textContent = `Reply to ${whom}`;
-    $("reply-text").textContent = messageText(entry);
-    this.text.focus();
+  /** The next message answers this one, or what is written replaces it (`edits`); `null`: neither. */
+  #turnTo(sequence, edits = false) {
+    const was = this.about;
+    this.about = sequence === null ? null : { sequence, edits };
+    const entry = this.#showAbout();
+    // What was half written comes back.
+    if (was?.edits || edits) this.text.value = edits ? entry.text : loadDraft(this.client.user, this.id);
+    if (was?.edits || edits) this.#typed();
+    if (entry) this.text.focus();
+  }
+
+  #showAbout() {
+    const entry = this.about === null ? null : this.conversation.at(this.about.sequence);
+    $("about").hidden = entry === null;
+    if (entry === null) return null;
+    const whom = entry.sender === this.conversation.me ? "yourself" : entry.sender;
+    $("about-what").textContent = this.about.edits ? "Edit your message" : `Reply to ${whom}`;
+    $("about-text").textContent = messageText(entry);
+    $("about-cancel").setAttribute("aria-label", this.about.edits ? "Do not edit" : "Do not reply");
+    return entry;
   }
 
   /** Goes to the message before or behind the one that is answered. */
   #step(up) {
-    const can = ({ kind, sequence, ...said }) =>
-      kind === "message" && messageText(said) !== messageText({}) && (up ? sequence < from : sequence > from);
-    const from = this.replyTo ?? Infinity;
-    const { entries } = this.timeline;
+    const from = this.about?.sequence ?? Infinity;
+    const can = ({ kind, sequence }) =>
+      kind === "message" && !this.conversation.state(sequence).deleted && (up ? sequence < from : sequence > from);
+    const { entries } = this.conversation;
     const next = up ? entries.findLast(can) : entries.find(can);
-    if (next) this.#reply(next.sequence);
-    else if (!up) this.#reply(null);
+    if (next) this.#turnTo(next.sequence);
+    else if (!up) this.#turnTo(null);
   }
 
   /** What the next message refers to: whoever answers in a thread stays in it. */
   #references() {
-    const entry = this.replyTo === null ? null : this.timeline.at(this.replyTo);
+    const entry = this.about === null ? null : this.conversation.at(this.about.sequence);
     return entry ? { reply_to: entry.sequence, thread: entry.thread ?? entry.sequence } : {};
+  }
+
+  /** What is written, with whom it means. */
+  #content(text) {
+    const { direct, members, me, settings } = this.conversation;
+    if (direct) return { text };
+    const { everybody, ...mentions } = meantBy(
+      text,
+      (members ?? []).filter((name) => name !== me && name !== EVERYBODY),
+    );
+    const isRun = ["owner", "admin"].includes(this.conversation.role(me));
+    const mayMeanAll = isRun || settings?.everybody === "members";
+    return { text, ...mentions, ...(everybody && mayMeanAll ? { everybody } : {}) };
   }
 
   #typed() {
@@ -194,22 +233,26 @@ export class Chat {
     text.style.height = "auto";
     text.style.height = `${Math.min(COMPOSER_HEIGHT_MAX_PX, text.scrollHeight)}px`;
     $("send").disabled = text.value.trim() === "";
-    saveDraft(this.session.user, this.id, text.value);
+    if (!this.about?.edits) saveDraft(this.client.user, this.id, text.value);
   }
 
   #send() {
     const words = this.text.value.trim();
-    if (words === "" || !this.timeline) return;
-    const most = this.session.limits.text_bytes_max ?? 16_384;
+    if (words === "" || !this.conversation) return;
+    const most = this.client.limits.text_bytes_max ?? 16_384;
     const bytes = new TextEncoder().encode(words).length;
     const error = bytes > most ? `This is ${bytes - most} bytes too long for one message.` : "";
     $("composer-error").textContent = error;
     if (error) return;
+    if (this.about?.edits) {
+      this.client.edit(this.id, this.about.sequence, this.#content(words));
+      return this.#turnTo(null);
+    }
     this.transcript.dividerAfter = null;
-    this.session.outbox.add(this.id, words, this.#references());
+    this.client.send(this.id, { ...this.#content(words), ...this.#references() });
     this.text.value = "";
     this.#typed();
-    this.#reply(null);
+    this.#turnTo(null);
     if (!this.transcript.atBottom) this.transcript.jumpToEnd();
     this.text.focus();
   }

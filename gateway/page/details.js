@@ -2,16 +2,18 @@
 
 import { confirm, explain, nameError, splitNames } from "./dialogs.js";
 import { $, avatar, conversationName, el } from "./dom.js";
+import { GroupPanel } from "./group.js";
 
 const ROLE_NAMES = { owner: "Owner", admin: "Admin", member: "Member", reader: "Read-only" };
 
 export class Details {
   /**
-   * @param {import("./session.js").Session} session
+   * @param {import("./antiphon-client.js").Client} client
    * @param {(open: boolean) => void} onToggle
    */
-  constructor(session, onToggle) {
-    Object.assign(this, { session, onToggle });
+  constructor(client, onToggle) {
+    Object.assign(this, { client, onToggle });
+    this.group = new GroupPanel(client, (event, action) => this.#do(event, action));
     this.id = null;
     $("rename").addEventListener("submit", (event) => this.#do(event, () => this.#rename()));
     $("add").addEventListener("submit", (event) => this.#do(event, () => this.#add()));
@@ -27,9 +29,10 @@ export class Details {
     this.id = id;
     $("details").hidden = false;
     $("details-toggle").setAttribute("aria-expanded", "true");
-    $("rename-text").value = this.session.timelines.get(id).title;
+    $("rename-text").value = this.client.conversations.get(id).title;
     $("add-text").value = "";
     $("details-error").textContent = "";
+    this.group.open(id);
     this.render();
     this.onToggle(true);
     $("details-title").focus();
@@ -45,41 +48,47 @@ export class Details {
     if (!quietly) $("details-toggle").focus();
   }
 
-  render() {
-    const timeline = this.session.timelines.get(this.id);
-    if (!timeline) return;
-    const group = !timeline.direct;
+  /** `entries`: what is new in the conversation. */
+  render(entries = []) {
+    const conversation = this.client.conversations.get(this.id);
+    if (!conversation) return;
+    const group = !conversation.direct;
     for (const id of ["rename", "add", "leave"]) $(id).hidden = !group;
-    const members = timeline.members ?? (timeline.direct ? [...new Set([timeline.direct, timeline.me])] : []);
+    const members = conversation.members ?? (conversation.direct ? [...new Set([conversation.direct, conversation.me])] : []);
     $("details-title").textContent = group ? "Group" : "Conversation";
-    $("members-title").textContent = group ? `Members (${timeline.memberCount})` : "Members";
-    if (document.activeElement !== $("rename-text") && $("rename-text").dataset.title !== timeline.title) {
-      $("rename-text").value = timeline.title;
+    $("members-title").textContent = group ? `Members (${conversation.memberCount})` : "Members";
+    if (document.activeElement !== $("rename-text") && $("rename-text").dataset.title !== conversation.title) {
+      $("rename-text").value = conversation.title;
     }
-    $("rename-text").dataset.title = timeline.title;
-    const mark = JSON.stringify([this.id, members, [...timeline.roles].sort()]);
+    $("rename-text").dataset.title = conversation.title;
+    this.group.changed(entries);
+    this.group.render();
+    const mark = JSON.stringify([this.id, members, [...conversation.roles].sort()]);
     if (mark === this.mark) return;
     this.mark = mark;
-    $("members").replaceChildren(...members.map((name) => this.#member(name, timeline)));
+    $("members").replaceChildren(...members.map((name) => this.#member(name, conversation)));
   }
 
-  #member(name, timeline) {
-    const [mine, role] = [timeline.role(timeline.me), timeline.role(name)];
-    const you = name === timeline.me ? el("span", { class: "muted" }, " you") : null;
+  #member(name, conversation) {
+    const [mine, role] = [conversation.role(conversation.me), conversation.role(name)];
+    const you = name === conversation.me ? el("span", { class: "muted" }, " you") : null;
     // Admins run a group, but for its owner and who is an admin.
-    const runs = !timeline.direct && !you && (mine === "owner" || (mine === "admin" && role !== "owner"));
+    const runs = !conversation.direct && !you && (mine === "owner" || (mine === "admin" && role !== "owner"));
     const gives = mine === "owner" ? ["admin", "member", "reader"] : ["member", "reader"];
     const isGiven = runs && gives.includes(role);
-    const isShown = !timeline.direct && role !== "member";
+    const isShown = !conversation.direct && role !== "member";
     const label = isGiven ? this.#roleOf(name, role, gives) : isShown ? el("span", { class: "muted" }, ROLE_NAMES[role]) : null;
     const onclick = (event) => this.#do(event, () => this.#remove(name));
+    const ban = (event) => this.#do(event, () => this.#ban(name));
     const remove = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick }, "Remove");
+    const keepOut = el("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, onclick: ban }, "Ban");
     const who = el("div", { class: "member" }, el("span", { class: "member-name" }, name, you), label);
-    return el("li", {}, avatar(name), who, runs ? remove : null);
+    return el("li", {}, avatar(name), who, runs ? remove : null, runs ? keepOut : null);
   }
 
   #roleOf(name, role, gives) {
-    const onchange = (event) => this.#do(event, () => this.session.setRole(this.id, name, event.target.value));
+    const onchange = (event) =>
+      this.#do(event, () => this.client.groups.setRoles(this.id, [{ user: name, role: event.target.value }]));
     const options = gives.map((value) => el("option", { value, selected: value === role }, ROLE_NAMES[value]));
     return el("select", { "aria-label": `Role of ${name}`, onchange }, ...options);
   }
@@ -95,28 +104,35 @@ export class Details {
   }
 
   #rename() {
-    return this.session.rename(this.id, $("rename-text").value.trim());
+    return this.client.groups.rename(this.id, $("rename-text").value.trim());
   }
 
   async #add() {
     const list = splitNames($("add-text").value);
     const plain = list.length === 0 ? "A name is needed." : list.map(nameError).find(Boolean);
     if (plain) throw { plain };
-    await this.session.addMembers(this.id, list);
+    await this.client.groups.add(this.id, list);
     $("add-text").value = "";
   }
 
   async #remove(name) {
-    const title = conversationName(this.session.timelines.get(this.id));
+    const title = conversationName(this.client.conversations.get(this.id));
     if (!(await confirm(`Remove ${name} from ${title}?`, "Remove"))) return;
-    await this.session.removeMember(this.id, name);
+    await this.client.groups.remove(this.id, [name]);
+    $("details-title").focus();
+  }
+
+  async #ban(name) {
+    const title = conversationName(this.client.conversations.get(this.id));
+    if (!(await confirm(`Remove ${name} from ${title}, and keep them out?`, "Ban"))) return;
+    await this.client.groups.ban(this.id, [name]);
     $("details-title").focus();
   }
 
   async #leave() {
-    const title = conversationName(this.session.timelines.get(this.id));
+    const title = conversationName(this.client.conversations.get(this.id));
     if (await confirm(`Leave ${title}? It will be gone from your list.`, "Leave")) {
-      await this.session.removeMember(this.id, this.session.user);
+      await this.client.groups.leave(this.id);
     }
   }
 }

@@ -21,6 +21,8 @@ const ICONS = {
   clock: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5V12l3 2"],
   sent: ["m5 12.5 4.5 4.5L19 7.5"],
   delivered: ["m2 12.5 4.5 4.5L16 7.5", "m11.5 16 1 1L22 7.5"],
+  more: ["M5.5 12h.01", "M12 12h.01", "M18.5 12h.01"],
+  pin: ["M9 4h6l-1 6 3.5 3v1.5h-11V13L10 10 9 4Z", "M12 14.5V21"],
   reply: ["M9.5 7 4.5 12l5 5", "M5 12h9a5.5 5.5 0 0 1 5.5 5.5V19"],
   failed: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18Z", "M12 7.5v5", "M12 16v.5"],
   group: [
@@ -106,26 +108,50 @@ export function names(list, most = 3) {
   return `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
 }
 
-/** Text with its web addresses as links; nothing else is markup. */
-export function linked(text) {
+/** Text with its web addresses as links, and those who are meant by it marked; nothing else is markup. */
+export function linked(text, { mentions = [], everybody = false } = {}) {
   const parts = [];
   let from = 0;
-  for (const match of text.matchAll(/https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]']/g)) {
-    parts.push(text.slice(from, match.index));
-    parts.push(el("a", { href: match[0], target: "_blank", rel: "noopener noreferrer" }, match[0]));
-    from = match.index + match[0].length;
+  for (const match of text.matchAll(/https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]']|(?<![^\s(])@[\x21-\x7e]+/g)) {
+    const part = match[0].startsWith("@") ? mentioned(match[0], mentions, everybody) : webAddress(match[0]);
+    if (!part) continue;
+    parts.push(text.slice(from, match.index), part.node);
+    from = match.index + part.length;
   }
   parts.push(text.slice(from));
   return parts;
 }
 
+const webAddress = (address) => ({
+  node: el("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, address),
+  length: address.length,
+});
+
+/** The longest name that is meant, since what follows it may be a full stop. */
+function mentioned(word, mentions, everybody) {
+  const all = everybody ? [...mentions, EVERYBODY] : mentions;
+  const name = all.filter((one) => word.slice(1).startsWith(one)).sort((a, b) => b.length - a.length)[0];
+  return name && { node: el("span", { class: "mention" }, `@${name}`), length: name.length + 1 };
+}
+
+/** `@all` means everybody. */
+export const EVERYBODY = "all";
+
+/** Whom a text means, of those who are there. */
+export function meantBy(text, members) {
+  const words = [...text.matchAll(/(?<![^\s(])@([\x21-\x7e]+)/g)].map(([, word]) => word);
+  const isMeant = (name) => words.some((word) => word === name || (word.startsWith(name) && /^[.,;:!?)]+$/.test(word.slice(name.length))));
+  const mentions = members.filter(isMeant);
+  return { ...(mentions.length > 0 ? { mentions } : {}), ...(isMeant(EVERYBODY) ? { everybody: true } : {}) };
+}
+
 /** What a conversation is called. */
-export function conversationName(timeline) {
-  if (timeline.direct) return timeline.direct === timeline.me ? `${timeline.direct} (you)` : timeline.direct;
-  if (timeline.title) return timeline.title;
-  const others = (timeline.members ?? []).filter((name) => name !== timeline.me);
+export function conversationName(conversation) {
+  if (conversation.direct) return conversation.direct === conversation.me ? `${conversation.direct} (you)` : conversation.direct;
+  if (conversation.title) return conversation.title;
+  const others = (conversation.members ?? []).filter((name) => name !== conversation.me);
   if (others.length > 0) return names(others);
-  return timeline.memberCount > 1 ? `Group of ${timeline.memberCount}` : "Group";
+  return conversation.memberCount > 1 ? `Group of ${conversation.memberCount}` : "Group";
 }
 
 /** What a message says; one that was deleted says nothing. */

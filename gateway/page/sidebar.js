@@ -14,18 +14,18 @@ export class Sidebar {
   }
 
   /** Rows are kept and moved, so that the keyboard's focus survives whatever arrives. */
-  render(timelines, outbox, openId) {
-    const wanted = new Set(timelines.map((timeline) => timeline.id));
+  render(conversations, outbox, openId) {
+    const wanted = new Set(conversations.map((conversation) => conversation.id));
     for (const [id, { item }] of this.rows) {
       if (wanted.has(id)) continue;
       item.remove();
       this.rows.delete(id);
     }
-    const pending = new Map(outbox.items.map((item) => [item.conversation, item]));
+    const pending = new Map(outbox.items.filter(({ kind }) => kind === "send").map((item) => [item.conversation, item]));
     let place = this.list.firstChild;
-    for (const timeline of timelines) {
-      const row = this.#row(timeline.id);
-      this.#fill(row, timeline, pending.get(timeline.id), timeline.id === openId);
+    for (const conversation of conversations) {
+      const row = this.#row(conversation.id);
+      this.#fill(row, conversation, pending.get(conversation.id), conversation.id === openId);
       if (row.item === place) {
         place = place.nextSibling;
       } else {
@@ -48,18 +48,18 @@ export class Sidebar {
     return this.rows.get(id);
   }
 
-  #fill(row, timeline, pending, isOpen) {
-    const name = conversationName(timeline);
-    const preview = this.#preview(timeline, pending);
-    const timeMs = Math.max(pending?.created_ms ?? 0, timeline.lastTimeMs);
+  #fill(row, conversation, pending, isOpen) {
+    const name = conversationName(conversation);
+    const preview = this.#preview(conversation, pending);
+    const timeMs = Math.max(pending?.created_ms ?? 0, conversation.lastTimeMs);
     const time = timeMs ? shortTime(timeMs) : "";
-    const { unread } = timeline;
-    const mark = JSON.stringify([name, preview, time, unread, isOpen, timeline.direct]);
+    const { unread } = conversation;
+    const mark = JSON.stringify([name, preview, time, unread, isOpen, conversation.direct]);
     if (row.mark === mark) return;
     row.mark = mark;
     const count = unread > 99 ? "99+" : String(unread);
     row.button.replaceChildren(
-      avatar(timeline.direct ?? name, !timeline.direct),
+      avatar(conversation.direct ?? name, !conversation.direct),
       el("span", { class: "name" }, name),
       el("span", { class: "time" }, time),
       el("span", { class: "preview", dir: "auto" }, preview.icon ? icon(preview.icon, preview.label) : null, preview.text),
@@ -74,17 +74,17 @@ export class Sidebar {
     else row.button.removeAttribute("aria-current");
   }
 
-  #preview(timeline, pending) {
+  #preview(conversation, pending) {
     if (pending) {
       return pending.failed
         ? { icon: "failed", label: "Not sent: ", text: pending.text }
         : { icon: "clock", label: "Waiting: ", text: pending.text };
     }
-    const { last } = timeline;
+    const { last } = conversation;
     if (!last) return { text: "" };
-    if (last.kind !== "message") return { text: eventText(last, timeline.me) };
-    if (last.sender === timeline.me) return { text: `You: ${messageText(last)}` };
-    return { text: timeline.direct ? messageText(last) : `${last.sender}: ${messageText(last)}` };
+    if (last.kind !== "message") return { text: eventText(last, conversation.me) };
+    if (last.sender === conversation.me) return { text: `You: ${messageText(last)}` };
+    return { text: conversation.direct ? messageText(last) : `${last.sender}: ${messageText(last)}` };
   }
 
   #key(event) {

@@ -1,7 +1,7 @@
 // The page in a real browser on the real node: `node browser.mjs BINARY [--screenshots DIR]`, or ANTIPHON_BINARY.
 //
-// Two users talk through a kill and a reload with nothing lost, doubled or out of order; then history, groups, a phone,
-// the keyboard alone, and axe. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
+// Two users talk through a kill and a reload with nothing lost, doubled or out of order; then what is done with messages, history,
+// groups, invites, a phone, the keyboard alone, and axe. With ANTIPHON_PAGE=FOLDER the page's files come from there. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -38,6 +38,16 @@ const status = async (page) => ((await page.locator("#status").isVisible()) ? pa
 async function say(page, text) {
   await composer(page).fill(text);
   await composer(page).press("Enter");
+}
+
+const bubble = (page, text) => page.locator("#messages .bubble", { has: page.locator(`.text:text-is("${text}")`) });
+const message = (page, text) => page.locator("#messages .message", { has: page.locator(`.text:text-is("${text}")`) });
+
+/** Chooses from the menu of a message, as with a mouse. */
+async function choose(page, text, item) {
+  await bubble(page, text).hover();
+  await bubble(page, text).getByRole("button", { name: /^More about/ }).click();
+  await page.getByRole("menu").getByRole(/^React/.test(item) ? "menuitemcheckbox" : "menuitem", { name: item, exact: true }).click();
 }
 
 const happened = (page, text) => page.locator("#messages .event").getByText(text).waitFor();
@@ -120,7 +130,6 @@ async function marks({ alice, bob }) {
 
 async function replies({ alice, bob }) {
   step("replies: by the button, by the keyboard, in one thread");
-  const bubble = (page, text) => page.locator("#messages .bubble", { has: page.locator(`.text:text-is("${text}")`) });
   const quote = async (page, text) => (await bubble(page, text).locator(".quote > *").allTextContents()).join(": ");
   await bubble(bob, "are you there?").hover();
   await bubble(bob, "are you there?").getByRole("button", { name: "Reply to alice" }).click();
@@ -128,13 +137,13 @@ async function replies({ alice, bob }) {
   await screenshot(bob, "page-reply.png");
   await say(bob, "always");
   await eventually(() => quote(alice, "always"), "answers you: are you there?", "alice sees what it answers");
-  assert.equal(await bob.locator("#reply").isVisible(), false);
+  assert.equal(await bob.locator("#about").isVisible(), false);
   await composer(alice).press("ArrowUp");
-  assert.equal(await alice.locator("#reply-whom").textContent(), "Reply to bob");
+  assert.equal(await alice.locator("#about-what").textContent(), "Reply to bob");
   await composer(alice).press("ArrowUp");
-  assert.equal(await alice.locator("#reply-whom").textContent(), "Reply to yourself");
+  assert.equal(await alice.locator("#about-what").textContent(), "Reply to yourself");
   await composer(alice).press("Escape");
-  assert.equal(await alice.locator("#reply").isVisible(), false);
+  assert.equal(await alice.locator("#about").isVisible(), false);
   await composer(alice).press("ArrowUp");
   await say(alice, "good");
   await eventually(() => quote(bob, "good"), "answers you: always", "an answer to an answer");
@@ -143,6 +152,70 @@ async function replies({ alice, bob }) {
   await alice.reload();
   await openConversation(alice, "bob");
   await eventually(() => quote(alice, "good"), "answers bob: always", "after a reload");
+}
+
+async function changes({ alice, bob }) {
+  step("messages change: reactions, edits, pins, deletions, seen by");
+  const reactions = async (page, text) => (await message(page, text).locator(".reaction").allTextContents()).join(" ");
+  await say(alice, "the keys are in the draw");
+  await choose(bob, "the keys are in the draw", "React with 👍");
+  await eventually(() => reactions(alice, "the keys are in the draw"), "👍", "alice sees bob's");
+  await message(alice, "the keys are in the draw").getByRole("button", { name: "👍, 1" }).click();
+  for (const page of [alice, bob]) await eventually(() => reactions(page, "the keys are in the draw"), "👍2", "both have it");
+  await choose(bob, "the keys are in the draw", "React with ❤️");
+  await message(bob, "the keys are in the draw").getByRole("button", { name: "👍, 2, yours too" }).click();
+  for (const page of [alice, bob]) await eventually(() => reactions(page, "the keys are in the draw"), "👍 ❤️", "taken back");
+
+  await bubble(alice, "the keys are in the draw").hover();
+  await bubble(alice, "the keys are in the draw").getByRole("button", { name: "More about your message" }).click();
+  await checkAccessibility(alice, "the menu of a message");
+  await screenshot(alice, "page-menu.png");
+  await alice.keyboard.press("End");
+  await eventually(() => alice.evaluate(() => document.activeElement.textContent), "Delete for everybody", "the menu has its keyboard");
+  await alice.keyboard.press("Escape");
+  assert.equal(await alice.getByRole("menu").isVisible(), false);
+
+  await composer(alice).fill("half written");
+  await choose(alice, "the keys are in the draw", "Edit");
+  assert.equal(await composer(alice).inputValue(), "the keys are in the draw");
+  await composer(alice).fill("the keys are in the drawer");
+  await composer(alice).press("Enter");
+  await eventually(() => composer(alice).inputValue(), "half written", "what was begun comes back");
+  await composer(alice).fill("");
+  await bubble(bob, "the keys are in the drawer").getByText("edited").waitFor();
+
+  await choose(bob, "the keys are in the drawer", "Pin");
+  await happened(alice, "bob pinned a message");
+  await bubble(alice, "the keys are in the drawer").getByRole("img", { name: "Pinned" }).waitFor();
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await eventually(() => alice.locator("#pins").textContent(), "You: the keys are in the drawer", "and listed");
+  await alice.keyboard.press("Escape");
+
+  await choose(alice, "the keys are in the drawer", "Seen by, reactions");
+  await eventually(() => alice.locator("#info-body").innerText(), "Seen by\nbob\nalice\n👍\nbob\n❤️", "who");
+  await checkAccessibility(alice, "about a message");
+  await alice.getByRole("button", { name: "Close", exact: true }).click();
+
+  await choose(alice, "the keys are in the drawer", "Delete for everybody");
+  await alice.locator("#confirm-yes").click();
+  for (const page of [alice, bob]) {
+    await bubble(page, "Message deleted").waitFor();
+    assert.equal((await texts(page)).includes("the keys are in the drawer"), false);
+  }
+
+  // By the keyboard: up to the message, and from there to what else can be done with it.
+  await say(alice, "by keys alone");
+  await composer(alice).press("ArrowUp");
+  await composer(alice).press("Tab");
+  await alice.keyboard.press("Shift+Tab");
+  await alice.getByRole("button", { name: "More about this message" }).press("Enter");
+  await alice.keyboard.press("Enter");
+  await eventually(() => reactions(bob, "by keys alone"), "👍", "reacted");
+  await composer(alice).press("Escape");
+  await alice.reload();
+  await openConversation(alice, "bob");
+  await eventually(() => reactions(alice, "by keys alone"), "👍", "after a reload");
+  await bubble(alice, "Message deleted").waitFor();
 }
 
 async function typing({ alice, bob }) {
@@ -322,8 +395,8 @@ async function group({ alice, bob, carol }) {
   await alice.getByRole("button", { name: "Members and settings" }).click();
   const panel = alice.getByRole("complementary");
   await panel.getByLabel("Name of the group").fill("Evensong choir");
-  await panel.getByRole("button", { name: "Save" }).click();
-  await panel.getByLabel("Add people").fill("dave");
+  await panel.getByRole("button", { name: "Save", exact: true }).click();
+  await panel.getByLabel("Add people", { exact: true }).fill("dave");
   await panel.getByRole("button", { name: "Add" }).click();
   await panel.getByText("dave", { exact: true }).waitFor();
   await bob.getByRole("heading", { name: "Evensong choir", exact: true }).waitFor();
@@ -344,6 +417,67 @@ async function group({ alice, bob, carol }) {
   await bob.locator("#confirm-yes").click();
   await eventually(() => conversation(bob, "Evensong choir").count(), 0, "gone from bob's list");
   await happened(alice, "bob left");
+}
+
+async function invites({ alice, bob, browser }) {
+  step("a group with rules, an invite, a mention, a ban");
+  await alice.keyboard.press("Alt+n");
+  await alice.getByText("A group").click();
+  await alice.locator("#new-group-title").fill("Open stage");
+  await alice.getByLabel("Their names").fill("carol");
+  await alice.getByRole("button", { name: "Create group" }).click();
+  await alice.getByRole("heading", { name: "Open stage", exact: true }).waitFor();
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  const panel = alice.getByRole("complementary");
+  await panel.getByLabel("Description", { exact: true }).fill("Everybody sings once a month");
+  await panel.getByRole("button", { name: "Save the description" }).click();
+  await happened(alice, "You changed the group’s settings");
+  await panel.getByLabel("pin messages").selectOption("admins");
+  await panel.getByRole("button", { name: "Make an invite" }).click();
+  await eventually(() => panel.getByLabel("Link of the invite").isVisible(), true, "a link to give away");
+  const link = await panel.getByLabel("Link of the invite").inputValue();
+  await panel.getByRole("button", { name: "Revoke the invite by you" }).waitFor();
+  await checkAccessibility(alice, "settings of a group");
+  await screenshot(alice, "page-group.png");
+  await alice.keyboard.press("Escape");
+
+  await bob.getByRole("button", { name: "New conversation" }).click();
+  await bob.getByText("An invite", { exact: true }).click();
+  await bob.getByLabel("The invite’s link or code").fill(link);
+  await bob.getByRole("button", { name: "Join" }).click();
+  assert.match(await bob.locator("#confirm-text").textContent(), /^Join Open stage, with 2 members\? Everybody sings once a month$/);
+  await bob.locator("#confirm-yes").click();
+  await bob.getByRole("heading", { name: "Open stage", exact: true }).waitFor();
+  await happened(alice, "bob joined by an invite");
+
+  const dora = await browser.page();
+  await browser.signIn(dora, "dora");
+  await dora.goto(link);
+  await dora.locator("#confirm-yes").click();
+  await dora.getByRole("heading", { name: "Open stage", exact: true }).waitFor();
+  await say(dora, "shall @bob begin?");
+  await eventually(() => bob.locator("#messages .means-me .mention").textContent(), "@bob", "bob is meant");
+  assert.equal(await alice.locator("#messages .means-me").count(), 0);
+  await say(alice, "@all on stage");
+  await eventually(() => dora.locator("#messages .means-me .mention").textContent(), "@all", "all are meant");
+
+  const call = bob.locator("#messages .bubble").filter({ hasText: "@all on stage" });
+  await call.hover();
+  await call.getByRole("button", { name: /^More about/ }).click();
+  assert.deepEqual(await bob.getByRole("menu").getByRole("menuitem").allTextContents(), ["Reply", "Seen by, reactions"]);
+  await bob.keyboard.press("Escape");
+
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await panel.getByRole("button", { name: "Ban dora" }).click();
+  await alice.locator("#confirm-yes").click();
+  await eventually(() => conversation(dora, "Open stage").count(), 0, "gone from dora's list");
+  await dora.goto(link);
+  await eventually(() => dora.locator("#info-dialog").isVisible(), true, "the invite is of no use to her");
+  await dora.getByRole("button", { name: "Close", exact: true }).click();
+  await panel.getByRole("button", { name: "Let in dora" }).click();
+  await eventually(() => panel.locator("#banned").isVisible(), false, "let in");
+  await alice.keyboard.press("Escape");
+  await dora.context().close();
 }
 
 async function keyboardOnly({ browser, node }) {
@@ -438,6 +572,12 @@ async function pictures({ browser, carol }) {
   await light.getByText("Read by 1").last().waitFor();
   await crowd.helen.ask("read", { conversation: id, sequence: last_sequence });
   await light.getByText("Read by all").last().waitFor();
+  const { entries } = await crowd.helen.ask("history", { conversation: id });
+  const { sequence: target } = entries.find(({ text }) => text === SCENE[3][1]);
+  for (const [user, reaction] of [["helen", "😂"], ["tom", "😂"], ["tom", "👍"]]) {
+    await crowd[user].ask("react", { conversation: id, client_message_id: crypto.randomUUID(), target, reaction, on: true });
+  }
+  await light.getByRole("button", { name: "😂, 2" }).waitFor();
   await openConversation(light, "jonas");
   await say(light, "Perfect, I can read it. Thanks for scanning!");
   await openConversation(light, "anselm");
@@ -501,9 +641,9 @@ async function pictures({ browser, carol }) {
 const node = await Node.create(binary);
 let browser;
 const overdue = setTimeout(() => {
-  console.error("the test did not end within five minutes");
+  console.error("the test did not end within ten minutes");
   process.exit(1);
-}, 300_000);
+}, 600_000);
 try {
   await node.start();
   browser = await Browser.create(node);
@@ -517,6 +657,7 @@ try {
   await talk(world);
   await marks(world);
   await replies(world);
+  await changes(world);
   await typing(world);
   await killAndReturn(world);
   await secondTab(world);
@@ -525,6 +666,7 @@ try {
   await refused(world);
   await history(world);
   await group(world);
+  await invites(world);
   await keyboardOnly(world);
   await pictures(world);
   assert.deepEqual(browser.complaints, [], "the console stays silent");

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -89,13 +89,16 @@ export class Browser {
     const browser = new Browser();
     const executablePath = process.env.ANTIPHON_CHROMIUM ?? "/usr/bin/chromium";
     Object.assign(browser, { node, complaints: [] });
-    browser.chromium = await chromium.launch({ executablePath, args: FLAGS });
+    // A page whose files come from a folder is of no address, and would be kept from those of this machine.
+    const local = process.env.ANTIPHON_PAGE ? ["--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests"] : [];
+    browser.chromium = await chromium.launch({ executablePath, args: [...FLAGS, ...local] });
     return browser;
   }
 
   /** A page in a context (so: with storage) of its own. */
   async page(options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options });
+    if (process.env.ANTIPHON_PAGE) await servePage(context, this.node.origin, process.env.ANTIPHON_PAGE);
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);
     // While the node is killed on purpose, the browser itself reports every refused connection; nothing else is excused.
@@ -117,6 +120,15 @@ export class Browser {
 
   close() {
     return this.chromium.close();
+  }
+}
+
+/** For working on the page: its files come from a folder, so that the node need not be built for every change of them. */
+async function servePage(context, origin, folder) {
+  for (const name of readdirSync(folder).filter((name) => /\.(html|js|css|svg)$/.test(name))) {
+    const path = join(folder, name);
+    await context.route(`${origin}/${name}`, (route) => route.fulfill({ path }));
+    if (name === "index.html") await context.route(`${origin}/`, (route) => route.fulfill({ path }));
   }
 }
 

@@ -32,7 +32,11 @@ class App {
     this.client.subscribe((change) => this.changed(change));
     this.sidebar = new Sidebar($("conversations"), (id) => this.open(id));
     this.chat = new Chat(this.client, () => $("app").dataset.view === "chat" || !phone.matches);
-    this.details = new Details(this.client, (open) => this.#view(open ? "details" : "chat"));
+    this.details = new Details(
+      this.client,
+      (open) => this.#view(open ? "details" : "chat"),
+      (sequence) => this.#show(sequence),
+    );
     this.newDialog = new NewDialog(
       user,
       {
@@ -133,6 +137,13 @@ class App {
     if (id === this.openId) return;
     if (id) this.open(id, { push: false });
     else this.#closeChat();
+  }
+
+  /** Goes to a message of the open conversation. */
+  #show(sequence) {
+    // Where the panel lies over the conversation, it would hide it.
+    if (!wide.matches) this.details.close(true);
+    this.chat.transcript.show(sequence);
   }
 
   #view(view) {
@@ -247,9 +258,8 @@ class App {
   }
 
   #signOut() {
-    this.client.stop();
     store.saveSignedIn(null);
-    location.replace(location.pathname);
+    this.client.stop().finally(() => location.replace(location.pathname));
   }
 
   // ---- The keyboard -----------------------------------------------------------------------------------------------------
@@ -282,6 +292,8 @@ class App {
 // ---- Signing in ---------------------------------------------------------------------------------------------------------
 
 const phone = matchMedia("(max-width: 719px)");
+/** There is room for the panel beside the conversation. */
+const wide = matchMedia("(min-width: 1100px)");
 
 const idFromAddress = () => /^#\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
 

@@ -28,6 +28,8 @@ export class Chat {
       discard: (id) => client.outbox.discard(id),
       reply: (sequence) => this.#turnTo(sequence),
       more: (anchor, sequence) => this.menu.open(anchor, this.conversation, sequence),
+      show: (sequence) => this.transcript.show(sequence),
+      loadBackTo: (id, sequence) => client.loadBackTo(id, sequence),
       react: (sequence, reaction, on) => client.react(this.id, sequence, reaction, on),
       onScroll: () => this.#looked(),
     });

@@ -10,10 +10,11 @@ export class Details {
   /**
    * @param {import("./antiphon-client.js").Client} client
    * @param {(open: boolean) => void} onToggle
+   * @param {(sequence: number) => void} show   goes to a message
    */
-  constructor(client, onToggle) {
+  constructor(client, onToggle, show) {
     Object.assign(this, { client, onToggle });
-    this.group = new GroupPanel(client, (event, action) => this.#do(event, action));
+    this.group = new GroupPanel(client, (event, action) => this.#do(event, action), show);
     this.id = null;
     $("rename").addEventListener("submit", (event) => this.#do(event, () => this.#rename()));
     $("add").addEventListener("submit", (event) => this.#do(event, () => this.#add()));

@@ -19,9 +19,10 @@ export class GroupPanel {
   /**
    * @param {import("./antiphon-client.js").Client} client
    * @param {(event: Event, action: () => Promise<void>) => void} act   carries an action out and shows what went wrong
+   * @param {(sequence: number) => void} show   goes to a message
    */
-  constructor(client, act) {
-    Object.assign(this, { client, act });
+  constructor(client, act, show) {
+    Object.assign(this, { client, act, show });
     this.id = null;
     $("describe").addEventListener("submit", (event) => act(event, () => this.#describe()));
     $("invite").addEventListener("submit", (event) => act(event, () => this.#invite()));
@@ -121,7 +122,11 @@ export class GroupPanel {
 
   #pins() {
     $("pinned").hidden = this.lists.pins.length === 0;
-    $("pins").replaceChildren(...this.lists.pins.map((sequence) => el("li", { dir: "auto" }, this.#pinText(sequence))));
+    const line = (sequence) => {
+      const onclick = () => this.show(sequence);
+      return el("li", {}, el("button", { type: "button", class: "to-message", dir: "auto", onclick }, this.#pinText(sequence)));
+    };
+    $("pins").replaceChildren(...this.lists.pins.map(line));
   }
 
   async #describe() {

@@ -64,7 +64,9 @@ export class MessageView {
     else bubble.append(el("span", { class: "hidden-text" }, own ? "You: " : `${row.sender}: `));
     if (quote) {
       const whom = el("span", { class: "quoted" }, el("span", { class: "hidden-text" }, "answers "), quote.whom);
-      bubble.append(el("p", { class: "quote" }, whom, el("span", { class: "quote-text", dir: "auto" }, quote.text)));
+      const onclick = () => this.actions.show(quote.sequence);
+      const attributes = { type: "button", class: "quote", tabindex: "-1", title: "Show it", onclick };
+      bubble.append(el("button", attributes, whom, el("span", { class: "quote-text", dir: "auto" }, quote.text)));
     }
     const words = view.isGone ? [view.text] : linked(view.text, row);
     bubble.append(el("span", { class: "text", dir: "auto" }, ...words), meta(row, view, state));
@@ -127,8 +129,8 @@ function quoted(row, conversation) {
   const sequence = row.reply_to ?? row.thread;
   if (!sequence) return null;
   const entry = conversation.at(sequence);
-  if (entry?.kind !== "message") return { whom: "an earlier message", text: "" };
-  return { whom: entry.sender === conversation.me ? "you" : entry.sender, text: messageText(entry) };
+  if (entry?.kind !== "message") return { sequence, whom: "an earlier message", text: "" };
+  return { sequence, whom: entry.sender === conversation.me ? "you" : entry.sender, text: messageText(entry) };
 }
 
 /** How an own message fares. */

@@ -22,7 +22,7 @@ export class Transcript {
    * @param {HTMLElement} scroller
    * @param {HTMLElement} list
    * @param {object} actions   `loadOlder(id)`, `retry(id)`, `discard(id)`, `reply(sequence)`, `more(anchor, sequence)`,
-   *   `react(sequence, reaction, on)`, `onScroll()`
+   *   `react(sequence, reaction, on)`, `show(sequence)`, `loadBackTo(id, sequence)`, `onScroll()`
    */
   constructor(scroller, list, actions) {
     Object.assign(this, { scroller, list, actions });
@@ -78,6 +78,24 @@ export class Transcript {
   /** The entries were replaced by later ones: there is nothing left to stay at. */
   reset(pending) {
     this.open(this.conversation, pending, this.dividerAfter);
+  }
+
+  /** Goes to a message, however far back it is. */
+  async show(sequence) {
+    const { conversation } = this;
+    const isHere = await this.actions.loadBackTo(conversation.id, sequence).catch(() => false);
+    if (!isHere || conversation !== this.conversation) return;
+    this.pinned = false;
+    this.low = Math.max(1, sequence - STEP);
+    this.high = sequence + WINDOW - STEP >= conversation.tail ? Infinity : sequence + WINDOW - STEP;
+    this.#render();
+    const { client_message_id } = conversation.at(sequence);
+    const node = this.nodes.get(client_message_id ?? `entry ${sequence}`)?.node;
+    if (!node) return;
+    node.scrollIntoView({ block: "center" });
+    node.classList.add("shown");
+    node.querySelector(".bubble")?.focus({ preventScroll: true });
+    this.#more();
   }
 
   jumpToEnd() {

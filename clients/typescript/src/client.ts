@@ -161,10 +161,11 @@ export class Client {
     this.#connection.start();
   }
 
-  /** Ends the connection for good. */
-  stop(): void {
+  /** Ends the connection for good, and stores what is known. */
+  stop(): Promise<void> {
     this.#connection.stop();
     this.#timers.clearAll();
+    return this.persist();
   }
 
   /** The network came back, or somebody looks again: tries now. `insist`: a person asked, whatever the server said about when. */
@@ -241,6 +242,15 @@ export class Client {
       this.#older.set(id, work);
     }
     return work;
+  }
+
+  /** Reads back until an entry is here, so many pages at most. Resolves with whether it is. */
+  async loadBackTo(id: string, sequence: number, pagesMax = 50): Promise<boolean> {
+    const conversation = this.#conversations.get(id);
+    for (let pages = 0; conversation && conversation.low > sequence && pages < pagesMax; pages += 1) {
+      if ((await this.loadOlder(id, LIMITS.PAGE_ITEMS_MAX)) === 0) break;
+    }
+    return conversation?.at(sequence) != null;
   }
 
   // ---- What is done -----------------------------------------------------------------------------------------------------

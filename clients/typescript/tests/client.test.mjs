@@ -207,6 +207,25 @@ test("too far: the window restarts at the end, unread is right, and scrolling ba
   assertWhole(world, bob, id);
 });
 
+test("reads back to a message that is far away, as far as pages go", async () => {
+  const { world, bob, id } = await pair();
+  bob.client.stop();
+  write(world, "alice", id, ...Array.from({ length: 450 }, (_, index) => `m${index}`));
+  const fresh = world.client("bob", undefined, "bob-phone");
+  await fresh.client.start();
+  await world.clock.run(1_000);
+  const reached = async (sequence, pagesMax) => {
+    const loading = fresh.client.loadBackTo(id, sequence, pagesMax);
+    await world.clock.run(500);
+    return loading;
+  };
+  assert.equal(await reached(10, 1), false, "one page does not reach so far");
+  assert.equal(await reached(10), true);
+  assert.equal(fresh.at(id).at(10).text, "m8");
+  assert.equal(await reached(1_000), false, "there is no such message");
+  assertWhole(world, fresh, id);
+});
+
 test("another store: everything is forgotten and listed again, what was written is kept", async () => {
   const { world, alice, id } = await pair();
   world.kill();

@@ -60,9 +60,8 @@ const isWhole = (client) =>
 for (const client of [alice, bob]) await until(client, "what became of it is known to both", () => isWhole(client));
 
 // What was written without a connection, by a program that then ended, is sent by the next one.
-alice.stop();
+await alice.stop();
 alice.send(id, { text: "written offline" });
-await alice.persist();
 bob.react(id, last, "👍", false);
 alice = await start("alice", aliceToken);
 assert.equal(said(alice).at(-1), "answers it", "it is shown before the network answers");
@@ -95,7 +94,7 @@ await alice.groups.ban(group, ["bob"]);
 await until(bob, "bob is out", () => !bob.conversations.has(group));
 await assert.rejects(bob.groups.join(code), { code: "not_found" });
 
-for (const client of [alice, bob, phone]) client.stop();
+for (const client of [alice, bob, phone]) await client.stop();
 console.log(
   `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, a group: all as promised`,
 );

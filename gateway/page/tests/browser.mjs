@@ -367,6 +367,32 @@ async function history({ alice, carol }) {
     done = (await alice.locator("#messages .head").textContent()) === "The conversation starts here" && numbers[0] === 1;
   }
   assert.equal(seen.size, HISTORY);
+  step("to a message far back, by its pin and by an answer to it");
+  const { entries } = await carol.ask("history", { conversation: id, after: 1, limit: 1 });
+  const [{ sequence: first }] = entries;
+  await carol.ask("pin", { conversation: id, client_message_id: crypto.randomUUID(), target: first, on: true });
+  const answer = { client_message_id: crypto.randomUUID(), text: "line 0", reply_to: first, thread: first };
+  await carol.ask("send", { conversation: id, ...answer });
+  await alice.reload();
+  await openConversation(alice, "carol");
+  await eventually(async () => (await texts(alice)).at(-1), "line 0", "the end is shown");
+  assert.equal((await texts(alice)).includes("line 1"), false);
+  const inView = async (text) => (await bubble(alice, text).count()) > 0 && bubble(alice, text).evaluate((node) => {
+    const [box, view] = [node.getBoundingClientRect(), document.querySelector("#scroller").getBoundingClientRect()];
+    return box.top >= view.top && box.bottom <= view.bottom;
+  });
+  await bubble(alice, "line 0").getByRole("button", { name: "answers an earlier message" }).click();
+  await eventually(() => inView("line 1"), true, "the answered one is shown");
+  await alice.locator("#jump").click();
+  await eventually(() => inView("line 0"), true, "back at the end");
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await alice.getByRole("complementary").getByRole("button", { name: "carol: line 1" }).click();
+  await eventually(() => inView("line 1"), true, "the pinned one is shown");
+  await alice.getByRole("button", { name: "Close members" }).click();
+  await carol.ask("delete", { conversation: id, client_message_id: crypto.randomUUID(), target: (await carol.ask("history", { conversation: id, limit: 1 })).last });
+
+  step("what arrives while one reads back");
+  await alice.locator("#scroller").evaluate((node) => (node.scrollTop = 0));
   await carol.say(id, [`line ${HISTORY + 1}`]);
   await eventually(() => alice.locator("#jump-text").textContent(), "1 new", "told, and not torn away");
   assert.equal((await texts(alice))[0], "line 1");

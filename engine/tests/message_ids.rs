@@ -133,6 +133,25 @@ fn an_id_without_a_time_is_new_again_after_the_window() {
     }
 }
 
+/// Also while its row lies in a segment that is kept for the sake of others.
+#[test]
+fn an_id_is_new_again_before_its_row_is_dropped() {
+    let options = EngineOptions { memtable_age_ms_max: YEAR_MS, ..options() };
+    let mut lane = lane(13, options);
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    assert_eq!(send(&mut lane, conversation, untimed(1)), Ok((Sequence(2), false)));
+    pass(&mut lane, 9 * 60);
+    assert_eq!(send(&mut lane, conversation, untimed(2)), Ok((Sequence(3), false)));
+    // A checkpoint has what there is flushed.
+    lane.checkpoint(&MemoryFiles::new(0)).unwrap();
+    pass(&mut lane, 4 * 60);
+    lane.sent("bob", conversation, 1, "so that the horizon moves");
+    lane.checkpoint(&MemoryFiles::new(0)).unwrap();
+    assert_eq!(rows_of_ids(&lane), 3, "nothing was dropped yet");
+    assert_eq!(send(&mut lane, conversation, untimed(2)), Ok((Sequence(3), true)));
+    assert_eq!(send(&mut lane, conversation, untimed(1)), Ok((Sequence(5), false)));
+}
+
 #[test]
 fn rows_of_old_ids_go_whether_they_are_merged_or_dropped_whole() {
     let mut lane = lane(3, options());

@@ -4,15 +4,21 @@
 mod support;
 
 use antiphon_engine::{
+    EngineOptions,
     door::{Command, Done, HistoryRange, Token},
-    memory_files::{MemoryFiles, OperationKind, Ticket},
+    memory_files::{MemoryFiles, OperationKind, Pending, Ticket},
     offline,
 };
 use antiphon_wire::{
+    codes::ErrorCode,
     frame::{Change, Content},
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
-use support::{Lane, block_on, entry, user};
+use support::{Lane, block_on, entry, noise, send as message, small_options, user};
+
+fn is_of_log(operation: &Pending) -> bool {
+    operation.kind == OperationKind::Write && operation.name.starts_with("log-")
+}
 
 /// Carries out all operations but those that are held back.
 fn settle_but(lane: &mut Lane, held: &[Ticket]) {
@@ -54,6 +60,18 @@ fn commands(conversation: ConversationId) -> Vec<(&'static str, Command)> {
     commands
 }
 
+/// A message that nobody else has written, under an id that is used.
+fn under_the_id_of(command: &Command) -> Command {
+    let mut command = command.clone();
+    let (Command::Send { user, conversation, client_message_id, .. }
+    | Command::Change { user, conversation, client_message_id, .. }) = &mut command
+    else {
+        panic!("{command:?}")
+    };
+    let body = Content::text("something else").0;
+    Command::Send { user: user.clone(), conversation: *conversation, client_message_id: *client_message_id, body }
+}
+
 #[test]
 fn what_is_on_its_way_while_a_memtable_becomes_a_segment_is_stored_once() {
     let conversation = ConversationId::group(&user("ann"), ClientMessageId([1; 16]));
@@ -65,10 +83,7 @@ fn what_is_on_its_way_while_a_memtable_becomes_a_segment_is_stored_once() {
         lane.files.set_queued(true);
         let first = lane.submit(command.clone());
         lane.settle();
-        let is_of_log = |of: &antiphon_engine::memory_files::Pending| {
-            of.kind == OperationKind::Write && of.name.starts_with("log-")
-        };
-        let held: Vec<Ticket> = lane.files.pending().iter().filter(|of| is_of_log(of)).map(|of| of.ticket).collect();
+        let held: Vec<Ticket> = lane.files.pending().into_iter().filter(is_of_log).map(|of| of.ticket).collect();
         assert_eq!(held.len(), 1, "{name}: the batch is on its way");
 
         // A checkpoint seals what there is, and has it flushed.
@@ -80,12 +95,17 @@ fn what_is_on_its_way_while_a_memtable_becomes_a_segment_is_stored_once() {
         assert_eq!((status.flushes, status.memtable_sealed_bytes), (flushes + 1, 0), "{name}: it is a segment");
         assert!(lane.answer(first).is_none(), "{name}: it is on its way still");
 
+        // First, since what comes behind a retry waits for it; and a message does not wait for a change as another change does.
+        let other = lane.submit(under_the_id_of(&command));
+        settle_but(&mut lane, &held);
         let retry = lane.submit(command.clone());
         settle_but(&mut lane, &held);
         assert!(lane.answer(retry).is_none(), "{name}: what is not durable is no answer");
         lane.settle_queued();
         lane.files.set_queued(false);
         assert_eq!((sent(&lane, first), sent(&lane, retry)), ((4, false), (4, true)), "{name}");
+        let refused = lane.answer(other).unwrap().unwrap_err().code;
+        assert_eq!(refused, ErrorCode::Conflict, "{name}: the id is used");
 
         // In memory, in a segment, and after a start.
         for _ in 0..2 {
@@ -112,6 +132,41 @@ fn what_is_on_its_way_while_a_memtable_becomes_a_segment_is_stored_once() {
         let report = block_on(offline::verify(lane.files.clone(), lane.options.lane, |_| ())).unwrap();
         assert!(report.is_sound(), "{name}: {:?}", report.findings);
     }
+}
+
+/// A log file that was begun may hold nothing after a crash: the manifest, written meanwhile, must not have spoken of it.
+#[test]
+fn a_log_file_is_spoken_of_once_there_is_a_batch_in_it() {
+    let options = EngineOptions { log_file_bytes: 512 * 1024, ..small_options() };
+    let mut lane = Lane::with_options(1, options);
+    let conversation = lane.create_group("ann", 1, &["bob"]);
+    lane.files.set_queued(true);
+    let mut written = String::new();
+    for number in 1..200 {
+        let token = lane.submit(message("ann", conversation, number, &noise(number, 4_000)));
+        lane.settle();
+        let batch = lane.files.pending().into_iter().find(is_of_log).expect("a batch is on its way");
+        let is_new = !written.is_empty() && batch.name != written;
+        written.clone_from(&batch.name);
+        if !is_new {
+            lane.settle_queued();
+            assert!(lane.answer(token).unwrap().is_ok());
+            continue;
+        }
+        // A checkpoint has what there is flushed, which the manifest says, with the newest log file.
+        let made = lane.start_checkpoint(&MemoryFiles::new(0));
+        settle_but(&mut lane, &[batch.ticket]);
+        assert!(matches!(*made.borrow(), Some(Ok(_))));
+        // Whatever a crash leaves of the batch: mostly not all of it.
+        for seed in 0..20 {
+            let mut again = lane.opened_again(lane.files.crash_image(seed)).unwrap();
+            assert!(!again.report.read_only, "seed {seed}");
+            let last = again.history("ann", conversation, HistoryRange::Latest, 1).unwrap().last;
+            assert!(last.0 >= number, "seed {seed}: {last:?} of {number}");
+        }
+        return;
+    }
+    panic!("no other log file was begun");
 }
 
 fn pins(lane: &mut Lane, conversation: ConversationId) -> Vec<Sequence> {

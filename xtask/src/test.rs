@@ -24,7 +24,10 @@ const STAGES: &[(&str, &str)] = &[
     ("power-cuts", "the engine on ext4 whose power is cut, 20 times; where that can be done"),
     ("process", "the real binary, killed under load"),
     ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo, plain and over TLS"),
-    ("clients", "the TypeScript client alone and on a node, the README's Python and JavaScript clients, plain and over TLS"),
+    (
+        "clients",
+        "the TypeScript client alone and on a node, the README's Python and JavaScript clients, plain and over TLS",
+    ),
     ("browser", "two people in Chromium"),
     ("corpora", "every fuzz target on its committed corpus"),
 ];

@@ -213,6 +213,28 @@ fn a_full_disk_ends_it_and_nothing_else() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_shared_ends_it() {
+    let mut lane = lane(1);
+    for key in 1..3 {
+        group(&mut lane, key);
+        flush(&mut lane);
+    }
+    let before = dump(&lane.files);
+    let segments = lane.files.names().iter().filter(|name| name.starts_with("segment-")).count() as u64;
+    assert!(segments > 1);
+    for nth in 0..segments {
+        let target = MemoryFiles::new(0);
+        target.fail_nth(OperationKind::Share, nth + 1);
+        let error = lane.checkpoint(&target).unwrap_err();
+        assert!(matches!(error, EngineError::Store(StoreError::File(_))), "segment {nth}: {error}");
+        assert!(!target.names().iter().any(|name| name == "manifest"), "segment {nth}");
+    }
+    let target = MemoryFiles::new(0);
+    lane.checkpoint(&target).unwrap();
+    assert_eq!(dump(&target), before);
+}
+
+#[test]
 fn one_is_made_at_a_time_and_none_of_a_store_that_is_not_whole() {
     let mut lane = lane(1);
     let id = group(&mut lane, 1);

@@ -655,3 +655,55 @@ fn refuse(actions: &mut Vec<Action>, id: Option<RequestId>, code: ErrorCode, tex
     let error = ErrorFrame { code, text: text.into(), retry_after_ms };
     actions.push(Action::Send { id, frame: ServerFrame::Error(error) });
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_wire::{
+        frame::{Role, Summary},
+        ids::{Epoch, Sequence, TimestampMs},
+    };
+
+    use super::*;
+
+    fn id(number: u8) -> ConversationId {
+        ConversationId([number; 16])
+    }
+
+    /// A lane's part of a list, and after which one it has more.
+    fn part(numbers: &[u8], next: Option<u8>) -> ConversationsAnswer {
+        let summary = |number: &u8| Summary {
+            conversation: id(*number),
+            epoch: Epoch(1),
+            direct: None,
+            title: String::new(),
+            picture: String::new(),
+            role: Role::Member,
+            last_sequence: Sequence(1),
+            last_time_ms: TimestampMs(1),
+            members: 1,
+            read: Sequence(1),
+            unread: 0,
+            last: None,
+        };
+        ConversationsAnswer { conversations: numbers.iter().map(summary).collect(), next: next.map(id) }
+    }
+
+    fn page(limit: usize, parts: &[(&[u8], Option<u8>)]) -> (Vec<u8>, Option<u8>) {
+        let (waiting, found) = (parts.len() as u8, BTreeMap::new());
+        let mut gather = Gather { id: None, waiting, limit, found, until: None, failed: None };
+        parts.iter().for_each(|(numbers, next)| gather.take(part(numbers, *next)));
+        let ConversationsAnswer { conversations, next } = gather.page();
+        (conversations.iter().map(|one| one.conversation.0[0]).collect(), next.map(|next| next.0[0]))
+    }
+
+    #[test]
+    fn a_list_over_lanes_leaves_none_out() {
+        assert_eq!(page(10, &[(&[1, 3], None), (&[2], None)]), (vec![1, 2, 3], None));
+        assert_eq!(page(2, &[(&[1, 3], Some(3)), (&[2, 4], Some(4))]), (vec![1, 2], Some(2)));
+        // A lane's part that ended at a limit of bytes: what it has behind that may come before what others gave.
+        for parts in [[(&[1][..], Some(1)), (&[2, 4][..], Some(4))], [(&[2, 4][..], Some(4)), (&[1][..], Some(1))]] {
+            assert_eq!(page(10, &parts), (vec![1], Some(1)), "{parts:?}");
+        }
+        assert_eq!(page(10, &[(&[1], Some(1)), (&[2, 4], None)]), (vec![1], Some(1)));
+    }
+}

@@ -263,8 +263,10 @@ impl Random {
         range.start + self.next() % (range.end - range.start)
     }
 
+    /// Of version 4: one in 64 of all bits would be of version 7, and say some time at which it was made.
     pub(crate) fn uuid(&mut self) -> String {
-        uuid((u128::from(self.next()) << 64) | u128::from(self.next()))
+        let bits = (u128::from(self.next()) << 64) | u128::from(self.next());
+        uuid(bits & !(0xf000 << 64) | 0x4000 << 64)
     }
 }
 

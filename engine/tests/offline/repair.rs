@@ -11,7 +11,7 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Change, Role, RoleOf},
+    frame::{Change, Content, Role, RoleOf},
     ids::{ConversationId, LanePosition, Sequence},
 };
 use proptest::{collection::vec, prelude::*};
@@ -356,6 +356,43 @@ fn where_members_and_their_removal_are_lost_nobody_is_shown_anything() {
         }
     }
     assert!(left_out > 0, "members and entries were lost together");
+}
+
+/// An older segment has a message as it was. Where the newer row and the deletion are both lost, it is not told.
+#[test]
+fn what_a_lost_deletion_took_away_is_not_kept() {
+    let mut lane = lane(1);
+    let group = group(&mut lane, 1);
+    let sent: Vec<Sequence> = (10..40).map(|number| lane.sent("ann", group, number, &noise(number, 1_000))).collect();
+    let deleted = lane.sent("ann", group, 40, "for nobody's eyes");
+    flush(&mut lane);
+    let before = lane.files.names();
+    // So that the block with the new row of the message holds nothing of members.
+    for (number, target) in (100..).zip(&sent) {
+        let content = Content::text(&noise(number, 1_000));
+        lane.changed("ann", group, number, Change::Edit { target: *target, content });
+    }
+    lane.changed("ann", group, 200, Change::Delete { target: deleted });
+    flush(&mut lane);
+    let whole = dump(&lane.files);
+    let names = lane.files.names();
+    let new = names.iter().filter(|name| name.starts_with("segment-") && !before.contains(name));
+    let name = new.max_by_key(|name| lane.files.size_of(name)).unwrap();
+    let end = lane.files.contents(name).unwrap().len() - 3 * PAGE;
+    let places: Vec<usize> = (PAGE + 20..end).step_by(3_000).collect();
+    let mut kept = 0;
+    for row in &places {
+        for deletion in places.iter().rev().take(3) {
+            let files = lane.files.crash_image(1);
+            files.flip_bit(name, *row as u64, 3);
+            files.flip_bit(name, *deletion as u64, 5);
+            let (made, repaired) = repair(&files).unwrap();
+            check(&whole, &made, &repaired, &format!("bytes {row} and {deletion}"));
+            assert!(!dump(&made).iter().any(|line| line.contains("nobody's eyes")), "bytes {row} and {deletion}");
+            kept += repaired.conversations;
+        }
+    }
+    assert!(kept > 10, "{kept}");
 }
 
 #[test]

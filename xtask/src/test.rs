@@ -257,8 +257,8 @@ fn clients() -> anyhow::Result<()> {
         print!("{}", output(&mut client)?);
         let mut live = program_within(120, "node");
         live.env("NODE_EXTRA_CA_CERTS", &authority).current_dir(&typescript).args(["tests/live.mjs", &url]);
-        for user in ["alice", "bob"] {
-            live.arg(output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?.trim());
+        for (user, variable) in [("alice", "ALICE_TOKEN"), ("bob", "BOB_TOKEN")] {
+            live.env(variable, output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?.trim());
         }
         println!("$ live.mjs {url} …");
         print!("{}", output(live.arg(empty_folder("typescript")?))?);

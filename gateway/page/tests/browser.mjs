@@ -471,7 +471,8 @@ async function invites({ alice, bob, browser }) {
   await bob.getByText("An invite", { exact: true }).click();
   await bob.getByLabel("The invite’s link or code").fill(link);
   await bob.getByRole("button", { name: "Join" }).click();
-  assert.match(await bob.locator("#confirm-text").textContent(), /^Join Open stage, with 2 members\? Everybody sings once a month$/);
+  const question = "Join Open stage, with 2 members? Everybody sings once a month";
+  await eventually(() => bob.locator("#confirm-text").textContent(), question, "what it is to");
   await bob.locator("#confirm-yes").click();
   await bob.getByRole("heading", { name: "Open stage", exact: true }).waitFor();
   await happened(alice, "bob joined by an invite");

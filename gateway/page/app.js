@@ -297,7 +297,7 @@ const wide = matchMedia("(min-width: 1100px)");
 
 const idFromAddress = () => /^#\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
 
-/** Gives the session its token: the one at hand, or a new one of the development node. */
+/** Gives the client its token: the one at hand, or a new one of the development node. */
 function tokenSource(config, signedIn) {
   return async (renew) => {
     if (signedIn.token && !renew) return signedIn.token;

@@ -219,15 +219,13 @@ export class Chat {
 
   /** What is written, with whom it means. */
   #content(text) {
-    const { direct, members, me, settings } = this.conversation;
+    const { direct, members, me } = this.conversation;
     if (direct) return { text };
     const { everybody, ...mentions } = meantBy(
       text,
       (members ?? []).filter((name) => name !== me && name !== EVERYBODY),
     );
-    const isRun = ["owner", "admin"].includes(this.conversation.role(me));
-    const mayMeanAll = isRun || settings?.everybody === "members";
-    return { text, ...mentions, ...(everybody && mayMeanAll ? { everybody } : {}) };
+    return { text, ...mentions, ...(everybody && this.conversation.may("everybody") ? { everybody } : {}) };
   }
 
   #typed() {

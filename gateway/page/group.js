@@ -80,7 +80,7 @@ export class GroupPanel {
     this.#draw("pins", [this.lists.pins, this.lists.pins.map((sequence) => this.#pinText(sequence))], () => this.#pins());
     if (!isGroup) return;
     const { settings } = conversation;
-    const [may, runs] = [this.#may("info"), this.#runs];
+    const [may, runs] = [conversation.may("info"), conversation.isRunByMe];
     const text = $("describe-text");
     if (settings && document.activeElement !== text && text.dataset.saved !== settings.description)
       text.value = settings.description;
@@ -89,8 +89,8 @@ export class GroupPanel {
     $("describe").querySelector("button").hidden = !may;
     $("describe").hidden = !may && !settings?.description;
     this.#draw("rules", [settings, runs], () => this.#rules(settings, runs));
-    this.#draw("invites", [this.lists.invites, this.#may("add"), conversation.me], () => this.#invites());
-    this.#draw("bans", [this.lists.bans, this.#may("remove")], () => this.#bans());
+    this.#draw("invites", [this.lists.invites, this.conversation.may("add"), conversation.me], () => this.#invites());
+    this.#draw("bans", [this.lists.bans, this.conversation.may("remove")], () => this.#bans());
   }
 
   /** What the lists show is made anew only when it is another: a person may be about to press a button of it. */
@@ -99,18 +99,6 @@ export class GroupPanel {
     if (this.marks[name] === mark) return;
     this.marks[name] = mark;
     make();
-  }
-
-  get #runs() {
-    return ["owner", "admin"].includes(this.conversation.role(this.conversation.me));
-  }
-
-  /** Whether one may do what a setting leaves to members. */
-  #may(rule) {
-    return (
-      this.#runs ||
-      (this.conversation.settings?.[rule] === "members" && this.conversation.role(this.conversation.me) !== "reader")
-    );
   }
 
   #pinText(sequence) {
@@ -158,7 +146,7 @@ export class GroupPanel {
   }
 
   #invites() {
-    $("invites").hidden = !this.#may("add");
+    $("invites").hidden = !this.conversation.may("add");
     const lines = this.lists.invites.map(({ invite, user, expires_ms, uses }) => {
       const parts = [`by ${user === this.conversation.me ? "you" : user}`];
       if (expires_ms) parts.push(`until ${new Date(expires_ms).toLocaleString()}`);
@@ -181,7 +169,7 @@ export class GroupPanel {
     const lines = bans.map((user) => {
       const onclick = (event) => this.act(event, () => this.client.groups.unban(this.id, [user]));
       const button = el("button", { type: "button", class: "quiet", "aria-label": `Let in ${user}`, onclick }, "Let in");
-      return el("li", {}, el("span", {}, user), this.#may("remove") ? button : null);
+      return el("li", {}, el("span", {}, user), this.conversation.may("remove") ? button : null);
     });
     $("bans").replaceChildren(...lines);
   }

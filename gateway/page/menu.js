@@ -35,8 +35,6 @@ export class MessageMenu {
     const { client } = this;
     const told = conversation.state(sequence);
     const mine = new Set(told.reactions.filter((one) => one.mine).map(({ reaction }) => reaction));
-    const isRun = ["owner", "admin"].includes(conversation.role(me));
-    const mayPin = conversation.direct !== null || isRun || conversation.settings?.pin !== "admins";
     const reactions = REACTIONS.map((reaction) => {
       const isOn = mine.has(reaction);
       const attributes = {
@@ -57,9 +55,9 @@ export class MessageMenu {
       el("div", { class: "menu-reactions", role: "group", "aria-label": "Reactions" }, ...reactions),
       item("Reply", () => this.actions.reply(sequence)),
       sender === me && entry.text !== undefined ? item("Edit", () => this.actions.edit(sequence)) : null,
-      mayPin ? item(told.pinned ? "Unpin" : "Pin", () => client.pin(id, sequence, !told.pinned)) : null,
+      conversation.may("pin") ? item(told.pinned ? "Unpin" : "Pin", () => client.pin(id, sequence, !told.pinned)) : null,
       item("Seen by, reactions", () => this.#info(conversation, sequence)),
-      sender === me || isRun ? item("Delete for everybody", () => this.#delete(conversation, sequence), "dangerous") : null,
+      sender === me || conversation.isRunByMe ? item("Delete for everybody", () => this.#delete(conversation, sequence), "dangerous") : null,
     ].filter(Boolean);
   }
 

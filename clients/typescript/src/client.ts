@@ -147,7 +147,8 @@ export class Client {
   /** Shows what the last visit left, then connects. */
   async start(): Promise<void> {
     const snapshot = await this.#storage.snapshot.load();
-    if (snapshot) {
+    // Another user's is not to be shown, and its position would be of no use.
+    if (snapshot?.meta.user === this.user) {
       this.#progress.restore(snapshot.meta);
       this.#listed = snapshot.meta.listed;
       for (const record of snapshot.records) this.#conversations.set(record.id, Conversation.fromRecord(record, this.user));

@@ -153,6 +153,17 @@ export class Conversation {
     else this.roles.set(user, role);
   }
 
+  /** Whether one runs the group: its owner and its admins do. */
+  get isRunByMe(): boolean {
+    return ["owner", "admin"].includes(this.role(this.me));
+  }
+
+  /** Whether one may do what a group's settings leave to members or not, as far as they are known; in a direct conversation both may. */
+  may(rule: "send" | "add" | "remove" | "info" | "pin" | "everybody"): boolean {
+    if (this.direct !== null || this.isRunByMe) return true;
+    return this.settings?.[rule] === "members" && this.role(this.me) !== "reader";
+  }
+
   /** How far an own message got: `delivered` and `read` of `others` members. */
   reach(sequence: number): { delivered: number; read: number; others: number } {
     let [delivered, read] = [0, 0];

@@ -173,6 +173,18 @@ test("a reload resumes from what was stored: nothing asked for twice, pending se
   assertWhole(world, back, id);
 });
 
+test("what another user left in a storage is not shown", async () => {
+  const { world, alice, id } = await pair();
+  write(world, "alice", id, "for bob's eyes");
+  await world.clock.run(1_000);
+  await alice.client.stop();
+  const carol = world.client("carol", alice.memory);
+  await carol.client.start();
+  assert.equal(carol.client.conversations.size, 0);
+  await world.clock.run(1_000);
+  assert.deepEqual([carol.client.conversations.size, carol.client.status.online], [0, true]);
+});
+
 test("resuming twice in a row, and after nothing happened, costs no entry", async () => {
   const { world, bob, id } = await pair();
   write(world, "alice", id, "a", "b");

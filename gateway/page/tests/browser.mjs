@@ -50,6 +50,10 @@ async function choose(page, text, item) {
   await page.getByRole("menu").getByRole(/^React/.test(item) ? "menuitemcheckbox" : "menuitem", { name: item, exact: true }).click();
 }
 
+/** Waits until an own message has its place in the conversation: what is still on its way is shown, and can do nothing yet. */
+const acknowledged = (page, text) =>
+  page.locator("#messages .message.own").filter({ hasText: text }).last().locator(".act").first().waitFor({ state: "attached" });
+
 const happened = (page, text) => page.locator("#messages .event").getByText(text).waitFor();
 
 async function openConversation(page, name) {
@@ -205,7 +209,9 @@ async function changes({ alice, bob }) {
 
   // By the keyboard: up to the message, and from there to what else can be done with it.
   await say(alice, "by keys alone");
+  await acknowledged(alice, "by keys alone");
   await composer(alice).press("ArrowUp");
+  await eventually(() => alice.locator("#about-text").textContent(), "by keys alone", "the last message is chosen");
   await composer(alice).press("Tab");
   await alice.keyboard.press("Shift+Tab");
   await alice.getByRole("button", { name: "More about this message" }).press("Enter");
@@ -590,8 +596,9 @@ async function pictures({ browser, carol }) {
   await openConversation(light, "Thursday choir");
   for (const [user, text] of SCENE) {
     if (user !== "ada") await crowd[user].say(id, [text]);
-    else await composer(light).fill(text), await composer(light).press("Enter");
+    else await say(light, text);
     await eventually(async () => (await texts(light)).at(-1), text, "said");
+    if (user === "ada") await acknowledged(light, text);
   }
   const { conversations } = await crowd.tom.ask("conversations", {});
   const { last_sequence } = conversations.find(({ conversation }) => conversation === id);

@@ -29,7 +29,7 @@ use antiphon_gateway::{
         Worker, spawn_shard,
     },
 };
-use antiphon_wire::ids::TimestampMs;
+use antiphon_wire::{codes::ErrorCode, ids::TimestampMs};
 use anyhow::Context;
 
 pub(crate) use counted::{By, Counted, Traffic};
@@ -143,6 +143,7 @@ impl Lane {
                 ready: Some(ready),
                 people,
                 creating: 0,
+                again: Vec::new(),
                 created: 0,
                 task: None,
                 tick_at_ms: 0,
@@ -289,6 +290,8 @@ struct Driver {
     /// Conversations that were asked for and are not durable, of a new store.
     creating: u32,
     created: u32,
+    /// Those that were refused for now: they are asked for at the next tick.
+    again: Vec<u32>,
     task: Option<Box<dyn Task>>,
     tick_at_ms: u64,
 }
@@ -296,17 +299,21 @@ struct Driver {
 impl Driver {
     /// Whether the store has its conversations. Makes some of those that it has not.
     fn has_conversations(&mut self, engine: &NodeEngine, new: bool) -> bool {
-        if new && self.created < self.people.conversations() {
+        if new && self.again.is_empty() && self.created < self.people.conversations() {
             let end = self.people.conversations().min(self.created + CREATE_A_TURN);
             for number in self.created..end {
-                let [user, peer] = self.people.of(number).members;
-                engine.submit(Token(0), Command::CreateDirect { user, peer });
-                self.creating += 1;
+                self.create(engine, number);
             }
             self.created = end;
             return false;
         }
-        self.creating == 0
+        self.creating == 0 && self.again.is_empty()
+    }
+
+    fn create(&mut self, engine: &NodeEngine, number: u32) {
+        let [user, peer] = self.people.of(number).members;
+        engine.submit(Token(number.into()), Command::CreateDirect { user, peer });
+        self.creating += 1;
     }
 
     fn begin(&mut self, engine: &NodeEngine, ask: Ask) {
@@ -325,7 +332,7 @@ impl Driver {
 
     fn answered(&mut self, engine: &NodeEngine, token: Token, result: Result<Done, Refusal>) {
         if self.ready.is_some() {
-            self.made(&result);
+            self.made(token, &result);
             return;
         }
         let Some(task) = &mut self.task else { return };
@@ -334,13 +341,13 @@ impl Driver {
         }
     }
 
-    /// A conversation of a new store was made.
-    fn made(&mut self, result: &Result<Done, Refusal>) {
+    /// A conversation of a new store was made, or will be when flushes have come after.
+    fn made(&mut self, token: Token, result: &Result<Done, Refusal>) {
         self.creating -= 1;
-        if !matches!(result, Ok(Done::Created { .. }))
-            && let Some(ready) = self.ready.take()
-        {
-            drop(ready.send(Err(unexpected(result))));
+        match result {
+            Ok(Done::Created { .. }) => {}
+            Err(refusal) if refusal.code == ErrorCode::Overloaded => self.again.push(token.0 as u32),
+            _ => drop(self.ready.take().map(|ready| ready.send(Err(unexpected(result))))),
         }
     }
 
@@ -364,7 +371,7 @@ impl Driver {
             self.take_answers(engine);
             if self.ready.is_some() {
                 if !self.has_conversations(engine, new) {
-                    return self.created < self.people.conversations();
+                    return self.again.is_empty() && self.created < self.people.conversations();
                 }
                 let report = self.slot.borrow().as_ref().map(|opened| opened.report.clone());
                 // Whoever opened it waits for this alone.
@@ -406,6 +413,9 @@ impl Handler for Driver {
         if now_ms >= self.tick_at_ms {
             engine.tick();
             self.tick_at_ms = now_ms + TICK_MS;
+            for number in std::mem::take(&mut self.again) {
+                self.create(&engine, number);
+            }
         }
         let more = self.go_on(&engine, new);
         Turn { more, wake_at_ms: Some(self.tick_at_ms) }

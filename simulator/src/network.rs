@@ -6,7 +6,7 @@ use antiphon_gateway::core::{
     io::ConnectionKey,
     websocket::{self, Decoder, MessageKind, Role},
 };
-use antiphon_wire::{codec::Encoding, codes::CloseCode, limits::SERVER_FRAME_BYTES_MAX};
+use antiphon_wire::{codec::Encoding, limits::SERVER_FRAME_BYTES_MAX};
 
 use crate::dice::Dice;
 
@@ -79,7 +79,7 @@ pub enum Received {
     /// A message's payload.
     Message(Vec<u8>),
     /// The server closes, with a code of the protocol or another.
-    Closed(Option<CloseCode>),
+    Closed(Option<u16>),
     /// The upgrade was refused, in order.
     Refused,
     /// The server broke the rules of HTTP or WebSocket.
@@ -167,7 +167,7 @@ impl Transport {
                 }
                 Ok(Some(websocket::Event::Ping(_) | websocket::Event::Pong(_))) => {}
                 Ok(Some(websocket::Event::Close { code, .. })) => {
-                    received.push(Received::Closed(code.and_then(CloseCode::from_number)));
+                    received.push(Received::Closed(code));
                     self.stage = Stage::Closed;
                     return;
                 }

@@ -139,7 +139,7 @@ impl<'a> Life<'a> {
             }
             3 => {
                 let code = CloseCode::ALL.get(usize::from(self.reader.below(64))).copied();
-                self.session.disconnected(now_ms, code);
+                self.session.disconnected(now_ms, code.map(CloseCode::number));
             }
             4 => self.now_ms += 50 * u64::from(self.reader.byte()),
             5..=7 => self.wake(),

@@ -117,7 +117,7 @@ impl World {
             let close = self.random.one_in(2).then_some(CloseCode::SlowConsumer);
             self.up = None;
             self.server.cut();
-            self.session.disconnected(self.now_ms, close);
+            self.session.disconnected(self.now_ms, close.map(CloseCode::number));
         }
     }
 

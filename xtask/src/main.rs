@@ -1,6 +1,7 @@
-//! The one door for people and CI: `cargo xtask test | lint | sim | power-cuts | mutants | fuzz | bench | compare |
-//! provision`.
+//! The one door for people and CI: `cargo xtask test | lint | sim | power-cuts | mutants | fuzz | conformance | bench |
+//! compare | provision`.
 
+mod conformance;
 mod dependencies;
 mod fuzz;
 mod links;
@@ -57,6 +58,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Holds clients to what the protocol asks of them: our own, or, `ws://… --token-command C --client C`, any on any node; `--help` has all.
+    Conformance {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Fuzzes one target, or all in turn.
     Fuzz {
         /// Which; all if none is named.
@@ -95,6 +102,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Conformance { arguments } => conformance::run(&arguments),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Bench { arguments } => benches(&[], &arguments),
         Command::Compare { arguments } => benches(&["compare"], &arguments),

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::{
-    fuzz, power_cuts,
+    conformance, fuzz, power_cuts,
     process::{Server, cargo, free_port, is_installed, output, program, program_within, root, run as run_program},
     provision::{self, python_program},
     stages::{Stage, run_all},
@@ -26,15 +26,16 @@ const STAGES: &[(&str, &str)] = &[
     ("autobahn", "WebSocket conformance, sections 1 to 7, 10, 12 and 13, against antiphon echo, plain and over TLS"),
     (
         "clients",
-        "the TypeScript client alone and on a node, the README's Python and JavaScript clients, plain and over TLS",
+        "the TypeScript client alone, it and the Rust one on a node, the README's Python and JavaScript, plain and over TLS",
     ),
+    ("conformance", "what the protocol asks of clients, of both of ours"),
     ("browser", "two people in Chromium"),
     ("corpora", "every fuzz target on its committed corpus"),
 ];
 
 pub(crate) fn list() {
     for (name, what) in STAGES {
-        println!("{name:<10} {what}");
+        println!("{name:<11} {what}");
     }
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64, autobahn_whole: bool) -> anyhow
             "process" => Stage::new(name, processes),
             "autobahn" => Stage::new(name, move || autobahn(autobahn_whole)),
             "clients" => Stage::new(name, clients),
+            "conformance" => Stage::new(name, || conformance::run(&[])),
             "browser" => Stage::new(name, browser),
             _ => Stage::new(name, fuzz::replay),
         }
@@ -119,16 +121,26 @@ fn integration_tests() -> anyhow::Result<Vec<String>> {
 }
 
 /// The release binary, built if need be.
-fn antiphon() -> anyhow::Result<PathBuf> {
+pub(crate) fn antiphon() -> anyhow::Result<PathBuf> {
     run_program(&mut cargo(["build", "--release", "--locked", "--package", "antiphon-gateway", "--bin", "antiphon"]))?;
+    Ok(target_folder()?.join("release/antiphon"))
+}
+
+/// Builds the examples of the Rust client, and tells their folder.
+pub(crate) fn rust_examples() -> anyhow::Result<PathBuf> {
+    run_program(&mut cargo(["build", "--locked", "--package", "antiphon-client", "--examples"]))?;
+    Ok(target_folder()?.join("debug/examples"))
+}
+
+fn target_folder() -> anyhow::Result<PathBuf> {
     let metadata = output(&mut cargo(["metadata", "--locked", "--no-deps", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let folder = metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?;
-    Ok(Path::new(folder).join("release/antiphon"))
+    Ok(PathBuf::from(folder))
 }
 
 /// A folder of our own under `target/`, empty.
-fn empty_folder(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn empty_folder(name: &str) -> anyhow::Result<PathBuf> {
     let path = root().join("target/xtask").join(name);
     if path.exists() {
         fs::remove_dir_all(&path)?;
@@ -217,13 +229,13 @@ fn judge_autobahn(report: &Path, cases_min: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the TypeScript client's own tests; then, on a node with and without TLS, that client, those that the README shows, each beside a user who
-/// answers it, and one that checks what becomes of a message that it changes.
+/// Runs the TypeScript client's own tests; then, on a node with and without TLS, that client and the Rust one, those that the README shows, each
+/// beside a user who answers it, and one that checks what becomes of a message that it changes.
 fn clients() -> anyhow::Result<()> {
     let typescript = root().join("clients/typescript");
     run_program(program("npm").args(["test", "--silent"]).current_dir(&typescript))?;
     run_program(program("npm").args(["run", "check", "--silent"]).current_dir(&typescript))?;
-    let antiphon = antiphon()?;
+    let (antiphon, examples) = (antiphon()?, rust_examples()?);
     let data = empty_folder("clients")?;
     let addresses: Vec<String> =
         (0..3).map(|_| Ok(format!("127.0.0.1:{}", free_port()?))).collect::<anyhow::Result<_>>()?;
@@ -233,13 +245,15 @@ fn clients() -> anyhow::Result<()> {
     let _server = Server::start(&mut serve)?;
     let authority = data.join("dev-certificate.pem");
     for url in [format!("ws://{listen}/"), format!("wss://{tls}/")] {
-        for (name, interpreter, variable) in [
-            ("quickstart.py", python_program("python"), "SSL_CERT_FILE"),
-            ("quickstart.mjs", PathBuf::from("node"), "NODE_EXTRA_CA_CERTS"),
+        let of_example = |name: &str| Some(format!("clients/examples/{name}"));
+        for (name, program_of, script, variable) in [
+            ("quickstart.py", python_program("python"), of_example("quickstart.py"), "SSL_CERT_FILE"),
+            ("quickstart.mjs", PathBuf::from("node"), of_example("quickstart.mjs"), "NODE_EXTRA_CA_CERTS"),
+            ("quickstart (Rust)", examples.join("quickstart"), None, "SSL_CERT_FILE"),
         ] {
             let token = output(program(&antiphon).args(["token", "--user", "alice", "--data"]).arg(&data))?;
-            let mut client = program_within(60, interpreter);
-            client.env(variable, &authority).arg(format!("clients/examples/{name}")).args([&url, token.trim(), "bob"]);
+            let mut client = program_within(60, program_of);
+            client.env(variable, &authority).args(script).args([&url, token.trim(), "bob"]);
             // The token stays out of the log, as it should anywhere.
             println!("$ {name} {url} …");
             let said = output(&mut client)?;
@@ -255,13 +269,19 @@ fn clients() -> anyhow::Result<()> {
         client.env("SSL_CERT_FILE", &authority).arg("clients/examples/changes.py").args([&url, token.trim(), "bob"]);
         println!("$ changes.py {url} …");
         print!("{}", output(&mut client)?);
-        let mut live = program_within(120, "node");
-        live.env("NODE_EXTRA_CA_CERTS", &authority).current_dir(&typescript).args(["tests/live.mjs", &url]);
-        for (user, variable) in [("alice", "ALICE_TOKEN"), ("bob", "BOB_TOKEN")] {
-            live.env(variable, output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?.trim());
+        let mut in_typescript = program_within(120, "node");
+        in_typescript.env("NODE_EXTRA_CA_CERTS", &authority).current_dir(&typescript).args(["tests/live.mjs", &url]);
+        in_typescript.arg(empty_folder("typescript")?);
+        let mut in_rust = program_within(120, examples.join("live"));
+        in_rust.env("SSL_CERT_FILE", &authority).arg(&url);
+        for (name, live) in [("live.mjs", &mut in_typescript), ("live (Rust)", &mut in_rust)] {
+            for (user, variable) in [("alice", "ALICE_TOKEN"), ("bob", "BOB_TOKEN")] {
+                let token = output(program(&antiphon).args(["token", "--user", user, "--data"]).arg(&data))?;
+                live.env(variable, token.trim());
+            }
+            println!("$ {name} {url} …");
+            print!("{}", output(live)?);
         }
-        println!("$ live.mjs {url} …");
-        print!("{}", output(live.arg(empty_folder("typescript")?))?);
     }
     Ok(())
 }

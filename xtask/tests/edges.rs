@@ -17,6 +17,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("antiphon-engine", &["antiphon-wire"]),
     ("antiphon-gateway", &["antiphon-wire", "antiphon-engine", "antiphon-tuning"]),
     ("antiphon-loadgen", &["antiphon-wire", "antiphon-tuning"]),
+    ("antiphon-client", &["antiphon-wire"]),
+    // It looks at clients from outside, as the author of any other would.
+    ("antiphon-conformance", &[]),
     ("antiphon-simulator", &["antiphon-wire", "antiphon-engine", "antiphon-gateway"]),
     (
         "antiphon-benches",
@@ -114,7 +117,8 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "benches/foreign/engines/src/lmdb.rs",
 ];
 
-const SOURCES: &[&str] = &["wire", "engine", "gateway", "loadgen", "simulator", "benches", "tuning", "xtask", "fuzz"];
+const SOURCES: &[&str] =
+    &["wire", "engine", "gateway", "loadgen", "clients", "simulator", "benches", "tuning", "xtask", "fuzz"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

@@ -347,7 +347,11 @@ impl Driver {
         match result {
             Ok(Done::Created { .. }) => {}
             Err(refusal) if refusal.code == ErrorCode::Overloaded => self.again.push(token.0 as u32),
-            _ => drop(self.ready.take().map(|ready| ready.send(Err(unexpected(result))))),
+            _ => {
+                if let Some(ready) = self.ready.take() {
+                    drop(ready.send(Err(unexpected(result))));
+                }
+            }
         }
     }
 

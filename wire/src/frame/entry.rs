@@ -156,8 +156,11 @@ pub enum EntryError {
     Change,
 }
 
-/// The body of a [`EntryKind::Membership`] entry.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize)]
+/// The body of a [`EntryKind::Membership`] entry. No log has one of nobody: read from JSON, that is an entry of a kind that a later version
+/// has, which counts in its conversation and says nothing here.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize,
+)]
 pub struct MembershipChange {
     /// Who came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -204,6 +207,14 @@ macro_rules! body {
             }
         }
     };
+}
+
+impl MembershipChange {
+    /// Whether nobody came or went.
+    #[must_use]
+    pub fn is_of_nobody(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
 }
 
 body!(MembershipChange);

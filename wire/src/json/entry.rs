@@ -83,6 +83,9 @@ enum JsonKind {
     Bans,
     Invite,
     Joined,
+    /// Of a later version.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 impl Serialize for EntryBytes {
@@ -249,7 +252,8 @@ impl JsonEntry<'_> {
             | JsonKind::Settings
             | JsonKind::Bans
             | JsonKind::Invite
-            | JsonKind::Joined => {
+            | JsonKind::Joined
+            | JsonKind::Unknown => {
                 return Err(E::custom("not a change of a message"));
             }
         };
@@ -316,6 +320,8 @@ impl<'de> Deserialize<'de> for EntryBytes {
                 Joined::from_body(&body).map_err(de::Error::custom)?;
                 (EntryKind::Joined, body)
             }
+            // It has its place, and says nothing that is understood here.
+            JsonKind::Unknown => (EntryKind::Membership, MembershipChange::default().to_body()),
             _ => json.change_body()?,
         };
         let entry = Entry {

@@ -157,6 +157,7 @@ fn write<T: serde::Serialize + ?Sized>(name: &str, id: Option<RequestId>, frame:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::MembershipChange;
 
     const CONVERSATION: &str = "01020304-0506-8708-890a-0b0c0d0e0f10";
 
@@ -362,5 +363,20 @@ mod tests {
         let got = read(r#"{"error":{"code":"moon_phase","temporary":true,"retry_after_ms":5}}"#).unwrap();
         let expect = br#"{"error":{"code":"overloaded","text":"","temporary":true,"retry_after_ms":5}}"#;
         assert_eq!(got, expect);
+    }
+    #[test]
+    fn entries_of_a_later_kind_have_their_place_and_say_nothing() {
+        let of = |kind: &str| {
+            format!(
+                r#"{{"message":{{"conversation":"{CONVERSATION}","epoch":1,"sequence":7,"ordinal":3,"time_ms":5,
+                "sender":"bob","kind":"{kind}","poll":{{"question":"when?"}}}}}}"#
+            )
+        };
+        let (_, frame) = decode_server(of("poll").as_bytes()).unwrap();
+        let ServerFrame::Message(entry) = frame else { panic!("{frame:?}") };
+        let view = entry.view().unwrap();
+        assert_eq!((view.sequence.0.to_native(), view.ordinal.0.to_native()), (7, 3));
+        assert!(MembershipChange::from_body(&view.body).unwrap().is_of_nobody());
+        assert!(decode_server(of("title").as_bytes()).is_err(), "a known kind has what it consists of");
     }
 }

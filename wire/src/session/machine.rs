@@ -158,10 +158,18 @@ impl Session {
         }
     }
 
-    /// The transport is gone, or could not be opened. `close` is the code of its close frame, if one came.
-    pub fn disconnected(&mut self, now_ms: u64, close: Option<crate::codes::CloseCode>) {
+    /// The transport is gone, or could not be opened. `close` is the code of its close frame, if one came: one of
+    /// [`CloseCode`](crate::codes::CloseCode) or of a later version, which counts by its range.
+    pub fn disconnected(&mut self, now_ms: u64, close: Option<u16>) {
         if self.has_transport() {
-            self.lost(now_ms, close.map(crate::codes::CloseCode::number));
+            self.lost(now_ms, close);
+        }
+    }
+
+    /// The server named a time while it refused the transport; call it before [`Session::disconnected`].
+    pub fn retry_after(&mut self, after_ms: u32) {
+        if self.has_transport() {
+            self.hint = Hint::Spread(after_ms);
         }
     }
 
@@ -282,6 +290,12 @@ impl Session {
     #[must_use]
     pub fn position(&self) -> Option<Resume> {
         self.progress.resume()
+    }
+
+    /// The position of [`Session::position`] by itself: another one, whenever it has moved.
+    #[must_use]
+    pub fn position_bytes(&self) -> Option<&[u8]> {
+        self.progress.position_bytes()
     }
 
     /// What was delivered of each conversation, for [`Session::restore`].

@@ -31,6 +31,10 @@ impl Progress {
         self.position.as_ref().map(|bytes| PositionBytes(bytes.to_vec()))
     }
 
+    pub(super) fn position_bytes(&self) -> Option<&[u8]> {
+        self.position.as_deref()
+    }
+
     /// Everything up to `position` was delivered, and so was everything that came before it: nothing is touched now.
     pub(super) fn adopt(&mut self, position: PositionBytes) {
         self.position = Some(position.0.into());

@@ -240,7 +240,7 @@ fn silence_ends_a_connection() {
 #[test]
 fn close_codes_and_hints_decide_about_coming_back() {
     let mut bench = Bench::open(|_| {});
-    bench.session.disconnected(0, Some(CloseCode::Replaced));
+    bench.session.disconnected(0, Some(CloseCode::Replaced.number()));
     check(bench.said(), &["Stopped(Closed(4502))"]);
     assert_eq!(bench.session.next_wake_ms(), None);
 

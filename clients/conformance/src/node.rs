@@ -46,7 +46,6 @@ impl Node {
 
 /// A user on a connection of its own, frame by frame.
 pub(crate) struct Friend {
-    pub(crate) name: String,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_id: u64,
 }
@@ -56,7 +55,7 @@ impl Friend {
         let mut request = node.url.as_str().into_client_request()?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         let (socket, _) = connect_async(request).await.with_context(|| node.url.clone())?;
-        let mut friend = Self { name: name.to_owned(), socket, next_id: 1 };
+        let mut friend = Self { socket, next_id: 1 };
         let token = node.token(name).await?;
         friend.ask("connect", json!({"token": token, "device": "friend"})).await?;
         Ok(friend)

@@ -236,50 +236,39 @@ impl Proxy {
             state.connections
         };
         loop {
-            tokio::select! {
-                message = client.next() => {
-                    let Some(Ok(message)) = message else { return Ok(()) };
-                    let Message::Text(text) = message else { continue };
-                    let Ok(frame) = serde_json::from_str(&text) else {
-                        self.state().nonsense.push(format!("not JSON: {text}"));
-                        return Ok(());
-                    };
-                    match self.judge(Side::Client, connection, frame) {
-                        Judged::Forward(frames) => send(&mut upstream, frames).await?,
-                        Judged::Back(frame, None) => send(&mut client, vec![frame]).await?,
-                        Judged::Back(frame, Some(code)) => {
-                            send(&mut client, vec![frame]).await?;
-                            return close(client, code).await;
+            let judged = tokio::select! {
+                message = client.next() => match message {
+                    Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                        Ok(frame) => self.judge(Side::Client, connection, frame),
+                        Err(_) => {
+                            self.state().nonsense.push(format!("not JSON: {text}"));
+                            Judged::end(End::Cut)
                         }
-                        Judged::Cut => return Ok(()),
-                    }
-                }
-                message = upstream.next() => {
-                    let message = match message {
-                        Some(Ok(Message::Text(text))) => text,
-                        Some(Ok(Message::Close(Some(frame)))) => return close(client, frame.code.into()).await,
-                        Some(Ok(_)) => continue,
-                        Some(Err(_)) | None => return Ok(()),
-                    };
-                    let frame = serde_json::from_str(&message).context("the node speaks JSON")?;
-                    match self.judge(Side::Node, connection, frame) {
-                        Judged::Forward(frames) => send(&mut client, frames).await?,
-                        Judged::Back(frame, code) => {
-                            send(&mut client, vec![frame]).await?;
-                            if let Some(code) = code {
-                                return close(client, code).await;
-                            }
-                        }
-                        Judged::Cut => return Ok(()),
-                    }
-                }
-                order = ordered.recv() => match order {
-                    Some(Order::Push(frame)) => send(&mut client, vec![frame]).await?,
-                    Some(Order::Close(code)) => return close(client, code).await,
-                    // Without an order to come another connection has taken its place: it goes on as long as it is used.
-                    Some(Order::Cut) => return Ok(()),
-                    None => return Ok(()),
+                    },
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => Judged::end(End::Cut),
                 },
+                message = upstream.next() => match message {
+                    Some(Ok(Message::Text(text))) => {
+                        self.judge(Side::Node, connection, serde_json::from_str(&text).context("the node speaks JSON")?)
+                    }
+                    Some(Ok(Message::Close(Some(frame)))) => Judged::end(End::Close(frame.code.into())),
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => Judged::end(End::Cut),
+                },
+                order = ordered.recv() => match order {
+                    Some(Order::Push(frame)) => Judged { to_client: vec![frame], ..Judged::default() },
+                    Some(Order::Close(code)) => Judged::end(End::Close(code)),
+                    // None: another connection has taken this one's place.
+                    Some(Order::Cut) | None => Judged::end(End::Cut),
+                },
+            };
+            send(&mut upstream, judged.to_node).await?;
+            send(&mut client, judged.to_client).await?;
+            match judged.end {
+                Some(End::Close(code)) => return close(client, code).await,
+                Some(End::Cut) => return Ok(()),
+                None => {}
             }
         }
     }
@@ -292,21 +281,40 @@ impl Proxy {
         state.passed.push(passing);
         drop(state);
         self.changed.notify_waiters();
+        let forward = |frames| match from {
+            Side::Client => Judged { to_node: frames, ..Judged::default() },
+            Side::Node => Judged { to_client: frames, ..Judged::default() },
+        };
         match verdict {
-            Verdict::Pass => Judged::Forward(vec![frame]),
-            Verdict::Drop => Judged::Forward(Vec::new()),
-            Verdict::Instead(frames) => Judged::Forward(frames),
-            Verdict::Answer(frame) => Judged::Back(frame, None),
-            Verdict::AnswerAndClose(frame, code) => Judged::Back(frame, Some(code)),
-            Verdict::Cut => Judged::Cut,
+            Verdict::Pass => forward(vec![frame]),
+            Verdict::Drop => Judged::default(),
+            Verdict::Instead(frames) => forward(frames),
+            Verdict::Answer(frame) => Judged { to_client: vec![frame], ..Judged::default() },
+            Verdict::AnswerAndClose(frame, code) => {
+                Judged { to_client: vec![frame], end: Some(End::Close(code)), ..Judged::default() }
+            }
+            Verdict::Cut => Judged::end(End::Cut),
         }
     }
 }
 
-enum Judged {
-    Forward(Vec<Value>),
-    Back(Value, Option<u16>),
+/// What is to be sent where, and whether the connection ends with it.
+#[derive(Default)]
+struct Judged {
+    to_client: Vec<Value>,
+    to_node: Vec<Value>,
+    end: Option<End>,
+}
+
+enum End {
     Cut,
+    Close(u16),
+}
+
+impl Judged {
+    fn end(end: End) -> Self {
+        Self { end: Some(end), ..Self::default() }
+    }
 }
 
 async fn send<S>(socket: &mut WebSocketStream<S>, frames: Vec<Value>) -> anyhow::Result<()>

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    adapter::Adapter,
+    adapter::{Adapter, Told},
     node::{Friend, Node},
     proxy::{Passing, Proxy, Side, Verdict},
 };
@@ -70,7 +70,6 @@ scenarios! {
 
 /// A client, the node that it talks to, what stands between them, and a friend.
 pub(crate) struct World {
-    node: Node,
     proxy: Proxy,
     pub(crate) client: Adapter,
     friend: Friend,
@@ -90,7 +89,7 @@ impl World {
         let mut friend = Friend::connect(node, &friend).await?;
         let created = friend.ask("create", json!({"direct": user})).await?;
         let conversation = created["conversation"].as_str().context("an id")?.to_owned();
-        let world = Self { node: node.clone(), proxy, client, friend, conversation };
+        let world = Self { proxy, client, friend, conversation };
         world.whole(1).await?;
         Ok(world)
     }
@@ -119,7 +118,7 @@ impl World {
     /// The client has told entries 1 to `last` of the conversation, each once and in order, and nothing else.
     async fn whole(&self, last: u64) -> anyhow::Result<()> {
         let of = &self.conversation;
-        let sequences = |told: &crate::adapter::Told| -> Vec<u64> {
+        let sequences = |told: &Told| -> Vec<u64> {
             told.entries.get(of).into_iter().flatten().map(|(sequence, _)| *sequence).collect()
         };
         self.client
@@ -160,7 +159,7 @@ impl World {
     }
 
     async fn sent(&mut self, texts: &[&str]) -> anyhow::Result<()> {
-        let all = |told: &crate::adapter::Told| texts.iter().all(|text| told.durable.contains_key(*text));
+        let all = |told: &Told| texts.iter().all(|text| told.durable.contains_key(*text));
         self.client.until("all that was sent is durable", SOON, all).await?;
         for text in texts {
             let places = self.client.told().durable[*text].clone();
@@ -323,7 +322,7 @@ async fn refused_for_good(world: &mut World) -> anyhow::Result<()> {
         _ => Verdict::Pass,
     });
     world.client.send(&world.conversation, "may not")?;
-    let is_told = |told: &crate::adapter::Told| told.refused.get("may not").is_some_and(|code| code == "forbidden");
+    let is_told = |told: &Told| told.refused.get("may not").is_some_and(|code| code == "forbidden");
     world.client.until("it was refused as forbidden", SOON, is_told).await?;
     world.sends(&["may"]).await?;
     world.proxy.cut();
@@ -367,13 +366,12 @@ async fn from_the_future(world: &mut World) -> anyhow::Result<()> {
     });
     world.friend.say(&world.conversation, "of a later kind").await?;
     let last = world.friend.say(&world.conversation, "of a kind that is known").await?;
-    let told = |told: &crate::adapter::Told| told.entries.values().flatten().any(|(sequence, _)| *sequence == last);
-    let (began, within) = (Instant::now(), Duration::from_millis(1_500));
-    world.client.until("an entry behind one of an unknown kind comes at once", within, told).await?;
-    ensure!(began.elapsed() < within);
+    let told = |told: &Told| told.entries.values().flatten().any(|(sequence, _)| *sequence == last);
+    let at_once = Duration::from_millis(1_500);
+    world.client.until("an entry behind one of an unknown kind comes at once", at_once, told).await?;
     world.sends(&["temporary, of an unknown code"]).await?;
     world.client.send(&world.conversation, "for good, of an unknown code")?;
-    let told = |told: &crate::adapter::Told| told.refused.contains_key("for good, of an unknown code");
+    let told = |told: &Told| told.refused.contains_key("for good, of an unknown code");
     world.client.until("an unknown code that is not temporary refuses", SOON, told).await
 }
 
@@ -389,7 +387,7 @@ async fn close_codes(world: &mut World) -> anyhow::Result<()> {
     for code in [4502, 4777] {
         let known = world.connects().len();
         world.proxy.close(code);
-        let is_stopped = |told: &crate::adapter::Told| told.state == "stopped";
+        let is_stopped = |told: &Told| told.state == "stopped";
         world.client.until(&format!("after {code} it has stopped"), SOON, is_stopped).await?;
         sleep(Duration::from_secs(3)).await;
         ensure!(world.connects().len() == known, "after {code} it came back by itself");
@@ -583,9 +581,8 @@ async fn membership(world: &mut World) -> anyhow::Result<()> {
     let group = created["conversation"].as_str().context("an id")?.to_owned();
     let members = |action: &str| json!({"conversation": group, action: [world.client.user]});
     let (remove, add) = (members("remove"), members("add"));
-    let has = |told: &crate::adapter::Told, last: u64| {
-        told.entries.get(&group).is_some_and(|of| of.last().map(|of| of.0) == Some(last))
-    };
+    let has =
+        |told: &Told, last: u64| told.entries.get(&group).is_some_and(|of| of.last().map(|of| of.0) == Some(last));
     let last = world.friend.say(&group, "welcome").await?;
     world.client.until("it has what is said in the group", SOON, |told| has(told, last)).await?;
     world.friend.ask("members", remove).await?;
@@ -596,6 +593,5 @@ async fn membership(world: &mut World) -> anyhow::Result<()> {
     world.client.until("it has what is said now", SOON, |told| has(told, last)).await?;
     let texts: Vec<String> = world.client.told().entries[&group].iter().filter_map(|(_, text)| text.clone()).collect();
     ensure!(texts == ["welcome", "welcome back"], "it was told {texts:?}");
-    ensure!(world.friend.name.starts_with("friend-") && !world.node.url.is_empty());
     Ok(())
 }

@@ -36,7 +36,7 @@ pub enum Event {
     Durable {
         /// Its name.
         client_message_id: ClientMessageId,
-        /// Its place, if the server told that it took it just now or before.
+        /// Its place; whether the server had it already.
         ack: Ack,
     },
     /// A message or a change never will be.

@@ -195,7 +195,8 @@ impl Driver {
         self.session.stop();
         self.work();
         for event in self.waiting {
-            if self.events.try_send(event).is_err() {
+            // Until all is read, or nobody reads any more.
+            if self.events.send(event).await.is_err() {
                 break;
             }
         }

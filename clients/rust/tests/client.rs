@@ -10,8 +10,8 @@ use antiphon_client::{
         codec::Encoding,
         codes::ErrorCode,
         frame::{
-            CaughtUp, ErrorFrame, Expiring, Goodbye, HistoryAnswer, Known, Marked, PositionBytes, React, Refreshed,
-            Request, ResumeOutcome, ServerFrame,
+            CaughtUp, ErrorFrame, Expiring, Goodbye, HistoryAnswer, Known, Marked, PinsAnswer, PositionBytes, React,
+            Refreshed, Request, ResumeOutcome, ServerFrame,
         },
         ids::{Epoch, RequestId, Sequence, TimestampMs},
     },
@@ -283,6 +283,28 @@ async fn an_answer_behind_events_that_nobody_reads_is_not_waited_for_and_nothing
     assert_eq!(numbers(&mut events, COUNT as usize).await, (1..=COUNT).collect::<Vec<_>>());
     let expect = Event::Durable { client_message_id: send.client_message_id, ack: ack(COUNT + 1) };
     until(&mut events, |event| *event == expect).await;
+}
+
+#[tokio::test]
+async fn what_was_told_before_the_end_is_there_to_be_read() {
+    const COUNT: u64 = 300;
+    let server = Server::new().await;
+    let (client, mut events) = Client::start(options(&server)).unwrap();
+    let (mut peer, _) = server.open(ResumeOutcome::Fresh, 1).await;
+    let asked = in_background({
+        let client = client.clone();
+        async move { client.pins(CHOIR).await }
+    });
+    let (id, Request::Pins(_)) = peer.request().await else { panic!("pins") };
+    for sequence in 1..=COUNT {
+        peer.entry(sequence).await;
+    }
+    peer.answer(id, ServerFrame::PinsAnswer(PinsAnswer { pins: Vec::new() })).await;
+    assert_eq!(asked.await.unwrap(), Ok(Vec::new()));
+    drop(client);
+    assert_eq!(numbers(&mut events, COUNT as usize).await, (1..=COUNT).collect::<Vec<_>>());
+    until(&mut events, |event| *event == Event::Stopped(Stopped::Asked)).await;
+    assert_eq!(events.next().await, None);
 }
 
 #[tokio::test]

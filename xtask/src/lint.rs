@@ -24,6 +24,8 @@ fn run_clippy() -> anyhow::Result<()> {
     // What is compiled for tests of faults only.
     let faults = ["--package", "antiphon-simulator", "--features", "planted,power-cuts"];
     process::run(cargo(["clippy", "--all-targets", "--locked"]).args(faults).args(deny))?;
+    let without_tls = ["--package", "antiphon-client", "--no-default-features"];
+    process::run(cargo(["clippy", "--locked"]).args(without_tls).args(deny))?;
     process::run(cargo(["clippy", "--locked", "--target-dir", "target"]).args(FUZZ).args(deny))
 }
 

@@ -7,11 +7,14 @@ use std::time::Duration;
 use antiphon_wire::{codec::Encoding, limits::SERVER_FRAME_BYTES_MAX};
 use futures_util::{SinkExt as _, StreamExt as _, stream::SplitStream};
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+#[cfg(feature = "tls")]
+use tokio_tungstenite::Connector;
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    MaybeTlsStream, WebSocketStream,
     tungstenite::{
         self, Message,
         client::IntoClientRequest as _,
+        handshake::client::Request,
         http::{HeaderValue, header},
         protocol::WebSocketConfig,
     },
@@ -80,28 +83,30 @@ impl Dialler {
         let mut request = self.url.as_str().into_client_request().map_err(|error| told(error.to_string()))?;
         let subprotocol = HeaderValue::from_static(self.encoding.subprotocol());
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
-        let is_secure = request.uri().scheme_str() == Some("wss");
-        let connector = if is_secure { self.connector().map_err(told)? } else { Connector::Plain };
         let config = WebSocketConfig::default()
             .max_message_size(Some(SERVER_FRAME_BYTES_MAX))
             .max_frame_size(Some(SERVER_FRAME_BYTES_MAX));
-        let dialled = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
-        let (socket, _) = dialled.map_err(|error| refusal(&error))?;
-        Ok(Transport::new(socket, self.encoding))
+        Ok(Transport::new(self.connect(request, config).await?, self.encoding))
     }
 
     #[cfg(feature = "tls")]
-    fn connector(&self) -> Result<Connector, String> {
-        let config = match &self.tls {
-            Some(config) => Arc::clone(config),
-            None => system_tls()?,
+    async fn connect(&self, request: Request, config: WebSocketConfig) -> Result<Socket, DialError> {
+        let connector = match (request.uri().scheme_str(), &self.tls) {
+            (Some("wss"), Some(tls)) => Connector::Rustls(Arc::clone(tls)),
+            (Some("wss"), None) => {
+                Connector::Rustls(system_tls().map_err(|text| DialError { text, retry_after_ms: None })?)
+            }
+            _ => Connector::Plain,
         };
-        Ok(Connector::Rustls(config))
+        let dialled =
+            tokio_tungstenite::connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+        dialled.map(|(socket, _)| socket).map_err(|error| refusal(&error))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn connector(&self) -> Result<Connector, String> {
-        Err("wss:// wants the feature tls".into())
+    async fn connect(&self, request: Request, config: WebSocketConfig) -> Result<Socket, DialError> {
+        let dialled = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
+        dialled.map(|(socket, _)| socket).map_err(|error| refusal(&error))
     }
 }
 

@@ -90,3 +90,38 @@ impl Asking {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use antiphon_wire::{codec::Encoding, frame::Pins, ids::ConversationId, session::SessionConfig};
+
+    use super::*;
+
+    fn pins() -> Request {
+        Request::Pins(Pins { conversation: ConversationId([1; 16]) })
+    }
+
+    #[test]
+    fn a_request_waits_for_a_connection_and_not_for_ever() {
+        let mut session = Session::new(Arc::new(SessionConfig::new(Encoding::Json)), None, None, 1);
+        let mut asking = Asking::default();
+        let mut waiting: Vec<_> = (0..WAITING_MAX)
+            .map(|_| {
+                let (answer, answered) = oneshot::channel();
+                asking.add(5, pins(), answer);
+                answered
+            })
+            .collect();
+        let (answer, mut answered) = oneshot::channel();
+        asking.add(5, pins(), answer);
+        assert_eq!(answered.try_recv().unwrap(), Err(Error::Busy(WAITING_MAX)));
+        assert_eq!(asking.next_due_ms(), Some(5 + ONLINE_WAIT_MS));
+        asking.ask(4 + ONLINE_WAIT_MS, &mut session);
+        assert!(waiting.iter_mut().all(|answered| answered.try_recv().is_err()));
+        asking.ask(5 + ONLINE_WAIT_MS, &mut session);
+        assert!(waiting.iter_mut().all(|answered| answered.try_recv() == Ok(Err(Error::Offline))));
+        assert_eq!(asking.next_due_ms(), None);
+    }
+}

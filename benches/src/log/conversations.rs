@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Common, SETTLE_MAX,
+    Common,
     load::{self, Told, Until, Workload},
     mebibytes,
     phases::{self, Phase, Running},
@@ -47,6 +47,13 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1 << 20)]
     cache_bytes: usize,
 }
+
+/// Bytes of conversations that may be in memory while the store is filled: a million of them, so that no message has to
+/// load its conversation first.
+const FILL_CONVERSATIONS_BYTES_MAX: usize = 12 << 30;
+
+/// How long merges may take until nothing is left to merge: of a store that was filled as fast as goes, all of it is.
+const MERGES_MAX: Duration = Duration::from_secs(7_000);
 
 /// Pages that are read at a time.
 const PAGES_IN_FLIGHT: usize = 16;
@@ -122,8 +129,14 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     let empty_place = place("conversations-empty", 1)?;
     let empty = measured(&empty_place, 0)?;
     let full_place = place("conversations", options.conversations)?;
-    let filling = Fill { place: full_place.clone(), from: 0, to: messages, close: true };
-    let filled: u64 = Running::start(&Phase::Fill(filling))?.end()?;
+    let fill = Fill {
+        place: full_place.clone(),
+        from: 0,
+        to: messages,
+        conversations_bytes_max: Some(FILL_CONVERSATIONS_BYTES_MAX),
+        close: Some(MERGES_MAX),
+    };
+    let filled: u64 = Running::start(&Phase::Fill(fill))?.end()?;
     ensure!(filled == messages, "{filled} messages were filled in instead of {messages}");
     let full = measured(&full_place, messages)?;
     let results = Results {
@@ -195,13 +208,13 @@ pub(crate) fn measure(memory: &Memory) -> anyhow::Result<()> {
     (options.engine.cache_bytes, options.engine.conversations_bytes_max) = (memory.cache_bytes, memory.cache_bytes);
     let lane = Lane::open(&place.folder, &options)?;
     let quiet = Duration::from_millis(if place.quick { 200 } else { 3_000 });
-    lane.settle(quiet, SETTLE_MAX)?;
+    lane.settle(quiet, MERGES_MAX)?;
     let opened = account(&lane)?;
     let mut progress = Progress::new();
     let told = Told::new(&mut progress, "using each conversation");
     let until = Until::Answered(place.conversations.into());
     load::closed(&lane, &place.folder, Touch { next: 0 }, "page", PAGES_IN_FLIGHT, until, told)?;
-    lane.settle(quiet, SETTLE_MAX)?;
+    lane.settle(quiet, MERGES_MAX)?;
     let used = account(&lane)?;
     let expected = Expected { messages: place.messages(), streams: vec![memory.messages], others: false };
     let verified = verify::verify(&lane, &expected, &mut progress)?;

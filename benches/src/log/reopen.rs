@@ -20,7 +20,7 @@ use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Common, SETTLE_MAX,
+    Common,
     appends::Appends,
     load::{self, Told, Until, Workload},
     mebibytes,
@@ -96,8 +96,11 @@ pub(crate) struct Fill {
     pub(crate) place: Place,
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// It comes to rest and is closed in order; otherwise the process waits to be killed.
-    pub(crate) close: bool,
+    /// Bytes of conversations that may be in memory meanwhile, instead of what a lane has: with fewer than all of them
+    /// take, most messages load one.
+    pub(crate) conversations_bytes_max: Option<usize>,
+    /// It comes to rest within so long and is closed in order; otherwise the process waits to be killed.
+    pub(crate) close: Option<Duration>,
 }
 
 /// A store is opened and stored to until the process is killed.
@@ -185,7 +188,8 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
     let known = place.messages();
     let (mut samples, mut streams, mut from) = (Vec::new(), vec![0], 0);
     for &messages in &options.messages {
-        let filling = Running::start(&Phase::Fill(Fill { place: place.clone(), from, to: messages, close: false }))?;
+        let fill = Fill { place: place.clone(), from, to: messages, conversations_bytes_max: None, close: None };
+        let filling = Running::start(&Phase::Fill(fill))?;
         let filled: u64 = filling.line()?;
         filling.kill::<u64>()?;
         ensure!(filled == messages, "{filled} messages were filled in instead of {messages}");
@@ -298,7 +302,11 @@ fn print(results: &Results) {
 /// The phase that fills.
 pub(crate) fn fill(fill: &Fill) -> anyhow::Result<()> {
     let place = &fill.place;
-    let lane = Lane::open(&place.folder, &place.lane())?;
+    let mut options = place.lane();
+    if let Some(bytes) = fill.conversations_bytes_max {
+        options.engine.conversations_bytes_max = bytes;
+    }
+    let lane = Lane::open(&place.folder, &options)?;
     let workload = Appends { messages: place.messages(), next: fill.from };
     let mut progress = Progress::new();
     let text = format!("filling to {} messages", grouped(fill.to as f64));
@@ -306,11 +314,11 @@ pub(crate) fn fill(fill: &Fill) -> anyhow::Result<()> {
     let until = Until::Answered(fill.to - fill.from);
     load::closed(&lane, &place.folder, workload, "append", IN_FLIGHT, until, told)?;
     progress.finish();
-    if !fill.close {
+    let Some(rest_max) = fill.close else {
         phases::say(&fill.to)?;
         return phases::wait_for_the_end();
-    }
-    lane.settle(Duration::from_secs(1), SETTLE_MAX)?;
+    };
+    lane.settle(Duration::from_secs(1), rest_max)?;
     lane.close()?;
     phases::say(&fill.to)
 }

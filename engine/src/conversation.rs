@@ -14,6 +14,7 @@ use antiphon_wire::{
 };
 
 use crate::{
+    account::{AccountData, ItemRow},
     changes::{RetentionRow, decode_pins},
     group::{Group, InviteRow, decode_ban, decode_role},
     keys::{self, Key},
@@ -42,6 +43,8 @@ pub(crate) struct Conversation {
     /// Before which entry it is gone.
     pub(crate) retention: RetentionRow,
     pub(crate) group: Group,
+    /// What is set, if this is its creator's account.
+    pub(crate) account: Option<Box<AccountData>>,
     /// Sorted by user.
     members: Vec<MemberState>,
     recipients: Rc<[UserId]>,
@@ -59,7 +62,9 @@ pub(crate) struct MemberState {
 impl Conversation {
     /// A new one, without members; the entry that creates it is applied next.
     pub(crate) fn new(id: ConversationId, start: StartRow, title: Arc<str>) -> Self {
+        let is_account = !start.direct && id == ConversationId::account(&start.creator);
         Self {
+            account: is_account.then(Box::default),
             id,
             start,
             title,
@@ -121,7 +126,8 @@ impl Conversation {
     pub(crate) fn bytes(&self) -> usize {
         let group = &self.group;
         let named = self.members.len() + group.roles().len() + group.bans().len() + group.invites().len();
-        CONVERSATION_BYTES + named * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>()
+        let account = self.account.as_ref().map_or(0, |account| account.memory_bytes());
+        CONVERSATION_BYTES + named * MEMBER_BYTES + self.pins.len() * size_of::<Sequence>() + account
     }
 
     /// Takes in the next entry's place: of a message, if `message`.
@@ -199,6 +205,7 @@ pub(crate) struct Loading {
     roles: BTreeMap<UserId, Option<Role>>,
     bans: BTreeMap<UserId, bool>,
     invites: BTreeMap<Sequence, Option<InviteRow>>,
+    account: AccountData,
 }
 
 impl Loading {
@@ -216,6 +223,7 @@ impl Loading {
             Key::Role(user) => drop(self.roles.insert(user, Some(decode_role(value)?))),
             Key::Ban(user) => drop(self.bans.insert(user, decode_ban(value).map(|_| true)?)),
             Key::Invite(at) => drop(self.invites.insert(at, Some(InviteRow::decode(value)?))),
+            Key::Account(key) => self.account.load(key, ItemRow::decode(value)?),
             Key::Lost(_)
             | Key::OldMessageId(_)
             | Key::Entry(_)
@@ -248,6 +256,10 @@ impl Loading {
                 (Some(Key::Invite(at)), row) => {
                     drop(self.invites.insert(at, row.as_deref().and_then(InviteRow::decode)));
                 }
+                (Some(Key::Account(key)), row) => match row.as_deref().and_then(ItemRow::decode) {
+                    Some(row) => self.account.load(key, row),
+                    None => self.account.unset(&key),
+                },
                 _ => {}
             }
         }
@@ -267,6 +279,9 @@ impl Loading {
         }
         for (at, row) in self.invites {
             row.into_iter().for_each(|row| conversation.group.load_invite(at, row));
+        }
+        if let Some(account) = &mut conversation.account {
+            **account = self.account;
         }
         for (user, row) in self.members {
             if let Some(row) = row {

@@ -17,8 +17,8 @@ use std::{rc::Rc, sync::Arc};
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Change, Invite, InviteCode, JoinAnswer, MakeInvite, MessageState, Reactor, Role, RoleOf, Settings,
-        SettingsChange, States,
+        AccountItem, Change, Invite, InviteCode, JoinAnswer, MakeInvite, MessageState, Reactor, Role, RoleOf,
+        SetAccount, Settings, SettingsChange, States,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -176,6 +176,22 @@ pub enum Command {
         /// Only look at what it is to.
         look: bool,
     },
+    /// Sets what is kept in the user's account under a key, or takes it away.
+    SetAccount {
+        /// Whose account.
+        user: UserId,
+        /// What.
+        set: SetAccount,
+    },
+    /// A page of what is kept in the user's account, by key.
+    Account {
+        /// Whose account.
+        user: UserId,
+        /// Only keys after this one.
+        after: Option<String>,
+        /// At most so many, and at most `PAGE_BYTES_MAX` of keys and values.
+        limit: u32,
+    },
     /// Moves the user's pointers forward; a pointer never moves back, and one beyond the end is `invalid`. `read` moves
     /// `delivered` with it.
     Mark {
@@ -274,6 +290,38 @@ pub enum Command {
 }
 
 impl Command {
+    /// Who asks.
+    pub(crate) const fn user(&self) -> &UserId {
+        match self {
+            Self::CreateDirect { user, .. }
+            | Self::CreateGroup { user, .. }
+            | Self::Send { user, .. }
+            | Self::AddMembers { user, .. }
+            | Self::RemoveMembers { user, .. }
+            | Self::SetTitle { user, .. }
+            | Self::SetRoles { user, .. }
+            | Self::Settings { user, .. }
+            | Self::Ban { user, .. }
+            | Self::Roles { user, .. }
+            | Self::Bans { user, .. }
+            | Self::MakeInvite { user, .. }
+            | Self::RevokeInvites { user, .. }
+            | Self::Invites { user, .. }
+            | Self::Join { user, .. }
+            | Self::SetAccount { user, .. }
+            | Self::Account { user, .. }
+            | Self::Mark { user, .. }
+            | Self::Change { user, .. }
+            | Self::Reactions { user, .. }
+            | Self::Pins { user, .. }
+            | Self::Tell { user, .. }
+            | Self::History { user, .. }
+            | Self::Members { user, .. }
+            | Self::Conversations { user, .. }
+            | Self::CatchUp { user, .. } => user,
+        }
+    }
+
     /// Whether it changes nothing.
     pub(crate) const fn only_reads(&self) -> bool {
         match self {
@@ -285,6 +333,7 @@ impl Command {
             | Self::Roles { .. }
             | Self::Bans { .. }
             | Self::Invites { .. }
+            | Self::Account { .. }
             | Self::Join { look: true, .. }
             | Self::Settings { set: None, .. }
             | Self::Conversations { .. }
@@ -301,6 +350,7 @@ impl Command {
             | Self::MakeInvite { .. }
             | Self::RevokeInvites { .. }
             | Self::Join { .. }
+            | Self::SetAccount { .. }
             | Self::Mark { .. }
             | Self::Change { .. } => false,
         }
@@ -462,6 +512,26 @@ pub enum Done {
     },
     /// To `Join`.
     Join(Box<JoinAnswer>),
+    /// To `SetAccount`.
+    AccountSet {
+        /// The account's incarnation.
+        epoch: Epoch,
+        /// The change's, or of what had set the same before; the last one if nothing was set.
+        sequence: Sequence,
+        /// The entry that had set the key before, if there was a change and one.
+        replaced: Option<Sequence>,
+    },
+    /// To `Account`.
+    AccountItems {
+        /// The account's incarnation.
+        epoch: Epoch,
+        /// The last change that is known here.
+        sequence: Sequence,
+        /// In order of keys.
+        items: Vec<AccountItem>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
     /// To `Mark`: where the pointers are now.
     Marked {
         /// Read up to here.
@@ -574,6 +644,8 @@ pub struct CaughtUp {
     pub states: Vec<States>,
     /// Conversations of which too much is missing: nothing of theirs is in `entries`.
     pub too_far: Vec<TooFar>,
+    /// The user's pointers as they are now, read and delivered, of every conversation in which they may have moved since.
+    pub pointers: Vec<(ConversationId, Sequence, Sequence)>,
     /// Conversations that the user was removed from since, and at which sequence.
     pub left: Vec<(ConversationId, Sequence)>,
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! conversation   0x01 · conversation[16] · family u8 · rest        one contiguous range for all of a conversation
 //!                families: 0 lost (first sequence u64 BE)
-//!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention, 3·3 settings, 3·4 role (user), 3·5 ban (user)
+//!                          1 start · 2 title · 3 tail, 3·1 pins, 3·2 retention, 3·3 settings, 3·4 role (user), 3·5 ban (user),
+//!                          3·6 invite (sequence u64 BE), 3·7 account data (key)
 //!                          4 member (user) · 5 pointer (user)
 //!                          6 message id of the old form (client message id[16])
 //!                          7 entry (sequence u64 BE), and behind it sequence·1 state · sequence·2 reactor (user)
@@ -24,7 +25,7 @@ use std::ops::Deref;
 
 use antiphon_wire::ids::{ClientMessageId, ConversationId, Sequence, UserId};
 
-use crate::{row::KeyRange, segment::KeyFilter};
+use crate::{account::key_of, row::KeyRange, segment::KeyFilter};
 
 const CONVERSATIONS: u8 = 1;
 const USERS: u8 = 2;
@@ -44,6 +45,8 @@ const ROLE: u8 = 4;
 const BAN: u8 = 5;
 /// The same: an invite.
 const INVITE: u8 = 6;
+/// The same: what is set in a user's account.
+const ACCOUNT: u8 = 7;
 /// Behind an entry's key: its state's.
 const STATE: u8 = 1;
 /// Behind an entry's key: those of who reacted.
@@ -102,6 +105,8 @@ pub(crate) enum Key {
     Ban(UserId),
     /// What users join by: of the entry that made it.
     Invite(Sequence),
+    /// What a user has set under a key.
+    Account(String),
     /// A user's row: of which conversation.
     User(ConversationId),
     /// What remembers a client message id.
@@ -273,8 +278,8 @@ pub(crate) struct Sealed {
     pub(crate) clear_bytes: usize,
 }
 
-/// Whether the values of rows with this key hold what somebody wrote, so that an encrypted store seals them: titles, settings, entries, and who
-/// reacted to them how.
+/// Whether the values of rows with this key hold what somebody wrote, so that an encrypted store seals them: titles, settings, account data,
+/// entries, and who reacted to them how.
 pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
     if key.first() != Some(&CONVERSATIONS) {
         return None;
@@ -283,6 +288,7 @@ pub(crate) fn sealed(key: &[u8]) -> Option<Sealed> {
     let clear_bytes = match key.get(PREFIX_BYTES).copied()? {
         family if family == Family::Title as u8 => 0,
         family if family == Family::Tail as u8 && suffix(key) == Some(&SETTINGS) => 0,
+        family if family == Family::Tail as u8 && key.get(PREFIX_BYTES + 1) == Some(&ACCOUNT) => 0,
         family if family == Family::Entry as u8 && is_entry(key) => 8,
         family if family == Family::Entry as u8 => 0,
         _ => return None,
@@ -350,6 +356,11 @@ pub(crate) fn ban_suffix(user: &UserId) -> Vec<u8> {
 /// Suffix of an invite.
 pub(crate) fn invite_suffix(invite: Sequence) -> Vec<u8> {
     [&[Family::Tail as u8, INVITE], &invite.0.to_be_bytes()[..]].concat()
+}
+
+/// Suffix of a key of account data.
+pub(crate) fn account_suffix(key: &str) -> Vec<u8> {
+    [&[Family::Tail as u8, ACCOUNT], key.as_bytes()].concat()
 }
 
 /// Suffix of a message's state.
@@ -483,6 +494,7 @@ pub(crate) fn parse_suffix(suffix: &[u8]) -> Option<Key> {
             (&ROLE, rest) => user(rest).map(Key::Role),
             (&BAN, rest) => user(rest).map(Key::Ban),
             (&INVITE, rest) => Some(Key::Invite(Sequence(u64::from_be_bytes(rest.try_into().ok()?)))),
+            (&ACCOUNT, rest) => key_of(rest).map(Key::Account),
             _ => None,
         },
         4 => user(rest).map(Key::Member),

@@ -3,6 +3,7 @@
 //! Logic without IO: files, clock and randomness come in through [`seams`]. Single-threaded and async; it never spawns and never
 //! blocks. Start at [`door`] for what it does, at [`Engine`] for how to run it, at [`seams`] for what it needs.
 
+mod account;
 mod bytes;
 pub mod cache;
 mod changes;

@@ -67,7 +67,14 @@ fn error_code(actions: &[Action]) -> Option<ErrorCode> {
 }
 
 fn nothing_missed() -> LaneCaughtUp {
-    LaneCaughtUp { reset: false, entries: Vec::new(), states: Vec::new(), too_far: Vec::new(), left: Vec::new() }
+    LaneCaughtUp {
+        reset: false,
+        entries: Vec::new(),
+        states: Vec::new(),
+        too_far: Vec::new(),
+        pointers: Vec::new(),
+        left: Vec::new(),
+    }
 }
 
 fn connected(lanes: u8, positions: &[LanePosition]) -> Session {

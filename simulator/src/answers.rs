@@ -4,12 +4,13 @@ use antiphon_wire::{
     codes::ErrorCode,
     frame::{
         self, BansAnswer, Created, HistoryAnswer, InviteHash, InvitesAnswer, Marked, RolesAnswer, ServerFrame,
-        SettingsAnswer,
+        SetAccount, SettingsAnswer,
     },
     ids::{ClientMessageId, ConversationId, UserId},
 };
 
 use crate::{
+    accounts::items_of,
     clients::{Client, Judge, View},
     coverage::Count,
     model::{Certainty, Change, Marking},
@@ -57,6 +58,10 @@ pub enum AskedKind {
         /// Nobody: it is only a look.
         look: bool,
     },
+    /// A key of the account is set; the user is a member of it from then on.
+    SetAccount(Change, SetAccount),
+    /// All that is set in the account.
+    AccountList,
     /// Something is told for the moment.
     Tell,
     /// A pointer moves to a sequence.
@@ -84,6 +89,8 @@ pub enum AuditPage {
     Members(Option<UserId>),
     /// History after a sequence.
     History(u64),
+    /// All that is set in the account.
+    Account,
 }
 
 /// Which entries.
@@ -113,7 +120,8 @@ pub fn judge(client: &mut Client, asked: Asked, answer: Result<ServerFrame, Opti
             judge.model.judged_at = asked.at;
             let (id, certainty) = (asked.conversation, asked.certainty);
             let stranger = id.is_some_and(|id| judge.model.settled(id, &user, certainty) == Some(false));
-            let by_creation = matches!(asked.kind, AskedKind::Create(_) | AskedKind::Join { .. });
+            let by_creation =
+                matches!(asked.kind, AskedKind::Create(_) | AskedKind::Join { .. }) || asked.kind.is_of_account();
             let kind = format!("{:?}", asked.kind);
             judge.model.check(!stranger || by_creation, || {
                 format!("{user} is not a member of {id:?} and was answered {kind}")
@@ -138,7 +146,11 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         _ => judge.coverage.one(Count::Refused),
     }
     let is_erased = asked.conversation.is_some_and(|id| judge.model.is_erased(id));
-    let is_creation = matches!(asked.kind, AskedKind::Create(_));
+    let is_creation = matches!(asked.kind, AskedKind::Create(_) | AskedKind::SetAccount(..));
+    let may_refuse_set = match &asked.kind {
+        AskedKind::SetAccount(_, set) => judge.model.account_refused(&user, set, asked.at, code),
+        _ => false,
+    };
     let tells_erased =
         is_erased && matches!((is_creation, code), (false, ErrorCode::NotFound) | (true, ErrorCode::Forbidden));
     judge.coverage.add(Count::ErasedTold, u64::from(tells_erased));
@@ -159,7 +171,11 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
     }
     let allowed = match (&asked.kind, code) {
         _ if tells_erased => true,
-        (kind, ErrorCode::Forbidden) if !matches!(kind, AskedKind::Create(_)) => {
+        _ if may_refuse_set => {
+            judge.coverage.one(Count::AccountConflicts);
+            true
+        }
+        (kind, ErrorCode::Forbidden) if !is_creation && !kind.is_of_account() => {
             judge.coverage.forbidden(is_sure);
             may_be_forbidden || rot
         }
@@ -212,9 +228,15 @@ impl AskedKind {
             Self::Create(change)
             | Self::Change(change)
             | Self::Group(_, change)
+            | Self::SetAccount(change, _)
             | Self::Join { change, look: false, .. } => Some(change),
             _ => None,
         }
+    }
+
+    /// Whether it is about the user's own account, which is made when it is first used.
+    fn is_of_account(&self) -> bool {
+        matches!(self, Self::SetAccount(..) | Self::AccountList | Self::Audit(AuditPage::Account))
     }
 
     /// What its user has to be allowed to do.
@@ -317,6 +339,19 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             judge.model.check(users.is_sorted_by(|one, two| one < two), || format!("{user} was told {users:?}"));
         }
         (AskedKind::GroupPage(_), ServerFrame::SettingsAnswer(_)) | (AskedKind::Tell, ServerFrame::EventAnswer(_)) => {}
+        (AskedKind::SetAccount(change, set), ServerFrame::AccountAnswer(answer)) => {
+            judge.coverage.one(Count::AccountSets);
+            let id = asked.conversation.expect("an account is a conversation");
+            let sequence = Some(answer.sequence.0).filter(|sequence| *sequence > 0);
+            judge.model.change_answered(id, &change, sequence);
+            judge.model.account_set(&user, &set, asked.at, &answer);
+        }
+        (AskedKind::AccountList, ServerFrame::AccountAnswer(answer)) => {
+            judge.coverage.one(Count::AccountLists);
+            let is_current = answer.sequence.0 >= asked.durable || judge.model.rot;
+            judge.model.check(is_current, || format!("{user} was told {answer:?}, not #{}", asked.durable));
+            judge.model.account_listed(&user, &items_of(&answer), asked.at);
+        }
         (AskedKind::Title, ServerFrame::TitleAnswer(answer)) => {
             judge.coverage.one(Count::Changes);
             let id = asked.conversation.expect("a title names its conversation");

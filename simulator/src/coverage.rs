@@ -66,6 +66,14 @@ counts! {
     InvitesRevoked "invites revoked" PLANNED;
     /// Members who came by an invite, or were there already.
     JoinedByInvite "joined by an invite" PLANNED;
+    /// Keys of account data set or taken away.
+    AccountSets "account data set" PLANNED;
+    /// Of these, refused because another entry had set the key.
+    AccountConflicts "account data set meanwhile" PLANNED;
+    /// Account data listed.
+    AccountLists "account data listed" PLANNED;
+    /// Accounts read whole, entries and list.
+    AccountsRead "accounts read" PLANNED;
     /// Looks at what an invite is to.
     InvitesSeen "invites looked at" PLANNED;
     /// Invites that were none, or none any more.

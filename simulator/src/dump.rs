@@ -173,14 +173,14 @@ impl Entry {
 
     /// The same entry, which may say something else by now.
     fn is_as_or_before(&self, later: &Self) -> bool {
-        const CONTENT: [&str; 3] = ["text", "taken_away", "archive"];
+        const CONTENT: [&str; 4] = ["text", "taken_away", "archive", "value"];
         let (Some(one), Some(other)) = (self.line.as_object(), later.line.as_object()) else { return false };
         let head = |of: &serde_json::Map<String, Value>| {
             let mut of = of.clone();
             CONTENT.iter().for_each(|name| drop(of.remove(*name)));
             of
         };
-        if matches!(self.kind(), "message" | "edit") { head(one) == head(other) } else { one == other }
+        if matches!(self.kind(), "message" | "edit" | "account_data") { head(one) == head(other) } else { one == other }
     }
 
     /// Whether it is the entry that somebody was given, but for what it says.
@@ -201,6 +201,7 @@ impl Entry {
             EntryKind::Bans => "bans",
             EntryKind::Invite => "invite",
             EntryKind::Joined => "joined",
+            EntryKind::AccountData => "account_data",
         };
         self.kind() == kind
             && self.line["ordinal"].as_u64() == Some(seen.ordinal)

@@ -5,11 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Conversations, Member, Members, MembersAction, MembersList, MessageState, Request, ServerFrame, Summary},
+    frame::{
+        Account, AccountAction, AccountPage, Conversations, Member, Members, MembersAction, MembersList, MessageState,
+        Request, ServerFrame, Summary,
+    },
     ids::{ConversationId, UserId},
+    limits::PAGE_ITEMS_MAX,
 };
 
 use crate::{
+    accounts::items_of,
     answers::{Asked, AskedKind, AuditPage, Range},
     coverage::Count,
     disk::LaneDisk,
@@ -85,6 +90,8 @@ pub struct Reading {
     pub members: BTreeMap<ConversationId, Result<Vec<Member>, ErrorCode>>,
     /// Entries of a conversation, or why not.
     pub logs: BTreeMap<ConversationId, Result<Log, ErrorCode>>,
+    /// What is set in its account, or why that was not told.
+    pub account: Option<Result<BTreeMap<String, (String, u64)>, ErrorCode>>,
     /// What messages say.
     pub bodies: BTreeMap<(ConversationId, u64), Vec<u8>>,
     /// What became of messages.
@@ -234,8 +241,12 @@ impl World {
             of.app.told.clear();
             if of.wanted && !readers.iter().any(|reader| reader.user == of.user) {
                 let mut todo = VecDeque::from([(None, AuditPage::List(None))]);
-                for id in self.model.conversations.keys() {
-                    todo.push_back((Some(*id), AuditPage::Members(None)));
+                for (id, conversation) in &self.model.conversations {
+                    match &conversation.account {
+                        None => todo.push_back((Some(*id), AuditPage::Members(None))),
+                        Some((user, _)) if *user == of.user => todo.push_back((Some(*id), AuditPage::Account)),
+                        Some(_) => {}
+                    }
                     todo.push_back((Some(*id), AuditPage::History(0)));
                 }
                 let (user, reading) = (of.user.clone(), Reading::default());
@@ -255,7 +266,9 @@ impl World {
                 let (durable, member) = (self.model.durable(id), self.model.certainty(id, &client.user).member);
                 let has = client.app.views.get(&id).filter(|view| view.open).map(|view| view.last);
                 let user = &client.user;
-                if member == Some(true) {
+                // An account is in no list: who begins anew hears of it by what comes.
+                let is_followed = self.model.conversations[&id].account.is_none() || has.is_some();
+                if member == Some(true) && is_followed {
                     self.model
                         .check(has == Some(durable), || format!("{user} has {id} up to {has:?}, not to #{durable}"));
                 }
@@ -308,6 +321,10 @@ impl World {
             (AuditPage::History(after), Some(conversation)) => {
                 history_request(conversation, Range::After(*after), PAGE_ITEMS)
             }
+            (AuditPage::Account, _) => {
+                let list = AccountPage { after: None, limit: Some(PAGE_ITEMS_MAX) };
+                Request::Account(Account { action: AccountAction::List(list) })
+            }
             (AuditPage::List(after), _) => Request::Conversations(Conversations { after: *after, limit: Some(4) }),
             _ => unreachable!("members and history are of a conversation"),
         };
@@ -357,6 +374,12 @@ impl Reader {
                 }
             }
             (AuditPage::List(_), Err(_)) => {}
+            (AuditPage::Account, Ok(ServerFrame::AccountAnswer(answer))) => {
+                let items = items_of(&answer);
+                model.account_listed(&self.user, &items, asked.at);
+                self.reading.account = Some(Ok(items));
+            }
+            (AuditPage::Account, Err(code)) => self.reading.account = Some(Err(code)),
             (AuditPage::Members(_), answer) => {
                 let Some(id) = id else { return };
                 match answer {

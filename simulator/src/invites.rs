@@ -119,7 +119,7 @@ impl World {
     /// Sometimes somebody makes an invite, revokes some, lists them, or joins by one.
     pub fn invite(&mut self, step: u32) {
         let dice = Dice::new(self.plan.seed ^ (u64::from(step) << 40), "invite");
-        let conversations: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
+        let conversations = self.model.talked_in();
         let client = dice.index(self.clients.len());
         if !dice.chance(self.plan.invites_per_thousand) || conversations.is_empty() || !self.clients[client].running {
             return;

@@ -5,6 +5,7 @@
 //!
 //! Must not do: read a clock, use a random source that is not seeded, or depend on the order of a hash map.
 
+pub mod accounts;
 pub mod answers;
 pub mod changes;
 pub mod clients;

@@ -13,13 +13,14 @@ use antiphon_gateway::core::placement::Placement;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Ack, ArchivedEntry, Bans, ChangeView, Content, ConversationStart, EntryKind, InviteChange, InviteCode, Joined,
-        MembershipChange, Settings, members_changed, roles_from_body, view_change, view_entry,
+        AccountChange, Ack, ArchivedEntry, Bans, ChangeView, Content, ConversationStart, EntryKind, InviteChange,
+        InviteCode, Joined, MembershipChange, Settings, members_changed, roles_from_body, view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
 };
 
 use crate::{
+    accounts::{self, Keys},
     changes,
     clients::Sent,
     contents::said,
@@ -113,6 +114,8 @@ pub struct Conversation {
     pub founder: Option<UserId>,
     /// Made for two.
     pub direct: bool,
+    /// A user's account, and all that was tried with it.
+    pub account: Option<(UserId, Keys)>,
     /// It was erased before this start of the node.
     pub erased: Option<u64>,
     /// Goes up with all that may change who may do what, and with all that tells of it.
@@ -226,6 +229,7 @@ impl Model {
             let same = known.bytes.as_ref() == bytes || known.is_but_for_content(view);
             let (before, now) = (describe(&known.bytes), describe(bytes));
             let wrong = conversation.wrong_content(sequence, view, self.judged_at);
+            let wrong = wrong.or_else(|| self.wrong_value(id, view));
             self.check(same, || format!("{id} #{sequence} was {before} and is {now} for {user}"));
             self.check(wrong.is_none(), || format!("{id} #{sequence} as {now} for {user}: {wrong:?}"));
             return Some((id, sequence));
@@ -248,9 +252,16 @@ impl Model {
         }
         let wrong = conversation.wrong_content(sequence, view, self.judged_at);
         conversation.change_seen(sequence, &known, now);
-        let problem = wrong.or_else(|| conversation.accept(sequence, known));
+        let problem = wrong.or_else(|| conversation.accept(sequence, known)).or_else(|| self.wrong_value(id, view));
         self.check(problem.is_none(), || format!("{id} #{sequence}: {}", problem.unwrap_or_default()));
         Some((id, sequence))
+    }
+
+    fn wrong_value(&self, id: ConversationId, view: &ArchivedEntry) -> Option<String> {
+        if EntryKind::from(&view.kind) != EntryKind::AccountData || self.rot {
+            return None;
+        }
+        self.wrong_account(id, view.sequence.0.to_native(), &view.body, self.judged_at).map(str::to_owned)
     }
 
     /// An application sends.
@@ -396,7 +407,9 @@ impl Model {
     pub fn check_full(&mut self, id: ConversationId, users: &[UserId]) {
         for user in users {
             let there = |conversation: &Conversation| {
-                conversation.erased.is_none() && conversation.certainty(user).member == Some(true)
+                conversation.erased.is_none()
+                    && conversation.account.is_none()
+                    && conversation.certainty(user).member == Some(true)
             };
             let of_user = self.of_lane(id).filter(|(_, conversation)| there(conversation));
             let (count, max) = (of_user.count(), self.per_user_max);
@@ -586,6 +599,7 @@ impl Known {
             EntryKind::Bans => Bans::from_body(&known.body).is_ok(),
             EntryKind::Invite => InviteChange::from_body(&known.body).is_ok(),
             EntryKind::Joined => Joined::from_body(&known.body).is_ok(),
+            EntryKind::AccountData => AccountChange::from_body(&known.body).is_ok(),
             kind => view_change(kind, &known.body).is_ok(),
         };
         if !readable || (kind == EntryKind::Created) != (view.sequence.0.to_native() == 1) {
@@ -598,9 +612,13 @@ impl Known {
     fn is_but_for_content(&self, view: &ArchivedEntry) -> bool {
         let kind = EntryKind::from(&view.kind);
         let target = |body: &[u8]| body.first_chunk::<8>().copied();
+        let may_differ = match kind {
+            EntryKind::Message => true,
+            EntryKind::Edit => target(&view.body) == target(&self.body),
+            kind => accounts::is_but_for_value(kind, &self.body, &view.body),
+        };
         kind == self.kind
-            && matches!(kind, EntryKind::Message | EntryKind::Edit)
-            && (kind == EntryKind::Message || target(&view.body) == target(&self.body))
+            && may_differ
             && view.ordinal.0.to_native() == self.ordinal
             && view.time_ms.0.to_native() == self.time_ms
             && view.sender.as_str() == self.sender.as_str()

@@ -219,6 +219,8 @@ pub struct Plan {
     pub tells_per_thousand: u64,
     /// How often somebody makes or uses an invite beside a step, in a thousand.
     pub invites_per_thousand: u64,
+    /// How often somebody sets or lists account data.
+    pub accounts_per_thousand: u64,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -273,6 +275,7 @@ impl Plan {
             contents_per_thousand: Dice::new(seed, "contents").pick(&[0, 0, 150, 500]),
             tells_per_thousand: Dice::new(seed, "tells").pick(&[0, 0, 50, 400]),
             invites_per_thousand: Dice::new(seed, "invites").pick(&[0, 0, 60, 300]),
+            accounts_per_thousand: Dice::new(seed, "accounts").pick(&[0, 0, 60, 300]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
@@ -301,7 +304,7 @@ impl Plan {
         }
         if reduction.text_only {
             plan.contents_per_thousand = 0;
-            (plan.tells_per_thousand, plan.invites_per_thousand) = (0, 0);
+            (plan.tells_per_thousand, plan.invites_per_thousand, plan.accounts_per_thousand) = (0, 0, 0);
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

@@ -258,6 +258,8 @@ impl Rights {
                 let is_so = good.is_some() && user == entry.sender && !self.members.contains_key(&user);
                 (Deed::Join(good.unwrap_or(InviteHash([0; 32]))), is_so)
             }
+            // One's own, in what was made for it.
+            EntryKind::AccountData => (Deed::See, conversation.account.is_some()),
             kind => {
                 let target = entry.body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
                 (Deed::Change(kind, target.filter(|_| kind != EntryKind::Retention)), true)

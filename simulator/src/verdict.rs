@@ -12,7 +12,7 @@ use antiphon_wire::{
 };
 
 use crate::{
-    changes, contents,
+    accounts, changes, contents,
     coverage::{Count, Coverage},
     finish::{Log, Reading},
     model::{Conversation, Known, Model},
@@ -95,7 +95,10 @@ fn erased(
     for (user, reading) in readings {
         let (summary, log, members) = (reading.summaries.get(&id), reading.logs.get(&id), reading.members.get(&id));
         let told = [log.and_then(|log| log.as_ref().err()), members.and_then(|members| members.as_ref().err())];
-        let is_gone = told == [Some(&ErrorCode::NotFound); 2] || (model.rot && told.iter().all(Option::is_some));
+        let of_account = model.conversations[&id].account.is_some();
+        let is_gone = told == [Some(&ErrorCode::NotFound); 2]
+            || (of_account && told[0] == Some(&ErrorCode::NotFound))
+            || (model.rot && told.iter().all(Option::is_some));
         if summary.is_some() || !is_gone {
             problems.push(format!("{id} was erased, and {user} reads {log:?} {members:?} {summary:?}"));
         }
@@ -293,6 +296,12 @@ fn read(
     }
     if model.rot {
         return;
+    }
+    if model.conversations[&id].account.is_some() {
+        if summary.is_some() {
+            problems.push(format!("{user} finds its account in its list: {summary:?}"));
+        }
+        return accounts::judge(id, reading, coverage, problems);
     }
     match summary {
         Some(summary) => summarised(model, id, user, first, summary, replay, problems),

@@ -68,6 +68,9 @@ impl World {
         if self.plan.invites_per_thousand > 0 {
             self.invite(self.workload.step);
         }
+        if self.plan.accounts_per_thousand > 0 {
+            self.keep(self.workload.step);
+        }
         if self.plan.tells_per_thousand > 0 {
             self.tell();
         }
@@ -78,7 +81,7 @@ impl World {
     /// Sometimes somebody tells something for the moment, mostly without waiting for an answer.
     fn tell(&mut self) {
         let dice = Dice::new(self.plan.seed ^ (u64::from(self.workload.step) << 40), "tell");
-        let conversations: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
+        let conversations = self.model.talked_in();
         let client = dice.index(self.clients.len());
         if conversations.is_empty() || !self.clients[client].running || !dice.chance(self.plan.tells_per_thousand) {
             return;
@@ -95,7 +98,7 @@ impl World {
     }
 
     fn act(&mut self, client: usize, dice: &Dice) {
-        let conversations: Vec<ConversationId> = self.model.conversations.keys().copied().collect();
+        let conversations = self.model.talked_in();
         if conversations.is_empty() || dice.chance(50) {
             return self.create(client, dice);
         }

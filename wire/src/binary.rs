@@ -83,6 +83,8 @@ pub mod kind {
     pub const INVITES: u8 = 23;
     /// `join` and its answer.
     pub const JOIN: u8 = 24;
+    /// `account` and its answer.
+    pub const ACCOUNT: u8 = 25;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -134,6 +136,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::REFRESH => read(payload).map(Request::Refresh),
         kind::INVITES => read(payload).map(Request::Invites),
         kind::JOIN => read(payload).map(Request::Join),
+        kind::ACCOUNT => read(payload).map(Request::Account),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -168,6 +171,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Refresh(frame) => write(kind::REFRESH, id, frame),
         Request::Invites(frame) => write(kind::INVITES, id, frame),
         Request::Join(frame) => write(kind::JOIN, id, frame),
+        Request::Account(frame) => write(kind::ACCOUNT, id, frame),
     }
 }
 
@@ -205,6 +209,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::REFRESH => read(payload).map(ServerFrame::RefreshAnswer),
         kind::INVITES => read(payload).map(ServerFrame::InvitesAnswer),
         kind::JOIN => read(payload).map(ServerFrame::JoinAnswer),
+        kind::ACCOUNT => read(payload).map(ServerFrame::AccountAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -249,6 +254,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RefreshAnswer(frame) => write(kind::REFRESH, id, frame),
         ServerFrame::InvitesAnswer(frame) => write(kind::INVITES, id, frame),
         ServerFrame::JoinAnswer(frame) => write(kind::JOIN, id, frame),
+        ServerFrame::AccountAnswer(frame) => write(kind::ACCOUNT, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),

@@ -226,6 +226,12 @@ impl ConversationId {
         Self::derive(&[b"group", creator.as_str().as_bytes(), &key.0])
     }
 
+    /// The log of a user's own, which nobody else is in.
+    #[must_use]
+    pub fn account(user: &UserId) -> Self {
+        Self::derive(&[b"account", user.as_str().as_bytes()])
+    }
+
     /// SHA-256 over the parts, each ended by a byte that no part holds at its end by chance: its length.
     fn derive(parts: &[&[u8]]) -> Self {
         let mut hasher = Sha256::new();

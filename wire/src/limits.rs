@@ -35,6 +35,18 @@ pub const INVITES_PER_GROUP_MAX: usize = 100;
 /// Farthest end of an invite, in seconds from when it is made: a year.
 pub const INVITE_EXPIRES_IN_S_MAX: u32 = 366 * 24 * 3600;
 
+/// Longest key of account data: a name and an id of a conversation or a user.
+pub const ACCOUNT_KEY_BYTES_MAX: usize = 128;
+
+/// Longest value of account data: a draft of the longest text, and what stands beside it.
+pub const ACCOUNT_VALUE_BYTES_MAX: usize = 24 * 1024;
+
+/// Most keys that a user may have set: some for each of the conversations that one looks at.
+pub const ACCOUNT_KEYS_MAX: usize = 2_000;
+
+/// Most bytes of keys and values of a user: they are in memory together while one of them is asked for or set.
+pub const ACCOUNT_BYTES_MAX: usize = 512 * 1024;
+
 /// Longest name of an event, in bytes.
 pub const EVENT_NAME_BYTES_MAX: usize = 32;
 

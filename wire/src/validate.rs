@@ -8,15 +8,17 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Bans, BansAction, Connect, ConversationStart, Create, EntryBytes, EntryError, EntryKind, History, InviteChange,
-        InvitesAction, Joined, JsonText, MakeInvite, MembersAction, MembershipChange, Request, RolesAction,
-        ServerFrame, Settings, check_reaction, is_event_name, roles_from_body, view_change, view_content, view_entry,
+        AccountAction, AccountAnswer, AccountChange, Bans, BansAction, Connect, ConversationStart, Create, EntryBytes,
+        EntryError, EntryKind, History, InviteChange, InvitesAction, Joined, JsonText, MakeInvite, MembersAction,
+        MembershipChange, Request, RolesAction, ServerFrame, SetAccount, Settings, check_reaction, is_account_key,
+        is_event_name, roles_from_body, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
-        CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX,
-        INVITE_EXPIRES_IN_S_MAX, INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX,
-        PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        ACCOUNT_KEY_BYTES_MAX, ACCOUNT_VALUE_BYTES_MAX, CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX,
+        EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, INVITE_EXPIRES_IN_S_MAX, INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX,
+        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX,
+        TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -109,9 +111,19 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
         Request::Invites(frame) => match &mut frame.action {
             InvitesAction::Make(make) => make_invite(make),
             InvitesAction::Revoke(invites) => revoke(invites),
-            InvitesAction::List(list) => page(&mut list.limit),
+            InvitesAction::List(list) => {
+                sequence("after", list.after.unwrap_or_default())?;
+                page(&mut list.limit)
+            }
         },
         Request::Join(_) => Ok(()),
+        Request::Account(frame) => match &mut frame.action {
+            AccountAction::Set(set) => set_account(set),
+            AccountAction::List(list) => {
+                longest("after", list.after.as_ref().map_or(0, String::len), ACCOUNT_KEY_BYTES_MAX)?;
+                page(&mut list.limit)
+            }
+        },
     }
 }
 
@@ -132,16 +144,33 @@ fn revoke(invites: &mut Vec<Sequence>) -> Result<(), Problem> {
     invites.iter().try_for_each(|invite| entry_at("revoke", *invite))
 }
 
+fn set_account(set: &mut SetAccount) -> Result<(), Problem> {
+    set.value.take_if(|value| value.0 == "null");
+    if !is_account_key(&set.key) {
+        let text = format!("key is not 1 to {ACCOUNT_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::new(ErrorCode::Invalid, text));
+    }
+    json_text("value", set.value.as_ref(), ACCOUNT_VALUE_BYTES_MAX)?;
+    sequence("if_sequence", set.if_sequence.unwrap_or_default())
+}
+
+/// One JSON value, in the binary form too.
+fn json_text(field: &str, text: Option<&JsonText>, length_max: usize) -> Result<(), Problem> {
+    longest(field, text.map_or(0, |text| text.0.len()), length_max)?;
+    match text {
+        Some(text) if text.value().is_none() => {
+            Err(Problem::new(ErrorCode::Invalid, format!("{field} is not one JSON value")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn event(name: &str, data: Option<&JsonText>) -> Result<(), Problem> {
     if !is_event_name(name) {
         let text = format!("event is not 1 to {EVENT_NAME_BYTES_MAX} visible ASCII characters");
         return Err(Problem::new(ErrorCode::Invalid, text));
     }
-    longest("data", data.map_or(0, |data| data.0.len()), EVENT_DATA_BYTES_MAX)?;
-    match data {
-        Some(data) if data.value().is_none() => Err(Problem::new(ErrorCode::Invalid, "data is not one JSON value")),
-        _ => Ok(()),
-    }
+    json_text("data", data, EVENT_DATA_BYTES_MAX)
 }
 
 /// Checks a server's frame: its sequences, and entries down to their bodies.
@@ -180,6 +209,7 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         ServerFrame::Event(frame) => event(&frame.event, frame.data.as_ref()),
         ServerFrame::InvitesAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
         ServerFrame::JoinAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::AccountAnswer(frame) => account_answer(frame),
         ServerFrame::TooFar(frame) => {
             sequence("first", frame.first)?;
             sequence("last", frame.last)
@@ -210,6 +240,15 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         | ServerFrame::CaughtUp(_)
         | ServerFrame::Goodbye(_) => Ok(()),
     }
+}
+
+fn account_answer(frame: &AccountAnswer) -> Result<(), Problem> {
+    sequence("sequence", frame.sequence)?;
+    sequence("replaced", frame.replaced.unwrap_or_default())?;
+    frame.items.iter().flatten().try_for_each(|item| {
+        sequence("items.sequence", item.sequence)?;
+        json_text("items.value", Some(&item.value), ACCOUNT_VALUE_BYTES_MAX)
+    })
 }
 
 fn connect(frame: &Connect) -> Result<(), Problem> {
@@ -294,6 +333,7 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
         EntryKind::Bans => Bans::from_body(body).map(|_| ()),
         EntryKind::Invite => InviteChange::from_body(body).map(|_| ()),
         EntryKind::Joined => Joined::from_body(body).map(|_| ()),
+        EntryKind::AccountData => AccountChange::from_body(body).map(|_| ()),
         kind => view_change(kind, body).map(|_| ()),
     }
     .map_err(|error| entry_problem("entry.body", error))
@@ -301,7 +341,9 @@ fn entry(bytes: &EntryBytes) -> Result<(), Problem> {
 
 fn entry_problem(field: &str, error: EntryError) -> Problem {
     let code = match error {
-        EntryError::Archive | EntryError::Text | EntryError::Change | EntryError::Group => ErrorCode::Malformed,
+        EntryError::Archive | EntryError::Text | EntryError::Change | EntryError::Group | EntryError::Account => {
+            ErrorCode::Malformed
+        }
         EntryError::UnknownContent | EntryError::Content | EntryError::Json | EntryError::Empty => ErrorCode::Invalid,
         EntryError::TooLong | EntryError::TooManyMentions | EntryError::ReactionTooLong => ErrorCode::TooLarge,
     };

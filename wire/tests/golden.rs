@@ -87,10 +87,10 @@ fn every_kind_has_a_sample() {
     let kinds = |frames: Vec<Vec<u8>>| frames.iter().map(|bytes| bytes[0]).collect::<BTreeSet<u8>>();
     let requests = samples::requests();
     let requests = requests.iter().map(|(_, request)| Encoding::Rkyv.encode_request(ID, request));
-    assert!(kinds(requests.collect()).into_iter().eq(1..=24));
+    assert!(kinds(requests.collect()).into_iter().eq(1..=25));
     let server = samples::server();
     let server = server.iter().map(|(_, frame)| Encoding::Rkyv.encode_server(ID, frame));
-    assert!(kinds(server.collect()).into_iter().eq((1..=24).chain(64..=73)));
+    assert!(kinds(server.collect()).into_iter().eq((1..=25).chain(64..=73)));
 }
 
 #[test]

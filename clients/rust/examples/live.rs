@@ -8,7 +8,10 @@ use antiphon_client::{
     wire::{
         codec::Encoding,
         codes::ErrorCode,
-        frame::{BansAction, CreateGroup, InvitesAction, MakeInvite, MessageState, Receipt, SettingsChange, Who},
+        frame::{
+            AccountAction, AccountAnswer, AccountChange, AccountPage, BansAction, CreateGroup, InvitesAction, JsonText,
+            MakeInvite, MessageState, Receipt, SetAccount, SettingsChange, Who,
+        },
         ids::{ConversationId, Sequence},
     },
 };
@@ -94,7 +97,7 @@ async fn main() -> anyhow::Result<()> {
     for encoding in Encoding::ALL {
         let messages = talk(&url, encoding).await.with_context(|| format!("over {}", encoding.subprotocol()))?;
         println!(
-            "live, {}: {messages} messages once and in order, changes, a restart, a second device, a group: all as promised",
+            "live, {}: {messages} messages once and in order, changes, a restart, a second device, account data, a group: all as promised",
             encoding.subprotocol()
         );
     }
@@ -172,6 +175,20 @@ async fn talk(url: &str, encoding: Encoding) -> anyhow::Result<usize> {
     // The same device elsewhere: the former one says so, and stays away.
     let mut again = start("bob", "live-rust", Progress::default())?;
     bob.until("it was replaced", |user| user.stopped == Some(Stopped::Replaced)).await?;
+
+    // What one device sets, the other has; nobody else does.
+    let phone = start("bob", "live-rust-phone", Progress::default())?;
+    let value = JsonText(format!("\"{}\"", phone.client.new_id()));
+    let set = SetAccount { key: "draft:live".into(), value: Some(value.clone()), if_sequence: None };
+    let told = phone.client.account(AccountAction::Set(set)).await?;
+    let place = (told.conversation, told.sequence);
+    again.until("the other device is told", |user| user.entries.contains_key(&place)).await?;
+    let change = AccountChange { key: "draft:live".into(), value: Some(value.clone()) };
+    ensure!(again.entries[&place].body == Body::AccountData(change), "{:?}", again.entries[&place]);
+    let list = AccountAction::List(AccountPage::default());
+    let has_it = |answer: AccountAnswer| answer.items.iter().flatten().any(|item| item.value == value);
+    ensure!(has_it(again.client.account(list.clone()).await?), "it is listed");
+    ensure!(!has_it(alice.client.account(list).await?), "alice has an account of her own");
 
     let group = CreateGroup { key: alice.client.new_id(), title: "Live".into(), members: Vec::new() };
     let group = alice.client.group(group).await?.conversation;

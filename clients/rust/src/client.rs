@@ -8,11 +8,11 @@ use std::{
 
 use antiphon_wire::{
     frame::{
-        Ack, AskBans, AskSettings, BansAction, BansAnswer, Change, Conversations, ConversationsAnswer, Create,
-        CreateGroup, Created, Delete, Delivered, Edit, History, InviteCode, Invites, InvitesAction, InvitesAnswer,
-        Join, JoinAnswer, JsonText, Known, Marked, Members, MembersAction, MembersAnswer, Pin as PinMessage, Pins,
-        React, Reactions, ReactionsAnswer, Read, Request, Retain, Roles, RolesAction, RolesAnswer, SendEvent,
-        ServerFrame, SettingsAnswer, SettingsChange, Title,
+        Account, AccountAction, AccountAnswer, Ack, AskBans, AskSettings, BansAction, BansAnswer, Change,
+        Conversations, ConversationsAnswer, Create, CreateGroup, Created, Delete, Delivered, Edit, History, InviteCode,
+        Invites, InvitesAction, InvitesAnswer, Join, JoinAnswer, JsonText, Known, Marked, Members, MembersAction,
+        MembersAnswer, Pin as PinMessage, Pins, React, Reactions, ReactionsAnswer, Read, Request, Retain, Roles,
+        RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, SettingsChange, Title,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId},
 };
@@ -383,6 +383,15 @@ impl Client {
     /// See [`Client::request`].
     pub async fn invites(&self, conversation: ConversationId, action: InvitesAction) -> Result<InvitesAnswer, Error> {
         answer!(self.request(Request::Invites(Invites { conversation, action })).await?, InvitesAnswer)
+    }
+
+    /// Sets what is kept for the user under a key, on all devices, or lists it. What any of them sets comes as an
+    /// [entry](crate::Event::Entry) of the conversation that the answer names, of the kind [`Body::AccountData`](crate::Body::AccountData).
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn account(&self, action: AccountAction) -> Result<AccountAnswer, Error> {
+        answer!(self.request(Request::Account(Account { action })).await?, AccountAnswer)
     }
 
     /// What an invite is to, without joining.

@@ -2,8 +2,8 @@
 
 use antiphon_wire::{
     frame::{
-        Bans, ChangeView, ConversationStart, EntryBytes, EntryError, EntryKind, HistoryAnswer, InviteChange, Joined,
-        MembershipChange, RoleOf, Settings, roles_from_body, view_change,
+        AccountChange, Bans, ChangeView, ConversationStart, EntryBytes, EntryError, EntryKind, HistoryAnswer,
+        InviteChange, Joined, MembershipChange, RoleOf, Settings, roles_from_body, view_change,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -88,6 +88,8 @@ pub enum Body {
     Invite(InviteChange),
     /// Somebody became a member by an invite.
     Joined(Joined),
+    /// Account data was set, or taken away: in one's own account.
+    AccountData(AccountChange),
     /// Of a kind that this version does not know: it counts, and says nothing.
     Unknown,
 }
@@ -139,6 +141,7 @@ impl Body {
             EntryKind::Bans => Self::Bans(Bans::from_body(body)?),
             EntryKind::Invite => Self::Invite(InviteChange::from_body(body)?),
             EntryKind::Joined => Self::Joined(Joined::from_body(body)?),
+            EntryKind::AccountData => Self::AccountData(AccountChange::from_body(body)?),
             EntryKind::Edit | EntryKind::Deletion | EntryKind::Reaction | EntryKind::Pin | EntryKind::Retention => {
                 Self::change(view_change(kind, body)?)?
             }

@@ -30,13 +30,13 @@ use crate::{
         lists::{UserRows, overlay},
         reads::malformed,
         refusal::{refuse, refuse_because, unreadable},
-        state::{Answer, Memory},
+        state::{Answer, ColdTail, Memory},
         stored::{Stored, StoredScan},
     },
     error::StoreError,
     keys::{self, Family},
     row::Direction,
-    rows::{TailRow, UserRow},
+    rows::{PointerRow, TailRow, UserRow},
     runs::Runs,
     seams::{Clock, Files, Random},
 };
@@ -60,6 +60,14 @@ struct Cold {
     highest: u64,
     /// There may be more that is missing: it was too much, or cannot be read.
     more: bool,
+}
+
+/// What segments hold of all of them.
+#[derive(Debug, Default)]
+struct ColdPart {
+    entries: BTreeMap<ConversationId, Cold>,
+    /// The user's pointers where memory does not know them and they may have moved.
+    pointers: BTreeMap<ConversationId, PointerRow>,
 }
 
 /// What one conversation is missing.
@@ -95,10 +103,7 @@ impl Request {
                 let known = known.into_iter().map(|(id, epoch, sequence)| (id, (epoch, sequence))).collect();
                 Ok(Ok(Self { user, since, known }))
             }
-            None => {
-                let (entries, states, too_far, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-                Ok(Err(Done::CaughtUp(Box::new(CaughtUp { position, entries, states, too_far, left }))))
-            }
+            None => Ok(Err(Done::CaughtUp(Box::new(nothing(position))))),
         }
     }
 
@@ -131,14 +136,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
     }
 
     /// Reads what segments may have to give.
-    async fn cold_part(
-        &self,
-        request: &Request,
-        flushes: u64,
-    ) -> Result<(UserRows, BTreeMap<ConversationId, Cold>), StoreError> {
+    async fn cold_part(&self, request: &Request, flushes: u64) -> Result<(UserRows, ColdPart), StoreError> {
         let runs = self.shared.sorted.runs();
         let rows = self.user_rows(&request.user).await?;
-        let mut cold = BTreeMap::new();
+        let mut cold = ColdPart::default();
         if request.since >= self.shared.state.borrow().core.memory.flushed {
             return Ok((rows, cold));
         }
@@ -146,50 +147,62 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         overlay(&mut current, &request.user, &self.shared.state.borrow().core.memory);
         let mut bytes = 0;
         for (id, row) in current.into_iter().filter(|(_, row)| row.joined) {
-            let Some(highest) = self.highest_cold(request, id, &runs, flushes).await? else { continue };
-            if highest < row.sequence.0 {
+            let Some(tail) = self.cold_tail(id, &runs, flushes).await? else { continue };
+            if tail.record > request.since
+                && self.shared.state.borrow().core.memory.pointer(id, &request.user).is_none()
+            {
+                let key = keys::of_user(id, Family::Pointer, &request.user);
+                let value = runs.get(&key).await?.and_then(|row| row.value());
+                let pointer = value.map(|value| PointerRow::decode(&value).ok_or_else(malformed)).transpose()?;
+                cold.pointers.extend(pointer.map(|pointer| (id, pointer)));
+            }
+            let highest = tail.sequence.0;
+            if tail.position <= request.since || highest < row.sequence.0 {
                 continue;
             }
             // Once the answer is full the rest is too far: one entry of each is enough to say so.
             let count = if bytes > RESUME_BYTES_MAX { 1 } else { RESUME_ENTRIES_PER_CONVERSATION_MAX + 1 };
             let part = read_cold(request, id, row.sequence.0..=highest, count, &runs).await;
             bytes += part.entries.iter().map(|stored| stored.archive.len()).sum::<usize>();
-            cold.insert(id, part);
+            cold.entries.insert(id, part);
         }
         Ok((rows, cold))
     }
 
-    /// Last sequence of a conversation in segments, if that entry may be missing. `flushes` is how many there were when `runs` was
-    /// looked up.
-    async fn highest_cold(
+    /// The end of a conversation in segments, as far as it may be behind a resume's position. `flushes` is how many there were when `runs`
+    /// was looked up.
+    async fn cold_tail(
         &self,
-        request: &Request,
         id: ConversationId,
         runs: &Runs<F>,
         flushes: u64,
-    ) -> Result<Option<u64>, StoreError> {
-        let (first, cached) = {
-            let state = self.shared.state.borrow();
-            (state.core.memory.first(id), state.core.tails.get(id))
+    ) -> Result<Option<ColdTail>, StoreError> {
+        let (first, cached, flushed) = {
+            let memory = &self.shared.state.borrow().core.memory;
+            (memory.first(id), self.shared.state.borrow().core.tails.get(id), memory.flushed)
         };
-        let (position, sequence) = match (cached, first) {
-            (Some(tail), _) => tail,
+        Ok(match (cached, first) {
+            (Some(tail), _) => Some(tail),
             // Entries below those in memory end right before them; whether they are missing their positions tell.
-            (None, Some(first)) => return Ok(Some(first.0 - 1).filter(|last| *last > 0)),
+            (None, Some(first)) => {
+                let tail = ColdTail { position: flushed, sequence: Sequence(first.0 - 1), record: flushed };
+                Some(tail).filter(|tail| tail.sequence.0 > 0)
+            }
             (None, None) => {
                 let Some(value) = runs.get(&keys::single(id, Family::Tail)).await?.and_then(|row| row.value()) else {
                     return Ok(None);
                 };
-                let tail = TailRow::decode(&value).ok_or_else(malformed)?;
+                let TailRow { position, sequence, .. } = TailRow::decode(&value).ok_or_else(malformed)?;
+                // Where pointers last moved no row tells.
+                let tail = ColdTail { position, sequence, record: flushed };
                 let core = &mut self.shared.state.borrow_mut().core;
                 // A flush meanwhile may have told a later one, and the cache forgotten it again.
                 if core.memory.flushes == flushes {
-                    core.tails.insert(id, tail.position, tail.sequence);
+                    core.tails.insert(id, tail);
                 }
-                (tail.position, tail.sequence)
+                Some(tail)
             }
-        };
-        Ok((position > request.since).then_some(sequence.0))
+        })
     }
 }
 
@@ -225,17 +238,28 @@ async fn read_cold<F: Files>(
     cold
 }
 
+/// Nothing is missing up to a position.
+fn nothing(position: LanePosition) -> CaughtUp {
+    CaughtUp {
+        position,
+        entries: Vec::new(),
+        states: Vec::new(),
+        too_far: Vec::new(),
+        pointers: Vec::new(),
+        left: Vec::new(),
+    }
+}
+
 /// Puts the answer together. Synchronous: nothing becomes durable in between.
 fn collect(
     request: &Request,
     mut rows: UserRows,
-    cold: &BTreeMap<ConversationId, Cold>,
+    cold: &ColdPart,
     memory: &Memory,
     position: LanePosition,
 ) -> CaughtUp {
     overlay(&mut rows, &request.user, memory);
-    let (entries, states, too_far, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut caught_up = CaughtUp { position, entries, states, too_far, left };
+    let mut caught_up = nothing(position);
     let mut bytes_left = RESUME_BYTES_MAX;
     for (id, row) in rows {
         if !row.joined {
@@ -244,7 +268,12 @@ fn collect(
             }
             continue;
         }
-        match missing(request, id, row, cold.get(&id), memory, &mut bytes_left) {
+        let moved = match memory.pointer(id, &request.user) {
+            Some((record, pointer)) => Some(pointer).filter(|_| record > request.since),
+            None => cold.pointers.get(&id).copied(),
+        };
+        caught_up.pointers.extend(moved.map(|pointer| (id, pointer.read, pointer.delivered)));
+        match missing(request, id, row, cold.entries.get(&id), memory, &mut bytes_left) {
             Missing::Nothing => {}
             Missing::Entries(mut entries, Visible { epoch, first, last }) => {
                 memory.overlay(id, &request.user, &mut entries);

@@ -66,6 +66,7 @@ pub(super) fn conversation_of(command: &Command) -> Option<ConversationId> {
     match command {
         Command::CreateDirect { user, peer } => Some(ConversationId::direct(user, peer)),
         Command::CreateGroup { user, key, .. } => Some(ConversationId::group(user, *key)),
+        Command::SetAccount { user, .. } | Command::Account { user, .. } => Some(ConversationId::account(user)),
         Command::Send { conversation, .. }
         | Command::AddMembers { conversation, .. }
         | Command::RemoveMembers { conversation, .. }
@@ -110,6 +111,9 @@ impl<F: Files, C: Clock, R: Random> Turn<'_, F, C, R> {
         {
             return refusal.into();
         }
+        if let Some(refusal) = self.misuses_account(&command) {
+            return refusal.into();
+        }
         match self.lacks_room(&command) {
             None => {}
             Some(Ok(block)) => return Step::Wait(block, command),
@@ -145,6 +149,12 @@ impl<F: Files, C: Clock, R: Random> Turn<'_, F, C, R> {
                 Err(Err(refusal)) => refusal.into(),
             },
             Command::Join { user, code, look } => self.join(user, code, look),
+            Command::SetAccount { user, set } => self.set_account(user, set),
+            Command::Account { ref user, ref after, limit } => match self.account_page(user, after.as_deref(), limit) {
+                Ok(done) => Step::Done(Ok(done)),
+                Err(Ok(block)) => Step::Wait(block, command),
+                Err(Err(refusal)) => refusal.into(),
+            },
             Command::Mark { user, conversation, read, delivered } => self.mark(user, conversation, read, delivered),
             Command::Change { user, conversation, client_message_id, change } => {
                 self.change_message(user, conversation, client_message_id, change)
@@ -191,7 +201,8 @@ impl<F: Files, C: Clock, R: Random> Turn<'_, F, C, R> {
 impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
     /// The refusal of a command on a conversation whose key was destroyed or is not there; one that is begun gets a key.
     fn lacks_key(&self, vault: &Vault, command: &Command) -> Option<Refusal> {
-        let begins = matches!(command, Command::CreateDirect { .. } | Command::CreateGroup { .. });
+        let begins =
+            matches!(command, Command::CreateDirect { .. } | Command::CreateGroup { .. } | Command::SetAccount { .. });
         match vault.key(self.id) {
             Ok(_) => None,
             // Only who was in it can name it so.
@@ -266,7 +277,7 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         self.create(user, ConversationStart { direct: false, title, members })
     }
 
-    fn create(&mut self, user: UserId, start: ConversationStart) -> Step {
+    pub(super) fn create(&mut self, user: UserId, start: ConversationStart) -> Step {
         if self.slot.conversation.is_some() {
             return match self.member(&user) {
                 Ok((conversation, _)) => {
@@ -431,10 +442,23 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
         rows: Vec<ChangedRow>,
         apply: impl FnOnce(&mut Conversation) -> Rc<[UserId]>,
     ) -> Step {
+        let time = self.core.stage.now(self.shared.clock.now());
+        self.change_at(time, user, kind, body, rows, apply)
+    }
+
+    /// The same, at a time of the stage that rows tell of already.
+    pub(super) fn change_at(
+        &mut self,
+        time: TimestampMs,
+        user: UserId,
+        kind: EntryKind,
+        body: Vec<u8>,
+        rows: Vec<ChangedRow>,
+        apply: impl FnOnce(&mut Conversation) -> Rc<[UserId]>,
+    ) -> Step {
         if let Some(refusal) = self.core.cannot_store(&self.shared.options) {
             return refusal.into();
         }
-        let time = self.core.stage.now(self.shared.clock.now());
         let position = self.core.stage.next();
         let loaded = self.slot.conversation.as_deref().expect("its member was found");
         let entry = self.entry(loaded, user, kind, body, time);

@@ -107,7 +107,10 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             }
         };
         let (mut conversations, mut bytes) = (Vec::new(), 0);
-        let listed = rows.iter().filter(|(id, row)| row.joined && after.is_none_or(|after| **id > after));
+        // It is not one that anybody talks in.
+        let account = ConversationId::account(user);
+        let is_listed = |id: ConversationId| id != account && after.is_none_or(|after| id > after);
+        let listed = rows.iter().filter(|(id, row)| row.joined && is_listed(**id));
         for (id, _) in listed {
             if conversations.len() == limit as usize {
                 return Ok((conversations, true));

@@ -13,14 +13,19 @@ use antiphon_wire::ids::{ConversationId, LanePosition, TimestampMs};
 use crate::{
     compaction::{Compacted, Pace, YieldNow},
     encryption::Vault,
-    engine::{Engine, open::Blob, state::State, useless::Useless},
+    engine::{
+        Engine,
+        open::Blob,
+        state::{ColdTail, State},
+        useless::Useless,
+    },
     error::StoreError,
     flush::FlushTimes,
     lane::{
         log::{LogFile, file_name},
         prepare::prepare,
     },
-    memtable::Memtable,
+    memtable::{Memtable, Tail},
     row::Change,
     rows::TailRow,
     seams::{Clock, FileError, Files, Random, Urgency},
@@ -259,10 +264,15 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         }
     }
 
-    fn remember_tails(&self, tails: impl Iterator<Item = (ConversationId, TailRow)>) {
+    fn remember_tails<'a>(&self, tails: impl Iterator<Item = (ConversationId, &'a Tail)>) {
         let mut state = self.shared.state.borrow_mut();
         for (id, tail) in tails {
-            state.core.tails.insert(id, tail.position, tail.sequence);
+            match tail.last {
+                Some(TailRow { position, sequence, .. }) => {
+                    state.core.tails.insert(id, ColdTail { position, sequence, record: tail.record() });
+                }
+                None => state.core.tails.marked(id, tail.record()),
+            }
         }
     }
 

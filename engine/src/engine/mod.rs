@@ -8,6 +8,7 @@
 //! records to the memtable and gives the outputs out; [`maintenance`] turns memtables into segments. [`reads`] are what commands
 //! wait for.
 
+mod account;
 mod catch_up;
 mod changes;
 mod checkpoint;

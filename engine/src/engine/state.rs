@@ -26,7 +26,7 @@ use crate::{
     newest_ids::NewestIds,
     options::EngineOptions,
     report::Status,
-    rows::TailRow,
+    rows::{PointerRow, TailRow},
     seams::AlignedBuffer,
     window::{Horizon, Pacer},
 };
@@ -306,6 +306,13 @@ impl Memory {
         self.oldest_first().find_map(|memtable| memtable.tail(conversation)?.first())
     }
 
+    /// A user's pointers in a conversation as memory knows them, and where the last record is that may have moved them.
+    pub(super) fn pointer(&self, conversation: ConversationId, user: &UserId) -> Option<(LanePosition, PointerRow)> {
+        let newest_first = [&self.active].into_iter().chain(self.sealed.as_deref());
+        let tails = newest_first.filter_map(|memtable| memtable.tail(conversation));
+        tails.into_iter().find_map(|tail| Some((tail.record(), tail.pointer(user)?)))
+    }
+
     /// Last entry of the conversation, if it is in memory.
     pub(super) fn last(&self, conversation: ConversationId) -> Option<TailRow> {
         let active = self.active.tail(conversation).and_then(|tail| tail.last);
@@ -427,9 +434,19 @@ impl<D> Core<D> {
     }
 }
 
-/// Last positions of conversations that are in segments only, for resumes; the oldest are forgotten.
+/// The end of a conversation in segments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ColdTail {
+    /// Where the last entry is.
+    pub(super) position: LanePosition,
+    pub(super) sequence: Sequence,
+    /// No record of the conversation in segments is behind this one.
+    pub(super) record: LanePosition,
+}
+
+/// Ends of conversations that are in segments only, for resumes; the oldest are forgotten.
 pub(super) struct TailCache {
-    tails: HashMap<ConversationId, (LanePosition, Sequence), IdHash>,
+    tails: HashMap<ConversationId, ColdTail, IdHash>,
     order: VecDeque<ConversationId>,
     max: usize,
 }
@@ -439,24 +456,35 @@ impl TailCache {
         Self { tails: HashMap::with_hasher(hash), order: VecDeque::new(), max }
     }
 
-    pub(super) fn get(&self, conversation: ConversationId) -> Option<(LanePosition, Sequence)> {
+    pub(super) fn get(&self, conversation: ConversationId) -> Option<ColdTail> {
         self.tails.get(&conversation).copied()
     }
 
     /// Remembers a tail. One that is older than what is known changes nothing.
-    pub(super) fn insert(&mut self, conversation: ConversationId, position: LanePosition, sequence: Sequence) {
+    pub(super) fn insert(&mut self, conversation: ConversationId, tail: ColdTail) {
         if self.max == 0 {
             return;
         }
-        let tail = self.tails.entry(conversation).or_insert_with(|| {
+        let known = self.tails.entry(conversation).or_insert_with(|| {
             self.order.push_back(conversation);
-            (position, sequence)
+            tail
         });
-        *tail = (*tail).max((position, sequence));
+        let record = known.record.max(tail.record);
+        if tail.position > known.position {
+            *known = tail;
+        }
+        known.record = record;
         if self.order.len() > self.max
             && let Some(oldest) = self.order.pop_front()
         {
             self.tails.remove(&oldest);
+        }
+    }
+
+    /// Takes in a record that is no entry: of a conversation that is not known it will be looked for.
+    pub(super) fn marked(&mut self, conversation: ConversationId, record: LanePosition) {
+        if let Some(known) = self.tails.get_mut(&conversation) {
+            known.record = known.record.max(record);
         }
     }
 }

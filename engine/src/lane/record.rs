@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, Bans, ConversationStart, EntryKind, InviteChange, Joined, MembershipChange,
-        Settings, roles_from_body, view_change, view_entry,
+        AccountChange, ArchivedEntry, ArchivedEntryKind, Bans, ConversationStart, EntryKind, InviteChange, Joined,
+        MembershipChange, Settings, roles_from_body, view_change, view_entry,
     },
     ids::{ConversationId, Ordinal, Sequence, UserId},
 };
 
 use crate::{
+    account::ItemRow,
     bytes::Reader,
     changes::{ChangedRow, RetentionRow, StateRow, decode_pins, decode_reactor},
     group::{InviteRow, decode_ban, decode_role},
@@ -198,6 +199,7 @@ fn check_entry(archive: &[u8]) -> Option<&ArchivedEntry> {
         ArchivedEntryKind::Bans => Bans::from_body(body).is_ok(),
         ArchivedEntryKind::Invite => InviteChange::from_body(body).is_ok(),
         ArchivedEntryKind::Joined => Joined::from_body(body).is_ok(),
+        ArchivedEntryKind::AccountData => AccountChange::from_body(body).is_ok(),
         ref kind => view_change(EntryKind::from(kind), body).is_ok(),
     };
     let (sequence, ordinal) = (entry.sequence.0.to_native(), entry.ordinal.0.to_native());
@@ -258,7 +260,7 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
         return false;
     }
     let Some(value) = value else {
-        return matches!(key, Key::Reactor(..) | Key::Role(_) | Key::Ban(_) | Key::Invite(_));
+        return matches!(key, Key::Reactor(..) | Key::Role(_) | Key::Ban(_) | Key::Invite(_) | Key::Account(_));
     };
     match key {
         Key::Entry(sequence) => decode_entry(value).is_some_and(|(_, archive)| {
@@ -275,6 +277,7 @@ fn is_row(conversation: [u8; 16], own: Sequence, suffix: &[u8], value: Option<&[
         Key::Role(_) => decode_role(value).is_some(),
         Key::Ban(_) => decode_ban(value).is_some(),
         Key::Invite(_) => InviteRow::decode(value).is_some(),
+        Key::Account(_) => ItemRow::decode(value).is_some_and(|row| row.sequence == own),
         Key::Member(_) => MemberRow::decode(value).is_some(),
         _ => false,
     }

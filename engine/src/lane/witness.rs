@@ -52,8 +52,13 @@ impl Held {
 
 /// Whether losing an entry of this kind could show somebody what may not be seen: who came and went, and what was taken away, by an edit too.
 pub(crate) fn changes_who_sees(kind: EntryKind) -> bool {
-    use EntryKind::{Bans, Created, Deletion, Edit, Invite, Joined, Membership, Retention, Roles, Settings};
-    matches!(kind, Created | Membership | Edit | Deletion | Retention | Roles | Settings | Bans | Invite | Joined)
+    use EntryKind::{
+        AccountData, Bans, Created, Deletion, Edit, Invite, Joined, Membership, Retention, Roles, Settings,
+    };
+    matches!(
+        kind,
+        AccountData | Created | Membership | Edit | Deletion | Retention | Roles | Settings | Bans | Invite | Joined
+    )
 }
 
 /// What a batch holds.

@@ -69,6 +69,8 @@ pub(crate) struct Tail {
     /// Ids, their entries, and when those were stored.
     messages: Vec<(ClientMessageId, Sequence, TimestampMs)>,
     pub(crate) last: Option<TailRow>,
+    /// Where pointers were last moved by a record of their own.
+    marked: LanePosition,
     /// What changes brought; most conversations have none for most of the time.
     pub(crate) changes: Option<Box<Changes>>,
 }
@@ -78,6 +80,17 @@ pub(crate) struct Tail {
 pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
 
 impl Tail {
+    /// Where the last record of the conversation is.
+    pub(crate) fn record(&self) -> LanePosition {
+        self.last.map_or(self.marked, |last| last.position.max(self.marked))
+    }
+
+    /// A user's pointers.
+    pub(crate) fn pointer(&self, user: &UserId) -> Option<PointerRow> {
+        let index = self.pointers.binary_search_by(|(other, _)| other.cmp(user)).ok()?;
+        Some(self.pointers[index].1)
+    }
+
     /// What a change says of a key, by its suffix: a value, or that it has none.
     pub(crate) fn changed(&self, suffix: &[u8]) -> Option<Option<&Arc<[u8]>>> {
         self.changes.as_ref()?.get(suffix).map(Option::as_ref)
@@ -298,9 +311,9 @@ impl Memtable {
         self.users.get(user)
     }
 
-    /// Every conversation with its last entry, in no particular order.
-    pub(crate) fn tails(&self) -> impl Iterator<Item = (ConversationId, TailRow)> {
-        self.order.iter().flatten().filter_map(|id| Some((*id, self.conversations.get(id)?.last?)))
+    /// Every conversation, in no particular order.
+    pub(crate) fn tails(&self) -> impl Iterator<Item = (ConversationId, &Tail)> {
+        self.order.iter().flatten().filter_map(|id| Some((*id, self.conversations.get(id)?)))
     }
 
     /// Every conversation that is here, in no particular order.
@@ -346,7 +359,7 @@ impl Memtable {
                 applied
             }
             Record::Mark(mark) => {
-                self.apply_mark(mark);
+                self.apply_mark(position, mark);
                 Applied::default()
             }
             Record::Closed(conversation) => {
@@ -384,9 +397,10 @@ impl Memtable {
         self.hidden.all || self.hidden.some.contains(&conversation)
     }
 
-    fn apply_mark(&mut self, mark: &Mark) {
-        let added =
-            self.tail_mut(mark.conversation).set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
+    fn apply_mark(&mut self, position: LanePosition, mark: &Mark) {
+        let tail = self.tail_mut(mark.conversation);
+        tail.marked = position;
+        let added = tail.set_pointer(mark.user.as_str(), || mark.user.clone(), mark.pointer);
         self.bytes += added;
     }
 
@@ -411,7 +425,10 @@ impl Memtable {
                 self.tail_mut(conversation).title = Some(title.into());
             }
             // What they say is in the rows that come with them.
-            ArchivedEntryKind::Roles | ArchivedEntryKind::Settings | ArchivedEntryKind::Invite => {}
+            ArchivedEntryKind::Roles
+            | ArchivedEntryKind::Settings
+            | ArchivedEntryKind::Invite
+            | ArchivedEntryKind::AccountData => {}
             ArchivedEntryKind::Created => {
                 let start = ConversationStart::from_body(&entry.body).expect(VALID);
                 let epoch = Epoch(entry.epoch.0.to_native());
@@ -441,7 +458,7 @@ impl Memtable {
         let (conversation, changed_at) = (ConversationId(entry.conversation.0), entry.time_ms.0.to_native());
         let (mut added, mut times) = (0, Vec::new());
         let tail = self.tail_mut(conversation);
-        let mut of_messages = false;
+        let (mut of_messages, mut is_erasing) = (false, false);
         for ChangedRow { suffix, value } in rows {
             match (keys::parse_suffix(suffix).expect(VALID), value) {
                 (Key::Entry(sequence), Some(value)) => {
@@ -452,19 +469,21 @@ impl Memtable {
                         *entry = (position, Arc::from(archive));
                         continue;
                     }
-                    times.push(tail_row(position, view_entry(archive).expect(VALID)).time);
+                    let left = view_entry(archive).expect(VALID);
+                    is_erasing |= erases(left);
+                    times.push(tail_row(position, left).time);
                 }
                 (Key::Member(user), Some(value)) => {
                     tail.members.insert(user, MemberRow::decode(value));
                     continue;
                 }
-                (Key::Settings | Key::Role(_) | Key::Ban(_), _) => {}
+                (Key::Settings | Key::Role(_) | Key::Ban(_) | Key::Account(_), _) => {}
                 _ => of_messages = true,
             }
             added += ROW_BYTES + suffix.len() + value.as_ref().map_or(0, |value| value.len());
             tail.changes.get_or_insert_default().insert(suffix.clone(), value.clone());
         }
-        if !times.is_empty() {
+        if is_erasing {
             self.erasing_since = Some(self.erasing_since.map_or(changed_at, |since| since.min(changed_at)));
         }
         times.into_iter().for_each(|time| self.note_time(time));
@@ -561,6 +580,12 @@ impl Tail {
         self.last = Some(last);
         lost
     }
+}
+
+/// Whether a row in an entry's place is there to erase what the entry said: of account data that was set anew that can wait until a merge
+/// comes to it. It happens often, and each such row would have older segments written anew.
+fn erases(left: &ArchivedEntry) -> bool {
+    !matches!(left.kind, ArchivedEntryKind::AccountData)
 }
 
 /// What an entry says about the conversation's end.

@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use antiphon_wire::ids::{ConversationId, Sequence, TimestampMs, UserId};
+use antiphon_wire::{
+    frame::view_entry,
+    ids::{ConversationId, Sequence, TimestampMs, UserId},
+};
 
-use super::{Memtable, Tail};
+use super::{Memtable, Tail, erases};
 use crate::{
     keys::{self, ENTRY_SUFFIX_BYTES, Family, MessageIdKey},
     row::{Change, RowSource},
@@ -106,7 +109,7 @@ impl<'a> MemtableRows<'a> {
             self.next_change = self.changes.as_mut().and_then(Iterator::next);
             self.key.extend_from_slice(&keys::within(id, suffix));
             let Some(value) = value else { return Some(Change::Delete) };
-            if suffix.len() == ENTRY_SUFFIX_BYTES && suffix[0] == Family::Entry as u8 {
+            if suffix.len() == ENTRY_SUFFIX_BYTES && suffix[0] == Family::Entry as u8 && takes_away(value) {
                 // What stood there is in an older segment.
                 rows::put_replacing(value, &mut self.value);
             } else {
@@ -139,6 +142,11 @@ impl<'a> MemtableRows<'a> {
         rows::put_message_id(sequence, Some(stored).filter(|_| !key.is_timed()), &mut self.value);
         true
     }
+}
+
+/// Whether an entry's row took away what an older one says.
+fn takes_away(value: &[u8]) -> bool {
+    rows::decode_entry(value).and_then(|(_, archive)| view_entry(archive).ok()).is_none_or(erases)
 }
 
 /// All message ids, in the reverse order of keys.

@@ -11,6 +11,7 @@ use antiphon_wire::{
 };
 
 use crate::{
+    account::{AccountData, ItemRow},
     changes::{Fold, RetentionRow, StateRow, decode_pins, decode_reactor},
     group::{Group, InviteRow, decode_ban, decode_role},
     keys::Key,
@@ -61,6 +62,8 @@ pub(super) struct Conversation {
     changes: Fold,
     /// What they say of the group.
     group: Group,
+    /// What they say of a user's account.
+    account: AccountData,
     /// The last entry, if it is a message that says something.
     says_something: Option<Sequence>,
     pub(super) entries: u64,
@@ -104,6 +107,7 @@ impl Conversation {
             ids: Ids::default(),
             changes: Fold::default(),
             group: Group::default(),
+            account: AccountData::default(),
             says_something: None,
             entries: 0,
             missing: Vec::new(),
@@ -162,6 +166,10 @@ impl Conversation {
             Key::Invite(at) => match InviteRow::decode(value) {
                 Some(row) => self.group.load_invite(at, row),
                 None => self.find(Some(at), FORM),
+            },
+            Key::Account(key) => match ItemRow::decode(value) {
+                Some(row) => self.account.load(key, row),
+                None => self.find(None, FORM),
             },
             Key::User(_) | Key::MessageId(..) => {}
         }
@@ -328,7 +336,13 @@ impl Conversation {
         for user in rows.bans().symmetric_difference(said.bans()) {
             self.of_user(user, "whether the user is kept out is not what the entries say");
         }
+        for (at, of) in differences(rows.invites(), said.invites()) {
+            self.find(Some(at), &format!("the row of the invite {of}"));
+        }
         self.replay.group = said;
+        if self.account != self.replay.account {
+            self.find(None, "what is set in the account is not what the entries say");
+        }
     }
 
     fn state(&mut self, sequence: Sequence, value: &[u8]) {

@@ -155,7 +155,8 @@ impl Dump<'_> {
             | Key::Settings
             | Key::Role(_)
             | Key::Ban(_)
-            | Key::Invite(_)) => {
+            | Key::Invite(_)
+            | Key::Account(_)) => {
                 let line = Line::Row(RowLine::new(id, &changed_row(&key, value)?, value));
                 match (head.has_lost, head.written) {
                     (false, _) => {}

@@ -5,8 +5,9 @@
 
 use antiphon_wire::{
     frame::{
-        Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, InviteChange, Joined, MembershipChange,
-        RoleOf, Settings, roles_from_body, roles_to_body, view_change, view_content, view_entry,
+        AccountChange, Bans, Change, ChangeView, Content, ConversationStart, Entry, EntryKind, InviteChange, Joined,
+        JsonText, MembershipChange, RoleOf, Settings, roles_from_body, roles_to_body, view_change, view_content,
+        view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Ordinal, Sequence, TimestampMs, UserId},
 };
@@ -197,6 +198,12 @@ pub(super) struct EntryLine {
     /// Who joined by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     joined: Option<Joined>,
+    /// Of account data: of which key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// Of account data: as JSON text; left out where the key was taken away, or was set again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
     /// The archive in base64, where the fields would not give it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
@@ -228,6 +235,7 @@ enum Kind {
     Bans,
     Invite,
     Joined,
+    AccountData,
 }
 
 impl Line {
@@ -271,6 +279,8 @@ impl EntryLine {
             removed: None,
             invite: None,
             joined: None,
+            key: None,
+            value: None,
             archive: None,
         };
         match entry.kind {
@@ -295,6 +305,10 @@ impl EntryLine {
             }
             EntryKind::Invite => line.invite = Some(InviteChange::from_body(&entry.body).ok()?),
             EntryKind::Joined => line.joined = Some(Joined::from_body(&entry.body).ok()?),
+            EntryKind::AccountData => {
+                let AccountChange { key, value } = AccountChange::from_body(&entry.body).ok()?;
+                (line.key, line.value) = (Some(key), value.map(|value| value.0));
+            }
             kind => {
                 line.client_message_id = Some(entry.client_message_id);
                 line.change(view_change(kind, &entry.body).ok()?);
@@ -351,7 +365,8 @@ impl EntryLine {
             | Kind::Settings
             | Kind::Bans
             | Kind::Invite
-            | Kind::Joined => return None,
+            | Kind::Joined
+            | Kind::AccountData => return None,
         };
         Some(change.to_body(self.messages.unwrap_or_default()))
     }
@@ -380,6 +395,10 @@ impl EntryLine {
             }
             Kind::Invite => self.invite.as_ref()?.to_body(),
             Kind::Joined => self.joined.as_ref()?.to_body(),
+            Kind::AccountData => {
+                let (key, value) = (self.key.clone()?, self.value.clone().map(JsonText));
+                AccountChange { key, value }.to_body()
+            }
             _ => self.change_body()?,
         };
         let entry = Entry {
@@ -414,6 +433,7 @@ impl Kind {
             EntryKind::Bans => Self::Bans,
             EntryKind::Invite => Self::Invite,
             EntryKind::Joined => Self::Joined,
+            EntryKind::AccountData => Self::AccountData,
         }
     }
 
@@ -433,6 +453,7 @@ impl Kind {
             Self::Bans => EntryKind::Bans,
             Self::Invite => EntryKind::Invite,
             Self::Joined => EntryKind::Joined,
+            Self::AccountData => EntryKind::AccountData,
         }
     }
 }

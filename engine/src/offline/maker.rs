@@ -13,6 +13,7 @@ use antiphon_wire::{
 };
 
 use crate::{
+    account::ItemRow,
     cache::Cache,
     changes::{RetentionRow, StateRow, decode_pins, decode_reactor},
     encryption::{
@@ -101,6 +102,7 @@ pub(super) fn changed_row(key: &Key, value: &[u8]) -> Option<Vec<u8>> {
         Key::Role(user) => (keys::role_suffix(user), decode_role(value).is_some()),
         Key::Ban(user) => (keys::ban_suffix(user), decode_ban(value).is_some()),
         Key::Invite(at) => (keys::invite_suffix(*at), InviteRow::decode(value).is_some()),
+        Key::Account(key) => (keys::account_suffix(key), ItemRow::decode(value).is_some()),
         _ => return None,
     };
     is_formed.then_some(suffix)

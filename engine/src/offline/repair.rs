@@ -309,7 +309,8 @@ impl Seen {
             | Key::Settings
             | Key::Role(_)
             | Key::Ban(_)
-            | Key::Invite(_)) => {
+            | Key::Invite(_)
+            | Key::Account(_)) => {
                 self.changes.extend(changed_row(&key, value).map(|suffix| (suffix, value.to_vec())));
             }
             Key::OldMessageId(_) | Key::User(_) | Key::MessageId(..) => {}

@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use antiphon_wire::{
     frame::{
-        ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, Settings, members_changed,
-        view_change, view_content, view_entry,
+        AccountChange, ArchivedEntry, ArchivedEntryKind, ConversationStart, EntryKind, MembershipChange, Settings,
+        members_changed, view_change, view_content, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, LanePosition, Sequence, UserId},
 };
 
 use crate::{
+    account::AccountData,
     changes::{ChangedRow, Fold, Full, RetentionRow},
     group::Group,
     keys,
@@ -35,6 +36,7 @@ pub(super) struct Replay {
     /// What became of messages.
     pub(super) changes: Fold,
     pub(super) group: Group,
+    pub(super) account: AccountData,
     /// Some entries are missing, so that members and title may not be those that the rows tell of.
     pub(super) gap: bool,
 }
@@ -113,6 +115,9 @@ impl Replay {
                 Err(_) => taken.wrong.push("the change goes beyond what a message or a conversation can have"),
             }
         }
+        if kind == EntryKind::AccountData {
+            taken.wrong.extend(self.odd_account_data(id, entry));
+        }
         taken.wrong.extend(self.compare(&last, is_message, Epoch(entry.epoch.0.to_native())));
         if matches!(entry.kind, ArchivedEntryKind::Created) != (sequence == Sequence(1)) {
             taken.wrong.push("the first entry, and no other, begins a conversation");
@@ -142,8 +147,21 @@ impl Replay {
         let roles = self.group.roles().keys().map(keys::role_suffix);
         let bans = self.group.bans().iter().map(keys::ban_suffix);
         let invites = self.group.invites().keys().map(|at| keys::invite_suffix(*at));
-        let of_group = roles.chain(bans).chain(invites);
+        let account = self.account.keys().map(keys::account_suffix);
+        let of_group = roles.chain(bans).chain(invites).chain(account);
         [pins, retention, settings].into_iter().flatten().chain(states).chain(reactors).chain(of_group)
+    }
+
+    /// What does not fit of an entry that says something of account data.
+    fn odd_account_data(&self, id: ConversationId, entry: &ArchivedEntry) -> Option<&'static str> {
+        let AccountChange { key, .. } = AccountChange::from_body(&entry.body).ok()?;
+        let is_own = UserId::new(entry.sender.as_str()).is_ok_and(|user| id == ConversationId::account(&user));
+        match self.account.get(&key) {
+            _ if !is_own => Some("account data is set in another conversation than its user's account"),
+            // An entry says so only while it is the last of its key.
+            Some(_) => Some("what was set under the key is still said by the entry before"),
+            None => None,
+        }
     }
 
     fn missing_before(&self, sequence: Sequence) -> Option<(Sequence, Sequence)> {
@@ -196,6 +214,10 @@ impl Replay {
                 rows.extend(self.group.member_rows(last.sequence, last.ordinal, &change.added));
                 self.change(&change, last);
                 return Ok(rows);
+            }
+            ArchivedEntryKind::AccountData => {
+                let change = AccountChange::from_body(body).map_err(|_| "what it says of account data is not valid")?;
+                return Ok(vec![self.account.take(change, last)]);
             }
             ArchivedEntryKind::Created => {
                 let start = ConversationStart::from_body(body).map_err(|_| "the beginning is not valid")?;

@@ -1,10 +1,10 @@
-//! The rows that entries about groups bring, by the rules of the document.
+//! The rows that entries about groups and accounts bring, by the rules of the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_wire::frame::{Bans, Entry, EntryKind, HistoryFrom, MembershipChange, Role, Settings, roles_from_body};
 
-use crate::files::Row;
+use crate::{files::Row, world::replaced};
 
 /// Who has which role, and what those who join see, by conversation.
 #[derive(Default)]
@@ -14,6 +14,30 @@ pub(crate) struct Groups {
     from_the_start: BTreeSet<[u8; 16]>,
     /// Rows of invites, by conversation and sequence.
     invites: BTreeMap<([u8; 16], u64), Vec<u8>>,
+}
+
+/// What is set in accounts: the entry that set it and where that stands, by conversation and key.
+#[derive(Default)]
+pub(crate) struct Accounts(BTreeMap<([u8; 16], Vec<u8>), (u64, Entry)>);
+
+impl Accounts {
+    /// The rows that an entry brings, by their suffixes, in order.
+    pub(crate) fn take(&mut self, position: u64, entry: &Entry) -> Vec<Row> {
+        let (name, value) = entry.body[1..].split_at(usize::from(entry.body[0]));
+        let suffix = [&[3, 7], name].concat();
+        let key = (entry.conversation.0, name.to_vec());
+        let places = [entry.sequence.0, position, entry.time_ms.0].map(u64::to_le_bytes).concat();
+        let before = match value {
+            [] => self.0.remove(&key),
+            _ => self.0.insert(key, (position, entry.clone())),
+        };
+        let mut rows = vec![(suffix, (!value.is_empty()).then(|| [&places, value].concat()))];
+        rows.extend(before.map(|(position, of)| {
+            let body = of.body[..=usize::from(of.body[0])].to_vec();
+            replaced(position, &of, body)
+        }));
+        rows
+    }
 }
 
 fn invite_key(sequence: u64) -> Vec<u8> {

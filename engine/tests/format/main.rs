@@ -49,7 +49,7 @@ fn check(text: &str, samples: &[Sample], mended: &Mended, encrypted: &Encrypted)
 
 #[test]
 fn the_documents_tables_decode_what_the_engine_writes() {
-    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_300, flushing(3)), sample(5, 1_500, sealing(1))];
+    let samples = [sample(1, 1_500, unflushed(0)), sample(2, 4_600, flushing(3)), sample(5, 1_500, sealing(1))];
     let [logged, merged, sealed] = &samples;
     assert!(sealed.inspection.segments.len() > 2, "some is in segments, some in the log");
     assert!(logged.position > 1_000 && merged.position > 3_000, "{} and {}", logged.position, merged.position);
@@ -107,7 +107,7 @@ fn altered(line: &str, next: &str) -> Vec<(&'static str, Vec<String>)> {
 /// Whatever is wrong or missing in a table is found: each of its lines is removed, and altered in many ways.
 #[test]
 fn a_wrong_or_missing_field_of_the_document_is_found() {
-    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3)), sample(6, 260, sealing(1))];
+    let samples = [sample(3, 30, unflushed(0)), sample(4, 160, flushing(3)), sample(9, 320, sealing(1))];
     let (mended, encrypted, text) = (mended(), encrypted(), document());
     check(&text, &samples, &mended, &encrypted).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(Document::parse(&text).unwrap().tables(), 27, "every table is known to these tests");

@@ -12,7 +12,7 @@ use antiphon_engine::{
 use antiphon_wire::{
     frame::{
         Bans, Change, ChangeView, Content, ContentView, ConversationStart, Entry, EntryKind, HistoryFrom, InviteCode,
-        Joined, MakeInvite, MembershipChange, Role, RoleOf, SettingsChange, view_change,
+        Joined, JsonText, MakeInvite, MembershipChange, Role, RoleOf, SetAccount, SettingsChange, view_change,
     },
     ids::{ClientMessageId, ConversationId, Sequence, TimestampMs},
 };
@@ -20,7 +20,7 @@ use antiphon_wire::{
 use crate::{
     encrypted::NODE,
     files::{Held, Record, Row},
-    groups::Groups,
+    groups::{Accounts, Groups},
     keys::Key,
     support::{Lane, block_on, change, entry, send, small_options, user},
     tables::{Decoded, Value},
@@ -51,6 +51,7 @@ pub(crate) struct Expected {
     ordinals: BTreeMap<[u8; 16], Vec<u64>>,
     changes: Changes,
     groups: Groups,
+    accounts: Accounts,
     /// Codes of the invites that were made.
     codes: Vec<InviteCode>,
 }
@@ -201,7 +202,7 @@ fn short(text: &str) -> Vec<u8> {
 }
 
 /// What is left of an entry: its row, with another body.
-fn replaced(position: u64, of: &Entry, body: Vec<u8>) -> Row {
+pub(crate) fn replaced(position: u64, of: &Entry, body: Vec<u8>) -> Row {
     let archive = Entry { body, ..of.clone() }.to_archive();
     let suffix = [&[7], &of.sequence.0.to_be_bytes()[..]].concat();
     (suffix, Some([&position.to_le_bytes(), &archive[..]].concat()))
@@ -219,7 +220,11 @@ impl Expected {
                     self.ordinals.entry(conversation.0).or_default().push(of.ordinal.0);
                     let position = self.records.len() as u64 + 1;
                     let is_of_messages = of.kind.is_change() || of.kind == EntryKind::Message;
-                    let brought = if is_of_messages { self.changes.brought(&of) } else { self.groups.take(&of) };
+                    let brought = match of.kind {
+                        _ if is_of_messages => self.changes.brought(&of),
+                        EntryKind::AccountData => self.accounts.take(position, &of),
+                        _ => self.groups.take(&of),
+                    };
                     let record = match of.kind.is_change() || !brought.is_empty() {
                         true => Record::Change { archive: archive.to_vec(), brought },
                         false => Record::Entry(archive.to_vec()),
@@ -297,8 +302,11 @@ pub(crate) fn witness_of(records: &[Record]) -> Vec<Held> {
         let conversation = entry.conversation.0;
         let of = held.entry(conversation).or_insert(Held { conversation, last: 0, kinds: 0 });
         of.last = entry.sequence.0;
-        use EntryKind::{Bans, Created, Deletion, Edit, Invite, Joined, Membership, Retention, Roles, Settings};
-        let hides = [Created, Membership, Edit, Deletion, Retention, Roles, Settings, Bans, Invite, Joined];
+        use EntryKind::{
+            AccountData, Bans, Created, Deletion, Edit, Invite, Joined, Membership, Retention, Roles, Settings,
+        };
+        let hides =
+            [AccountData, Created, Membership, Edit, Deletion, Retention, Roles, Settings, Bans, Invite, Joined];
         of.kinds |= u64::from(hides.contains(&entry.kind));
     }
     held.into_values().collect()
@@ -347,6 +355,13 @@ fn add_brought(rows: &mut Rows, id: [u8; 16], suffix: &[u8], value: Option<&[u8]
             let Some(value) = value else { return drop(rows.remove(&key)) };
             let fields = numbers([("expires", number(&value[32..40])), ("uses", u64::from(value[40]))]);
             (key, with(with(fields, "hash", &value[..32]), "user", &value[44..]))
+        }
+        ([3, 7, name @ ..], value) => {
+            let key = key("account", id, [("name", name)]);
+            let Some(value) = value else { return drop(rows.remove(&key)) };
+            let [sequence, position, time] = [0, 8, 16].map(|at| number(&value[at..at + 8]));
+            let fields = numbers([("sequence", sequence), ("position", position), ("time", time)]);
+            (key, with(fields, "value", &value[24..]))
         }
         ([4, user @ ..], Some(value)) => {
             let fields = [("visible from", number(&value[..8])), ("messages", number(&value[8..]))];
@@ -414,7 +429,7 @@ fn add_entry(rows: &mut Rows, position: u64, archive: &[u8]) {
         EntryKind::Membership => change = MembershipChange::from_body(&entry.body).unwrap(),
         EntryKind::Bans => change.removed = Bans::from_body(&entry.body).unwrap().removed().cloned().collect(),
         // What they say is in the rows that they bring.
-        EntryKind::Roles | EntryKind::Settings | EntryKind::Invite => {}
+        EntryKind::Roles | EntryKind::Settings | EntryKind::Invite | EntryKind::AccountData => {}
         EntryKind::Joined => change.added = vec![Joined::from_body(&entry.body).unwrap().user],
         EntryKind::Created => {
             let start = ConversationStart::from_body(&entry.body).unwrap();
@@ -543,6 +558,11 @@ fn act(lane: &mut Lane, conversations: &[ConversationId], codes: &[InviteCode], 
         55..58 if !codes.is_empty() => {
             let code = codes[random.below(codes.len() as u64) as usize];
             Command::Join { user: user(other), code, look: false }
+        }
+        58..61 => {
+            let value = (random.below(4) > 0).then(|| JsonText(format!("{{\"of\":{}}}", random.below(1 << 40))));
+            let set = SetAccount { key: format!("key-{}", random.below(5)), value, if_sequence: None };
+            Command::SetAccount { user: user(other), set }
         }
         choice => {
             for number in 0..1 + random.below(6) {

@@ -120,6 +120,8 @@ pub enum ConnectionFrame {
         states: Vec<Vec<u8>>,
         /// Conversations of which too much is missing: id, epoch, first, last.
         too_far: Vec<(ConversationId, Epoch, Sequence, Sequence)>,
+        /// The user's pointers where they may have moved: conversation, read, delivered.
+        pointers: Vec<(ConversationId, Sequence, Sequence)>,
         /// Conversations that the user left since.
         left: Vec<(ConversationId, Sequence)>,
     },

@@ -19,6 +19,7 @@ pub mod pressure;
 pub mod proxy;
 pub mod rate;
 pub mod registry;
+mod requests;
 pub mod session;
 pub mod shard;
 pub mod timers;

@@ -12,7 +12,7 @@ use antiphon_wire::{
     codes::{CloseCode, ErrorCode},
     frame::{
         self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Expiring, Left, Limits, Pong,
-        PositionBytes, Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        PositionBytes, Receipt, Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
@@ -333,9 +333,7 @@ impl Session {
         environment: &Environment<'_>,
         actions: &mut Vec<Action>,
     ) {
-        if self.connected.is_none() {
-            return;
-        }
+        let Some(user) = self.user().cloned() else { return };
         if caught_up.reset {
             let text = "the position is beyond what this store holds: list your conversations again".into();
             let error = ErrorFrame { code: ErrorCode::Invalid, text, retry_after_ms: None };
@@ -348,6 +346,10 @@ impl Session {
         for (conversation, epoch, first, last) in caught_up.too_far {
             let too_far = TooFar { conversation, epoch, first, last };
             actions.push(Action::Send { id: None, frame: ServerFrame::TooFar(too_far) });
+        }
+        for (conversation, read, delivered) in caught_up.pointers {
+            let receipt = Receipt { conversation, user: user.clone(), read, delivered };
+            actions.push(Action::Send { id: None, frame: ServerFrame::Receipt(receipt) });
         }
         for (conversation, sequence) in caught_up.left {
             actions.push(Action::Send { id: None, frame: ServerFrame::Left(Left { conversation, sequence }) });
@@ -592,6 +594,8 @@ pub struct LaneCaughtUp {
     pub states: Vec<Vec<u8>>,
     /// Conversations of which too much is missing: id, epoch, first, last.
     pub too_far: Vec<(ConversationId, Epoch, Sequence, Sequence)>,
+    /// The user's pointers where they may have moved: conversation, read, delivered.
+    pub pointers: Vec<(ConversationId, Sequence, Sequence)>,
     /// Conversations that the user left.
     pub left: Vec<(ConversationId, Sequence)>,
 }
@@ -640,6 +644,7 @@ fn conversation_of(request: &Request, user: &UserId) -> Option<Option<Conversati
         Request::Event(event) => event.conversation,
         Request::Invites(invites) => invites.conversation,
         Request::Join(join) => join.code.conversation,
+        Request::Account(_) => ConversationId::account(user),
         Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => return Some(None),
     }))
 }

@@ -553,9 +553,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             ConnectionFrame::Beside { connection, frame } => {
                 self.with_session(connection.into(), |session, _, actions| session.beside(frame, actions));
             }
-            ConnectionFrame::CaughtUp { connection, position, reset, entries, states, too_far, left } => {
+            ConnectionFrame::CaughtUp { connection, position, reset, entries, states, too_far, pointers, left } => {
                 self.advance(lane, position);
-                let caught_up = LaneCaughtUp { reset, entries, states, too_far, left };
+                let caught_up = LaneCaughtUp { reset, entries, states, too_far, pointers, left };
                 let mut is_attached = false;
                 self.with_session(connection.into(), |session, environment, actions| {
                     let was_attaching = session.is_attaching(environment);

@@ -74,6 +74,7 @@ fn wrong_requests_are_told_apart() {
         (1, r#","revoke":[]"#, "invalid"),
         (1, r#","revoke":[0]"#, "invalid"),
         (1, r#","list":{"limit":0}"#, "invalid"),
+        (1, r#","list":{"after":9007199254740992}"#, "invalid"),
         (3, r#","make":{}"#, "forbidden"),
         (3, r#","list":{}"#, "forbidden"),
         (3, r#","revoke":[2]"#, "forbidden"),

@@ -3,7 +3,9 @@
 
 mod common;
 
+mod account;
 mod admission;
+mod badges;
 mod changes;
 mod contents;
 mod events;

@@ -46,6 +46,8 @@ pub enum EntryKind {
     Invite = 13,
     /// Somebody became a member by an invite: the body is a [`Joined`](super::Joined).
     Joined = 14,
+    /// Account data was set, or taken away: the body is an [`AccountChange`](super::AccountChange).
+    AccountData = 15,
 }
 
 impl From<&ArchivedEntryKind> for EntryKind {
@@ -65,6 +67,7 @@ impl From<&ArchivedEntryKind> for EntryKind {
             ArchivedEntryKind::Bans => Self::Bans,
             ArchivedEntryKind::Invite => Self::Invite,
             ArchivedEntryKind::Joined => Self::Joined,
+            ArchivedEntryKind::AccountData => Self::AccountData,
         }
     }
 }
@@ -151,6 +154,9 @@ pub enum EntryError {
     /// Not the body of an entry about a group.
     #[error("what it says of a group does not have its form")]
     Group,
+    /// Not the body of a change of account data.
+    #[error("what it says of account data does not have its form")]
+    Account,
     /// Not the body of a change.
     #[error("a change of a message does not have its form")]
     Change,

@@ -3,6 +3,7 @@
 //! A client sends [`Request`]s, a server [`ServerFrame`]s. One frame is one WebSocket message. An answer has the request's id and,
 //! in JSON, the request's key; a push has no id.
 
+mod account;
 mod change;
 mod content;
 mod conversations;
@@ -13,6 +14,7 @@ mod invites;
 mod messages;
 mod session;
 
+pub use account::*;
 pub use change::*;
 pub use content::*;
 pub use conversations::*;
@@ -81,6 +83,8 @@ pub enum Request {
     Invites(Invites),
     /// Becomes a member by an invite.
     Join(Join),
+    /// Sets or lists what the user's applications keep.
+    Account(Account),
 }
 
 /// What a server says: answers, then pushes.
@@ -134,6 +138,8 @@ pub enum ServerFrame {
     InvitesAnswer(InvitesAnswer),
     /// Answers `join`.
     JoinAnswer(JoinAnswer),
+    /// Answers `account`.
+    AccountAnswer(AccountAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.

@@ -11,9 +11,9 @@ use serde::{
 
 use crate::{
     frame::{
-        ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Bans, Change, ChangeView, Content,
-        ConversationStart, Entry, EntryBytes, EntryKind, InviteChange, Joined, MembershipChange, RoleOf, Settings,
-        roles_from_body, roles_to_body, view_body, view_change, view_entry,
+        AccountChange, ArchivedConversationStart, ArchivedEntryKind, ArchivedMembershipChange, Bans, Change,
+        ChangeView, Content, ConversationStart, Entry, EntryBytes, EntryKind, InviteChange, Joined, JsonText,
+        MembershipChange, RoleOf, Settings, roles_from_body, roles_to_body, view_body, view_change, view_entry,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, Sequence, TimestampMs, UserId},
     json::content::{self, with_content},
@@ -63,6 +63,10 @@ with_content! {
         change: Option<InviteChange>,
         #[serde(default)]
         invite: Option<Sequence>,
+        #[serde(default)]
+        key: Option<String>,
+        #[serde(default)]
+        value: Option<JsonText>,
     }
 }
 
@@ -83,6 +87,7 @@ enum JsonKind {
     Bans,
     Invite,
     Joined,
+    AccountData,
     /// Of a later version.
     #[serde(other, skip_serializing)]
     Unknown,
@@ -160,6 +165,14 @@ impl Serialize for ArchiveAsJson<'_> {
                 json.serialize_field("kind", &JsonKind::Joined)?;
                 json.serialize_field("invite", &joined.invite)?;
                 json.serialize_field("added", &[joined.user])?;
+            }
+            ArchivedEntryKind::AccountData => {
+                let change = AccountChange::from_body(body).map_err(ser::Error::custom)?;
+                json.serialize_field("kind", &JsonKind::AccountData)?;
+                json.serialize_field("key", &change.key)?;
+                if let Some(value) = change.value {
+                    json.serialize_field("value", &value)?;
+                }
             }
             kind => {
                 let id = ClientMessageId(entry.client_message_id.0);
@@ -253,6 +266,7 @@ impl JsonEntry<'_> {
             | JsonKind::Bans
             | JsonKind::Invite
             | JsonKind::Joined
+            | JsonKind::AccountData
             | JsonKind::Unknown => {
                 return Err(E::custom("not a change of a message"));
             }
@@ -319,6 +333,12 @@ impl<'de> Deserialize<'de> for EntryBytes {
                 let body = Joined { invite, user: user.clone() }.to_body();
                 Joined::from_body(&body).map_err(de::Error::custom)?;
                 (EntryKind::Joined, body)
+            }
+            JsonKind::AccountData => {
+                let key = json.key.ok_or_else(missing("key"))?;
+                let body = AccountChange { key, value: json.value }.to_body();
+                AccountChange::from_body(&body).map_err(de::Error::custom)?;
+                (EntryKind::AccountData, body)
             }
             // It has its place, and says nothing that is understood here.
             JsonKind::Unknown => (EntryKind::Membership, MembershipChange::default().to_body()),

@@ -54,6 +54,7 @@ impl Family for Request {
             "refresh" => Self::Refresh(map.next_value()?),
             "invites" => Self::Invites(map.next_value()?),
             "join" => Self::Join(map.next_value()?),
+            "account" => Self::Account(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -87,6 +88,7 @@ impl Family for ServerFrame {
             "refresh" => Self::RefreshAnswer(map.next_value()?),
             "invites" => Self::InvitesAnswer(map.next_value()?),
             "join" => Self::JoinAnswer(map.next_value()?),
+            "account" => Self::AccountAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),

@@ -61,6 +61,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Refresh(frame) => write("refresh", id, frame),
         Request::Invites(frame) => write("invites", id, frame),
         Request::Join(frame) => write("join", id, frame),
+        Request::Account(frame) => write("account", id, frame),
     }
 }
 
@@ -107,6 +108,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::RefreshAnswer(frame) => write("refresh", id, frame),
         ServerFrame::InvitesAnswer(frame) => write("invites", id, frame),
         ServerFrame::JoinAnswer(frame) => write("join", id, frame),
+        ServerFrame::AccountAnswer(frame) => write("account", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),

@@ -60,7 +60,33 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         (conversation(), invites_action())
             .prop_map(|(conversation, action)| Request::Invites(Invites { conversation, action })),
         (code(), any::<bool>()).prop_map(|(code, look)| Request::Join(Join { code, look })),
+        (account_key(), option::of(json_text()), option::of(sequence())).prop_map(|(key, value, if_sequence)| {
+            Request::Account(Account { action: AccountAction::Set(SetAccount { key, value, if_sequence }) })
+        }),
+        (option::of(account_key()), limit()).prop_map(|(after, limit)| {
+            Request::Account(Account { action: AccountAction::List(AccountPage { after, limit }) })
+        }),
     ]
+}
+
+fn account_key() -> impl Strategy<Value = String> {
+    "[!-~]{1,128}"
+}
+
+fn account_answer() -> impl Strategy<Value = AccountAnswer> {
+    let item = (account_key(), json_text(), sequence(), time_ms())
+        .prop_map(|(key, value, sequence, time_ms)| AccountItem { key, value, sequence, time_ms });
+    let page = (option::of(vec(item, 0..4)), option::of(account_key()));
+    (conversation(), epoch(), sequence(), option::of(sequence()), page).prop_map(
+        |(conversation, epoch, sequence, replaced, (items, next))| AccountAnswer {
+            conversation,
+            epoch,
+            sequence,
+            replaced,
+            items,
+            next,
+        },
+    )
 }
 
 fn json_text() -> impl Strategy<Value = JsonText> {
@@ -244,6 +270,8 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
         settings().prop_map(|settings| (EntryKind::Settings, settings.to_body())),
         bans().prop_map(|bans| (EntryKind::Bans, bans.to_body())),
         invite_change().prop_map(|change| (EntryKind::Invite, change.to_body())),
+        (account_key(), option::of(json_text()))
+            .prop_map(|(key, value)| (EntryKind::AccountData, AccountChange { key, value }.to_body())),
         (target(), user()).prop_map(|(invite, user)| (EntryKind::Joined, Joined { invite, user }.to_body())),
     ];
     let place = (conversation(), epoch(), sequence(), sequence(), time_ms());
@@ -268,6 +296,7 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         time_ms().prop_map(|expires_ms| ServerFrame::Expiring(Expiring { expires_ms })),
         invites_answer().prop_map(ServerFrame::InvitesAnswer),
         join_answer().prop_map(ServerFrame::JoinAnswer),
+        account_answer().prop_map(ServerFrame::AccountAnswer),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
             ServerFrame::Created(Created { conversation, epoch, sequence, existing })
         }),

@@ -76,7 +76,29 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("invites-list", invites(InvitesAction::List(InvitesPage { after: Some(Sequence(16)), limit: Some(50) }))),
         ("join", Request::Join(Join { code: code(), look: false })),
         ("join-look", Request::Join(Join { code: code(), look: true })),
+        ("account-set", account(AccountAction::Set(set_account(Some(draft()), Some(Sequence(3)))))),
+        ("account-take-away", account(AccountAction::Set(set_account(None, None)))),
+        (
+            "account-list",
+            account(AccountAction::List(AccountPage { after: Some("draft".to_owned()), limit: Some(50) })),
+        ),
     ]
+}
+
+fn account(action: AccountAction) -> Request {
+    Request::Account(Account { action })
+}
+
+fn account_key() -> String {
+    format!("draft:{}", conversation())
+}
+
+fn draft() -> JsonText {
+    JsonText(r#"{"text":"See you 🎶"}"#.to_owned())
+}
+
+fn set_account(value: Option<JsonText>, if_sequence: Option<Sequence>) -> SetAccount {
+    SetAccount { key: account_key(), value, if_sequence }
 }
 
 fn page() -> Option<JsonText> {
@@ -165,9 +187,31 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("invite", entry(EntryKind::Invite, 17, none, made().to_body())),
         ("invites-revoked", entry(EntryKind::Invite, 19, none, InviteChange::Revoked(vec![Sequence(17)]).to_body())),
         ("joined", entry(EntryKind::Joined, 18, none, joined.to_body())),
+        ("account-data", entry(EntryKind::AccountData, 20, none, account_change(Some(draft())))),
+        ("account-data-taken-away", entry(EntryKind::AccountData, 21, none, account_change(None))),
         ("message-fields", entry(EntryKind::Message, 15, NAME, said().0)),
         ("message-data", entry(EntryKind::Message, 16, NAME, picture().0)),
     ]
+}
+
+fn account_change(value: Option<JsonText>) -> Vec<u8> {
+    AccountChange { key: account_key(), value }.to_body()
+}
+
+fn account_answer() -> AccountAnswer {
+    let (conversation, epoch) = (ConversationId::account(&user("alice")), Epoch(1));
+    AccountAnswer { conversation, epoch, sequence: Sequence(20), replaced: None, items: None, next: None }
+}
+
+fn listed_account() -> AccountAnswer {
+    let item = |key, value, sequence| AccountItem {
+        key,
+        value,
+        sequence: Sequence(sequence),
+        time_ms: TimestampMs(1_700_000_000_000),
+    };
+    let items = vec![item(account_key(), draft(), 20), item("theme".to_owned(), JsonText("\"dark\"".to_owned()), 4)];
+    AccountAnswer { items: Some(items), next: Some("theme".to_owned()), ..account_answer() }
 }
 
 fn invites(action: InvitesAction) -> Request {
@@ -279,6 +323,9 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ),
         ("bans-changed", ServerFrame::BansAnswer(BansAnswer { sequence: Some(sequence), users: None, next: None })),
         ("event-sent", ServerFrame::EventAnswer(EventSent {})),
+        ("account-set", ServerFrame::AccountAnswer(AccountAnswer { replaced: Some(Sequence(3)), ..account_answer() })),
+        ("account-set-first", ServerFrame::AccountAnswer(account_answer())),
+        ("account-listed", ServerFrame::AccountAnswer(listed_account())),
         ("invites-made", ServerFrame::InvitesAnswer(InvitesAnswer { code: Some(code()), ..changed_invites() })),
         ("invites-changed", ServerFrame::InvitesAnswer(changed_invites())),
         ("invites-listed", ServerFrame::InvitesAnswer(listed_invites())),
@@ -354,6 +401,7 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("message-bans", ServerFrame::Message(bytes("bans"))),
         ("message-bans-lifted", ServerFrame::Message(bytes("bans-lifted"))),
         ("message-invite", ServerFrame::Message(bytes("invite"))),
+        ("message-account-data", ServerFrame::Message(bytes("account-data"))),
         ("message-invites-revoked", ServerFrame::Message(bytes("invites-revoked"))),
         ("message-joined", ServerFrame::Message(bytes("joined"))),
         ("receipt", ServerFrame::Receipt(receipt)),

@@ -34,6 +34,10 @@ pub(crate) const LIMITS: &[(&str, usize)] = &[
     ("TOKEN_EXPIRING_MS", limits::TOKEN_EXPIRING_MS as usize),
     ("INVITES_PER_GROUP_MAX", limits::INVITES_PER_GROUP_MAX),
     ("INVITE_EXPIRES_IN_S_MAX", limits::INVITE_EXPIRES_IN_S_MAX as usize),
+    ("ACCOUNT_KEY_BYTES_MAX", limits::ACCOUNT_KEY_BYTES_MAX),
+    ("ACCOUNT_VALUE_BYTES_MAX", limits::ACCOUNT_VALUE_BYTES_MAX),
+    ("ACCOUNT_KEYS_MAX", limits::ACCOUNT_KEYS_MAX),
+    ("ACCOUNT_BYTES_MAX", limits::ACCOUNT_BYTES_MAX),
     ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
 ];
 
@@ -63,6 +67,7 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::REFRESH, "refresh"),
     (kind::INVITES, "invites"),
     (kind::JOIN, "join"),
+    (kind::ACCOUNT, "account"),
     (kind::ERROR, "error"),
     (kind::MESSAGE, "message"),
     (kind::RECEIPT, "receipt"),

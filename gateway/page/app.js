@@ -6,6 +6,7 @@ import { Details } from "./details.js";
 import { codeOf, explain, nameError, NewDialog, tell } from "./dialogs.js";
 import { $, avatar, conversationName, el, messageText } from "./dom.js";
 import { joinBy } from "./group.js";
+import { Own } from "./own.js";
 import { Sidebar } from "./sidebar.js";
 import * as store from "./store.js";
 
@@ -30,10 +31,12 @@ class App {
       client: { name: "antiphon-page", version: "1" },
     });
     this.client.subscribe((change) => this.changed(change));
-    this.sidebar = new Sidebar($("conversations"), (id) => this.open(id));
-    this.chat = new Chat(this.client, () => $("app").dataset.view === "chat" || !phone.matches);
+    this.own = new Own(this.client.account);
+    this.sidebar = new Sidebar($("conversations"), this.own, (id) => this.open(id));
+    this.chat = new Chat(this.client, this.own, () => $("app").dataset.view === "chat" || !phone.matches);
     this.details = new Details(
       this.client,
+      this.own,
       (open) => this.#view(open ? "details" : "chat"),
       (sequence) => this.#show(sequence),
     );
@@ -50,6 +53,7 @@ class App {
     this.wasOffline = false;
     this.frame = null;
     this.news = [];
+    this.showsArchive = false;
   }
 
   async start() {
@@ -66,6 +70,10 @@ class App {
     const { client, details } = this;
     $("new").addEventListener("click", () => this.newDialog.open());
     $("back").addEventListener("click", () => this.#back());
+    $("archive").addEventListener("click", () => {
+      this.showsArchive = !this.showsArchive;
+      this.#renderSoon();
+    });
     $("sign-out").addEventListener("click", () => this.#signOut());
     $("details-toggle").addEventListener("click", () => (details.isOpen ? details.close() : details.open(this.openId)));
     $("skip").addEventListener("click", (event) => {
@@ -152,7 +160,8 @@ class App {
 
   // ---- Changes ----------------------------------------------------------------------------------------------------------
 
-  changed({ kind, id, entries = [] }) {
+  changed({ kind, id, entries = [], keys = [], overwrote = false }) {
+    if (kind === "account" && this.own.isDraftOf(this.openId, keys)) this.chat.draftChanged(overwrote);
     if (kind === "entries" && entries.length > 0) this.news.push(...entries);
     if (kind === "left" && id === this.openId) {
       history.replaceState(null, "", location.pathname);
@@ -188,9 +197,13 @@ class App {
     }
     this.reset = false;
     const list = client.list();
-    this.sidebar.render(list, client.outbox, this.openId);
+    const { shown, away } = this.own.sorted(list, this.openId);
+    this.sidebar.render(this.showsArchive ? [...shown, ...away] : shown, client.outbox, this.openId);
+    $("archive").hidden = away.length === 0;
+    $("archive").textContent = this.showsArchive ? "Hide the archive" : `Archive (${away.length})`;
+    $("archive").setAttribute("aria-expanded", String(this.showsArchive));
     $("no-conversations").hidden = list.length > 0 || !client.status.ready;
-    const unread = list.filter((conversation) => conversation.unread > 0).length;
+    const unread = list.filter(({ id, unread }) => unread > 0 && !this.own.is("muted", id)).length;
     document.title = unread > 0 ? `(${unread}) Antiphon` : "Antiphon";
     this.#renderStatus();
     for (const entry of news.slice(-3)) this.#announceEntry(entry);
@@ -199,6 +212,7 @@ class App {
   #announceEntry(entry) {
     const conversation = this.client.conversations.get(entry.conversation);
     if (!conversation || entry.kind !== "message" || entry.sender === this.user) return;
+    if (entry.conversation !== this.openId && this.own.is("muted", entry.conversation)) return;
     const place = entry.conversation === this.openId ? "" : ` in ${conversationName(conversation)}`;
     this.#announce(`${entry.sender}${conversation.direct ? "" : place}: ${messageText(entry)}`);
   }
@@ -282,7 +296,7 @@ class App {
   }
 
   #step(by) {
-    const list = this.client.list();
+    const list = this.own.sorted(this.client.list(), this.openId).shown;
     const index = list.findIndex(({ id }) => id === this.openId);
     const next = list[Math.max(0, Math.min(list.length - 1, index + by))];
     if (next && next.id !== this.openId) this.open(next.id);

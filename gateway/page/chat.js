@@ -2,7 +2,6 @@
 
 import { $, avatar, conversationName, EVERYBODY, meantBy, messageText, names } from "./dom.js";
 import { MessageMenu } from "./menu.js";
-import { loadDraft, saveDraft } from "./store.js";
 import { Transcript } from "./transcript.js";
 
 const COMPOSER_HEIGHT_MAX_PX = 180;
@@ -11,10 +10,11 @@ const coarse = matchMedia("(pointer: coarse)");
 export class Chat {
   /**
    * @param {import("./antiphon-client.js").Client} client
+   * @param {import("./own.js").Own} own
    * @param {() => boolean} inView   whether the pane is on the screen (on a phone, the list may cover it)
    */
-  constructor(client, inView) {
-    Object.assign(this, { client, inView });
+  constructor(client, own, inView) {
+    Object.assign(this, { client, own, inView });
     this.id = null;
     /** The message that the next one answers, or that is being edited: `{sequence, edits}`. */
     this.about = null;
@@ -88,7 +88,7 @@ export class Chat {
     $("composer-error").textContent = "";
     this.about = null;
     this.#showAbout();
-    this.text.value = loadDraft(client.user, id);
+    this.text.value = this.own.draft(id);
     this.#typed();
     client.watch(id);
     const { unread } = conversation;
@@ -127,6 +127,16 @@ export class Chat {
     this.transcript.update(this.client.outbox.of(this.id));
     this.#header();
     this.#looked();
+  }
+
+  /** What is half written here was, or is being, written on another device. */
+  draftChanged(overwrote) {
+    if (this.id === null || this.about?.edits) return;
+    $("composer-error").textContent = overwrote ? "This has replaced what was being written on another device." : "";
+    const draft = this.own.draft(this.id);
+    if (this.text.value === draft) return;
+    this.text.value = draft;
+    this.#typed();
   }
 
   reset() {
@@ -184,7 +194,7 @@ export class Chat {
     this.about = sequence === null ? null : { sequence, edits };
     const entry = this.#showAbout();
     // What was half written comes back.
-    if (was?.edits || edits) this.text.value = edits ? entry.text : loadDraft(this.client.user, this.id);
+    if (was?.edits || edits) this.text.value = edits ? entry.text : this.own.draft(this.id);
     if (was?.edits || edits) this.#typed();
     if (entry) this.text.focus();
   }
@@ -233,7 +243,7 @@ export class Chat {
     text.style.height = "auto";
     text.style.height = `${Math.min(COMPOSER_HEIGHT_MAX_PX, text.scrollHeight)}px`;
     $("send").disabled = text.value.trim() === "";
-    if (!this.about?.edits) saveDraft(this.client.user, this.id, text.value);
+    if (!this.about?.edits) this.own.setDraft(this.id, text.value);
   }
 
   #send() {

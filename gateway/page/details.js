@@ -1,19 +1,26 @@
 // The panel of members and settings: list, add, remove, give roles, rename, leave.
 
 import { confirm, explain, nameError, splitNames } from "./dialogs.js";
-import { $, avatar, conversationName, el } from "./dom.js";
+import { $, avatar, conversationName, el, icon } from "./dom.js";
 import { GroupPanel } from "./group.js";
+import { FLAGS } from "./own.js";
 
 const ROLE_NAMES = { owner: "Owner", admin: "Admin", member: "Member", reader: "Read-only" };
 
 export class Details {
   /**
    * @param {import("./antiphon-client.js").Client} client
+   * @param {import("./own.js").Own} own
    * @param {(open: boolean) => void} onToggle
    * @param {(sequence: number) => void} show   goes to a message
    */
-  constructor(client, onToggle, show) {
-    Object.assign(this, { client, onToggle });
+  constructor(client, own, onToggle, show) {
+    Object.assign(this, { client, own, onToggle });
+    this.flags = FLAGS.map(({ key, label, hint }) => {
+      const onclick = () => own.toggle(key, this.id);
+      return [key, el("button", { type: "button", class: "chip", title: hint, onclick }, icon(key), label)];
+    });
+    $("own").append(...this.flags.map(([, button]) => button));
     this.group = new GroupPanel(client, (event, action) => this.#do(event, action), show);
     this.id = null;
     $("rename").addEventListener("submit", (event) => this.#do(event, () => this.#rename()));
@@ -62,6 +69,7 @@ export class Details {
       $("rename-text").value = conversation.title;
     }
     $("rename-text").dataset.title = conversation.title;
+    for (const [key, button] of this.flags) button.setAttribute("aria-pressed", String(this.own.is(key, this.id)));
     this.group.changed(entries);
     this.group.render();
     const mark = JSON.stringify([this.id, members, [...conversation.roles].sort()]);

@@ -1,14 +1,16 @@
 // The list of conversations: owns its rows and the keyboard's way through them.
 
 import { avatar, conversationName, el, eventText, icon, messageText, shortTime } from "./dom.js";
+import { FLAGS } from "./own.js";
 
 export class Sidebar {
   /**
    * @param {HTMLElement} list
+   * @param {import("./own.js").Own} own
    * @param {(id: string) => void} onOpen
    */
-  constructor(list, onOpen) {
-    Object.assign(this, { list, onOpen });
+  constructor(list, own, onOpen) {
+    Object.assign(this, { list, own, onOpen });
     this.rows = new Map();
     list.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -50,19 +52,21 @@ export class Sidebar {
 
   #fill(row, conversation, pending, isOpen) {
     const name = conversationName(conversation);
-    const preview = this.#preview(conversation, pending);
+    const preview = this.#preview(conversation, pending, isOpen);
+    const flags = FLAGS.filter(({ key }) => this.own.is(key, conversation.id)).map(({ key }) => key);
     const timeMs = Math.max(pending?.created_ms ?? 0, conversation.lastTimeMs);
     const time = timeMs ? shortTime(timeMs) : "";
     const { unread } = conversation;
-    const mark = JSON.stringify([name, preview, time, unread, isOpen, conversation.direct]);
+    const mark = JSON.stringify([name, preview, time, unread, isOpen, conversation.direct, flags]);
     if (row.mark === mark) return;
     row.mark = mark;
     const count = unread > 99 ? "99+" : String(unread);
     row.button.replaceChildren(
       avatar(conversation.direct ?? name, !conversation.direct),
       el("span", { class: "name" }, name),
+      el("span", { class: "flags" }, ...flags.map((key) => icon(key, `, ${key}`))),
       el("span", { class: "time" }, time),
-      el("span", { class: "preview", dir: "auto" }, preview.icon ? icon(preview.icon, preview.label) : null, preview.text),
+      el("span", { class: "preview", dir: "auto" }, preview.draft ? el("span", { class: "draft" }, preview.draft) : null, preview.icon ? icon(preview.icon, preview.label) : null, preview.text),
     );
     if (unread > 0) {
       const badge = el("span", { class: "badge" }, el("span", { "aria-hidden": "true" }, count));
@@ -70,16 +74,19 @@ export class Sidebar {
       row.button.append(badge);
     }
     row.button.classList.toggle("unread", unread > 0);
+    row.button.classList.toggle("muted-conversation", flags.includes("muted"));
     if (isOpen) row.button.setAttribute("aria-current", "true");
     else row.button.removeAttribute("aria-current");
   }
 
-  #preview(conversation, pending) {
+  #preview(conversation, pending, isOpen) {
     if (pending) {
       return pending.failed
         ? { icon: "failed", label: "Not sent: ", text: pending.text }
         : { icon: "clock", label: "Waiting: ", text: pending.text };
     }
+    const draft = isOpen ? "" : this.own.draft(conversation.id);
+    if (draft !== "") return { draft: "Draft: ", text: draft };
     const { last } = conversation;
     if (!last) return { text: "" };
     if (last.kind !== "message") return { text: eventText(last, conversation.me) };

@@ -1,5 +1,5 @@
-// What the page itself keeps in this browser: who signed in (per tab), who did before, and what is half written. What is known of
-// conversations is the client's to keep. All of it may be missing or refused (private windows); then the page works without.
+// What the page itself keeps in this browser: who signed in (per tab), and who did before. What is known of conversations is the
+// client's to keep. All of it may be missing or refused (private windows); then the page works without.
 
 const readJson = (area, key, otherwise) => {
   try {
@@ -28,7 +28,3 @@ export const saveSignedIn = (value) => writeJson(sessionStorage, SIGNED_IN, valu
 export const recentUsers = () => readJson(localStorage, "antiphon.users", []);
 export const rememberUser = (user) =>
   writeJson(localStorage, "antiphon.users", [user, ...recentUsers().filter((one) => one !== user)].slice(0, 5));
-
-/** What is half written in a conversation. */
-export const loadDraft = (user, id) => readJson(sessionStorage, `antiphon.draft.${user}.${id}`, "");
-export const saveDraft = (user, id, text) => writeJson(sessionStorage, `antiphon.draft.${user}.${id}`, text || null);

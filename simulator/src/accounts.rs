@@ -26,6 +26,9 @@ use crate::{
 /// Keys that users set: few, so that they are set again.
 const KEYS: [&str; 4] = ["draft:a", "draft:b", "theme", "muted:a"];
 
+/// What is set: values, and the entries that set them, by key.
+pub type Items = BTreeMap<String, (String, u64)>;
+
 /// All that was tried with a user's keys.
 #[derive(Debug, Default)]
 pub struct Keys(BTreeMap<String, Vec<Tried>>);
@@ -102,7 +105,7 @@ impl Keys {
     }
 
     /// What is wrong with all that is set, as it was told to who asked at a time.
-    fn wrong_list(&self, items: &BTreeMap<String, (String, u64)>, at: u64) -> Option<String> {
+    fn wrong_list(&self, items: &Items, at: u64) -> Option<String> {
         if let Some((key, (value, _))) = items.iter().find(|(key, (value, _))| {
             !self.of(key).iter().any(|of| of.outcome != Outcome::Refused && of.value.as_deref() == Some(value))
         }) {
@@ -176,7 +179,7 @@ impl Model {
     }
 
     /// All that is set was listed, to who asked at a time, when so much was durable.
-    pub fn account_listed(&mut self, user: &UserId, items: &BTreeMap<String, (String, u64)>, at: u64) {
+    pub fn account_listed(&mut self, user: &UserId, items: &Items, at: u64) {
         let wrong = if self.rot { None } else { self.account_of(user).wrong_list(items, at) };
         self.check(wrong.is_none(), || format!("{user} was listed {items:?}: {}", wrong.unwrap_or_default()));
     }
@@ -193,7 +196,7 @@ impl Model {
 
 /// What an answer lists.
 #[must_use]
-pub fn items_of(answer: &AccountAnswer) -> BTreeMap<String, (String, u64)> {
+pub fn items_of(answer: &AccountAnswer) -> Items {
     let items = answer.items.iter().flatten();
     items.map(|item| (item.key.clone(), (item.value.0.clone(), item.sequence.0))).collect()
 }

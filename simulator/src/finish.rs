@@ -14,7 +14,7 @@ use antiphon_wire::{
 };
 
 use crate::{
-    accounts::items_of,
+    accounts::{Items, items_of},
     answers::{Asked, AskedKind, AuditPage, Range},
     coverage::Count,
     disk::LaneDisk,
@@ -91,7 +91,7 @@ pub struct Reading {
     /// Entries of a conversation, or why not.
     pub logs: BTreeMap<ConversationId, Result<Log, ErrorCode>>,
     /// What is set in its account, or why that was not told.
-    pub account: Option<Result<BTreeMap<String, (String, u64)>, ErrorCode>>,
+    pub account: Option<Result<Items, ErrorCode>>,
     /// What messages say.
     pub bodies: BTreeMap<(ConversationId, u64), Vec<u8>>,
     /// What became of messages.

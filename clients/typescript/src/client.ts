@@ -1,6 +1,7 @@
 // The client: owns what this device has been given and keeps it whole through drops, restarts and reloads. What changes is told to
 // `subscribe`d listeners; what is known is there to be read at any time, without the network.
 
+import { Account, type AccountNews } from "./account.js";
 import { LIMITS } from "./codes.js";
 import { Connection, type Push, type RequestKind, type Stopped } from "./connection.js";
 import { Conversation } from "./conversation.js";
@@ -42,6 +43,8 @@ export type Change =
   | { kind: "outbox" }
   /** Who types in it. */
   | { kind: "typing"; id: string }
+  /** Account data: keys that are something else now. */
+  | ({ kind: "account" } & AccountNews)
   /** An application's own event. */
   | ({ kind: "event" } & Pushes["happened"]);
 
@@ -78,6 +81,8 @@ export class Client {
   readonly device: string;
   readonly outbox: Outbox;
   readonly groups: Groups;
+  /** What is kept for the user on all devices. */
+  readonly account: Account;
   /** What the server accepts; empty before the first connection. */
   limits: Partial<Answers["connect"]["limits"]> = {};
   readonly #environment: Environment;
@@ -108,11 +113,23 @@ export class Client {
     this.#timers = new Timers(this.#environment);
     this.#storage = options.storage ?? memoryStorage();
     this.#downSinceMs = this.#environment.now();
-    this.#progress = new Progress(this.#conversations, this.#storage.snapshot);
+    this.#progress = new Progress(this.#conversations, this.#storage.snapshot, () => this.account.isWhole);
     const inside = this.#inside();
     this.#gaps = new Gaps(inside);
     this.#marks = new Marks(inside);
     this.#typing = new Typing(inside);
+    this.account = new Account({
+      ...inside,
+      changed: (news) => {
+        this.#persistSoon();
+        this.#emit({ kind: "account", ...news });
+      },
+      claimed: (id) => void (this.#conversations.delete(id) && this.#progress.forgot(id)),
+      settled: () => {
+        this.#progress.settle();
+        this.#persistSoon();
+      },
+    });
     this.groups = new Groups({
       ask: (kind, body) => this.request(kind, body),
       expect: (id, sequence) => this.#expect(id, sequence),
@@ -151,6 +168,7 @@ export class Client {
     if (snapshot?.meta.user === this.user) {
       this.#progress.restore(snapshot.meta);
       this.#listed = snapshot.meta.listed;
+      if (snapshot.meta.account) this.account.restore(snapshot.meta.account);
       for (const record of snapshot.records) this.#conversations.set(record.id, Conversation.fromRecord(record, this.user));
       this.#emit({ kind: "list" });
     }
@@ -176,7 +194,7 @@ export class Client {
 
   /** Stores at once what would be stored in a moment. */
   persist(): Promise<void> {
-    return this.#progress.persist(this.user, this.#listed);
+    return this.#progress.persist({ user: this.user, listed: this.#listed, account: this.account.toRecord() });
   }
 
   /** Tells `listener` what happens, until the function that this gives is called. */
@@ -360,7 +378,10 @@ export class Client {
       this.#conversations.clear();
       this.#emit({ kind: "list" });
     }
-    if (welcome.resume !== "resuming") this.#listed = false;
+    if (welcome.resume !== "resuming") {
+      this.#listed = false;
+      this.account.reset();
+    }
   }
 
   #stateChanged(): void {
@@ -405,6 +426,7 @@ export class Client {
       if (conversation.read > conversation.readConfirmed) this.#marks.soon(conversation.id);
     }
     this.outbox.opened();
+    this.account.caughtUp();
     for (const waiter of this.#waiters.splice(0)) waiter();
     this.#marks.soon();
     void this.#refreshWatched();
@@ -427,6 +449,7 @@ export class Client {
   // ---- Entries ----------------------------------------------------------------------------------------------------------
 
   #arrived(entry: Entry): void {
+    if (this.account.takes(entry)) return;
     const conversation = this.#conversation(entry.conversation, entry.epoch, entry.sequence - 1);
     this.#deliver(conversation, conversation.ingest(entry));
     if (!conversation.described) this.#listSoon();
@@ -465,6 +488,7 @@ export class Client {
   }
 
   #tooFar({ conversation: id, epoch, last }: Pushes["too_far"]): void {
+    if (id === this.account.id) return this.account.doubt();
     const conversation = this.#conversation(id, epoch, last);
     if (epoch < conversation.epoch || (epoch === conversation.epoch && last <= conversation.tail)) return;
     this.#gaps.skip(conversation, epoch, last);

@@ -80,6 +80,10 @@ export const LIMITS = {
   TOKEN_EXPIRING_MS: 60000,
   INVITES_PER_GROUP_MAX: 100,
   INVITE_EXPIRES_IN_S_MAX: 31622400,
+  ACCOUNT_KEY_BYTES_MAX: 128,
+  ACCOUNT_VALUE_BYTES_MAX: 24576,
+  ACCOUNT_KEYS_MAX: 2000,
+  ACCOUNT_BYTES_MAX: 524288,
   CLIENT_NAME_BYTES_MAX: 64,
 } as const;
 
@@ -109,6 +113,7 @@ export const KINDS = [
   "refresh",
   "invites",
   "join",
+  "account",
   "error",
   "message",
   "receipt",

@@ -111,7 +111,8 @@ export type ResumeOutcome = "fresh" | "resuming" | "reset";
  * - `token_expired`: The token was good once.
  * - `not_found`: No such conversation, or none that you may see.
  * - `forbidden`: You see it but may not do this to it.
- * - `conflict`: The same `client_message_id` came with another text, or for something else.
+ * - `conflict`: The same `client_message_id` came with another text, or for something else; or a key of account
+ *   data was set by another entry than `if_sequence` says.
  * - `invalid`: A value makes no sense.
  * - `too_large`: A frame, text, title or list is beyond its limit.
  * - `limit_reached`: A number of things is at its limit.
@@ -149,6 +150,9 @@ export type ErrorCode =
   | "deleted"
   | "too_old";
 
+/** A key of account data, 1 to 128 visible ASCII characters. */
+export type AccountKey = string;
+
 /** A new entry of a conversation that one is a member of. */
 export type MessagePush = Entry;
 
@@ -166,6 +170,7 @@ export type Entry =
   | InviteEntry
   | JoinedEntry
   | BansEntry
+  | AccountDataEntry
   | EditEntry
   | DeletionEntry
   | ReactionEntry
@@ -194,6 +199,8 @@ export interface Requests {
   invites: InvitesRequest;
   /** Makes one a member by an invite, or tells what it is to. */
   join: JoinRequest;
+  /** Sets what is kept for the user under a key, or lists it. */
+  account: AccountRequest;
   /** Lists one's own conversations. */
   conversations: ConversationsRequest;
   /** Gives a group another title. */
@@ -246,6 +253,8 @@ export interface Answers {
   invites: InvitesAnswer;
   /** What the invite is to. */
   join: JoinAnswer;
+  /** The key was set, or a page of what is set. */
+  account: AccountAnswer;
   /** A page of one's own conversations. */
   conversations: ConversationsAnswer;
   /** The group has the title. */
@@ -660,6 +669,72 @@ export interface BansAnswer {
   users?: UserId[];
   /** Answers `list`. Give it as `after` for the next page. It is absent on the last. */
   next?: UserId;
+}
+
+/**
+ * Sets what the user's applications keep for the user under a key, or lists it. Exactly one of `set` and `list`
+ * is there.
+ */
+export interface AccountRequest {
+  /** What is to be set. */
+  set?: SetAccount;
+  /** Which page of what is set, in the order of keys. */
+  list?: AccountPage;
+}
+
+/** What is to be set under a key. */
+export interface SetAccount {
+  /** Of what. */
+  key: AccountKey;
+  /** Any JSON value of at most 24 KiB. Without it, or with null, the key is not set any more. */
+  value?: unknown;
+  /**
+   * Only if the key was last set by the entry at this sequence, or, if it is 0, is not set. Otherwise the answer
+   * is `conflict`.
+   */
+  if_sequence?: SequenceOrZero;
+}
+
+/** Which page of account data. */
+export interface AccountPage {
+  /** Only keys after this one. */
+  after?: string;
+  /** How many keys at most, 50 if absent. More than 200 is cut to 200. */
+  limit?: PageLimit;
+}
+
+/** The key was set, or a page of what is set. */
+export interface AccountAnswer {
+  /** The user's account. Entries of this conversation are changes of account data. */
+  conversation: ConversationId;
+  /** The incarnation of its log. */
+  epoch: Epoch;
+  /**
+   * Answers `set` with the sequence of the change, or of the entry that set the same value before. Answers `list`
+   * with the last change that the page knows, 0 if nothing was ever set.
+   */
+  sequence: SequenceOrZero;
+  /**
+   * Answers `set` with the entry that had set the key before. It is absent if the key was not set, or nothing
+   * changed.
+   */
+  replaced?: Sequence;
+  /** Answers `list` with the page. */
+  items?: AccountItem[];
+  /** Answers `list`. Give it as `after` for the next page. It is absent on the last. */
+  next?: AccountKey;
+}
+
+/** What is set under a key. */
+export interface AccountItem {
+  /** Of what. */
+  key: AccountKey;
+  /** A JSON value. */
+  value: unknown;
+  /** The entry that set it. */
+  sequence: Sequence;
+  /** When that was. */
+  time_ms: TimeMs;
 }
 
 /** Makes an invite to a group, revokes some, or lists them. Exactly one of `make`, `revoke` and `list` is there. */
@@ -1246,6 +1321,16 @@ export interface BansEntry extends EntryCommon {
   removed?: UserId[];
   /** Users who may come again. */
   unbanned?: UserId[];
+}
+
+/** In a user's account, a key was set, or is not set any more. */
+export interface AccountDataEntry extends EntryCommon {
+  /** Tells the kinds apart. */
+  kind: "account_data";
+  /** Of what. */
+  key: AccountKey;
+  /** A JSON value. It is absent if the key is not set any more, or was set again later. */
+  value?: unknown;
 }
 
 /**

@@ -1,5 +1,6 @@
 // The package's surface.
 
+export type { Account, AccountNews, AccountRecord } from "./account.js";
 export { Client, type Change, type ClientOptions, type Status } from "./client.js";
 export { CLOSE_CODES, ERROR_CODES, LIMITS, SUBPROTOCOL, type ErrorCode } from "./codes.js";
 export type { RequestKind, Stopped } from "./connection.js";

@@ -12,6 +12,7 @@ import type { SnapshotMeta, SnapshotStorage } from "./storage.js";
 export class Progress {
   readonly #conversations: ReadonlyMap<string, Conversation>;
   readonly #storage: SnapshotStorage;
+  readonly #isWhole: () => boolean;
   #position: string | null = null;
   /** Conversations that got entries after `position`. */
   #touched = new Set<string>();
@@ -21,9 +22,11 @@ export class Progress {
   readonly #dirty = new Set<string>();
   readonly #removed = new Set<string>();
 
-  constructor(conversations: ReadonlyMap<string, Conversation>, storage: SnapshotStorage) {
+  /** `isWhole`: whether nothing is missing beside conversations. */
+  constructor(conversations: ReadonlyMap<string, Conversation>, storage: SnapshotStorage, isWhole: () => boolean) {
     this.#conversations = conversations;
     this.#storage = storage;
+    this.#isWhole = isWhole;
   }
 
   get position(): string | null {
@@ -58,7 +61,7 @@ export class Progress {
 
   /** Takes the noted position over, if it may be. Returns whether it was. */
   settle(): boolean {
-    if (!this.#held) return false;
+    if (!this.#held || !this.#isWhole()) return false;
     for (const conversation of this.#conversations.values()) if (conversation.missing) return false;
     this.#position = this.#held.position;
     this.#touched = this.#held.touched;
@@ -92,13 +95,13 @@ export class Progress {
   }
 
   /** Stores position, what is known after it, and the entries: together or not at all. */
-  async persist(user: string, listed: boolean): Promise<void> {
+  async persist(rest: Omit<SnapshotMeta, "position" | "touched">): Promise<void> {
     const records = [...this.#dirty].flatMap((id) => this.#conversations.get(id)?.toRecord() ?? []);
     const removed = [...this.#removed];
     this.#dirty.clear();
     this.#removed.clear();
     try {
-      await this.#storage.save({ user, position: this.#position, touched: [...this.#touched], listed }, records, removed);
+      await this.#storage.save({ ...rest, position: this.#position, touched: [...this.#touched] }, records, removed);
     } catch {
       // No room, or a private window: the next start simply begins afresh from the server.
     }

@@ -2,6 +2,7 @@
 //
 // Everything may be missing or refused; then the client begins afresh from the server.
 
+import type { AccountRecord } from "./account.js";
 import type { ConversationRecord } from "./conversation.js";
 import type { OutboxItem } from "./outbox.js";
 
@@ -12,6 +13,7 @@ export interface SnapshotMeta {
   /** Conversations that got entries after the position. */
   touched: string[];
   listed: boolean;
+  account?: AccountRecord;
 }
 
 export interface Snapshot {

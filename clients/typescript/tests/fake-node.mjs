@@ -27,6 +27,8 @@ export class FakeNode {
     this.commits = state?.commits ?? 0;
     this.store = state?.store ?? randomUUID();
     this.conversations = new Map(state?.conversations ?? []);
+    /** What users have set, by user. */
+    this.accounts = new Map(state?.accounts ?? []);
     this.connections = new Set();
     /** Called with every request before it is carried out; may throw a Refusal. */
     this.gate = () => {};
@@ -35,7 +37,7 @@ export class FakeNode {
   }
 
   toState() {
-    return { commits: this.commits, store: this.store, conversations: [...this.conversations] };
+    return { commits: this.commits, store: this.store, conversations: [...this.conversations], accounts: [...this.accounts] };
   }
 
   /** Every connection ends without a word, as when the process is killed. */
@@ -261,7 +263,7 @@ export class FakeNode {
   }
 
   on_conversations({ user }, { after, limit = 50 }) {
-    const mine = [...this.conversations.values()].filter((one) => one.members[user] && (!after || one.id > after));
+    const mine = [...this.conversations.values()].filter((one) => !one.hidden && one.members[user] && (!after || one.id > after));
     mine.sort((a, b) => (a.id < b.id ? -1 : 1));
     const page = mine.slice(0, limit).map((conversation) => {
       const { id, epoch, direct, title, members, log } = conversation;
@@ -290,6 +292,33 @@ export class FakeNode {
 
   on_refresh() {
     return { expires_ms: this.now() + 3_600_000 };
+  }
+
+  on_account({ user }, { set, list }) {
+    const id = conversationId("account", user);
+    const of = this.accounts.get(user) ?? { sequence: 0, items: new Map() };
+    const answer = { conversation: id, epoch: 1, sequence: of.sequence };
+    if (list) {
+      const all = [...of.items].sort(([a], [b]) => (a < b ? -1 : 1)).filter(([key]) => !list.after || key > list.after);
+      const items = all.slice(0, list.limit ?? 50).map(([key, item]) => ({ key, ...item }));
+      return { ...answer, items, next: all.length > items.length ? items.at(-1).key : undefined };
+    }
+    const was = of.items.get(set.key);
+    if (JSON.stringify(was?.value) === JSON.stringify(set.value)) return { ...answer, sequence: was?.sequence ?? of.sequence };
+    let conversation = this.conversations.get(id);
+    if (!conversation) {
+      conversation = { id, epoch: 1, direct: false, title: "", members: { [user]: { first: 1, read: 0, delivered: 0 } }, log: [], hidden: true };
+      this.conversations.set(id, conversation);
+      this.#append(conversation, user, { kind: "created", direct: false, title: "", members: [user] });
+    }
+    // What was set before is told by no entry any more.
+    if (was) delete conversation.log[was.sequence - 1].value;
+    const entry = this.#append(conversation, user, { kind: "account_data", ...set });
+    if (set.value === undefined) of.items.delete(set.key);
+    else of.items.set(set.key, { value: set.value, sequence: entry.sequence, time_ms: entry.time_ms });
+    of.sequence = entry.sequence;
+    this.accounts.set(user, of);
+    return { ...answer, sequence: entry.sequence, replaced: was?.sequence };
   }
 
   on_event(connection, { conversation: id, event, data }) {

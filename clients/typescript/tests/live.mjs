@@ -85,6 +85,30 @@ await until(bob, "refused: it is alice's", () => bob.outbox.items[0]?.failed);
 assert.equal(bob.outbox.items[0].failed.code, "forbidden");
 bob.outbox.discard(bob.outbox.items[0].client_message_id);
 
+// What is read on one device is read on all: at once where there is a connection, otherwise when there is one again, and without a list.
+const tablet = await start("bob", bobToken, "tablet");
+await until(tablet, "the tablet has the list", () => tablet.status.online && tablet.conversations.has(id));
+await tablet.stop();
+for (const text of ["one", "two", "three"]) alice.send(id, { text });
+const unreadOf = (client) => client.conversations.get(id).unread;
+for (const client of [bob, phone]) {
+  await until(client, "they are unread", () => said(client).at(-1) === "three" && unreadOf(client) >= 3);
+}
+bob.markRead(id);
+await until(phone, "the phone's badge goes", () => unreadOf(phone) === 0 && phone.unread === 0);
+const back = await start("bob", bobToken, "tablet");
+await until(back, "the tablet has all", () => back.status.online && said(back).at(-1) === "three");
+assert.deepEqual([unreadOf(back), back.conversations.get(id).read], [0, bob.conversations.get(id).read], "the tablet's badge");
+await back.stop();
+
+// What one device sets, the other has; nobody else does.
+const draft = { text: crypto.randomUUID() };
+phone.account.set(`draft:${id}`, draft);
+await until(bob, "the other device has it", () => bob.account.get(`draft:${id}`)?.text === draft.text);
+bob.account.set(`draft:${id}`);
+await until(phone, "and takes it away", () => phone.account.get(`draft:${id}`) === undefined);
+assert.deepEqual([alice.account.keys(), bob.conversations.has(bob.account.id)], [[], false]);
+
 const group = await alice.group({ key: crypto.randomUUID(), title: "Live" });
 const { code } = await alice.groups.invite(group, { uses: 1 });
 assert.equal((await bob.groups.look(code)).title, "Live");
@@ -99,5 +123,5 @@ await assert.rejects(bob.groups.join(code), { code: "not_found" });
 
 for (const client of [alice, bob, phone]) await client.stop();
 console.log(
-  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, a group: all as promised`,
+  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, a group: all as promised`,
 );

@@ -339,6 +339,71 @@ async function secondTab({ alice }) {
   await tab.close();
 }
 
+async function forOneself({ alice, bob, browser }) {
+  step("what is half written, favourite, muted, archived: the same on all devices, and nobody else's business");
+  // Not a tab beside the first: one that is hidden has slow timers.
+  const tab = await browser.page();
+  await browser.signIn(tab, "alice");
+  await conversation(tab, "bob").waitFor();
+  await composer(alice).fill("half wri");
+  await eventually(() => conversation(tab, "bob").locator(".preview").textContent(), "Draft: half wri", "the other device's list");
+  await openConversation(tab, "bob");
+  assert.equal(await composer(tab).inputValue(), "half wri");
+  await composer(tab).fill("half written");
+  await eventually(() => composer(alice).inputValue(), "half written", "it goes both ways, while both look at it");
+  await say(tab, "half written, and sent");
+  await eventually(() => composer(alice).inputValue(), "", "the draft is gone");
+  await eventually(async () => (await texts(alice)).at(-1), "half written, and sent", "the message is there");
+  // Over a reload, and for nobody else.
+  await composer(alice).fill("kept");
+  await alice.waitForTimeout(700);
+  await alice.reload();
+  await eventually(() => composer(alice).inputValue(), "kept", "after a reload");
+  await composer(alice).fill("");
+  assert.equal(await composer(bob).inputValue(), "");
+  const first = (page) => page.locator(".conversation .name").first().textContent();
+  const flag = async (name, pressed) => {
+    await alice.getByRole("group", { name: "For yourself" }).getByRole("button", { name }).click();
+    await alice.getByRole("button", { name, pressed }).waitFor();
+  };
+  await alice.getByRole("button", { name: "New conversation" }).click();
+  await alice.getByLabel("Their name").fill("zoe");
+  await alice.getByRole("button", { name: "Start" }).click();
+  await alice.getByRole("heading", { name: "zoe", exact: true }).waitFor();
+  await eventually(() => first(tab), "zoe", "the liveliest first");
+  await openConversation(alice, "bob");
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await flag("Favourite", true);
+  await checkAccessibility(alice, "for oneself");
+  await eventually(() => first(tab), "bob", "a favourite before all others");
+  await flag("Favourite", false);
+  await flag("Mute", true);
+  await openConversation(tab, "zoe");
+  await alice.getByRole("button", { name: "Close members" }).click();
+  await openConversation(alice, "zoe");
+  await say(bob, "is anybody there?");
+  await eventually(() => conversation(tab, "bob").locator(".badge").count(), 1, "unread");
+  await eventually(() => tab.title(), "Antiphon", "but not counted");
+  await openConversation(alice, "bob");
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await flag("Mute", false);
+  await flag("Archive", true);
+  await alice.getByRole("button", { name: "Close members" }).click();
+  await openConversation(alice, "zoe");
+  await eventually(() => conversation(tab, "bob").count(), 0, "out of sight");
+  await tab.getByRole("button", { name: "Archive (1)" }).click();
+  await conversation(tab, "bob").waitFor();
+  await tab.getByRole("button", { name: "Hide the archive" }).click();
+  await eventually(() => conversation(tab, "bob").count(), 0, "out of sight again");
+  await say(bob, "hello?");
+  await conversation(tab, "bob").waitFor();
+  await openConversation(alice, "bob");
+  await alice.getByRole("button", { name: "Members and settings" }).click();
+  await flag("Archive", false);
+  await alice.getByRole("button", { name: "Close members" }).click();
+  await tab.context().close();
+}
+
 const HISTORY = 260;
 
 async function history({ alice, carol }) {
@@ -695,6 +760,7 @@ try {
   await typing(world);
   await killAndReturn(world);
   await secondTab(world);
+  await forOneself(world);
   // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");
   await refused(world);

@@ -18,16 +18,24 @@ pub fn websocket_url(config: &Config, listen: SocketAddr) -> String {
     config.node.websocket_url.clone().unwrap_or_else(|| format!("ws://{}/", reachable(listen)))
 }
 
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For clients over TLS.
+    pub tls: Option<SocketAddr>,
+    /// For operators.
+    pub console: SocketAddr,
+    /// For the application's backend.
+    pub api: Option<SocketAddr>,
+}
+
 /// The whole announcement, to be printed at once. `dev_key` is given in development only; `program` is what one
 /// types to run this one.
 #[must_use]
-pub fn announcement(
-    config: &Config,
-    (listen, tls_listen): (SocketAddr, Option<SocketAddr>),
-    console: SocketAddr,
-    dev_key: Option<&[u8]>,
-    program: &str,
-) -> String {
+pub fn announcement(config: &Config, addresses: &Addresses, dev_key: Option<&[u8]>, program: &str) -> String {
+    let Addresses { listen, tls: tls_listen, console, api } = *addresses;
     let mut text = String::new();
     if let Some(key) = dev_key {
         let user = UserId::new(EXAMPLE_USER).expect("a good name");
@@ -46,10 +54,15 @@ pub fn announcement(
     if let (Some(tls), Some(_)) = (tls_listen, dev_key) {
         let _ = writeln!(text, "  TLS        wss://{}/\n", reachable(tls));
     }
+    if let (Some(api), Some(_)) = (api, dev_key) {
+        let key = config.node.data.join("dev-api.key").display().to_string();
+        let _ = write!(text, "  HTTP API   http://{}/v1 for a backend; its key is in {key}\n\n", reachable(api));
+    }
     let tls = tls_listen.map(|tls| format!(" tls={tls}")).unwrap_or_default();
+    let api = api.map(|api| format!(" api={api}")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "ready listen={listen}{tls} console={console} shards={} lanes={} data={}",
+        "ready listen={listen}{tls} console={console}{api} shards={} lanes={} data={}",
         config.node.shards,
         config.node.lanes,
         config.node.data.display()
@@ -83,7 +96,8 @@ mod tests {
         let sources = Sources { dev: true, cores: 2, ..Sources::default() };
         let (config, _) = Config::load(&sources).unwrap();
         let (listen, console) = ("127.0.0.1:18080".parse().unwrap(), "127.0.0.1:18081".parse().unwrap());
-        let text = announcement(&config, (listen, None), console, Some(&[7; 32]), "target/release/antiphon");
+        let addresses = Addresses { listen, tls: None, console, api: None };
+        let text = announcement(&config, &addresses, Some(&[7; 32]), "target/release/antiphon");
         let ready = "ready listen=127.0.0.1:18080 console=127.0.0.1:18081 shards=2 lanes=1 data=./antiphon-data";
         assert!(text.lines().any(|line| line == ready), "{text}");
         for part in ["http://127.0.0.1:18081/", "ws://127.0.0.1:18080/", "ey", "Data: ./antiphon-data"] {
@@ -92,9 +106,13 @@ mod tests {
         assert!(text.contains("more by: target/release/antiphon token --user NAME\n"), "{text}");
         let named = [("--data".to_owned(), "node.data".to_owned(), "/srv/a".to_owned())];
         let (config, _) = Config::load(&Sources { flags: named.into(), ..sources }).unwrap();
-        let text = announcement(&config, (listen, None), console, Some(&[7; 32]), "antiphon");
+        let addresses = Addresses { api: Some("127.0.0.1:18082".parse().unwrap()), ..addresses };
+        let text = announcement(&config, &addresses, Some(&[7; 32]), "antiphon");
+        assert!(text.contains("http://127.0.0.1:18082/v1 for a backend; its key is in /srv/a/dev-api.key\n"), "{text}");
+        assert!(text.contains(" console=127.0.0.1:18081 api=127.0.0.1:18082 shards=2 "), "{text}");
         assert!(text.contains("more by: antiphon token --user NAME --data /srv/a\n"), "{text}");
-        let bare = announcement(&config, ("0.0.0.0:80".parse().unwrap(), Some(listen)), console, None, "antiphon");
+        let addresses = Addresses { listen: "0.0.0.0:80".parse().unwrap(), tls: Some(listen), ..addresses };
+        let bare = announcement(&config, &addresses, None, "antiphon");
         assert!(bare.starts_with("ready listen=0.0.0.0:80 tls=127.0.0.1:18080 console="), "{bare}");
         assert_eq!(websocket_url(&config, "0.0.0.0:80".parse().unwrap()), "ws://127.0.0.1:80/");
         assert_eq!(websocket_url(&config, "[::]:80".parse().unwrap()), "ws://[::1]:80/");

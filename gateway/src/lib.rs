@@ -1,7 +1,7 @@
 //! The Antiphon node.
 //!
 //! [`node`] starts everything; [`shard`] is one shard put together; [`core`] is the logic, [`uring`] the driver, [`mesh`] the queues between
-//! shards, [`outside`] HTTP for operators.
+//! shards, [`outside`] HTTP for operators and for an application's backend.
 
 pub mod announce;
 pub mod config;

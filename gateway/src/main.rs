@@ -16,7 +16,10 @@ use antiphon_gateway::{
     core::token::sign_dev_token,
     echo::EchoMode,
     node,
-    outside::dev_token_expiry,
+    outside::{
+        backend::keys::{Key, Scope, new_secret},
+        dev_token_expiry,
+    },
     store::{self, StoreArguments},
     store_folder::dev_key,
     tls::make_certificate,
@@ -87,6 +90,14 @@ enum Command {
         /// The development node's data folder.
         #[arg(long)]
         data: Option<String>,
+    },
+    /// Makes a key for the HTTP API: its entry for the keys file on standard output, its secret on standard error.
+    ApiKey {
+        /// What logs call it.
+        name: String,
+        /// What it may be used for: tokens, read, write, groups; to be repeated.
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<Scope>,
     },
     /// Looks at a data folder, checks it, writes it out as text, makes one from that: docs/store.md.
     Store(StoreArguments),
@@ -205,6 +216,20 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let (config, _) = load(ConfigArguments { dev: true, data, ..ConfigArguments::default() })?;
             let key = dev_key(&config.node.data)?;
             print(&format!("{}\n", sign_dev_token(&key, &user, device.as_ref(), dev_token_expiry())))
+        }
+        Some(Command::ApiKey { name, scopes }) => {
+            let secret = new_secret();
+            let mut unique = Vec::new();
+            scopes.into_iter().for_each(|scope| {
+                if !unique.contains(&scope) {
+                    unique.push(scope)
+                }
+            });
+            let key = Key::of_secret(&name, &secret, &unique).map_err(anyhow::Error::msg)?;
+            eprintln!(
+                "The secret, which is shown this once; the backend sends it as Authorization: Bearer …\n\n  {secret}\n"
+            );
+            print(&key.entry())
         }
         // It has exit codes of its own.
         Some(Command::Store(arguments)) => return Ok(store::run(arguments)),

@@ -311,7 +311,12 @@ pub struct Metrics {
     memory_used_bytes: Gauge,
     memory_limit_bytes: Gauge,
     memory_pressure: Gauge,
+    /// Answers of the HTTP API by [`API_STATUSES`]. The outside thread writes them.
+    api_answers: [Counter; API_STATUSES.len()],
 }
+
+/// Classes of statuses that the HTTP API answers with.
+const API_STATUSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 impl Metrics {
     /// All zero, starting.
@@ -324,6 +329,7 @@ impl Metrics {
             memory_used_bytes: Gauge::default(),
             memory_limit_bytes: Gauge::default(),
             memory_pressure: Gauge::default(),
+            api_answers: Default::default(),
         })
     }
 
@@ -343,6 +349,16 @@ impl Metrics {
     #[must_use]
     pub fn lane(&self, index: usize) -> &LaneStatus {
         &self.lanes[index]
+    }
+
+    /// The HTTP API answered with this status. Only the outside thread says so.
+    pub(crate) fn api_answered(&self, status: u16) {
+        let class = match status {
+            ..400 => 0,
+            400..500 => 1,
+            500.. => 2,
+        };
+        self.api_answers[class].add(1);
     }
 
     /// Moves the node on in its life.
@@ -442,6 +458,12 @@ impl Collector for Report {
                 let labels = [("shard", index.to_string()), ("code", code.name().to_owned())];
                 errors.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&shard.errors(*code), None)?;
             }
+        }
+        let mut answers =
+            encoder.encode_descriptor("api_answers", "Answers of the HTTP API", None, MetricType::Counter)?;
+        for (class, count) in API_STATUSES.iter().zip(&self.0.api_answers) {
+            let labels = [("status", *class)];
+            answers.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count.get(), None)?;
         }
         type Flag = fn(&LaneStatus) -> &AtomicBool;
         let flags: [(&str, &str, Flag); 3] = [

@@ -17,10 +17,11 @@ use antiphon_wire::{codec::Encoding, codes::ErrorCode, ids::TimestampMs};
 use anyhow::{Context, bail};
 
 use crate::{
-    announce::{announcement, websocket_url},
-    config::{Auth, CertificateFiles, Config},
+    announce::{Addresses, announcement, websocket_url},
+    config::{Api, Auth, CertificateFiles, Config},
     core::{
         http,
+        issuer::TokenIssuer,
         mesh::ShardId,
         placement::Placement,
         proxy::{Proxy, ProxyCounters},
@@ -35,10 +36,17 @@ use crate::{
     life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
     mesh::Mesh,
     metrics::Metrics,
-    outside::{MemoryWatch, Outside, OutsideConfig},
+    outside::{
+        MemoryWatch, Outside, OutsideConfig,
+        backend::{
+            Backend,
+            bell::Bell,
+            keys::{Key, Scope},
+        },
+    },
     shard::{Control, Event, LaneStart, NodeShard, ShardStart},
     store::lanes,
-    store_folder::{StoreFolder, StoreFolderError, dev_key},
+    store_folder::{StoreFolder, StoreFolderError, dev_api_key, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, ShardError, Waker, Worker},
 };
@@ -150,7 +158,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (control, events) = Control::new();
     let wakers: Arc<[Waker]> = (0..placement.shards).map(|_| Waker::new()).collect::<Result<_, _>>()?;
     let metrics = Metrics::new(config.node.shards, config.node.lanes);
-    let node = Node { config: &config, keys: &keys, placement, metrics: &metrics, control: &control, wakers: &wakers };
+    let (mesh, bell) = (Mesh::new(placement), Bell::new()?);
+    let node = Node {
+        config: &config,
+        keys: &keys,
+        placement,
+        mesh: &mesh,
+        bell: &bell,
+        metrics: &metrics,
+        control: &control,
+        wakers: &wakers,
+    };
     let listeners = node.listen(&claim)?;
     // Second handles: at a handover the listeners are closed in an order that shards among themselves can't keep.
     let handles = listeners
@@ -213,6 +231,9 @@ struct Node<'a> {
     config: &'a Config,
     keys: &'a Keys,
     placement: Placement,
+    mesh: &'a Arc<Mesh>,
+    /// What shards ring for the outside thread.
+    bell: &'a Bell,
     metrics: &'a Arc<Metrics>,
     control: &'a Arc<Control>,
     wakers: &'a Arc<[Waker]>,
@@ -249,8 +270,29 @@ impl Node<'_> {
         let memory = MemoryWatch::new(Directory::this_machine(), self.config.limits.memory_bytes_max, press);
         let (control, tls) = (Arc::clone(self.control), self.keys.tls.clone());
         let (signal, reload) = (move || control.tell(Event::Signal), move || reload_certificates(tls.as_ref()));
-        let outside = Outside::start_watching(config, Arc::clone(self.metrics), Some(memory), signal, reload);
+        let backend = self.config.api.as_ref().map(|api| self.backend(api)).transpose()?;
+        let outside = Outside::start_whole(config, Arc::clone(self.metrics), Some(memory), backend, signal, reload);
         outside.with_context(|| format!("listen on {}", self.config.node.console))
+    }
+
+    fn backend(&self, api: &Api) -> anyhow::Result<Backend> {
+        let (mut keys, mut issuer) = (api.keys.clone(), api.issuer.clone());
+        if let Some(dev_key) = &self.keys.dev_key {
+            let (path, secret) = dev_api_key(&self.config.node.data)?;
+            let key = Key::of_secret("development", &secret, &Scope::ALL).map_err(anyhow::Error::msg)?;
+            keys.add(key).map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
+            issuer = Some(TokenIssuer::for_dev(dev_key));
+        }
+        Ok(Backend {
+            listener: TcpListener::bind(api.listen).with_context(|| format!("listen on {}", api.listen))?,
+            keys,
+            issuer,
+            requests_per_second_max: api.requests_per_second_max,
+            placement: self.placement,
+            end: self.mesh.end(self.placement.outside()),
+            bell: self.bell.clone(),
+            wakers: Arc::clone(self.wakers),
+        })
     }
 
     fn live(
@@ -266,8 +308,9 @@ impl Node<'_> {
         let listen = addresses.first().context("a node has a shard")?.local_addr()?;
         let tls_listen = addresses.get(usize::from(TLS_LISTENER)).map(|tls| tls.local_addr()).transpose()?;
         let console = self.config.node.console;
-        // A console at the same address can be opened only when the one before has closed it.
-        let waits = matches!(&claim, Claim::After(before) if before.console() == Some(console));
+        // A console at the same address, or an HTTP API, can be opened only when the one before has closed it.
+        let has_api = self.config.api.as_ref().is_some_and(|api| api.listen.port() != 0);
+        let waits = matches!(&claim, Claim::After(before) if has_api || before.console() == Some(console));
         let early = (!waits).then(|| self.start_outside(listen)).transpose()?;
         self.start_shards(listeners, early.as_ref().map_or(console, Outside::address), threads)?;
         life.shards_ready()?;
@@ -286,8 +329,9 @@ impl Node<'_> {
             tracing::info!(after_lock_ms = since.elapsed().as_millis() as u64, "took over");
         }
         let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
-        let text =
-            announcement(self.config, (listen, tls_listen), outside.address(), self.keys.dev_key.as_deref(), &program);
+        let addresses_of =
+            Addresses { listen, tls: tls_listen, console: outside.address(), api: outside.backend_address() };
+        let text = announcement(self.config, &addresses_of, self.keys.dev_key.as_deref(), &program);
         // Whoever started the node may have stopped listening to it.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         let keeper = DoorKeeper {
@@ -322,7 +366,6 @@ impl Node<'_> {
         console: SocketAddr,
         threads: &mut Threads,
     ) -> anyhow::Result<()> {
-        let mesh = Mesh::new(self.placement);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let connections_max = self.config.limits.connections_max.div_ceil(u32::from(self.placement.shards));
         let admission_seed = uring::OsRandom.next();
@@ -340,8 +383,9 @@ impl Node<'_> {
             let start = ShardStart {
                 config: self.shard_config(id, connections_max, console, admission_seed),
                 lanes: self.lanes_of(id, &mut threads.workers)?,
-                mesh: mesh.end(id),
+                mesh: self.mesh.end(id),
                 wakers: Arc::clone(self.wakers),
+                outside: self.bell.clone(),
                 metrics: Arc::clone(self.metrics),
                 ring: Arc::clone(&ring),
                 control: Arc::clone(self.control),

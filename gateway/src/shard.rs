@@ -30,6 +30,7 @@ use crate::{
     },
     mesh::MeshEnd,
     metrics::Metrics,
+    outside::backend::bell::Bell,
     tls::TlsCounters,
     uring::{self, Admission, Desk, NodeFiles, OsRandom, Queue, ShardContext, SystemClock, Waker},
 };
@@ -221,6 +222,8 @@ pub struct ShardStart {
     pub mesh: MeshEnd,
     /// All shards' wakers, by number.
     pub wakers: Arc<[Waker]>,
+    /// What is rung for the outside thread, whose end of the mesh is the one after the last shard's.
+    pub outside: Bell,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
     /// The ring's own counters.
@@ -246,6 +249,7 @@ pub struct NodeShard {
     id: ShardId,
     mesh: MeshEnd,
     wakers: Arc<[Waker]>,
+    outside: Bell,
     /// Lanes that are not open yet: number, folder and options.
     lanes: Vec<LaneStart>,
     /// Where all of its lanes are.
@@ -282,6 +286,7 @@ impl NodeShard {
             id,
             mesh: start.mesh,
             wakers: start.wakers,
+            outside: start.outside,
             folders: start.lanes.iter().map(|lane| (lane.id, lane.folder.clone())).collect(),
             checkpoints: 0,
             lanes: start.lanes,
@@ -653,8 +658,9 @@ impl Handler for NodeShard {
             Phase::Told => self.core.is_drained(),
             Phase::Drained => false,
         };
-        let (core, wakers) = (&mut self.core, &self.wakers);
-        let kept = self.mesh.send(|| core.poll_mesh(), |shard| wakers[usize::from(shard.0)].wake());
+        let (core, wakers, outside) = (&mut self.core, &self.wakers, &self.outside);
+        let wake = |shard: ShardId| wakers.get(usize::from(shard.0)).map_or_else(|| outside.ring(), Waker::wake);
+        let kept = self.mesh.send(|| core.poll_mesh(), wake);
         self.core.set_mesh_kept(self.mesh.kept());
         let retry_at_ms = kept.then_some(now_ms + MESH_RETRY_MS);
         self.publish(now_ms);

@@ -4,6 +4,7 @@
 //! DATA/LOCK          exclusive lock of the running node; its text is the owner's process id
 //! DATA/handover.sock where the owner is asked to hand over (see `handover`); only the owner of the lock makes or removes it
 //! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
+//! DATA/dev-api.key   secret of a development node's HTTP API, likewise
 //! DATA/lanes         how many log lanes there are, and the identity of their stores together; made at the first start
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
 //! DATA/making-00/ …  lanes that `antiphon store` has not finished; no node starts beside them
@@ -300,18 +301,31 @@ fn numbered(prefix: &str, name: &str) -> Option<usize> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// The secret that signs a folder's development tokens, made if it isn't there. Needs no lock: scripts ask for tokens while the node
-/// runs, and whoever comes first makes the key for all.
+/// The secret that signs a folder's development tokens, made if it isn't there.
 pub fn dev_key(folder: &Path) -> Result<Vec<u8>, StoreFolderError> {
+    let (path, digits) = made_secret(folder, "dev.key")?;
+    from_hexadecimal(&digits).ok_or(StoreFolderError::DevKey { path })
+}
+
+/// The secret that a development node's HTTP API is used with, made if it isn't there, and its file.
+pub fn dev_api_key(folder: &Path) -> Result<(PathBuf, String), StoreFolderError> {
+    let (path, digits) = made_secret(folder, "dev-api.key")?;
+    from_hexadecimal(&digits).ok_or_else(|| StoreFolderError::DevKey { path: path.clone() })?;
+    Ok((path, digits))
+}
+
+/// A file's line of random hexadecimal digits, made if it isn't there. Needs no lock: scripts ask for tokens while the node runs, and
+/// whoever comes first makes the secret for all.
+fn made_secret(folder: &Path, name: &str) -> Result<(PathBuf, String), StoreFolderError> {
     make_folder(folder)?;
-    let path = folder.join("dev.key");
+    let path = folder.join(name);
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| StoreFolderError::Io { path, source }
     };
     if !path.exists() {
         // A key appears whole or not at all: it is written beside its place and linked into it, which fails if one is there.
-        let draft = folder.join(format!("dev.key.{}", std::process::id()));
+        let draft = folder.join(format!("{name}.{}", std::process::id()));
         let mut secret = [0; SECRET_BYTES_MIN];
         let source = Path::new("/dev/urandom");
         File::open(source).and_then(|mut file| file.read_exact(&mut secret)).map_err(at(source))?;
@@ -327,7 +341,7 @@ pub fn dev_key(folder: &Path) -> Result<Vec<u8>, StoreFolderError> {
         write().map_err(at(&draft))?;
     }
     let text = fs::read_to_string(&path).map_err(at(&path))?;
-    from_hexadecimal(text.trim()).ok_or(StoreFolderError::DevKey { path })
+    Ok((path, text.trim().to_owned()))
 }
 
 pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreFolderError> {

@@ -103,3 +103,29 @@ fn a_script_gets_a_token_without_a_node() {
     assert!(text(&antiphon(&["version"]).stdout).starts_with("antiphon "));
     fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn a_key_for_the_http_api_is_made_without_its_secret_in_the_entry() {
+    let folder = folder("api-key");
+    let made = antiphon(&["api-key", "shop", "--scope", "read", "--scope", "write", "--scope", "read"]);
+    let (entry, told) = (text(&made.stdout), text(&made.stderr));
+    assert!(entry.starts_with("[[key]]\nname = \"shop\"\nsha256 = \""), "{entry}");
+    assert!(entry.ends_with("scopes = [\"read\", \"write\"]\n"), "{entry}");
+    let secret = told.split_whitespace().find(|word| word.starts_with("antiphon_api_")).unwrap();
+    assert!(secret.len() > 50 && !entry.contains(secret), "{told}");
+    for arguments in [&["api-key", "shop"][..], &["api-key", "shop", "--scope", "all"]] {
+        assert_eq!(antiphon(arguments).status.code(), Some(2));
+    }
+    assert_eq!(antiphon(&["api-key", "a b", "--scope", "read"]).status.code(), Some(1));
+    // Everything that is wrong with a file of keys is told with its place in that file.
+    let keys = folder.join("keys.toml");
+    fs::write(&keys, format!("{entry}\n[[key]]\nname = \"bot\"\nsha256 = \"1\"\nscopes = [\"reed\"]\n")).unwrap();
+    let setting = format!("api.keys_file={}", keys.display());
+    let output = antiphon(&["config", "print", "--dev", "--set", &setting]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    for part in ["2 problems", "keys.toml:8: sha256 is not 64", "keys.toml:9: scope \"reed\" is none of"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}

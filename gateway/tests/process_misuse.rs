@@ -357,6 +357,18 @@ fn a_full_disk_is_told_and_loses_nothing() {
     assert_eq!(error["code"], "storage_full", "after {} messages: {error}", acked.len());
     assert_eq!(error["temporary"], true, "{error}");
     bystander.is_well("a full disk");
+    // A backend hears the same.
+    let secret = std::fs::read_to_string(data.join("dev-api.key")).unwrap();
+    let body = json!({"client_message_id": uuid(id), "text": text}).to_string();
+    let call = format!(
+        "POST /v1/users/alice/conversations/{choir}/messages HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        node.api,
+        secret.trim(),
+        body.len()
+    );
+    let answer = String::from_utf8(exchange(node.api, call.as_bytes())).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"code\":\"storage_full\""), "{answer}");
     let check = |client: &mut Client, acked: &[(u64, String)]| {
         let history = whole_history(client, &choir);
         let messages = history.iter().filter(|entry| entry["kind"] == "message");

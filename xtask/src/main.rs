@@ -4,6 +4,7 @@
 mod conformance;
 mod dependencies;
 mod fuzz;
+mod http_api;
 mod links;
 mod lint;
 mod mutants;

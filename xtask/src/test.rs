@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::{
-    conformance, fuzz, power_cuts,
+    conformance, fuzz, http_api, power_cuts,
     process::{Server, cargo, free_port, is_installed, output, program, program_within, root, run as run_program},
     provision::{self, python_program},
     stages::{Stage, run_all},
@@ -29,6 +29,7 @@ const STAGES: &[(&str, &str)] = &[
         "the TypeScript client alone, it and the Rust one on a node, the README's Python and JavaScript, plain and over TLS",
     ),
     ("conformance", "what the protocol asks of clients, of both of ours"),
+    ("http-api", "the HTTP API held to its description by schemathesis, from a fixed seed"),
     ("browser", "two people in Chromium"),
     ("corpora", "every fuzz target on its committed corpus"),
 ];
@@ -54,6 +55,7 @@ pub(crate) fn run(chosen: &[String], seeds: u64, autobahn_whole: bool) -> anyhow
             "autobahn" => Stage::new(name, move || autobahn(autobahn_whole)),
             "clients" => Stage::new(name, clients),
             "conformance" => Stage::new(name, || conformance::run(&[])),
+            "http-api" => Stage::new(name, http_api::run),
             "browser" => Stage::new(name, browser),
             _ => Stage::new(name, fuzz::replay),
         }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{Problem, Values};
-use crate::core::token::{DEV_AUDIENCE, KeyError, TokenRules, TokenVerifier};
+use crate::core::{
+    issuer::TokenIssuer,
+    token::{DEV_AUDIENCE, KeyError, TokenRules, TokenVerifier},
+};
 
 /// Longest key file: a JWK set of the most keys that a verifier takes fits many times over.
 const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -27,11 +30,7 @@ pub(super) fn load(values: &Values, problems: &mut Vec<Problem>) -> Option<Token
             problem("auth.algorithms", format!("{name:?} is none of EdDSA, ES256, HS256"));
         }
     }
-    let mut verifier = TokenVerifier::new(TokenRules {
-        audience: audience.unwrap_or_default(),
-        issuer: values.text("auth.issuer"),
-        device_claim: values.text("auth.device_claim").unwrap_or_default(),
-    });
+    let mut verifier = TokenVerifier::new(rules(values));
     let mut any = false;
     if let Some(secret) = values.text("auth.hs256_secret") {
         any = true;
@@ -41,10 +40,7 @@ pub(super) fn load(values: &Values, problems: &mut Vec<Problem>) -> Option<Token
     }
     type Add = fn(&mut TokenVerifier, &str) -> Result<(), KeyError>;
     let files: [(&str, Add); 4] = [
-        ("auth.hs256_secret_file", |verifier, text| {
-            let line = text.strip_suffix('\n').unwrap_or(text);
-            verifier.add_hs256_secret(line.strip_suffix('\r').unwrap_or(line).as_bytes())
-        }),
+        ("auth.hs256_secret_file", |verifier, text| verifier.add_hs256_secret(secret_of(text).as_bytes())),
         ("auth.eddsa_public_key_file", TokenVerifier::add_eddsa_pem),
         ("auth.es256_public_key_file", TokenVerifier::add_es256_pem),
         ("auth.jwks_file", |verifier, text| verifier.add_jwks(text).map(|_| ())),
@@ -70,6 +66,28 @@ pub(super) fn load(values: &Values, problems: &mut Vec<Problem>) -> Option<Token
         problem("auth.algorithms", "allows none of the algorithms that there are keys for".to_owned());
     }
     (problems.len() == count_before).then_some(verifier)
+}
+
+/// What signs tokens that [`load`]'s verifier takes; `None` if it takes none by HS256, or if the secret cannot be read, which [`load`] tells.
+pub(super) fn issuer(values: &Values) -> Option<TokenIssuer> {
+    values.list("auth.algorithms").iter().find(|name| *name == "HS256")?;
+    let of_file = || read(&values.path("auth.hs256_secret_file")?).ok().map(|text| secret_of(&text).to_owned());
+    let secret = values.text("auth.hs256_secret").or_else(of_file)?;
+    Some(TokenIssuer::new(secret.as_bytes(), rules(values)))
+}
+
+fn rules(values: &Values) -> TokenRules {
+    TokenRules {
+        audience: values.text("auth.audience").unwrap_or_default(),
+        issuer: values.text("auth.issuer"),
+        device_claim: values.text("auth.device_claim").unwrap_or_default(),
+    }
+}
+
+/// A file's text without one line end at its end.
+fn secret_of(text: &str) -> &str {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line)
 }
 
 fn read(path: &Path) -> Result<String, String> {

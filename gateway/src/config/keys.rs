@@ -136,6 +136,13 @@ keys! {
         "PEM files with the private keys of tls.certificate_files, in the same order.";
     "tls.oldest_version" None, Form::Text, Default::Text("1.2"),
         "Oldest version of TLS spoken, 1.2 or 1.3.";
+    "api.listen" None, Form::Address, Default::Unset,
+        "Address of the HTTP API for your application's own backend (docs/http-api.md); it speaks no TLS, so keep it in a network of your \
+         own. If not set: none; with --dev 127.0.0.1:8082, or a free port where node.console is another than usual.";
+    "api.keys_file" None, Form::Path, Default::Unset,
+        "TOML file with the keys of the HTTP API, as antiphon api-key prints entries for it. Required with api.listen.";
+    "api.requests_per_second_max" None, integer(0, 1_000_000), Default::Integer(1_000),
+        "Calls of the HTTP API per second of one key, as many at once; 0: any number. More get 429.";
     "auth.algorithms" None, Form::List, Default::Text("EdDSA,ES256,HS256"),
         "Signature algorithms that tokens may use, of EdDSA, ES256 and HS256.";
     "auth.hs256_secret" None, Form::Secret, Default::Unset,

@@ -4,6 +4,7 @@
 //! each with the place to mend it; a [`Config`] that was built is consistent. Must not do: fall back silently, or show a secret.
 
 mod admission;
+mod api;
 mod auth;
 mod keys;
 mod layers;
@@ -18,6 +19,7 @@ use std::{
 
 pub use self::{
     admission::Admission,
+    api::Api,
     keys::{Default, Form, KEYS, Key, SHARDS_MAX},
     layers::{Origin, Sources, Value, Values},
     report::{help_text, reference_markdown},
@@ -36,6 +38,8 @@ pub struct Config {
     pub node: Node,
     /// TLS for clients, if it is spoken.
     pub tls: Option<Tls>,
+    /// The HTTP API for an application's backend, if there is one.
+    pub api: Option<Api>,
     /// Who may connect.
     pub auth: Auth,
     /// Origins of web pages that may connect. In development the console's own origins are added when its port is known.
@@ -193,7 +197,7 @@ impl Config {
     fn from_values(
         sources: &Sources,
         values: &Values,
-        warnings: Vec<String>,
+        mut warnings: Vec<String>,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let integer = |name: &str| values.integer(name).unwrap_or_default();
@@ -237,12 +241,14 @@ impl Config {
         let admission = admission::load(values, problems);
         let encryption = load_key(values, problems);
         let tls = tls::load(sources.dev, values, problems);
+        let api = api::load(sources.dev, values, problems, &mut warnings);
         check_together(sources, values, &node, tls.as_ref(), problems);
         let auth = if sources.dev { Some(Auth::Dev) } else { auth::load(values, problems).map(Auth::Tokens) };
         Some(Self {
             dev: sources.dev,
             node,
             tls,
+            api,
             auth: auth?,
             origins_allowed: values.list("browsers.origins_allowed"),
             websocket_deflate: values.boolean("websocket.deflate"),

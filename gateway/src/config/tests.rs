@@ -48,6 +48,42 @@ fn development_needs_nothing() {
 }
 
 #[test]
+fn the_http_api_is_off_until_it_has_an_address_and_keys() {
+    let listens = |sources: &Sources| Config::load(sources).unwrap().0.api.map(|api| api.listen.to_string());
+    assert_eq!(listens(&sources(GOOD)), None);
+    assert_eq!(listens(&dev()).unwrap(), "127.0.0.1:8082");
+    assert_eq!(listens(&flag(dev(), "--console", "node.console", "127.0.0.1:0")).unwrap(), "127.0.0.1:0");
+    assert_eq!(listens(&flag(dev(), "--set", "api.listen", "[::1]:9")).unwrap(), "[::1]:9");
+    for (all, expected) in [
+        (sources(&format!("[api]\nlisten = \"127.0.0.1:9\"\n{GOOD}")), "api.keys_file: is required with api.listen"),
+        (sources(&format!("[api]\nkeys_file = \"none\"\n{GOOD}")), "api.keys_file: has no use without api.listen"),
+        (
+            sources(&format!("[api]\nlisten = \"127.0.0.1:9\"\nkeys_file = \"none\"\n{GOOD}")),
+            "api.keys_file: conf/none: No such file",
+        ),
+        (flag(dev(), "--set", "api.listen", "0.0.0.0:9"), "api.listen: --dev makes a key for everything"),
+        (flag(dev(), "--set", "api.listen", "127.0.0.1:8081"), "api.listen: 127.0.0.1:8081 is taken by node.console"),
+    ] {
+        let problems = problems(&all);
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_key_for_tokens_needs_a_secret_to_sign_them_with() {
+    use crate::outside::backend::keys::{Key, Scope};
+    let path = std::env::temp_dir().join(format!("antiphon-config-keys-{}", std::process::id()));
+    std::fs::write(&path, Key::of_secret("shop", "secret", &[Scope::Tokens]).unwrap().entry()).unwrap();
+    let api = format!("[api]\nlisten = \"10.0.0.1:9\"\nkeys_file = \"{}\"\n", path.display());
+    let (config, _) = Config::load(&sources(&format!("{api}{GOOD}"))).unwrap();
+    assert!(config.api.unwrap().issuer.is_some());
+    assert!(config.warnings.iter().any(|warning| warning.contains("speaks no TLS")), "{:?}", config.warnings);
+    let without = format!("{api}{GOOD}algorithms = [\"EdDSA\"]\n");
+    assert!(problems(&sources(&without)).iter().any(|problem| problem.contains("key \"shop\" is for tokens")));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn later_sources_win_and_are_named() {
     let file = format!("[limits]\nconnections_max = 10\nrequests_burst_max = 0x100\n[node]\ndata = \"d\"\n{GOOD}");
     let all = environment(sources(&file), "ANTIPHON_LIMITS_CONNECTIONS_MAX", "20");

@@ -7,8 +7,10 @@ pub mod admission;
 pub mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
+pub(crate) mod gather;
 pub mod http;
 pub mod io;
+pub mod issuer;
 pub mod lane;
 pub mod mesh;
 pub mod outbound;

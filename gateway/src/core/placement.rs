@@ -27,6 +27,12 @@ impl Placement {
         ShardId(u16::from(lane.0) * (self.shards / u16::from(self.lanes)))
     }
 
+    /// The number by which the mesh knows the outside thread, which asks lanes as a shard does and is none: the one after the last shard's.
+    #[must_use]
+    pub fn outside(&self) -> ShardId {
+        ShardId(self.shards)
+    }
+
     /// All lanes.
     pub fn lanes(&self) -> impl Iterator<Item = LaneId> + use<> {
         (0..self.lanes).map(LaneId)

@@ -11,8 +11,8 @@ use antiphon_wire::{
     codec::{DecodeError, Encoding},
     codes::{CloseCode, ErrorCode},
     frame::{
-        self, CaughtUp, Connect, Conversations, ConversationsAnswer, Create, ErrorFrame, Expiring, Left, Limits, Pong,
-        PositionBytes, Receipt, Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        CaughtUp, Connect, Conversations, Create, ErrorFrame, Expiring, Left, Limits, Pong, PositionBytes, Receipt,
+        Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
@@ -20,6 +20,7 @@ use antiphon_wire::{
 };
 
 use super::{
+    gather::Gather,
     mesh::{LaneFrame, LaneId, MeshConnection},
     placement::Placement,
 };
@@ -126,55 +127,17 @@ pub enum TokenAt {
     },
 }
 
-/// A list that several lanes answer in parts.
-#[derive(Debug)]
-struct Gather {
-    id: Option<RequestId>,
-    waiting: u8,
-    limit: usize,
-    found: BTreeMap<ConversationId, frame::Summary>,
-    /// Some lane has more after this: what others have behind it belongs to a later page.
-    until: Option<ConversationId>,
-    failed: Option<ErrorFrame>,
-}
-
-impl Gather {
-    /// Takes in a lane's part.
-    fn take(&mut self, part: ConversationsAnswer) {
-        self.until = self.until.into_iter().chain(part.next).min();
-        self.found.extend(part.conversations.into_iter().map(|summary| (summary.conversation, summary)));
-    }
-
-    /// One page of all parts: it ends where the first lane has more to give, and at the limits of items and bytes.
-    fn page(self) -> ConversationsAnswer {
-        let (all, mut bytes) = (self.found.len(), 0);
-        let mut conversations = Vec::new();
-        for (id, summary) in self.found {
-            bytes += summary.last.as_ref().map_or(0, |last| last.0.len());
-            let full =
-                conversations.len() == self.limit || (bytes > limits::PAGE_BYTES_MAX && !conversations.is_empty());
-            if full || self.until.is_some_and(|until| id > until) {
-                break;
-            }
-            conversations.push(summary);
-        }
-        let more = self.until.is_some() || conversations.len() < all;
-        let next = conversations.last().filter(|_| more).map(|last: &frame::Summary| last.conversation);
-        ConversationsAnswer { conversations, next }
-    }
-}
-
 /// Lists that are under way, by their numbers. There are none most of the time, and then there is no room for them.
 #[derive(Debug, Default)]
 struct Gathers {
-    open: BTreeMap<u32, Gather>,
+    open: BTreeMap<u32, (Option<RequestId>, Gather)>,
     last: u32,
 }
 
 impl Gathers {
-    fn open(&mut self, gather: Gather) -> u32 {
+    fn open(&mut self, id: Option<RequestId>, gather: Gather) -> u32 {
         self.last = self.last.wrapping_add(1).max(1);
-        self.open.insert(self.last, gather);
+        self.open.insert(self.last, (id, gather));
         self.last
     }
 }
@@ -548,11 +511,8 @@ impl Session {
             return refuse(actions, id, ErrorCode::Overloaded, text);
         }
         self.outstanding += u16::from(lanes);
-        let limit = list.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT).min(limits::PAGE_ITEMS_MAX) as usize;
-        let gather = Gather { id, waiting: lanes, limit, found: BTreeMap::new(), until: None, failed: None };
-        let number = self.gathers.get_or_insert_default().open(gather);
-        // Lanes answer under an id of their own, so that an answer is told from an error without one.
-        let frame = binary::encode_request(Some(RequestId(1)), &Request::Conversations(list));
+        let number = self.gathers.get_or_insert_default().open(id, Gather::new(lanes, list.limit));
+        let frame = Gather::request(list);
         for lane in environment.placement.lanes() {
             let (user, connection, frame) = (connected.user.clone(), environment.connection, frame.clone());
             actions
@@ -562,24 +522,18 @@ impl Session {
 
     fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
         let Some(gathers) = &mut self.gathers else { return };
-        let Some(gather) = gathers.open.get_mut(&number) else { return };
-        gather.waiting -= 1;
-        match binary::decode_server(frame) {
-            Ok((_, ServerFrame::ConversationsAnswer(part))) => gather.take(part),
-            Ok((_, ServerFrame::Error(error))) => gather.failed = Some(error),
-            other => unreachable!("a lane answers a list with a list or an error, not {other:?}"),
-        }
-        if gather.waiting > 0 {
+        let Some((_, gather)) = gathers.open.get_mut(&number) else { return };
+        if !gather.take(frame) {
             return;
         }
-        let Some(done) = gathers.open.remove(&number) else { return };
+        let Some((id, done)) = gathers.open.remove(&number) else { return };
         if gathers.open.is_empty() {
             self.gathers = None;
         }
-        if let Some(error) = done.failed {
-            return actions.push(Action::Send { id: done.id, frame: ServerFrame::Error(error) });
+        match done.page() {
+            Ok(page) => answer(actions, id, ServerFrame::ConversationsAnswer(page)),
+            Err(error) => actions.push(Action::Send { id, frame: ServerFrame::Error(error) }),
         }
-        answer(actions, done.id, ServerFrame::ConversationsAnswer(done.page()));
     }
 }
 
@@ -620,7 +574,7 @@ fn resume_from(resume: Option<&Resume>, environment: &Environment<'_>) -> (Resum
 }
 
 /// The conversation that a request is about: `Some(None)` if it is about none, `None` if it makes no sense.
-fn conversation_of(request: &Request, user: &UserId) -> Option<Option<ConversationId>> {
+pub(crate) fn conversation_of(request: &Request, user: &UserId) -> Option<Option<ConversationId>> {
     Some(Some(match request {
         Request::Create(Create::Direct(peer)) if peer == user => return None,
         Request::Create(Create::Direct(peer)) => ConversationId::direct(user, peer),
@@ -659,56 +613,4 @@ fn refuse(actions: &mut Vec<Action>, id: Option<RequestId>, code: ErrorCode, tex
     let retry_after_ms = (code == ErrorCode::Overloaded).then_some(1_000);
     let error = ErrorFrame { code, text: text.into(), retry_after_ms };
     actions.push(Action::Send { id, frame: ServerFrame::Error(error) });
-}
-
-#[cfg(test)]
-mod tests {
-    use antiphon_wire::{
-        frame::{Role, Summary},
-        ids::{Epoch, Sequence, TimestampMs},
-    };
-
-    use super::*;
-
-    fn id(number: u8) -> ConversationId {
-        ConversationId([number; 16])
-    }
-
-    /// A lane's part of a list, and after which one it has more.
-    fn part(numbers: &[u8], next: Option<u8>) -> ConversationsAnswer {
-        let summary = |number: &u8| Summary {
-            conversation: id(*number),
-            epoch: Epoch(1),
-            direct: None,
-            title: String::new(),
-            picture: String::new(),
-            role: Role::Member,
-            last_sequence: Sequence(1),
-            last_time_ms: TimestampMs(1),
-            members: 1,
-            read: Sequence(1),
-            unread: 0,
-            last: None,
-        };
-        ConversationsAnswer { conversations: numbers.iter().map(summary).collect(), next: next.map(id) }
-    }
-
-    fn page(limit: usize, parts: &[(&[u8], Option<u8>)]) -> (Vec<u8>, Option<u8>) {
-        let (waiting, found) = (parts.len() as u8, BTreeMap::new());
-        let mut gather = Gather { id: None, waiting, limit, found, until: None, failed: None };
-        parts.iter().for_each(|(numbers, next)| gather.take(part(numbers, *next)));
-        let ConversationsAnswer { conversations, next } = gather.page();
-        (conversations.iter().map(|one| one.conversation.0[0]).collect(), next.map(|next| next.0[0]))
-    }
-
-    #[test]
-    fn a_list_over_lanes_leaves_none_out() {
-        assert_eq!(page(10, &[(&[1, 3], None), (&[2], None)]), (vec![1, 2, 3], None));
-        assert_eq!(page(2, &[(&[1, 3], Some(3)), (&[2, 4], Some(4))]), (vec![1, 2], Some(2)));
-        // A lane's part that ended at a limit of bytes: what it has behind that may come before what others gave.
-        for parts in [[(&[1][..], Some(1)), (&[2, 4][..], Some(4))], [(&[2, 4][..], Some(4)), (&[1][..], Some(1))]] {
-            assert_eq!(page(10, &parts), (vec![1], Some(1)), "{parts:?}");
-        }
-        assert_eq!(page(10, &[(&[1], Some(1)), (&[2, 4], None)]), (vec![1], Some(1)));
-    }
 }

@@ -17,6 +17,8 @@ use jsonwebtoken::{
 };
 use serde_json::{Map, Value};
 
+use super::issuer::TokenIssuer;
+
 /// How far the clocks of the identity service and of this node may differ.
 pub const LEEWAY_MS: u64 = 30_000;
 
@@ -302,17 +304,15 @@ impl TokenVerifier {
 /// A token for [`TokenVerifier::for_dev`] with the same secret, good until `expires` (rounded up to a second).
 #[must_use]
 pub fn sign_dev_token(secret: &[u8], user: &UserId, device: Option<&DeviceId>, expires: TimestampMs) -> String {
-    let mut claims = Map::new();
-    claims.insert("sub".to_owned(), user.as_str().into());
-    claims.insert("aud".to_owned(), DEV_AUDIENCE.into());
-    claims.insert("exp".to_owned(), expires.0.div_ceil(1000).into());
-    if let Some(device) = device {
-        claims.insert(DEVICE_CLAIM_DEFAULT.to_owned(), device.as_str().into());
-    }
-    sign_claims(&EncodingKey::from_secret(secret), "{\"typ\":\"JWT\",\"alg\":\"HS256\"}", Algorithm::HS256, &claims)
+    TokenIssuer::for_dev(secret).sign(user, device, expires)
 }
 
-fn sign_claims(key: &EncodingKey, header: &str, algorithm: Algorithm, claims: &Map<String, Value>) -> String {
+pub(super) fn sign_claims(
+    key: &EncodingKey,
+    header: &str,
+    algorithm: Algorithm,
+    claims: &Map<String, Value>,
+) -> String {
     let payload = Value::Object(claims.clone()).to_string();
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let signature = sign(message.as_bytes(), key, algorithm).expect("a well-formed key signs");

@@ -9,10 +9,13 @@
 //! POST /dev/token    development only: {"user":"alice","device":"tab-1"} → {"token":"…","user":…,"device":…,"expires_ms":…}
 //! ```
 //!
+//! And, on an address of its own, the HTTP API for the application's backend: [`backend`].
+//!
 //! Invariants: nothing here waits for a shard, and no shard waits for this; connections are bounded in number and time. Every answer
-//! carries the security headers. Must not do: change a node's data.
+//! of the console carries the security headers. Must not do: change a node's data but in a user's name, as a client does.
 
 mod api;
+pub mod backend;
 mod listener;
 mod memory;
 mod page;
@@ -36,6 +39,7 @@ pub use self::{
     api::{DEV_TOKEN_LIFE_MS, dev_token_expiry},
     memory::{KERNEL_BYTES_PER_CONNECTION, MemoryWatch},
 };
+use self::{backend::Backend, listener::Stay};
 use crate::metrics::Metrics;
 
 /// Exit status of a node that a third signal ended, as a shell has it for an interrupted process. Nothing acknowledged is lost.
@@ -56,6 +60,7 @@ pub struct OutsideConfig {
 #[derive(Debug)]
 pub struct Outside {
     address: SocketAddr,
+    backend_address: Option<SocketAddr>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,20 +74,22 @@ impl Outside {
         terminate: impl FnMut() + Send + 'static,
         reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_watching(config, metrics, None, terminate, reload)
+        Self::start_whole(config, metrics, None, None, terminate, reload)
     }
 
-    /// The same, with a watch over the node's memory on the same thread.
-    pub fn start_watching(
+    /// The same, with a watch over the node's memory and the HTTP API on the same thread.
+    pub fn start_whole(
         config: OutsideConfig,
         metrics: Arc<Metrics>,
         memory: Option<MemoryWatch>,
+        backend: Option<Backend>,
         terminate: impl FnMut() + Send + 'static,
         reload: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.console)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let backend_address = backend.as_ref().map(|backend| backend.listener.local_addr()).transpose()?;
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let (started, starting) = mpsc::channel();
@@ -98,9 +105,10 @@ impl Outside {
                         interrupt: signal(SignalKind::interrupt())?,
                         hangup: signal(SignalKind::hangup())?,
                     };
-                    Ok((listener, signals))
+                    let backend = backend.map(|backend| backend::start(backend, Arc::clone(&metrics))).transpose()?;
+                    Ok((listener, signals, backend))
                 });
-                let (listener, signals) = match ready {
+                let (listener, signals, backend) = match ready {
                     Ok(ready) => ready,
                     Err(error) => return drop(started.send(Err(error))),
                 };
@@ -115,9 +123,17 @@ impl Outside {
                     }
                 };
                 let router = api::router(&config, metrics);
-                let serve = axum::serve(listener::Bounded::new(listener), router);
+                let listener = listener::Bounded::new(listener, listener::CONNECTIONS_MAX, Stay::CONSOLE);
+                let serve = axum::serve(listener, router);
+                let serve_backend = async move {
+                    match backend {
+                        Some((router, listener, post)) => serve_backend(router, listener, post).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     result = serve => if let Err(error) = result { tracing::error!(%error, "the console ended") },
+                    () = serve_backend => {}
                     () = watch(signals, terminate, reload) => {}
                     () = watch_memory => {}
                     () = stopped.notified() => {}
@@ -126,7 +142,7 @@ impl Outside {
         };
         let thread = thread::Builder::new().name("outside".to_owned()).spawn(run)?;
         starting.recv().map_err(|_| io::Error::other("the outside thread ended at its start"))??;
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, backend_address, stop, thread: Some(thread) })
     }
 
     /// Where the console listens.
@@ -134,6 +150,25 @@ impl Outside {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Where the HTTP API listens, if it does.
+    #[must_use]
+    pub fn backend_address(&self) -> Option<SocketAddr> {
+        self.backend_address
+    }
+}
+
+/// Serves the HTTP API. Its end is not that of the thread, which has signals to hear.
+async fn serve_backend(router: axum::Router, listener: TcpListener, post: backend::Post) {
+    let listener = listener::Bounded::new(listener, backend::CONNECTIONS_MAX, Stay::BACKEND);
+    let result = tokio::select! {
+        result = axum::serve(listener, router) => result,
+        result = post.run() => result,
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "the HTTP API ended");
+    }
+    std::future::pending().await
 }
 
 impl Drop for Outside {

@@ -35,6 +35,7 @@ pub(crate) struct Node {
     child: Child,
     pub(crate) listen: SocketAddr,
     pub(crate) console: SocketAddr,
+    pub(crate) api: SocketAddr,
 }
 
 impl Node {
@@ -77,7 +78,7 @@ impl Node {
             let word = line.split(' ').find_map(|word| word.strip_prefix(name));
             word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line:?}"))
         };
-        Self { listen: address("listen="), console: address("console="), child }
+        Self { listen: address("listen="), console: address("console="), api: address("api="), child }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,0 +1,303 @@
+//! Who may use the HTTP API for what: keys by the hashes of their secrets.
+//!
+//! A file of keys, as `antiphon api-key` prints entries for it:
+//!
+//! ```toml
+//! [[key]]
+//! name = "shop"
+//! sha256 = "…"                 # of the secret, 64 hexadecimal digits
+//! scopes = ["read", "write"]
+//! ```
+//!
+//! A secret is 256 random bits, so one round of SHA-256 is enough: nobody guesses it, whatever a guess costs. Invariants: a secret is nowhere
+//! but in the request; which key a secret is of takes the same time for all. Must not do: read a file.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{SHA256, SHA256_OUTPUT_LEN, digest},
+    rand,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use toml::Spanned;
+
+/// Most keys of a node: each request is compared with all of them.
+pub const KEYS_MAX: usize = 64;
+
+/// Longest name of a key: it stands in logs.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a secret begins with, so that scanners for secrets find it where it should not be.
+const SECRET_PREFIX: &str = "antiphon_api_";
+
+const SECRET_RANDOM_BYTES: usize = 32;
+
+/// What a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Issuing users' tokens.
+    Tokens,
+    /// Reading conversations, messages, members, roles and settings.
+    Read,
+    /// Sending, editing and deleting messages.
+    Write,
+    /// Making conversations, and changing members, titles, roles and settings.
+    Groups,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [Self::Tokens, Self::Read, Self::Write, Self::Groups];
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.name() == name)
+            .ok_or_else(|| format!("{name:?} is none of {}", names()))
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What logs call it.
+    pub name: String,
+    hash: [u8; SHA256_OUTPUT_LEN],
+    scopes: Vec<Scope>,
+}
+
+impl Key {
+    /// A key of which the secret is known.
+    ///
+    /// # Errors
+    /// The name is no name of a key.
+    pub fn of_secret(name: &str, secret: &str, scopes: &[Scope]) -> Result<Self, String> {
+        check_name(name)?;
+        Ok(Self { name: name.to_owned(), hash: hash(secret), scopes: scopes.to_vec() })
+    }
+
+    /// Whether it may be used for that.
+    #[must_use]
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// Its entry in the file.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        let digits: String = self.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let scopes = self.scopes.iter().map(|scope| format!("\"{scope}\"")).collect::<Vec<_>>().join(", ");
+        format!("[[key]]\nname = \"{}\"\nsha256 = \"{digits}\"\nscopes = [{scopes}]\n", self.name)
+    }
+}
+
+/// All keys of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys(Vec<Key>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    key: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: Spanned<String>,
+    sha256: Spanned<String>,
+    scopes: Spanned<Vec<String>>,
+}
+
+impl Keys {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its line.
+    pub fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
+        let line_of = |offset: usize| text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
+        let file: File = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(span.start));
+            vec![(line, error.message().to_owned())]
+        })?;
+        let (mut keys, mut problems) = (Self::default(), Vec::new());
+        for entry in file.key {
+            let at = entry.span().start;
+            let entry = entry.into_inner();
+            let mut problem = |at: usize, text: String| problems.push((line_of(at), text));
+            if let Err(text) = check_name(entry.name.as_ref()) {
+                problem(entry.name.span().start, text);
+            }
+            let hash = from_hexadecimal(entry.sha256.as_ref());
+            if hash.is_none() {
+                problem(entry.sha256.span().start, "sha256 is not 64 hexadecimal digits".to_owned());
+            }
+            let mut scopes = Vec::new();
+            for name in entry.scopes.as_ref() {
+                match name.parse() {
+                    Ok(scope) if !scopes.contains(&scope) => scopes.push(scope),
+                    Ok(_) => {}
+                    Err(text) => problem(entry.scopes.span().start, format!("scope {text}")),
+                }
+            }
+            if entry.scopes.as_ref().is_empty() {
+                problem(entry.scopes.span().start, "scopes is empty: the key would be of no use".to_owned());
+            }
+            let key = Key { name: entry.name.into_inner(), hash: hash.unwrap_or_default(), scopes };
+            if let Err(text) = keys.add(key) {
+                problem(at, text);
+            }
+        }
+        if problems.is_empty() { Ok(keys) } else { Err(problems) }
+    }
+
+    /// One more.
+    ///
+    /// # Errors
+    /// There is one of that name or secret, or there are too many.
+    pub fn add(&mut self, key: Key) -> Result<(), String> {
+        if self.0.len() == KEYS_MAX {
+            return Err(format!("more than {KEYS_MAX} keys"));
+        }
+        if let Some(other) = self.0.iter().find(|other| other.name == key.name || other.hash == key.hash) {
+            let what = if other.name == key.name { "name" } else { "sha256" };
+            return Err(format!("key {:?}: another has the same {what}", key.name));
+        }
+        self.0.push(key);
+        Ok(())
+    }
+
+    /// The key whose secret it is, and its place among all. It takes as long for any secret of that length.
+    pub(super) fn of_secret(&self, secret: &str) -> Option<(usize, &Key)> {
+        let hash = hash(secret);
+        let mut found = None;
+        for (index, key) in self.0.iter().enumerate() {
+            if verify_slices_are_equal(&key.hash, &hash).is_ok() {
+                found = Some((index, key));
+            }
+        }
+        found
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+}
+
+/// A secret that nobody has.
+#[must_use]
+pub fn new_secret() -> String {
+    let mut bytes = [0; SECRET_RANDOM_BYTES];
+    rand::fill(&mut bytes).expect("the system has random bytes");
+    format!("{SECRET_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn hash(secret: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut hash = [0; SHA256_OUTPUT_LEN];
+    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    hash
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_of_name) {
+        return Ok(());
+    }
+    Err(format!("name {name:?} is not 1 to {NAME_BYTES_MAX} letters, digits, dots, dashes and underscores"))
+}
+
+fn from_hexadecimal(text: &str) -> Option<[u8; SHA256_OUTPUT_LEN]> {
+    if text.len() != 2 * SHA256_OUTPUT_LEN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; SHA256_OUTPUT_LEN];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_was_printed_is_read_and_found_by_its_secret() {
+        let (shop, bot) = (new_secret(), new_secret());
+        let keys = [
+            Key::of_secret("shop", &shop, &[Scope::Read, Scope::Write]).unwrap(),
+            Key::of_secret("bot-1.eu", &bot, &Scope::ALL).unwrap(),
+        ];
+        let read = Keys::parse(&format!("# keys\n{}\n{}", keys[0].entry(), keys[1].entry())).unwrap();
+        assert_eq!(read.iter().cloned().collect::<Vec<_>>(), keys);
+        assert_eq!(read.of_secret(&shop), Some((0, &keys[0])));
+        assert_eq!(read.of_secret(&bot), Some((1, &keys[1])));
+        for wrong in ["", "x", &shop[1..], &format!("{shop} "), &new_secret()] {
+            assert_eq!(read.of_secret(wrong), None, "{wrong}");
+        }
+        assert!(keys[0].has(Scope::Read) && !keys[0].has(Scope::Tokens));
+        // SHA-256 of "abc", FIPS 180-2 appendix B.1.
+        assert!(
+            Key::of_secret("a", "abc", &[Scope::Read])
+                .unwrap()
+                .entry()
+                .contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_with_its_line() {
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let text = format!(
+            "[[key]]\nname = \"a b\"\nsha256 = \"12\"\nscopes = [\"reed\"]\n\n[[key]]\nname = \"a\"\nsha256 = \"{hash}\"\nscopes = []\n\n\
+             [[key]]\nname = \"b\"\nsha256 = \"{hash}\"\nscopes = [\"read\"]\n"
+        );
+        let problems = Keys::parse(&text).unwrap_err();
+        let expected = [
+            (2, "name \"a b\" is not"),
+            (3, "sha256 is not 64"),
+            (4, "scope \"reed\" is none of tokens, read, write, groups"),
+            (9, "scopes is empty"),
+            (11, "key \"b\": another has the same sha256"),
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:?}");
+        for ((line, text), (of, begin)) in problems.iter().zip(expected) {
+            assert!(*line == of && text.starts_with(begin), "{line}: {text}");
+        }
+        let one = |text: &str| Keys::parse(text).unwrap_err().remove(0);
+        assert_eq!(one("\n[[key]]\nname = \"a\"\nscope = []\n").0, 4);
+        assert_eq!(one("[[keys]]\n").0, 1);
+        assert_eq!(one("key = 7\n").0, 1);
+        assert_eq!(Keys::parse("").unwrap(), Keys::default());
+        let many: String = (0..=KEYS_MAX)
+            .map(|number| Key::of_secret(&format!("k{number}"), &number.to_string(), &[Scope::Read]).unwrap().entry())
+            .collect();
+        assert!(one(&many).1.contains("more than 64 keys"));
+    }
+}

@@ -4,6 +4,7 @@
 //! shards, [`outside`] HTTP for operators and for an application's backend.
 
 pub mod announce;
+mod api_keys;
 pub mod config;
 pub mod core;
 pub mod echo;

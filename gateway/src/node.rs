@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     announce::{Addresses, announcement, websocket_url},
+    api_keys::ApiKeys,
     config::{Api, Auth, CertificateFiles, Config},
     core::{
         http,
@@ -38,15 +39,11 @@ use crate::{
     metrics::Metrics,
     outside::{
         MemoryWatch, Outside, OutsideConfig,
-        backend::{
-            Backend,
-            bell::Bell,
-            keys::{Key, Scope},
-        },
+        backend::{Backend, bell::Bell, keys::KeyRing},
     },
     shard::{Control, Event, LaneStart, NodeShard, ShardStart},
     store::lanes,
-    store_folder::{StoreFolder, StoreFolderError, dev_api_key, dev_key},
+    store_folder::{StoreFolder, StoreFolderError, dev_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, ShardError, Waker, Worker},
 };
@@ -269,24 +266,25 @@ impl Node<'_> {
         };
         let memory = MemoryWatch::new(Directory::this_machine(), self.config.limits.memory_bytes_max, press);
         let (control, tls) = (Arc::clone(self.control), self.keys.tls.clone());
-        let (signal, reload) = (move || control.tell(Event::Signal), move || reload_certificates(tls.as_ref()));
-        let backend = self.config.api.as_ref().map(|api| self.backend(api)).transpose()?;
+        let of_dev = self.keys.dev_key.is_some().then_some(self.config.node.data.as_path());
+        let api_keys = self.config.api.as_ref().map(|api| ApiKeys::new(api, of_dev)).transpose()?;
+        let backend = self.config.api.as_ref().zip(api_keys.as_ref());
+        let backend = backend.map(|(api, keys)| self.backend(api, keys.ring())).transpose()?;
+        let signal = move || control.tell(Event::Signal);
+        let reload = move || {
+            reload_certificates(tls.as_ref());
+            api_keys.iter().for_each(ApiKeys::reload);
+        };
         let outside = Outside::start_whole(config, Arc::clone(self.metrics), Some(memory), backend, signal, reload);
         outside.with_context(|| format!("listen on {}", self.config.node.console))
     }
 
-    fn backend(&self, api: &Api) -> anyhow::Result<Backend> {
-        let (mut keys, mut issuer) = (api.keys.clone(), api.issuer.clone());
-        if let Some(dev_key) = &self.keys.dev_key {
-            let (path, secret) = dev_api_key(&self.config.node.data)?;
-            let key = Key::of_secret("development", &secret, &Scope::ALL).map_err(anyhow::Error::msg)?;
-            keys.add(key).map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
-            issuer = Some(TokenIssuer::for_dev(dev_key));
-        }
+    fn backend(&self, api: &Api, keys: KeyRing) -> anyhow::Result<Backend> {
+        let of_dev = self.keys.dev_key.as_ref().map(|key| TokenIssuer::for_dev(key));
         Ok(Backend {
             listener: TcpListener::bind(api.listen).with_context(|| format!("listen on {}", api.listen))?,
             keys,
-            issuer,
+            issuer: of_dev.or_else(|| api.issuer.clone()),
             requests_per_second_max: api.requests_per_second_max,
             placement: self.placement,
             end: self.mesh.end(self.placement.outside()),

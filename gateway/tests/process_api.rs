@@ -105,6 +105,10 @@ fn message(id: u128, text: &str) -> Value {
     json!({"client_message_id": uuid(id), "text": text})
 }
 
+fn react(id: u128, on: bool) -> Value {
+    json!({"client_message_id": uuid(id), "reaction": "👍", "on": on})
+}
+
 #[test]
 fn what_the_api_does_clients_see_and_what_clients_do_it_sees() {
     let folder = Folder::new("api");
@@ -161,6 +165,114 @@ fn what_the_api_does_clients_see_and_what_clients_do_it_sees() {
 }
 
 #[test]
+fn reactions_pins_and_marks_are_everybodys() {
+    let folder = Folder::new("api-marks");
+    let node = Node::start(&folder.data());
+    let api = Caller::of(&node, &folder.data());
+    let (path, id) = api.group(1, &["bob"]);
+    let place = json!({"conversation": id});
+    let sequence = api.post(&format!("{path}/messages"), &message(1, "hi")).must(201)["sequence"].clone();
+    let mut bob = Client::fresh(node.listen, "bob");
+
+    let message = format!("{path}/messages/{sequence}");
+    let reacted = api.post(&format!("{message}/reactions"), &react(2, true)).must(200);
+    let pushed = bob.push("message").unwrap();
+    assert_eq!((&pushed["kind"], &pushed["sequence"]), (&json!("reaction"), &reacted["sequence"]));
+    assert_eq!(api.post(&format!("{message}/reactions"), &react(2, true)).must(200)["duplicate"], true);
+    assert_eq!(api.post(&format!("{message}/reactions"), &react(2, false)).problem(), "409 conflict");
+    let listed = api.get(&format!("{message}/reactions?limit=1")).must(200);
+    assert_eq!(listed, json!({"reactions": [{"user": "alice", "reactions": ["👍"]}]}));
+    let of_both =
+        json!({"conversation": id, "client_message_id": uuid(3), "target": sequence, "reaction": "🎶", "on": true});
+    bob.must("react", of_both);
+    let listed = api.get(&format!("{message}/reactions?after=alice")).must(200);
+    assert_eq!(listed, json!({"reactions": [{"user": "bob", "reactions": ["🎶"]}]}));
+
+    let pin = |id, on: bool| {
+        api.call("PUT", &format!("{message}/pin"), Some(&json!({"client_message_id": uuid(id), "on": on})))
+    };
+    pin(4, true).must(200);
+    assert_eq!(api.get(&format!("{path}/pins")).must(200), json!({"pins": [sequence]}));
+    assert_eq!(bob.must("pins", place.clone()), json!({"pins": [sequence]}));
+    pin(5, false).must(200);
+    assert_eq!(api.get(&format!("{path}/pins")).must(200), json!({"pins": []}));
+
+    let of_bob = path.replace("alice", "bob");
+    assert_eq!(api.get(&of_bob).must(200)["unread"], 1);
+    let mut alice = Client::fresh(node.listen, "alice");
+    let marked = api.call("PUT", &format!("{of_bob}/read"), Some(&json!({"sequence": sequence}))).must(200);
+    assert_eq!(marked, json!({"read": sequence, "delivered": sequence, "unread": 0}));
+    let receipt = alice.push("receipt").unwrap();
+    assert_eq!((&receipt["user"], &receipt["read"]), (&json!("bob"), &sequence));
+    assert_eq!(api.call("PUT", &format!("{of_bob}/read"), Some(&json!({"sequence": 99}))).problem(), "400 invalid");
+    assert_eq!(api.post(&format!("{path}/messages/1/reactions"), &react(6, true)).problem(), "404 no_message");
+}
+
+#[test]
+fn who_is_kept_out_and_who_is_invited() {
+    let folder = Folder::new("api-doors");
+    let node = Node::start(&folder.data());
+    let api = Caller::of(&node, &folder.data());
+    let (path, id) = api.group(1, &["bob"]);
+    let (mut bob, mut carol) = (Client::fresh(node.listen, "bob"), Client::fresh(node.listen, "carol"));
+
+    api.post(&format!("{path}/bans"), &json!({"add": ["bob", "mallory"]})).must(200);
+    assert_eq!(bob.push("left").unwrap()["conversation"], json!(id));
+    assert_eq!(api.post(&format!("{path}/members"), &json!({"add": ["bob"]})).problem(), "403 forbidden");
+    let page = api.get(&format!("{path}/bans?limit=1")).must(200);
+    assert_eq!(page, json!({"users": ["bob"], "next": "bob"}));
+    api.call("DELETE", &format!("{path}/bans/bob"), None).must(200);
+    api.post(&format!("{path}/members"), &json!({"add": ["bob"]})).must(200);
+    assert_eq!(api.get(&format!("{path}/bans")).must(200), json!({"users": ["mallory"]}));
+    assert_eq!(api.post(&format!("{path}/bans"), &json!({"add": ["alice"]})).problem(), "400 invalid");
+    let of_bob = path.replace("alice", "bob");
+    assert_eq!(api.post(&format!("{of_bob}/bans"), &json!({"add": ["alice"]})).problem(), "403 forbidden");
+
+    let made = api.post(&format!("{path}/invites"), &json!({"uses": 1})).must(201);
+    let list = api.get(&format!("{path}/invites")).must(200);
+    assert_eq!(list["invites"], json!([{"invite": made["sequence"], "user": "alice", "uses": 1}]));
+    assert_eq!(carol.must("join", json!({"code": made["code"]}))["conversation"], json!(id));
+    assert_eq!(api.get(&format!("{path}/invites")).must(200)["invites"], json!([]));
+    let made = api.post(&format!("{path}/invites"), &json!({})).must(201);
+    let revoked = api.call("DELETE", &format!("{path}/invites/{}", made["sequence"]), None).must(200);
+    assert_eq!(revoked.get("code"), None);
+    let join = json!({"id": 9, "join": {"code": made["code"]}});
+    let refused = Client::fresh(node.listen, "dave").ask(join).unwrap();
+    assert_eq!(refused["error"]["code"], "not_found", "{refused}");
+}
+
+#[test]
+fn account_data_is_one_on_devices_and_in_the_api() {
+    let folder = Folder::new("api-account");
+    let node = Node::start(&folder.data());
+    let api = Caller::of(&node, &folder.data());
+    let mut alice = Client::fresh(node.listen, "alice");
+    let account = "/v1/users/alice/account";
+    let set = |body: Value| api.call("PATCH", account, Some(&body));
+    let first = set(json!({"key": "theme", "value": {"dark": true}})).must(200);
+    assert_eq!(alice.push("message").unwrap()["kind"], "created");
+    let pushed = alice.push("message").unwrap();
+    assert_eq!(
+        (&pushed["kind"], &pushed["key"], &pushed["value"]),
+        (&json!("account_data"), &json!("theme"), &json!({"dark": true}))
+    );
+    let replaced = alice.must("account", json!({"set": {"key": "theme", "value": "light"}}));
+    assert_eq!(replaced["replaced"], first["sequence"]);
+    let late = set(json!({"key": "theme", "value": "x", "if_sequence": first["sequence"]}));
+    assert_eq!(late.problem(), "409 conflict");
+    set(json!({"key": "zoom", "value": 2, "if_sequence": 0})).must(200);
+    let page = api.get(&format!("{account}?limit=1")).must(200);
+    assert_eq!((&page["items"][0]["value"], &page["next"]), (&json!("light"), &json!("theme")));
+    let page = api.get(&format!("{account}?after=theme")).must(200);
+    assert_eq!((&page["items"][0]["key"], page.get("next")), (&json!("zoom"), None));
+    set(json!({"key": "zoom"})).must(200);
+    let page = api.get(account).must(200);
+    assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
+    assert_eq!(api.get("/v1/users/bob/account").must(200)["items"], json!([]));
+    assert_eq!(set(json!({"key": "a b", "value": 1})).problem(), "400 invalid");
+}
+
+#[test]
 fn a_list_over_lanes_is_paged_as_a_clients_is() {
     let folder = Folder::new("api-list");
     let node = Node::start_with(&folder.data(), &["node.shards=2", "node.lanes=2"]);
@@ -195,12 +307,23 @@ fn calls(path: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("{path}/messages"), None),
         ("POST", format!("{path}/messages"), Some(message(77, "x"))),
         ("PATCH", format!("{path}/messages/2"), Some(message(78, "x"))),
+        ("POST", format!("{path}/messages/2/reactions"), Some(react(80, true))),
+        ("GET", format!("{path}/messages/2/reactions"), None),
+        ("PUT", format!("{path}/messages/2/pin"), Some(json!({"client_message_id": uuid(81), "on": true}))),
+        ("GET", format!("{path}/pins"), None),
+        ("PUT", format!("{path}/read"), Some(json!({"sequence": 2}))),
         ("DELETE", format!("{path}/messages/2?client_message_id={id}"), None),
         ("GET", format!("{path}/members"), None),
         ("POST", format!("{path}/members"), Some(json!({"add": ["x"]}))),
         ("DELETE", format!("{path}/members/bob"), None),
         ("GET", format!("{path}/roles"), None),
         ("PATCH", format!("{path}/roles"), Some(json!({"set": [{"user": "bob", "role": "admin"}]}))),
+        ("POST", format!("{path}/bans"), Some(json!({"add": ["y"]}))),
+        ("GET", format!("{path}/bans"), None),
+        ("DELETE", format!("{path}/bans/y"), None),
+        ("POST", format!("{path}/invites"), Some(json!({}))),
+        ("GET", format!("{path}/invites"), None),
+        ("DELETE", format!("{path}/invites/9"), None),
         ("GET", format!("{path}/settings"), None),
         ("PATCH", format!("{path}/settings"), Some(json!({"description": "x"}))),
     ]
@@ -254,13 +377,15 @@ fn a_key_does_what_it_is_for_and_no_more() {
     let user = "/v1/users/alice/conversations";
     let mut calls = calls(&path);
     calls.push(("POST", "/v1/tokens".to_owned(), Some(json!({"user": "alice"}))));
+    calls.push(("GET", "/v1/users/alice/account".to_owned(), None));
+    calls.push(("PATCH", "/v1/users/alice/account".to_owned(), Some(json!({"key": "theme", "value": "dark"}))));
     calls.push(("GET", user.to_owned(), None));
     calls.push(("POST", user.to_owned(), Some(json!({"direct": "bob"}))));
     for (method, path, body) in calls {
         let needed = match (method, path.as_str()) {
             ("GET", _) => "read",
             (_, "/v1/tokens") => "tokens",
-            (_, path) if path.contains("/messages") => "write",
+            (_, path) if ["/messages", "/read", "/account"].iter().any(|part| path.contains(part)) => "write",
             _ => "groups",
         };
         for (scope, secret) in &secrets {
@@ -283,6 +408,41 @@ fn a_key_does_what_it_is_for_and_no_more() {
     assert_eq!(description["openapi"], "3.1.0");
     let log = fs::read_to_string(process_common::log_of(&folder.data())).unwrap();
     assert!(secrets.values().all(|secret| !log.contains(secret)) && !log.contains(&api.secret));
+}
+
+#[test]
+fn keys_come_and_go_while_it_runs() {
+    let folder = Folder::new("api-reload");
+    let (setting, secrets) = keys_file(&folder.0);
+    let node = Node::start_with(&folder.data(), &[&setting]);
+    let of_dev = Caller::of(&node, &folder.data());
+    let file = folder.0.join("keys.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let entry = |scope: &str| {
+        let of_scope = |entry: &&str| entry.contains(&format!("\"{scope}\"]"));
+        format!("[[key]]{}", whole.split("[[key]]").find(of_scope).unwrap())
+    };
+    let list = |scope: &str| {
+        let caller = Caller { secret: secrets[scope].clone(), ..of_dev.clone() };
+        caller.get("/v1/users/alice/conversations").status
+    };
+    assert_eq!((list("read"), list("write")), (200, 403));
+
+    // The key for reading is gone, and the one for writing is for reading now.
+    fs::write(&file, entry("write").replace("\"write\"]", "\"read\"]")).unwrap();
+    assert_eq!((list("read"), list("write")), (200, 403), "nobody told it to read the file");
+    node.signal("HUP");
+    until("the keys are others", || (list("write") == 200).then_some(()));
+    assert_eq!((list("read"), list("groups")), (401, 401));
+
+    // What is wrong changes nothing, and is told.
+    fs::write(&file, format!("{}\nscope = 7\n", entry("read"))).unwrap();
+    node.signal("HUP");
+    let log = process_common::log_of(&folder.data());
+    let says = "the keys of the HTTP API stay as they were";
+    until("the log says it", || fs::read_to_string(&log).unwrap().contains(says).then_some(()));
+    assert_eq!((list("read"), list("write")), (401, 200));
+    assert_eq!(of_dev.get("/v1/users/alice/conversations").status, 200);
 }
 
 #[test]

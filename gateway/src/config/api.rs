@@ -1,15 +1,15 @@
-//! Reads what the HTTP API is to be: where it listens, who may use it, and what it signs tokens with.
+//! Reads what the HTTP API is to be: where it listens, who may use it, and what it signs tokens with; who may use it again at a reload.
 
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{Origin, Problem, Values, auth, is_loopback};
 use crate::{
     core::issuer::TokenIssuer,
-    outside::backend::keys::{Keys, Scope},
+    outside::backend::keys::{Key, Keys, Scope},
 };
 
 /// Longest file of keys: the most that a node takes fit several times over.
@@ -25,10 +25,55 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Who may use it. In development one more is made at the start.
     pub keys: Keys,
+    /// Where the keys are from, if they are from a file.
+    pub file: Option<KeysFile>,
     /// Signs users' tokens; in development the node's own key does.
     pub issuer: Option<TokenIssuer>,
     /// Calls per second of a key.
     pub requests_per_second_max: u32,
+}
+
+/// A file of keys.
+#[derive(Debug, Clone)]
+pub struct KeysFile {
+    path: PathBuf,
+    /// Whether the node has something to sign users' tokens with.
+    is_signing: bool,
+}
+
+impl KeysFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its line if it has one.
+    pub fn read(&self) -> Result<Keys, Vec<(Option<usize>, String)>> {
+        let text = read(&self.path).map_err(|text| vec![(None, text)])?;
+        let with_line = |(line, text)| (Some(line), text);
+        let keys = Keys::parse(&text).map_err(|found| found.into_iter().map(with_line).collect::<Vec<_>>())?;
+        let is_useless = |key: &&Key| key.has(Scope::Tokens) && !self.is_signing;
+        if let Some(Key { name, .. }) = keys.iter().find(is_useless) {
+            let text = format!(
+                "key {name:?} is for tokens, which are signed by HS256: it needs auth.hs256_secret or auth.hs256_secret_file"
+            );
+            return Err(vec![(None, text)]);
+        }
+        Ok(keys)
+    }
+
+    /// Reads it again, in words that name it.
+    ///
+    /// # Errors
+    /// The same in one text.
+    pub fn read_again(&self) -> Result<Keys, String> {
+        let path = self.path.display();
+        self.read().map_err(|problems| {
+            let told = problems.into_iter().map(|(line, text)| match line {
+                Some(line) => format!("{path}:{line}: {text}"),
+                None => format!("{path}: {text}"),
+            });
+            told.collect::<Vec<_>>().join("; ")
+        })
+    }
 }
 
 /// `None` if there is to be none.
@@ -64,31 +109,25 @@ pub(super) fn load(dev: bool, values: &Values, problems: &mut Vec<Problem>, warn
         let text = "api.keys_file: is required with api.listen; make a key with antiphon api-key".to_owned();
         problem(values.origin("api.keys_file"), text);
     }
-    let keys = match file.as_deref().map(|path| (path, read(path))) {
+    let issuer = if dev { None } else { auth::issuer(values) };
+    let file = file.map(|path| KeysFile { path, is_signing: dev || issuer.is_some() });
+    let keys = match file.as_ref().map(|file| (file, file.read())) {
         None => Keys::default(),
-        Some((path, Err(text))) => {
-            problem(values.origin("api.keys_file"), format!("api.keys_file: {}: {text}", path.display()));
+        Some((_, Ok(keys))) => keys,
+        Some((KeysFile { path, .. }, Err(found))) => {
+            for (line, text) in found {
+                match line {
+                    Some(line) => problem(Origin::File { path: path.clone(), line }, text),
+                    None => {
+                        problem(values.origin("api.keys_file"), format!("api.keys_file: {}: {text}", path.display()));
+                    }
+                }
+            }
             return None;
         }
-        Some((path, Ok(text))) => match Keys::parse(&text) {
-            Ok(keys) => keys,
-            Err(found) => {
-                let at = |line| Origin::File { path: path.to_owned(), line };
-                found.into_iter().for_each(|(line, text)| problem(at(line), text));
-                return None;
-            }
-        },
     };
-    let issuer = if dev { None } else { auth::issuer(values) };
-    if let Some(key) = keys.iter().find(|key| key.has(Scope::Tokens) && issuer.is_none() && !dev) {
-        let text = format!(
-            "api.keys_file: key {:?} is for tokens, which are signed by HS256: it needs auth.hs256_secret or auth.hs256_secret_file",
-            key.name
-        );
-        problem(values.origin("api.keys_file"), text);
-    }
     let requests_per_second_max = values.integer("api.requests_per_second_max").unwrap_or_default() as u32;
-    Some(Api { listen, keys, issuer, requests_per_second_max })
+    Some(Api { listen, keys, file, issuer, requests_per_second_max })
 }
 
 fn read(path: &Path) -> Result<String, String> {

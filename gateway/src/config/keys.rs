@@ -140,7 +140,8 @@ keys! {
         "Address of the HTTP API for your application's own backend (docs/http-api.md); it speaks no TLS, so keep it in a network of your \
          own. If not set: none; with --dev 127.0.0.1:8082, or a free port where node.console is another than usual.";
     "api.keys_file" None, Form::Path, Default::Unset,
-        "TOML file with the keys of the HTTP API, as antiphon api-key prints entries for it. Required with api.listen.";
+        "TOML file with the keys of the HTTP API, as antiphon api-key prints entries for it. Required with api.listen. SIGHUP \
+         reads it again.";
     "api.requests_per_second_max" None, integer(0, 1_000_000), Default::Integer(1_000),
         "Calls of the HTTP API per second of one key, as many at once; 0: any number. More get 429.";
     "auth.algorithms" None, Form::List, Default::Text("EdDSA,ES256,HS256"),

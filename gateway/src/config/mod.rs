@@ -19,7 +19,7 @@ use std::{
 
 pub use self::{
     admission::Admission,
-    api::Api,
+    api::{Api, KeysFile},
     keys::{Default, Form, KEYS, Key, SHARDS_MAX},
     layers::{Origin, Sources, Value, Values},
     report::{help_text, reference_markdown},

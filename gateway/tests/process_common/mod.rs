@@ -93,7 +93,12 @@ impl Node {
 
     /// SIGTERM, to this node alone.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// A signal, to this node alone.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

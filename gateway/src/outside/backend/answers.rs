@@ -35,10 +35,21 @@ pub(super) fn of_lane(heard: &Heard) -> Result<Response<Body>, Problem> {
         }
         ServerFrame::Ack(ack) => Ok(json(if ack.duplicate { StatusCode::OK } else { StatusCode::CREATED }, ack)),
         ServerFrame::HistoryAnswer(page) => Ok(json(StatusCode::OK, &with_states(page, &heard.beside))),
-        ServerFrame::EditAnswer(ack) | ServerFrame::DeleteAnswer(ack) => Ok(json(StatusCode::OK, ack)),
+        ServerFrame::EditAnswer(ack)
+        | ServerFrame::DeleteAnswer(ack)
+        | ServerFrame::ReactAnswer(ack)
+        | ServerFrame::PinAnswer(ack) => Ok(json(StatusCode::OK, ack)),
+        ServerFrame::ReactionsAnswer(answer) => Ok(json(StatusCode::OK, answer)),
+        ServerFrame::PinsAnswer(answer) => Ok(json(StatusCode::OK, answer)),
+        ServerFrame::ReadAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::MembersAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::TitleAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::RolesAnswer(answer) => Ok(json(StatusCode::OK, answer)),
+        ServerFrame::BansAnswer(answer) => Ok(json(StatusCode::OK, answer)),
+        ServerFrame::InvitesAnswer(answer) => {
+            Ok(json(if answer.code.is_some() { StatusCode::CREATED } else { StatusCode::OK }, answer))
+        }
+        ServerFrame::AccountAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::SettingsAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::Error(error) => Err(error.clone().into()),
         other => unreachable!("a lane answers a request with what belongs to it, not {other:?}"),

@@ -10,9 +10,12 @@
 //! ```
 //!
 //! A secret is 256 random bits, so one round of SHA-256 is enough: nobody guesses it, whatever a guess costs. Invariants: a secret is nowhere
-//! but in the request; which key a secret is of takes the same time for all. Must not do: read a file.
+//! but in the request; which key a secret is of takes the same time for all; keys that were replaced admit nobody. Must not do: read a file.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
@@ -39,11 +42,11 @@ const SECRET_RANDOM_BYTES: usize = 32;
 pub enum Scope {
     /// Issuing users' tokens.
     Tokens,
-    /// Reading conversations, messages, members, roles and settings.
+    /// Whatever only reads.
     Read,
-    /// Sending, editing and deleting messages.
+    /// What users do about messages and for themselves: sending, editing, deleting, reacting, pinning, read marks, account data.
     Write,
-    /// Making conversations, and changing members, titles, roles and settings.
+    /// Making conversations, and changing who is in them and what they are.
     Groups,
 }
 
@@ -192,13 +195,21 @@ impl Keys {
         Ok(())
     }
 
-    /// The key whose secret it is, and its place among all. It takes as long for any secret of that length.
-    pub(super) fn of_secret(&self, secret: &str) -> Option<(usize, &Key)> {
-        let hash = hash(secret);
+    /// These and another one, if there is one.
+    ///
+    /// # Errors
+    /// As [`Keys::add`].
+    pub fn and(mut self, key: Option<&Key>) -> Result<Self, String> {
+        key.map_or(Ok(()), |key| self.add(key.clone()))?;
+        Ok(self)
+    }
+
+    /// The place of the key with that hash. It takes as long for any.
+    fn of_hash(&self, hash: &[u8; SHA256_OUTPUT_LEN]) -> Option<usize> {
         let mut found = None;
         for (index, key) in self.0.iter().enumerate() {
-            if verify_slices_are_equal(&key.hash, &hash).is_ok() {
-                found = Some((index, key));
+            if verify_slices_are_equal(&key.hash, hash).is_ok() {
+                found = Some(index);
             }
         }
         found
@@ -207,6 +218,47 @@ impl Keys {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.0.iter()
+    }
+}
+
+/// The keys that are good now, and what each has spent. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct KeyRing(Arc<Mutex<Ring>>);
+
+#[derive(Debug)]
+struct Ring {
+    keys: Keys,
+    /// By key: when its bucket is full again, in nanoseconds.
+    full_at_ns: Vec<u64>,
+}
+
+impl KeyRing {
+    /// A ring with these keys.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        let full_at_ns = vec![0; keys.0.len()];
+        Self(Arc::new(Mutex::new(Ring { keys, full_at_ns })))
+    }
+
+    /// From now on these are good and no others. A key that stays has spent what it has.
+    pub fn replace(&self, keys: Keys) {
+        let mut ring = self.ring();
+        let spent = |key: &Key| ring.keys.of_hash(&key.hash).map_or(0, |index| ring.full_at_ns[index]);
+        let full_at_ns = keys.0.iter().map(spent).collect();
+        *ring = Ring { keys, full_at_ns };
+    }
+
+    /// Does something with the key whose secret it is and with what it has spent; `None` if there is no such key.
+    pub(super) fn with<T>(&self, secret: &str, then: impl FnOnce(&Key, &mut u64) -> T) -> Option<T> {
+        let hash = hash(secret);
+        let mut ring = self.ring();
+        let Ring { keys, full_at_ns } = &mut *ring;
+        let index = keys.of_hash(&hash)?;
+        Some(then(&keys.0[index], &mut full_at_ns[index]))
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,10 +308,12 @@ mod tests {
         ];
         let read = Keys::parse(&format!("# keys\n{}\n{}", keys[0].entry(), keys[1].entry())).unwrap();
         assert_eq!(read.iter().cloned().collect::<Vec<_>>(), keys);
-        assert_eq!(read.of_secret(&shop), Some((0, &keys[0])));
-        assert_eq!(read.of_secret(&bot), Some((1, &keys[1])));
+        let ring = KeyRing::new(read);
+        let of_secret = |secret: &str| ring.with(secret, |key, _| key.clone());
+        assert_eq!(of_secret(&shop), Some(keys[0].clone()));
+        assert_eq!(of_secret(&bot), Some(keys[1].clone()));
         for wrong in ["", "x", &shop[1..], &format!("{shop} "), &new_secret()] {
-            assert_eq!(read.of_secret(wrong), None, "{wrong}");
+            assert_eq!(of_secret(wrong), None, "{wrong}");
         }
         assert!(keys[0].has(Scope::Read) && !keys[0].has(Scope::Tokens));
         // SHA-256 of "abc", FIPS 180-2 appendix B.1.
@@ -269,6 +323,25 @@ mod tests {
                 .entry()
                 .contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         );
+    }
+
+    #[test]
+    fn keys_that_are_replaced_admit_nobody_and_one_that_stays_has_spent_what_it_has() {
+        let key = |name: &str, secret: &str| Key::of_secret(name, secret, &[Scope::Read]).unwrap();
+        let keys = |keys: &[Key]| {
+            let mut all = Keys::default();
+            keys.iter().for_each(|key| all.add(key.clone()).unwrap());
+            all
+        };
+        let ring = KeyRing::new(keys(&[key("old", "1"), key("stays", "2")]));
+        for (secret, spends) in [("1", 10), ("2", 20)] {
+            ring.with(secret, |_, spent| *spent = spends).unwrap();
+        }
+        ring.replace(keys(&[key("new", "3"), key("renamed", "2"), key("old", "4")]));
+        let known = |secret: &str| ring.with(secret, |key, spent| (key.name.clone(), *spent));
+        let of = |name: &str, spent| Some((name.to_owned(), spent));
+        assert_eq!([known("1"), known("2")], [None, of("renamed", 20)]);
+        assert_eq!([known("3"), known("4")], [of("new", 0), of("old", 0)]);
     }
 
     #[test]

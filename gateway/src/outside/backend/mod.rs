@@ -19,7 +19,7 @@ mod shapes;
 
 use std::{
     net::TcpListener,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,7 +43,7 @@ use serde_json::json;
 pub(super) use self::link::Post;
 use self::{
     bell::Bell,
-    keys::{Key, Keys, Scope},
+    keys::{KeyRing, Scope},
     link::Link,
     problem::{Own, Problem},
     requests::{Asked, Call, Query},
@@ -82,7 +82,7 @@ pub struct Backend {
     /// Where it listens.
     pub listener: TcpListener,
     /// Who may use it.
-    pub keys: Keys,
+    pub keys: KeyRing,
     /// Signs users' tokens, if the node has a secret for that.
     pub issuer: Option<TokenIssuer>,
     /// Calls a second of one key for long; 0: any number.
@@ -107,11 +107,10 @@ struct TokenBody {
 
 /// What a call needs to know.
 struct Api {
-    keys: Keys,
+    keys: KeyRing,
     issuer: Option<TokenIssuer>,
     rate: Rate,
-    /// By key: when its bucket is full again, in nanoseconds since `since`.
-    full_at_ns: Mutex<Vec<u64>>,
+    /// What times of keys count from.
     since: Instant,
     placement: Placement,
     metrics: Arc<Metrics>,
@@ -127,7 +126,6 @@ pub(super) fn start(
     listener.set_nonblocking(true)?;
     let (link, post) = Link::new(end, &bell, wakers, placement)?;
     let api = Api {
-        full_at_ns: Mutex::new(vec![0; keys.iter().count()]),
         keys,
         issuer,
         rate: Rate::share(requests_per_second_max, requests_per_second_max, 1),
@@ -156,7 +154,7 @@ impl Api {
             return Ok(answers::of_type(StatusCode::OK, "application/json", DESCRIPTION));
         };
         let key = self.admit(&head.headers, scope)?;
-        tracing::debug!(key = key.name, method = %head.method, path = head.uri.path(), "called");
+        tracing::debug!(key, method = %head.method, path = head.uri.path(), "called");
         let body = if requests::has_body(route.operation) { read(&head.headers, body).await? } else { Vec::new() };
         let call = Call { operation: route.operation, segments: &segments, query, body: &body };
         if route.operation == Operation::IssueToken {
@@ -187,20 +185,21 @@ impl Api {
         }
     }
 
-    /// Lets a call in by its key.
-    fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<&Key, Problem> {
+    /// Lets a call in by its key: the key's name.
+    fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<String, Problem> {
         let refuse = || Problem::new(ErrorCode::Unauthenticated, "give a good key: Authorization: Bearer …");
-        let (index, key) = bearer(headers).and_then(|secret| self.keys.of_secret(secret)).ok_or_else(refuse)?;
-        if !key.has(scope) {
-            return Err(Problem::own(Own::MissingScope, format!("this key is not for {scope}")));
-        }
         let now_ns = self.since.elapsed().as_nanos() as u64;
-        let mut full_at_ns = self.full_at_ns.lock().unwrap_or_else(PoisonError::into_inner);
-        self.rate.spend(&mut full_at_ns[index], now_ns).map_err(|wait_ns| {
-            let wait_ms = u32::try_from(wait_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX);
-            Problem::new(ErrorCode::RateLimited, "more calls than this key may make").after_ms(wait_ms)
-        })?;
-        Ok(key)
+        let admitted = self.keys.with(bearer(headers).ok_or_else(refuse)?, |key, full_at_ns| {
+            if !key.has(scope) {
+                return Err(Problem::own(Own::MissingScope, format!("this key is not for {scope}")));
+            }
+            self.rate.spend(full_at_ns, now_ns).map_err(|wait_ns| {
+                let wait_ms = u32::try_from(wait_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX);
+                Problem::new(ErrorCode::RateLimited, "more calls than this key may make").after_ms(wait_ms)
+            })?;
+            Ok(key.name.clone())
+        });
+        admitted.ok_or_else(refuse)?
     }
 
     async fn ask(&self, asked: Asked, lanes: Vec<LaneId>) -> Result<link::Heard, Problem> {

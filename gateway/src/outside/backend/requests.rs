@@ -7,8 +7,9 @@ use antiphon_wire::{
     codec::Encoding,
     codes::ErrorCode,
     frame::{
-        AskSettings, Conversations, Delete, History, Members, MembersAction, MembersList, Request, Roles, RolesAction,
-        UsersPage,
+        Account, AccountAction, AccountPage, AskBans, AskSettings, BansAction, Conversations, Delete, History, Invites,
+        InvitesAction, InvitesPage, Members, MembersAction, MembersList, Pins, Reactions, Request, Roles, RolesAction,
+        UsersPage, is_account_key,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
     limits::{JSON_INTEGER_MAX, PAGE_ITEMS_MAX},
@@ -49,7 +50,12 @@ fn shape_of(operation: Operation) -> Option<&'static Shape> {
         Operation::SetTitle => Some(&shapes::TITLE),
         Operation::SendMessage => Some(&shapes::SEND),
         Operation::EditMessage => Some(&shapes::EDIT),
-        Operation::AddMembers => Some(&shapes::ADD),
+        Operation::React => Some(&shapes::REACT),
+        Operation::Pin => Some(&shapes::PIN),
+        Operation::MarkRead => Some(&shapes::READ),
+        Operation::AddMembers | Operation::Ban => Some(&shapes::ADD),
+        Operation::MakeInvite => Some(&shapes::INVITE),
+        Operation::SetAccount => Some(&shapes::ACCOUNT),
         Operation::SetRoles => Some(&shapes::ROLES),
         Operation::SetSettings => Some(&shapes::SETTINGS),
         _ => None,
@@ -71,6 +77,15 @@ impl Call<'_> {
                 Request::Conversations(Conversations { after, limit: query.limit()? })
             }
             Operation::CreateConversation => self.frame("create", "", "")?,
+            Operation::ListAccount => {
+                let mut query = Query::read(self.query, &["after", "limit"])?;
+                let after: Option<String> = query.take("after")?;
+                if after.as_ref().is_some_and(|after| !is_account_key(after)) {
+                    return Err(invalid("after is no key"));
+                }
+                Request::Account(Account { action: AccountAction::List(AccountPage { after, limit: query.limit()? }) })
+            }
+            Operation::SetAccount => self.frame("account", "", "set")?,
             _ => self.about(self.segment(1, "conversation")?)?,
         };
         Ok(Asked { user, request })
@@ -106,6 +121,18 @@ impl Call<'_> {
                 let (client_message_id, target) = (client_message_id.ok_or_else(missing)?, self.target()?);
                 Request::Delete(Delete { conversation, client_message_id, target })
             }
+            Operation::ListReactions => {
+                let mut query = Query::read(self.query, &["after", "limit"])?;
+                let (target, after) = (self.target()?, query.take("after")?);
+                Request::Reactions(Reactions { conversation, target, after, limit: query.limit()? })
+            }
+            Operation::React => self.frame("react", &format!("{place},\"target\":{}", self.target()?.0), "")?,
+            Operation::ListPins => {
+                Query::read(self.query, &[])?;
+                Request::Pins(Pins { conversation })
+            }
+            Operation::Pin => self.frame("pin", &format!("{place},\"target\":{}", self.target()?.0), "")?,
+            Operation::MarkRead => self.frame("read", &place, "")?,
             Operation::ListMembers => {
                 let mut query = Query::read(self.query, &["after", "limit"])?;
                 let list = MembersList { after: query.take("after")?, limit: query.limit()? };
@@ -117,12 +144,26 @@ impl Call<'_> {
                 let action = MembersAction::Remove(vec![self.segment(2, "member")?]);
                 Request::Members(Members { conversation, action })
             }
-            Operation::ListRoles => {
-                let mut query = Query::read(self.query, &["after", "limit"])?;
-                let list = UsersPage { after: query.take("after")?, limit: query.limit()? };
-                Request::Roles(Roles { conversation, action: RolesAction::List(list) })
-            }
+            Operation::ListRoles => Request::Roles(Roles { conversation, action: RolesAction::List(self.users()?) }),
             Operation::SetRoles => self.frame("roles", &place, "")?,
+            Operation::ListBans => Request::Bans(AskBans { conversation, action: BansAction::List(self.users()?) }),
+            Operation::Ban => self.frame("bans", &place, "")?,
+            Operation::LiftBan => {
+                Query::read(self.query, &[])?;
+                let action = BansAction::Remove(vec![self.segment(2, "banned")?]);
+                Request::Bans(AskBans { conversation, action })
+            }
+            Operation::ListInvites => {
+                let mut query = Query::read(self.query, &["after", "limit"])?;
+                let list = InvitesPage { after: query.sequence("after")?, limit: query.limit()? };
+                Request::Invites(Invites { conversation, action: InvitesAction::List(list) })
+            }
+            Operation::MakeInvite => self.frame("invites", &place, "make")?,
+            Operation::RevokeInvite => {
+                Query::read(self.query, &[])?;
+                let action = InvitesAction::Revoke(vec![self.sequence(2, "invite")?]);
+                Request::Invites(Invites { conversation, action })
+            }
             Operation::GetSettings => {
                 Query::read(self.query, &[])?;
                 Request::Settings(AskSettings { conversation, set: None })
@@ -131,7 +172,9 @@ impl Call<'_> {
             Operation::Describe
             | Operation::IssueToken
             | Operation::ListConversations
-            | Operation::CreateConversation => unreachable!("not about a conversation"),
+            | Operation::CreateConversation
+            | Operation::ListAccount
+            | Operation::SetAccount => unreachable!("not about a conversation"),
         })
     }
 
@@ -141,11 +184,12 @@ impl Call<'_> {
         self.object()?;
         let body = std::str::from_utf8(self.body).unwrap_or_default().trim();
         let (open, rest) = body.split_at_checked(1).unwrap_or_default();
-        let comma = if fields.is_empty() || rest.trim_start() == "}" { "" } else { "," };
+        let is_alone = fields.is_empty() || (under.is_empty() && rest.trim_start() == "}");
+        let comma = if is_alone { "" } else { "," };
         let frame = if under.is_empty() {
             format!("{{\"id\":1,\"{kind}\":{open}{fields}{comma}{rest}}}")
         } else {
-            format!("{{\"id\":1,\"{kind}\":{{{fields},\"{under}\":{body}}}}}")
+            format!("{{\"id\":1,\"{kind}\":{{{fields}{comma}\"{under}\":{body}}}}}")
         };
         Ok(Encoding::Json.decode_request(frame.as_bytes())?.1)
     }
@@ -164,10 +208,20 @@ impl Call<'_> {
     }
 
     fn target(&self) -> Result<Sequence, Problem> {
-        match number(self.segments.get(2).map_or("", String::as_str)) {
+        self.sequence(2, "sequence")
+    }
+
+    fn sequence(&self, index: usize, name: &str) -> Result<Sequence, Problem> {
+        match number(self.segments.get(index).map_or("", String::as_str)) {
             Some(sequence @ 1..) => Ok(Sequence(sequence)),
-            _ => Err(invalid(format!("sequence is not a number from 1 to {JSON_INTEGER_MAX}"))),
+            _ => Err(invalid(format!("{name} is not a number from 1 to {JSON_INTEGER_MAX}"))),
         }
+    }
+
+    /// Which page of users the query asks for.
+    fn users(&self) -> Result<UsersPage, Problem> {
+        let mut query = Query::read(self.query, &["after", "limit"])?;
+        Ok(UsersPage { after: query.take("after")?, limit: query.limit()? })
     }
 
     fn segment<T: std::str::FromStr<Err: std::fmt::Display>>(&self, index: usize, name: &str) -> Result<T, Problem> {
@@ -287,6 +341,24 @@ mod tests {
             r#"{"set":[{"user":"b","role":"admin"}]}"#,
             r#"{"roles":{"conversation":"$C","set":[{"user":"b","role":"admin"}]}}"#,
         );
+        let react = r#"{"client_message_id":"$C","reaction":"👍","on":true}"#;
+        let frame = r#"{"react":{"conversation":"$C","client_message_id":"$C","target":7,"reaction":"👍","on":true}}"#;
+        check(O::React, "a $C 7", "", react, frame);
+        let frame = r#"{"reactions":{"conversation":"$C","target":7,"after":"b","limit":2}}"#;
+        check(O::ListReactions, "a $C 7", "after=b&limit=2", "", frame);
+        let frame = r#"{"pin":{"conversation":"$C","client_message_id":"$C","target":7,"on":false}}"#;
+        check(O::Pin, "a $C 7", "", r#"{"client_message_id":"$C","on":false}"#, frame);
+        check(O::ListPins, "a $C", "", "", r#"{"pins":{"conversation":"$C"}}"#);
+        check(O::MarkRead, "a $C", "", r#"{"sequence":7}"#, r#"{"read":{"conversation":"$C","sequence":7}}"#);
+        check(O::Ban, "a $C", "", r#"{"add":["b"]}"#, r#"{"bans":{"conversation":"$C","add":["b"]}}"#);
+        check(O::LiftBan, "a $C b", "", "", r#"{"bans":{"conversation":"$C","remove":["b"]}}"#);
+        check(O::ListBans, "a $C", "limit=2", "", r#"{"bans":{"conversation":"$C","list":{"limit":2}}}"#);
+        check(O::MakeInvite, "a $C", "", "{ }", r#"{"invites":{"conversation":"$C","make":{}}}"#);
+        check(O::MakeInvite, "a $C", "", r#"{"uses":2}"#, r#"{"invites":{"conversation":"$C","make":{"uses":2}}}"#);
+        check(O::ListInvites, "a $C", "after=7", "", r#"{"invites":{"conversation":"$C","list":{"after":7}}}"#);
+        check(O::RevokeInvite, "a $C 7", "", "", r#"{"invites":{"conversation":"$C","revoke":[7]}}"#);
+        check(O::ListAccount, "a", "after=draft%3A1", "", r#"{"account":{"list":{"after":"draft:1"}}}"#);
+        check(O::SetAccount, "a", "", r#"{"key":"k","value":[1]}"#, r#"{"account":{"set":{"key":"k","value":[1]}}}"#);
         check(O::GetSettings, "a $C", "", "", r#"{"settings":{"conversation":"$C"}}"#);
         check(
             O::SetSettings,
@@ -321,6 +393,9 @@ mod tests {
             ),
         );
         check(O::AddMembers, "a $C", "", r#"{"add":[]}"#, "invalid: add must name a user");
+        check(O::ListAccount, "a", "after=%20", "", "invalid: after is no key");
+        check(O::SetAccount, "a", "", "{}", "malformed: missing field `key`");
+        check(O::RevokeInvite, "a $C 0", "", "", "invalid: invite is not a number from 1 to 9007199254740991");
         for sequence in ["0", "-1", "+1", "01", "1.0", "9007199254740992", "x", ""] {
             let expected = "invalid: sequence is not a number from 1 to 9007199254740991";
             check(O::EditMessage, &format!("a $C {sequence}"), "", "{}", expected);

@@ -20,13 +20,26 @@ pub(super) enum Operation {
     History,
     EditMessage,
     DeleteMessage,
+    ListReactions,
+    React,
+    ListPins,
+    Pin,
+    MarkRead,
     ListMembers,
     AddMembers,
     RemoveMember,
     ListRoles,
     SetRoles,
+    ListBans,
+    Ban,
+    LiftBan,
+    ListInvites,
+    MakeInvite,
+    RevokeInvite,
     GetSettings,
     SetSettings,
+    ListAccount,
+    SetAccount,
 }
 
 /// One row.
@@ -48,10 +61,19 @@ const CONVERSATIONS: &str = "/v1/users/{user}/conversations";
 const CONVERSATION: &str = "/v1/users/{user}/conversations/{conversation}";
 const MESSAGES: &str = "/v1/users/{user}/conversations/{conversation}/messages";
 const MESSAGE: &str = "/v1/users/{user}/conversations/{conversation}/messages/{sequence}";
+const REACTIONS: &str = "/v1/users/{user}/conversations/{conversation}/messages/{sequence}/reactions";
+const PIN: &str = "/v1/users/{user}/conversations/{conversation}/messages/{sequence}/pin";
+const PINS: &str = "/v1/users/{user}/conversations/{conversation}/pins";
+const READ: &str = "/v1/users/{user}/conversations/{conversation}/read";
 const MEMBERS: &str = "/v1/users/{user}/conversations/{conversation}/members";
 const MEMBER: &str = "/v1/users/{user}/conversations/{conversation}/members/{member}";
 const ROLES: &str = "/v1/users/{user}/conversations/{conversation}/roles";
+const BANS: &str = "/v1/users/{user}/conversations/{conversation}/bans";
+const BAN: &str = "/v1/users/{user}/conversations/{conversation}/bans/{banned}";
+const INVITES: &str = "/v1/users/{user}/conversations/{conversation}/invites";
+const INVITE: &str = "/v1/users/{user}/conversations/{conversation}/invites/{invite}";
 const SETTINGS: &str = "/v1/users/{user}/conversations/{conversation}/settings";
+const ACCOUNT: &str = "/v1/users/{user}/account";
 
 /// Everything that there is.
 pub(super) const ROUTES: &[Route] = &[
@@ -65,13 +87,26 @@ pub(super) const ROUTES: &[Route] = &[
     route("POST", MESSAGES, Scope::Write, Operation::SendMessage),
     route("PATCH", MESSAGE, Scope::Write, Operation::EditMessage),
     route("DELETE", MESSAGE, Scope::Write, Operation::DeleteMessage),
+    route("GET", REACTIONS, Scope::Read, Operation::ListReactions),
+    route("POST", REACTIONS, Scope::Write, Operation::React),
+    route("GET", PINS, Scope::Read, Operation::ListPins),
+    route("PUT", PIN, Scope::Write, Operation::Pin),
+    route("PUT", READ, Scope::Write, Operation::MarkRead),
     route("GET", MEMBERS, Scope::Read, Operation::ListMembers),
     route("POST", MEMBERS, Scope::Groups, Operation::AddMembers),
     route("DELETE", MEMBER, Scope::Groups, Operation::RemoveMember),
     route("GET", ROLES, Scope::Read, Operation::ListRoles),
     route("PATCH", ROLES, Scope::Groups, Operation::SetRoles),
+    route("GET", BANS, Scope::Read, Operation::ListBans),
+    route("POST", BANS, Scope::Groups, Operation::Ban),
+    route("DELETE", BAN, Scope::Groups, Operation::LiftBan),
+    route("GET", INVITES, Scope::Read, Operation::ListInvites),
+    route("POST", INVITES, Scope::Groups, Operation::MakeInvite),
+    route("DELETE", INVITE, Scope::Groups, Operation::RevokeInvite),
     route("GET", SETTINGS, Scope::Read, Operation::GetSettings),
     route("PATCH", SETTINGS, Scope::Groups, Operation::SetSettings),
+    route("GET", ACCOUNT, Scope::Read, Operation::ListAccount),
+    route("PATCH", ACCOUNT, Scope::Write, Operation::SetAccount),
 ];
 
 /// What stands in a path for the segments in braces, in their order.

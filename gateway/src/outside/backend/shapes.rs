@@ -44,6 +44,11 @@ pub(super) const SEND: Shape = content!("client_message_id");
 pub(super) const EDIT: Shape = content!("client_message_id");
 pub(super) const ADD: Shape = Object(&[("add", List(&Any))]);
 pub(super) const ROLES: Shape = Object(&[("set", List(&Object(&[("user", Any), ("role", Any)])))]);
+pub(super) const REACT: Shape = Object(&[("client_message_id", Any), ("reaction", Any), ("on", Any)]);
+pub(super) const PIN: Shape = Object(&[("client_message_id", Any), ("on", Any)]);
+pub(super) const READ: Shape = Object(&[("sequence", Any)]);
+pub(super) const INVITE: Shape = Object(&[("expires_in_s", Any), ("uses", Any)]);
+pub(super) const ACCOUNT: Shape = Object(&[("key", Any), ("value", Any), ("if_sequence", Any)]);
 pub(super) const SETTINGS: Shape = Object(&[
     ("description", Any),
     ("picture", Any),

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    keys::new_secret,
+    keys::{Key, Keys, new_secret},
     problem::{Own, status_of},
     routes::ROUTES,
     *,
@@ -96,7 +96,7 @@ fn a_node_that_has_no_lanes_yet_or_no_more_says_so_at_once() {
     keys.add(Key::of_secret("test", &secret, &Scope::ALL).unwrap()).unwrap();
     let backend = Backend {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-        keys,
+        keys: KeyRing::new(keys),
         issuer: Some(TokenIssuer::for_dev(&[7; 32])),
         requests_per_second_max: 0,
         placement,

@@ -210,6 +210,8 @@ export class Conversation {
   #append(entry: Entry): void {
     this.tail = entry.sequence;
     this.entries.push(entry);
+    // The pointer may have been known before the entry that it is at.
+    if (entry.sequence <= this.read) this.#readOrdinal = entry.ordinal;
     this.#readOrdinal ??= (entry.kind === "message" ? entry.ordinal - 1 : entry.ordinal) - this.#unreadKnown;
     this.#lastOrdinal = entry.ordinal;
     this.lastTimeMs = entry.time_ms;

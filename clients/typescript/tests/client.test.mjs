@@ -86,6 +86,29 @@ test("who writes has read: on every device, without a receipt or a request of po
   assert.deepEqual(pointers, [], "there was nothing to say");
 });
 
+test("what was read elsewhere is read here, also where the list says so before the entries come", async () => {
+  const { world, alice, bob, id } = await pair();
+  const phone = world.client("bob", undefined, "bob-phone");
+  await phone.client.start();
+  write(world, "alice", id, "before");
+  await world.clock.run(1_000);
+  await phone.client.stop();
+  write(world, "alice", id, "one", "two", "three");
+  await world.clock.run(1_000);
+  bob.client.markRead(id);
+  await world.clock.run(1_000);
+  // Without a position there is no stream: entries come after the list, by history.
+  phone.memory.snapshot.meta.position = null;
+  const back = world.client("bob", phone.memory, "bob-phone");
+  await back.client.start();
+  await world.clock.run(10_000);
+  assert.deepEqual(back.texts(id), ["before", "one", "two", "three"]);
+  assert.deepEqual([back.at(id).read, back.at(id).unread], [bob.at(id).read, 0]);
+  write(world, "alice", id, "four");
+  await world.clock.run(10_000);
+  assert.equal(back.at(id).unread, 1);
+});
+
 test("a pushed frame that comes twice or late is shown once and in order", async () => {
   const { world, bob, id } = await pair();
   let count = 0;

@@ -87,7 +87,7 @@ bob.outbox.discard(bob.outbox.items[0].client_message_id);
 
 // What is read on one device is read on all: at once where there is a connection, otherwise when there is one again, and without a list.
 const tablet = await start("bob", bobToken, "tablet");
-await until(tablet, "the tablet has the list", () => tablet.status.online && tablet.conversations.has(id));
+await until(tablet, "the tablet has the list, and a position", () => tablet.position !== null && tablet.conversations.has(id));
 await tablet.stop();
 for (const text of ["one", "two", "three"]) alice.send(id, { text });
 const unreadOf = (client) => client.conversations.get(id).unread;

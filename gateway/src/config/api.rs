@@ -60,10 +60,10 @@ impl KeysFile {
         Ok(keys)
     }
 
-    /// Reads it again, in words that name it.
+    /// Reads it again.
     ///
     /// # Errors
-    /// The same in one text.
+    /// As [`KeysFile::read`], in one text that names the file.
     pub fn read_again(&self) -> Result<Keys, String> {
         let path = self.path.display();
         self.read().map_err(|problems| {

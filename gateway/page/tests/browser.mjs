@@ -401,6 +401,8 @@ async function forOneself({ alice, bob, browser }) {
   await alice.getByRole("button", { name: "Members and settings" }).click();
   await flag("Archive", false);
   await alice.getByRole("button", { name: "Close members" }).click();
+  // What is set goes to the server a moment later, and scenes that follow reload the page.
+  await alice.waitForTimeout(700);
   await tab.context().close();
 }
 

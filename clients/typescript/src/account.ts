@@ -1,8 +1,8 @@
 // Account data: what the user's applications keep for the user by key, the same on all devices: drafts, what is muted, settings.
 //
 // Every change is an entry of the user's account and comes like everything else, live and after an absence; where some may be missing, all is
-// listed again. What is set here counts here at once, waits for a connection, outlasts restarts, and goes to the server a moment later, the
-// last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
+// listed again. What is set here counts here at once, waits for a connection, outlasts restarts once it is stored, and goes to the server a
+// moment later, the last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
 
 import { LIMITS } from "./codes.js";
 import { RequestError } from "./failure.js";

@@ -26,7 +26,6 @@ use antiphon_engine::{
     cache::Cache,
     compaction::{self, Expiry, YieldNow},
     row::Change,
-    runs::Run,
     seams::{AlignedBuffer, File, FileError, Files, OpenMode, PAGE_BYTES},
     segment::{KeyFilter, SegmentSettings},
     sorted::{Apart, FlushMark, Sorted, SortedSettings},
@@ -223,12 +222,8 @@ struct Bench {
 
 impl Bench {
     fn resident_bytes(&self) -> usize {
-        let runs = self.sorted.runs();
-        let of = |run: &Run<Disk>| match run {
-            Run::Segment(reader) => reader.resident_bytes(),
-            Run::Damaged { .. } => 0,
-        };
-        runs.newest_first().iter().map(of).sum()
+        let (indexes, filters) = self.sorted.runs().resident_bytes();
+        indexes + filters
     }
 
     /// Looks ids up as a send does: without a read where that is enough. Gives how many had to read, reads, and nanoseconds for each.

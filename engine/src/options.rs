@@ -44,7 +44,7 @@ pub struct EngineOptions {
     pub message_id_filter_bytes: usize,
     /// Bytes of conversations' state (members, pointers) kept in memory: 64 MiB, about 100,000 groups of ten.
     pub conversations_bytes_max: usize,
-    /// Conversations whose last position is remembered for resumes after they left memory: 40 bytes each, 500,000 make 20 MB.
+    /// Conversations whose last position is remembered for resumes after they left memory: 65 bytes each, 450,000 make 30 MB.
     /// One that is not remembered costs a resume from before the last flush one small read.
     pub tails_max: usize,
     /// Most conversations of this lane that a user may be a member of: the protocol's limit.
@@ -82,7 +82,7 @@ impl EngineOptions {
             scrub_round_ms_min: 60 * 60 * 1000,
             message_id_filter_bytes: 32 * 1024 * 1024,
             conversations_bytes_max: 64 * 1024 * 1024,
-            tails_max: 500_000,
+            tails_max: 450_000,
             conversations_per_user_max: CONVERSATIONS_PER_USER_MAX,
             user_counts_max: 65_536,
             batch_bytes_max: 1024 * 1024,

@@ -163,6 +163,10 @@ pub struct Status {
     pub segments: usize,
     /// Their bytes; of adopted ones this lane's part.
     pub segment_bytes: u64,
+    /// Bytes of memory that their indexes take.
+    pub segment_index_bytes: usize,
+    /// Bytes of memory that is held of their filters; parts that are read as they are asked for are in the cache of filters.
+    pub segment_filter_bytes: usize,
     /// Bytes in the block cache.
     pub cache_bytes: usize,
     /// Counter: blocks found in the cache.

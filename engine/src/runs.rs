@@ -26,6 +26,8 @@ pub struct Runs<F: Files> {
     newest_first: Vec<Run<F>>,
     /// For each run, what its first and its last key begin with: most runs are passed over by a look at these alone.
     bounds: Vec<(u64, u64)>,
+    /// Of their indexes, and of what is held of their filters.
+    resident_bytes: (usize, usize),
     /// What values are opened with, in an encrypted store.
     vault: Option<Arc<Vault>>,
 }
@@ -81,7 +83,12 @@ impl<F: Files> Runs<F> {
             let (first, last) = run.bounds();
             (key_head(first), key_head(last))
         });
-        Self { bounds: bounds.collect(), newest_first, vault: None }
+        let resident = newest_first.iter().filter_map(|run| match run {
+            Run::Segment(reader) => Some(reader.resident_bytes()),
+            Run::Damaged { .. } => None,
+        });
+        let resident_bytes = resident.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        Self { bounds: bounds.collect(), newest_first, resident_bytes, vault: None }
     }
 
     /// The same, of an encrypted store.
@@ -111,6 +118,12 @@ impl<F: Files> Runs<F> {
     #[must_use]
     pub fn newest_first(&self) -> &[Run<F>] {
         &self.newest_first
+    }
+
+    /// Bytes of memory that the runs' indexes take, and those of what is held of their filters.
+    #[must_use]
+    pub const fn resident_bytes(&self) -> (usize, usize) {
+        self.resident_bytes
     }
 
     /// Whether some run may hold a row in `range` whose key has this filter piece; without a piece, whether one may hold a row in the

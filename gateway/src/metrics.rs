@@ -251,6 +251,10 @@ shard_metrics! {
         segments,
         /// Bytes in them
         segment_bytes,
+        /// Bytes of memory that their indexes take
+        segment_index_bytes,
+        /// Bytes of memory that is held of their filters
+        segment_filter_bytes,
         /// Bytes of the log that a restart would replay
         log_bytes,
         /// Sorted segments that the last start found damaged as a whole

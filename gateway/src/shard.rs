@@ -552,7 +552,7 @@ impl NodeShard {
     fn publish_lanes(&mut self) {
         let metrics = Arc::clone(&self.metrics);
         let shard = metrics.shard(usize::from(self.id.0));
-        let mut sums = [0_u64; 20];
+        let mut sums = [0_u64; 22];
         for lane in self.core.lanes_mut() {
             lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
             let (status, counters) = (lane.engine().status(), lane.counters());
@@ -580,6 +580,8 @@ impl NodeShard {
                 status.cache_bytes as u64,
                 status.segments as u64,
                 status.segment_bytes,
+                status.segment_index_bytes as u64,
+                status.segment_filter_bytes as u64,
                 status.segments_damaged as u64,
                 status.log_damaged as u64,
                 status.scrub_damaged_last_round,
@@ -605,6 +607,8 @@ impl NodeShard {
             &shard.cache_bytes,
             &shard.segments,
             &shard.segment_bytes,
+            &shard.segment_index_bytes,
+            &shard.segment_filter_bytes,
             &shard.segments_damaged,
             &shard.log_damaged,
             &shard.scrub_damaged_last_round,

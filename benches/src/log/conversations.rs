@@ -42,8 +42,8 @@ pub(crate) struct Options {
     /// Bytes of a message's text
     #[arg(long, default_value_t = 40)]
     text_bytes: usize,
-    /// Bytes of blocks, and as many of conversations in use, that the opened store may keep: little, so that what is
-    /// left is what grows
+    /// Bytes of blocks, and as many of conversations in use and of filters of message ids, that the opened store may
+    /// keep: little, so that what is left is what grows
     #[arg(long, default_value_t = 1 << 20)]
     cache_bytes: usize,
 }
@@ -72,6 +72,9 @@ struct Account {
     resident_bytes: u64,
     memtable_bytes: u64,
     cache_bytes: u64,
+    message_id_filter_bytes: u64,
+    segment_index_bytes: u64,
+    segment_filter_bytes: u64,
     conversations_loaded: u64,
     segments: u64,
     segment_bytes: u64,
@@ -156,9 +159,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
 fn print(results: &Results) {
     println!(
         "{} conversations, {} messages with texts of {} bytes; caches of {}\n\n\
-         | | resident | beyond an empty store | a conversation | engine: memtable | blocks cached \
-         | conversations in memory | segments |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|",
+         | | resident | beyond an empty store | a conversation | engine: memtable | cached: blocks, filters of ids \
+         | indexes of segments | their filters | conversations in memory | segments |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         grouped(f64::from(results.conversations)),
         grouped(results.messages as f64),
         results.text_bytes,
@@ -171,12 +174,15 @@ fn print(results: &Results) {
     ] {
         let beyond = full.resident_bytes.saturating_sub(empty.resident_bytes);
         println!(
-            "| {name} | {} | {} | {:.1} B | {} | {} | {} | {} of {} |",
+            "| {name} | {} | {} | {:.1} B | {} | {}, {} | {} | {} | {} | {} of {} |",
             mebibytes(full.resident_bytes),
             mebibytes(beyond),
             beyond as f64 / count,
             mebibytes(full.memtable_bytes),
             mebibytes(full.cache_bytes),
+            mebibytes(full.message_id_filter_bytes),
+            mebibytes(full.segment_index_bytes),
+            mebibytes(full.segment_filter_bytes),
             grouped(full.conversations_loaded as f64),
             full.segments,
             mebibytes(full.segment_bytes),
@@ -185,14 +191,13 @@ fn print(results: &Results) {
     let used = results.full.used;
     let cold = count - used.conversations_loaded as f64;
     // What has a bound of its own whatever the number of conversations, by the engine's account.
-    let bounded = used.memtable_bytes + used.cache_bytes;
+    let bounded = used.memtable_bytes + used.cache_bytes + used.message_id_filter_bytes;
     let beyond = used.resident_bytes.saturating_sub(results.empty.used.resident_bytes);
     if cold < 1.0 {
         println!("\nno conversation has left memory: more --conversations, or fewer --cache-bytes");
     } else {
         println!(
-            "\na cold conversation: {:.1} B of {} cold ones, without memtable and cached blocks \
-             by the engine's account",
+            "\na cold conversation: {:.1} B of {} cold ones, without memtable and caches by the engine's account",
             beyond.saturating_sub(bounded) as f64 / cold,
             grouped(cold),
         );
@@ -205,7 +210,9 @@ pub(crate) fn measure(memory: &Memory) -> anyhow::Result<()> {
     let place = &memory.place;
     fs::create_dir_all(&place.folder)?;
     let mut options = place.lane();
-    (options.engine.cache_bytes, options.engine.conversations_bytes_max) = (memory.cache_bytes, memory.cache_bytes);
+    let engine = &mut options.engine;
+    (engine.cache_bytes, engine.conversations_bytes_max) = (memory.cache_bytes, memory.cache_bytes);
+    engine.message_id_filter_bytes = memory.cache_bytes;
     let lane = Lane::open(&place.folder, &options)?;
     let quiet = Duration::from_millis(if place.quick { 200 } else { 3_000 });
     lane.settle(quiet, MERGES_MAX)?;
@@ -230,6 +237,9 @@ fn account(lane: &Lane) -> anyhow::Result<Account> {
         resident_bytes: usage.rss_bytes,
         memtable_bytes: (status.memtable_bytes + status.memtable_sealed_bytes) as u64,
         cache_bytes: status.cache_bytes as u64,
+        message_id_filter_bytes: status.message_id_filter_bytes as u64,
+        segment_index_bytes: status.segment_index_bytes as u64,
+        segment_filter_bytes: status.segment_filter_bytes as u64,
         conversations_loaded: status.conversations_loaded as u64,
         segments: status.segments as u64,
         segment_bytes: status.segment_bytes,

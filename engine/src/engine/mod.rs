@@ -218,6 +218,7 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
         let manifest = self.shared.sorted.manifest();
         let flushed = state.core.memory.flushed;
         let scrub = self.shared.scrub.borrow().figures();
+        let (segment_index_bytes, segment_filter_bytes) = self.shared.sorted.runs().resident_bytes();
         Status {
             position: state.core.stage.position,
             flushed_position: flushed,
@@ -235,6 +236,8 @@ impl<F: Files, C: Clock, R: Random> Engine<F, C, R> {
             log_bytes_unflushed: state.core.log.unflushed_bytes(flushed.0),
             segments: manifest.segments.len(),
             segment_bytes: manifest.segments.iter().map(SegmentEntry::own_bytes).sum(),
+            segment_index_bytes,
+            segment_filter_bytes,
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,

@@ -5,6 +5,10 @@
 //! in every run that says so, and takes its conversation out of the batch; a Bloom filter of the same size errs seventy times as often.
 //! A test reads one bucket's end and the bucket, two cache lines. Hashes are XXH3-64.
 //!
+//! Of a filter that is in memory as a whole, 16 bits of each fingerprint are: those are of conversations and users, which are asked once a page
+//! or a load, and a false "maybe" for one test in four thousand costs one read. It is most of what a cold conversation takes in memory, in each
+//! segment that knows it.
+//!
 //! A filter is cut into parts by key, each with its own table, so that a writer needs memory for one part's hashes only, whatever
 //! the segment's size. Invariants: a key's pieces are all in the part that the key falls into; `false` is certain.
 
@@ -134,18 +138,38 @@ pub(super) struct Filter {
 
 struct Part {
     last_key: Box<[u8]>,
-    table: Table,
+    ends: Box<[u16]>,
+    low: Box<[u16]>,
+}
+
+impl Part {
+    fn may_hold(&self, hash: u64) -> bool {
+        let bucket = bucket_of(hash, self.ends.len());
+        let begin = bucket.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
+        let low = &self.low[begin..usize::from(self.ends[bucket])];
+        // Told from all at once: most often none is alike, and a loop without an exit is a few vector instructions.
+        low.iter().fold(false, |alike, low| alike | (*low == hash as u16))
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.last_key.len() + 2 * (self.ends.len() + self.low.len())
+    }
 }
 
 impl Filter {
     /// Adds a part from its block's bytes; `None` if they do not fit.
     pub(super) fn extend(&mut self, raw: &[u8]) -> Option<()> {
         let (last_key, mut reader) = split_part(raw)?;
-        let table = Table::decode(&mut reader)?;
+        let Table { ends, low, .. } = Table::decode(&mut reader)?;
         self.parts.last().is_none_or(|part| *part.last_key <= *last_key).then_some(())?;
         self.heads.push(key_head(last_key));
-        self.parts.push(Part { last_key: last_key.into(), table });
+        self.parts.push(Part { last_key: last_key.into(), ends: ends.into(), low: low.into() });
         Some(())
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| size_of::<u128>() + part.bytes()).sum()
     }
 
     /// Whether the filter reaches to the segment's last key.
@@ -157,7 +181,7 @@ impl Filter {
     pub(super) fn may_contain_key(&self, key: &[u8], hashes: &KeyHashes) -> bool {
         let Some(part) = self.parts.get(self.part_of(key)) else { return false };
         // The last piece is the most telling one: a conversation is in most segments, a message in one.
-        hashes.as_slice().iter().rev().all(|hash| part.table.may_hold(*hash))
+        hashes.as_slice().iter().rev().all(|hash| part.may_hold(*hash))
     }
 
     /// Whether the segment may hold a row with this piece and a key in the range.
@@ -165,7 +189,7 @@ impl Filter {
         let hash = xxh3_64(piece);
         let from = self.part_of(&range.start);
         let to = range.end.as_ref().map_or(self.parts.len(), |end| self.part_of(end) + 1).min(self.parts.len());
-        self.parts.get(from..to).unwrap_or_default().iter().any(|part| part.table.may_hold(hash))
+        self.parts.get(from..to).unwrap_or_default().iter().any(|part| part.may_hold(hash))
     }
 
     fn part_of(&self, key: &[u8]) -> usize {
@@ -269,15 +293,6 @@ impl Table {
             reader.rest().is_empty() && ends.is_sorted() && ends.last().copied().map(usize::from) == Some(pieces);
         fits.then_some(Self { ends, low, high })
     }
-
-    fn may_hold(&self, hash: u64) -> bool {
-        let bucket = bucket_of(hash, self.ends.len());
-        let begin = bucket.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
-        let low = &self.low[begin..usize::from(self.ends[bucket])];
-        // Told from all at once first: most often none is alike, and a loop without an exit is a few vector instructions.
-        let alike = low.iter().fold(false, |alike, low| alike | (*low == hash as u16));
-        alike && low.iter().zip(&self.high[begin..]).any(|pair| pair == (&(hash as u16), &((hash >> 16) as u8)))
-    }
 }
 
 fn bucket_count(pieces: usize) -> usize {
@@ -320,7 +335,7 @@ mod tests {
         assert!(built.parts.len() > 2);
         assert!((0..200_000u32).all(|number| holds(&built, number * 2)));
         let false_maybes = (0..1_000_000u32).filter(|number| holds(&built, number * 2 + 1)).count();
-        assert!(false_maybes < 10, "{false_maybes} of 1000000");
+        assert!((1..200).contains(&false_maybes), "{false_maybes} of 1000000");
     }
 
     #[test]
@@ -359,7 +374,7 @@ mod tests {
             (0..1000u32).flat_map(|group| (0..100u8).map(move |row| [&(group * 2).to_be_bytes()[..], &[row]].concat()));
         let built = build(filter, keys);
         assert_eq!(built.parts.len(), 1);
-        assert_eq!(built.parts[0].table.low.len(), 1000);
+        assert_eq!(built.parts[0].low.len(), 1000);
         let known = |group: u32| built.may_contain_piece(&KeyRange::prefix(group.to_be_bytes()), &group.to_be_bytes());
         assert!((0..1000).all(|group| known(group * 2)));
         assert!((0..1000).filter(|group| known(group * 2 + 1)).count() < 2);

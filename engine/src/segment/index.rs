@@ -1,8 +1,9 @@
 //! Where each data block is, and which keys it can hold.
 //!
 //! On disk the index is a row per data block, from its last key to its stored length, in blocks of the same form as data; blocks
-//! are packed, so lengths give offsets. In memory it is one array of keys and one of places. The index of a paged filter is the same, over
-//! the filter's parts.
+//! are packed, so lengths give offsets. In memory it is the keys in one array, and two arrays of where each key and each block ends: 12 bytes
+//! and a key for each block, since this stays for as long as the segment is open. The index of a paged filter is the same, over the filter's
+//! parts.
 //!
 //! Invariants: last keys ascend strictly; the blocks cover their part of the file exactly.
 
@@ -54,14 +55,17 @@ impl IndexBuilder {
 pub(super) struct Index {
     /// Where the first block begins.
     start: u64,
+    /// The blocks' last keys, one after the other.
     keys: Vec<u8>,
-    blocks: Vec<IndexedBlock>,
+    /// Where each of them ends.
+    key_ends: Vec<u32>,
+    /// Where each block ends, in the file.
+    block_ends: Vec<u64>,
 }
 
 /// Where a data block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexedBlock {
-    key_end: usize,
     /// Where its header begins.
     pub(super) offset: u64,
     /// Its bytes, header included.
@@ -71,7 +75,7 @@ pub(super) struct IndexedBlock {
 impl Index {
     /// An index of blocks that begin here.
     pub(super) const fn new(start: u64) -> Self {
-        Self { start, keys: Vec::new(), blocks: Vec::new() }
+        Self { start, keys: Vec::new(), key_ends: Vec::new(), block_ends: Vec::new() }
     }
 
     /// Adds the rows of an index block; `None` if they do not fit.
@@ -89,32 +93,39 @@ impl Index {
         Some(())
     }
 
-    /// Bytes of memory that it takes.
-    pub(super) fn bytes(&self) -> usize {
-        self.keys.capacity() + self.blocks.capacity() * size_of::<IndexedBlock>()
+    /// It with no more memory than it needs, if the blocks cover their part of the file and end with `last_key`.
+    pub(super) fn completed(mut self, data_end: u64, blocks: u32, last_key: &[u8]) -> Option<Self> {
+        let is_complete = blocks > 0
+            && self.len() == blocks
+            && self.data_end() == data_end
+            && self.last_key(blocks - 1) == Some(last_key);
+        is_complete.then_some(())?;
+        self.keys.shrink_to_fit();
+        self.key_ends.shrink_to_fit();
+        self.block_ends.shrink_to_fit();
+        Some(self)
     }
 
-    /// Whether the blocks cover their part of the file and end with `last_key`.
-    pub(super) fn is_complete(&self, data_end: u64, blocks: u32, last_key: &[u8]) -> bool {
-        blocks > 0
-            && self.blocks.len() == blocks as usize
-            && self.data_end() == data_end
-            && self.last_key(blocks - 1) == Some(last_key)
+    /// Bytes of memory that it takes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.keys.capacity() + 4 * self.key_ends.capacity() + 8 * self.block_ends.capacity()
     }
 
     pub(super) const fn len(&self) -> u32 {
-        self.blocks.len() as u32
+        self.block_ends.len() as u32
     }
 
     pub(super) fn block(&self, number: u32) -> Option<IndexedBlock> {
-        self.blocks.get(number as usize).copied()
+        let end = *self.block_ends.get(number as usize)?;
+        let offset = (number as usize).checked_sub(1).map_or(self.start, |before| self.block_ends[before]);
+        Some(IndexedBlock { offset, length: (end - offset) as u32 })
     }
 
     /// The last key of a block.
     pub(super) fn last_key(&self, number: u32) -> Option<&[u8]> {
-        let number = number as usize;
-        let start = number.checked_sub(1).and_then(|before| self.blocks.get(before)).map_or(0, |block| block.key_end);
-        self.keys.get(start..self.blocks.get(number)?.key_end)
+        let end = *self.key_ends.get(number as usize)?;
+        let start = (number as usize).checked_sub(1).map_or(0, |before| self.key_ends[before]);
+        self.keys.get(start as usize..end as usize)
     }
 
     /// The only block that can hold `key`: the first whose last key is not smaller. `None` if all keys are smaller.
@@ -132,19 +143,21 @@ impl Index {
     }
 
     fn push(&mut self, key: &[u8], length: u32, data_end: u64, blocks_max: u32) -> Option<()> {
-        let offset = self.data_end();
+        let end = self.data_end() + u64::from(length);
         let fits = self.len() < blocks_max
             && length as usize > BLOCK_HEADER_BYTES
             && length as usize <= BLOCK_HEADER_BYTES + BLOCK_RAW_BYTES_MAX
-            && offset + u64::from(length) <= data_end
+            && end <= data_end
             && self.len().checked_sub(1).and_then(|last| self.last_key(last)).is_none_or(|last| last < key);
         fits.then_some(())?;
+        let key_end = u32::try_from(self.keys.len() + key.len()).ok()?;
         self.keys.extend_from_slice(key);
-        self.blocks.push(IndexedBlock { key_end: self.keys.len(), offset, length });
+        self.key_ends.push(key_end);
+        self.block_ends.push(end);
         Some(())
     }
 
     fn data_end(&self) -> u64 {
-        self.blocks.last().map_or(self.start, |block| block.offset + u64::from(block.length))
+        self.block_ends.last().copied().unwrap_or(self.start)
     }
 }

@@ -51,12 +51,6 @@ impl<F: Files> SegmentReader<F> {
         }
     }
 
-    /// Bytes of memory that index and filter take, beside the caches.
-    #[must_use]
-    pub fn resident_bytes(&self) -> usize {
-        self.index_bytes() + self.parts().map_or(0, Index::bytes)
-    }
-
     fn parts(&self) -> Option<&Index> {
         match &self.inner.filter {
             SegmentFilter::Paged(parts) => Some(parts),

@@ -301,8 +301,15 @@ impl<F: Files> SegmentReader<F> {
         Rc::strong_count(&self.inner) > 1
     }
 
-    pub(super) fn index_bytes(&self) -> usize {
-        self.inner.index.bytes()
+    /// Bytes of memory that the index takes, and those of what is held of the filter, beside the caches.
+    #[must_use]
+    pub fn resident_bytes(&self) -> (usize, usize) {
+        let filter = match &self.inner.filter {
+            SegmentFilter::None => 0,
+            SegmentFilter::Held(filter) => filter.bytes(),
+            SegmentFilter::Paged(parts) => parts.bytes(),
+        };
+        (self.inner.index.bytes(), filter)
     }
 
     pub(super) fn file(&self) -> &F::File {
@@ -444,11 +451,9 @@ impl<F: Files> Opening<'_, F> {
         let (data_end, blocks) = (footer.index_offset, footer.statistics.blocks);
         let fits = |raw: Rc<[u8]>| index.extend(raw, data_end, blocks);
         self.read_blocks(footer.index_offset, footer.filter_offset, BlockKind::Index, fits).await?;
-        if index.is_complete(data_end, blocks, &footer.statistics.last_key) {
-            Ok(index)
-        } else {
-            Err(damaged_file(self.id, footer.index_offset, "the index does not cover the data"))
-        }
+        index
+            .completed(data_end, blocks, &footer.statistics.last_key)
+            .ok_or_else(|| damaged_file(self.id, footer.index_offset, "the index does not cover the data"))
     }
 
     /// What goes into the filter, if this program knows it.
@@ -468,8 +473,9 @@ impl<F: Files> Opening<'_, F> {
             // Each part has a row, and the last key of the segment bounds them.
             let fits = |raw: Rc<[u8]>| parts.extend(raw, parts_end, u32::MAX);
             self.read_blocks(parts_end, footer.end_offset, BlockKind::FilterIndex, fits).await?;
-            let is_complete = parts.is_complete(parts_end, parts.len(), &footer.statistics.last_key);
-            return if is_complete { Ok(SegmentFilter::Paged(parts)) } else { Err(damaged()) };
+            let count = parts.len();
+            let completed = parts.completed(parts_end, count, &footer.statistics.last_key);
+            return completed.map(SegmentFilter::Paged).ok_or_else(damaged);
         }
         let mut filter = Filter::default();
         let fits = |raw: Rc<[u8]>| filter.extend(&raw);

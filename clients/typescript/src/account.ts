@@ -1,13 +1,14 @@
 // Account data: what the user's applications keep for the user by key, the same on all devices: drafts, what is muted, settings.
 //
 // Every change is an entry of the user's account and comes like everything else, live and after an absence; where some may be missing, all is
-// listed again. What is set here counts here at once, waits for a connection, outlasts restarts once it is stored, and goes to the server a
-// moment later, the last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
+// listed again. What is set here counts here at once, is kept over a restart at once, waits for a connection, and goes to the server a moment
+// later, the last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
 
 import { LIMITS } from "./codes.js";
 import { RequestError } from "./failure.js";
 import type { AccountItem, Answers, Entry } from "./frames.js";
 import type { Inside } from "./parts.js";
+import type { WaitingStorage } from "./storage.js";
 
 /** What is typed comes key by key: so long it waits for more. */
 const SET_WAIT_MS = 400;
@@ -19,11 +20,11 @@ export interface AccountRecord {
   sequence: number;
   whole: boolean;
   items: [string, { value: unknown; sequence: number }][];
-  waiting: [string, Waiting][];
 }
 
 /** What was set here and is not on the server yet; without a value, the key is to be taken away. */
-interface Waiting {
+export interface AccountWaiting {
+  key: string;
   value?: unknown;
   /** The entry that this device knew to have set the key, 0 if none. */
   base: number;
@@ -39,6 +40,7 @@ export interface AccountNews {
 }
 
 export type AccountInside = Pick<Inside, "timers" | "isCaughtUp" | "call"> & {
+  storage: WaitingStorage<AccountWaiting>;
   /** Some keys are something else. */
   changed(news: AccountNews): void;
   /** A conversation is the account, and to be shown nowhere. */
@@ -49,7 +51,7 @@ export type AccountInside = Pick<Inside, "timers" | "isCaughtUp" | "call"> & {
 
 export class Account {
   readonly #inside: AccountInside;
-  readonly #waiting = new Map<string, Waiting>();
+  readonly #waiting: Map<string, AccountWaiting>;
   readonly #sending = new Set<string>();
   #items = new Map<string, { value: unknown; sequence: number }>();
   #id: string | null = null;
@@ -61,6 +63,7 @@ export class Account {
 
   constructor(inside: AccountInside) {
     this.#inside = inside;
+    this.#waiting = new Map(inside.storage.load().map((one) => [one.key, one]));
   }
 
   /** The conversation that changes are entries of, once it is known. */
@@ -90,7 +93,8 @@ export class Account {
     const now = value ?? undefined;
     if (isSame(now, this.get(key))) return;
     const base = this.#waiting.get(key)?.base ?? this.#items.get(key)?.sequence ?? 0;
-    this.#waiting.set(key, now === undefined ? { base } : { value: now, base });
+    this.#waiting.set(key, now === undefined ? { key, base } : { key, value: now, base });
+    this.#keep();
     this.#inside.changed({ keys: [key] });
     this.#sendSoon(key);
   }
@@ -128,13 +132,12 @@ export class Account {
 
   toRecord(): AccountRecord {
     const [id, epoch, sequence, whole] = [this.#id, this.#epoch, this.#sequence, this.#whole];
-    return { id, epoch, sequence, whole, items: [...this.#items], waiting: [...this.#waiting] };
+    return { id, epoch, sequence, whole, items: [...this.#items] };
   }
 
-  restore({ id, epoch, sequence, whole, items, waiting }: AccountRecord): void {
+  restore({ id, epoch, sequence, whole, items }: AccountRecord): void {
     [this.#id, this.#epoch, this.#sequence, this.#whole] = [id, epoch, sequence, whole];
     this.#items = new Map(items);
-    for (const [key, one] of waiting) this.#waiting.set(key, one);
   }
 
   /** Whether it is of the account as it is known; an account that begins anew is known again at once. */
@@ -216,10 +219,10 @@ export class Account {
       const set = sent.value === undefined ? { key } : { key, value: sent.value };
       const { conversation, epoch, sequence, replaced } = await this.#inside.call("account", { set });
       if (sequence > 0 && this.#isOf(conversation, epoch)) this.#took(key, sent, sequence, replaced);
-      else this.#waiting.delete(key);
+      else this.#forget(key);
     } catch (error) {
       if (!(error instanceof RequestError) || !error.temporary) {
-        if (this.#waiting.get(key) === sent) this.#waiting.delete(key);
+        if (this.#waiting.get(key) === sent) this.#forget(key);
         const failed = error instanceof RequestError ? { failed: error } : {};
         this.#inside.changed({ keys: [key], ...failed });
       }
@@ -229,11 +232,23 @@ export class Account {
     }
   }
 
+  #forget(key: string): void {
+    this.#waiting.delete(key);
+    this.#keep();
+  }
+
+  #keep(): void {
+    this.#inside.storage.save([...this.#waiting.values()]);
+  }
+
   /** The server has what was set here. */
-  #took(key: string, sent: Waiting, sequence: number, replaced: number | undefined): void {
+  #took(key: string, sent: AccountWaiting, sequence: number, replaced: number | undefined): void {
     const now = this.#waiting.get(key);
-    if (now === sent) this.#waiting.delete(key);
-    else if (now) now.base = sequence;
+    if (now === sent) this.#forget(key);
+    else if (now) {
+      now.base = sequence;
+      this.#keep();
+    }
     const known = this.#items.get(key)?.sequence ?? 0;
     if (known < sequence) {
       if (sent.value === undefined) this.#items.delete(key);

@@ -1,13 +1,12 @@
 // For a page: which device a tab is, what the browser keeps of it, and when it is worth trying again.
 //
 // A tab is a device of its own. It holds a Web Lock on its device for as long as it lives, so that a duplicated tab takes another device,
-// and a tab opened later takes over a device that nobody uses any more, with what waited in its outbox. All of it may be missing or refused
+// and a tab opened later takes over a device that nobody uses any more, with what waited there to be sent. All of it may be missing or refused
 // (private windows); then the page works, and starts afresh after a reload.
 
 import type { Client } from "./client.js";
 import type { ConversationRecord } from "./conversation.js";
-import type { OutboxItem } from "./outbox.js";
-import type { Snapshot, SnapshotMeta, SnapshotStorage, Storage } from "./storage.js";
+import type { Snapshot, SnapshotMeta, SnapshotStorage, Storage, WaitingStorage } from "./storage.js";
 
 const DATABASE = "antiphon";
 /** A database of another version is emptied: what is in it is the server's, too. */
@@ -65,15 +64,17 @@ function holdLock(name: string, waitMs: number): Promise<boolean> {
 
 /** What waits in localStorage, since that is there at once; the snapshot in IndexedDB. */
 export function browserStorage(user: string, device: string): Storage {
-  const key = `antiphon.outbox.${user}.${device}`;
   return {
     snapshot: new IndexedDatabase(`${user} ${device}`),
-    outbox: {
-      load: () => readJson<OutboxItem[]>(key) ?? [],
-      save: (items) => writeJson(key, items.length > 0 ? items : null),
-    },
+    outbox: waiting(`antiphon.outbox.${user}.${device}`),
+    account: waiting(`antiphon.account.${user}.${device}`),
   };
 }
+
+const waiting = <Item>(key: string): WaitingStorage<Item> => ({
+  load: () => readJson<Item[]>(key) ?? [],
+  save: (items) => writeJson(key, items.length > 0 ? items : null),
+});
 
 /** One device's snapshot; `save` is one transaction. */
 class IndexedDatabase implements SnapshotStorage {

@@ -120,6 +120,7 @@ export class Client {
     this.#typing = new Typing(inside);
     this.account = new Account({
       ...inside,
+      storage: this.#storage.account,
       changed: (news) => {
         this.#persistSoon();
         this.#emit({ kind: "account", ...news });

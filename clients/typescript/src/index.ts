@@ -1,6 +1,6 @@
 // The package's surface.
 
-export type { Account, AccountNews, AccountRecord } from "./account.js";
+export type { Account, AccountNews, AccountRecord, AccountWaiting } from "./account.js";
 export { Client, type Change, type ClientOptions, type Status } from "./client.js";
 export { CLOSE_CODES, ERROR_CODES, LIMITS, SUBPROTOCOL, type ErrorCode } from "./codes.js";
 export type { RequestKind, Stopped } from "./connection.js";
@@ -14,9 +14,9 @@ export type { MessageState, Reaction } from "./messages.js";
 export type { Outbox, OutboxBody, OutboxItem, OutboxKind } from "./outbox.js";
 export {
   memoryStorage,
-  type OutboxStorage,
   type Snapshot,
   type SnapshotMeta,
   type SnapshotStorage,
   type Storage,
+  type WaitingStorage,
 } from "./storage.js";

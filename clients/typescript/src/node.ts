@@ -3,13 +3,12 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { OutboxItem } from "./outbox.js";
-import { merged, type Snapshot, type Storage } from "./storage.js";
+import { merged, type Snapshot, type Storage, type WaitingStorage } from "./storage.js";
 
 /** Of one user and device: no two clients at once use one folder. It is made if it is not there, for its owner's eyes alone. */
 export function folderStorage(folder: string): Storage {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const [snapshotPath, outboxPath] = [join(folder, "snapshot.json"), join(folder, "outbox.json")];
+  const snapshotPath = join(folder, "snapshot.json");
   let snapshot = read<Snapshot>(snapshotPath);
   return {
     snapshot: {
@@ -21,12 +20,15 @@ export function folderStorage(folder: string): Storage {
         snapshot = JSON.parse(text) as Snapshot;
       },
     },
-    outbox: {
-      load: () => read<OutboxItem[]>(outboxPath) ?? [],
-      save: (items) => replace(outboxPath, JSON.stringify(items)),
-    },
+    outbox: waiting(join(folder, "outbox.json")),
+    account: waiting(join(folder, "account.json")),
   };
 }
+
+const waiting = <Item>(path: string): WaitingStorage<Item> => ({
+  load: () => read<Item[]>(path) ?? [],
+  save: (items) => replace(path, JSON.stringify(items)),
+});
 
 /** What a file holds; null if there is none. One that cannot be read is an error: what waited to be sent may be in it. */
 function read<Value>(path: string): Value | null {

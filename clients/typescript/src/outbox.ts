@@ -6,7 +6,7 @@
 import type { Environment } from "./environment.js";
 import { RequestError } from "./failure.js";
 import type { Answers, Requests } from "./frames.js";
-import type { OutboxStorage } from "./storage.js";
+import type { WaitingStorage } from "./storage.js";
 
 /** Wait before the retry of a temporary failure that came without a hint. */
 const RETRY_MS = 1_000;
@@ -39,7 +39,7 @@ export function requestOf(item: OutboxItem): Requests[OutboxKind] {
 
 export interface OutboxOptions {
   environment: Environment;
-  storage: OutboxStorage;
+  storage: WaitingStorage<OutboxItem>;
   newId(): string;
   /** One request, to its acknowledgement. */
   send(item: OutboxItem): Promise<Answers[OutboxKind]>;

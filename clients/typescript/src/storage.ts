@@ -1,8 +1,9 @@
-// What a client keeps over restarts, as an interface: a snapshot of conversations with the position that stands for them, and the outbox.
+// What a client keeps over restarts, as an interface: a snapshot of conversations with the position that stands for them, and what waits for the
+// server: the outbox, and what was set in the account.
 //
 // Everything may be missing or refused; then the client begins afresh from the server.
 
-import type { AccountRecord } from "./account.js";
+import type { AccountRecord, AccountWaiting } from "./account.js";
 import type { ConversationRecord } from "./conversation.js";
 import type { OutboxItem } from "./outbox.js";
 
@@ -28,21 +29,21 @@ export interface SnapshotStorage {
   save(meta: SnapshotMeta, records: ConversationRecord[], removed: string[]): Promise<void>;
 }
 
-/** At once, so that what was written is kept before anything is sent. */
-export interface OutboxStorage {
-  load(): OutboxItem[];
-  save(items: readonly OutboxItem[]): void;
+/** What waits for the server. At once, so that what was asked for is kept before anything is sent. */
+export interface WaitingStorage<Item> {
+  load(): Item[];
+  save(items: readonly Item[]): void;
 }
 
 export interface Storage {
   snapshot: SnapshotStorage;
-  outbox: OutboxStorage;
+  outbox: WaitingStorage<OutboxItem>;
+  account: WaitingStorage<AccountWaiting>;
 }
 
 /** Keeps nothing longer than the program. */
 export function memoryStorage(): Storage {
   let snapshot: Snapshot | null = null;
-  let items: readonly OutboxItem[] = [];
   return {
     snapshot: {
       load: async () => structuredClone(snapshot),
@@ -50,11 +51,17 @@ export function memoryStorage(): Storage {
         snapshot = structuredClone(merged(snapshot, meta, records, removed));
       },
     },
-    outbox: {
-      load: () => structuredClone([...items]),
-      save: (now) => {
-        items = structuredClone(now);
-      },
+    outbox: memoryWaiting(),
+    account: memoryWaiting(),
+  };
+}
+
+function memoryWaiting<Item>(): WaitingStorage<Item> {
+  let items: readonly Item[] = [];
+  return {
+    load: () => structuredClone([...items]),
+    save: (now) => {
+      items = structuredClone(now);
     },
   };
 }

@@ -100,6 +100,27 @@ test("what is set without a connection goes later, over a restart too; what othe
   assert.deepEqual(sets, [{ key: "mine", value: 4 }]);
 });
 
+test("what was set a moment before the program was killed is kept, and goes once", async () => {
+  const { world, phone, tab } = await devices();
+  phone.client.account.set("gone", 1);
+  await world.clock.run(1_000);
+  await phone.client.persist();
+  phone.client.account.set("draft:x", "one");
+  phone.client.account.set("draft:x", "two");
+  phone.client.account.set("gone");
+  // Nothing more is stored of what it knew: the process is gone.
+  const memory = structuredClone(phone.memory);
+  phone.client.stop();
+  const again = world.client("alice", memory, "phone");
+  assert.deepEqual(of(again), { "draft:x": "two" }, "it counts before anything is loaded");
+  const sets = watchSets(world);
+  await again.client.start();
+  await world.clock.run(2_000);
+  assert.deepEqual([of(again), of(tab)], [{ "draft:x": "two" }, { "draft:x": "two" }]);
+  assert.deepEqual(sets, [{ key: "draft:x", value: "two" }, { key: "gone" }]);
+  assert.deepEqual(memory.account, []);
+});
+
 test("an absence costs no list, unless entries are missing", async () => {
   const { world, phone, tab } = await devices();
   tab.client.account.set("a", 1);

@@ -105,7 +105,7 @@ export function makeWorld(seed = 1) {
     world.up = true;
   };
 
-  world.client = (user, memory = { snapshot: null, outbox: [] }, device = `${user}-tab`) => {
+  world.client = (user, memory = { snapshot: null, outbox: [], account: [] }, device = `${user}-tab`) => {
     const shown = [];
     const changes = [];
     const client = new Client({
@@ -144,10 +144,13 @@ const remembering = (memory) => ({
       memory.snapshot = structuredClone({ meta, records: [...kept.values()] });
     },
   },
-  outbox: {
-    load: () => structuredClone(memory.outbox),
-    save: (items) => (memory.outbox = structuredClone(items)),
-  },
+  outbox: waiting(memory, "outbox"),
+  account: waiting(memory, "account"),
+});
+
+const waiting = (memory, what) => ({
+  load: () => structuredClone(memory[what]),
+  save: (items) => (memory[what] = structuredClone(items)),
 });
 
 const texts = (client, id) =>

@@ -356,7 +356,6 @@ async function forOneself({ alice, bob, browser }) {
   await eventually(async () => (await texts(alice)).at(-1), "half written, and sent", "the message is there");
   // Over a reload, and for nobody else.
   await composer(alice).fill("kept");
-  await alice.waitForTimeout(700);
   await alice.reload();
   await eventually(() => composer(alice).inputValue(), "kept", "after a reload");
   await composer(alice).fill("");
@@ -401,8 +400,6 @@ async function forOneself({ alice, bob, browser }) {
   await alice.getByRole("button", { name: "Members and settings" }).click();
   await flag("Archive", false);
   await alice.getByRole("button", { name: "Close members" }).click();
-  // What is set goes to the server a moment later, and scenes that follow reload the page.
-  await alice.waitForTimeout(700);
   await tab.context().close();
 }
 

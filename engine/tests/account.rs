@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use antiphon_engine::{
+    EngineOptions,
     door::{Command, Done, HistoryRange, Output, Refusal, Token},
     offline,
 };
@@ -16,7 +17,7 @@ use antiphon_wire::{
     ids::{ClientMessageId, ConversationId, Epoch, Sequence},
     limits::{ACCOUNT_BYTES_MAX, ACCOUNT_KEYS_MAX, ACCOUNT_VALUE_BYTES_MAX, PAGE_BYTES_MAX},
 };
-use support::{Lane, assert_sound, block_on, change, dump, entry, load, send, user};
+use support::{Lane, assert_sound, block_on, change, dump, entry, load, send, small_options, user};
 
 fn set(name: &str, key: &str, value: Option<&str>, if_sequence: Option<u64>) -> Command {
     let value = value.map(|value| JsonText(value.to_owned()));
@@ -234,6 +235,26 @@ fn account_data_survives_restarts_dumps_and_repairs() {
             ErrorCode::Forbidden
         );
     });
+}
+
+#[test]
+fn what_a_memtable_knows_counts_when_the_account_is_loaded_anew() {
+    let mut lane = Lane::with_options(1, EngineOptions { memtable_bytes: 1024 * 1024, ..small_options() });
+    put(&mut lane, "ann", "a", "1").unwrap();
+    put(&mut lane, "ann", "b", "2").unwrap();
+    // Both are in a segment; what becomes of them is not.
+    lane.clock.advance(10_000_000);
+    lane.engine.tick();
+    lane.settle_queued();
+    put(&mut lane, "ann", "a", "3").unwrap();
+    take_away(&mut lane, "ann", "b").unwrap();
+    for key in 0..100 {
+        lane.create_group("cid", key, &["bob"]);
+    }
+    let before = lane.engine.status();
+    assert_eq!(listed(&mut lane, "ann"), items(&[("a", "3", 4)]));
+    let after = lane.engine.status();
+    assert_eq!((after.loads - before.loads, after.flushes), (1, before.flushes), "it had left memory");
 }
 
 /// Key after key, for long: what entries said goes by merges alone, and no segment is written anew for it.

@@ -552,15 +552,6 @@ fn settle_but(lane: &mut Lane, held: &[Ticket]) {
     }
 }
 
-/// Carries out operations on log files alone: a flush stays under way.
-fn settle_log(lane: &mut Lane) {
-    lane.settle();
-    while let Some(of_log) = lane.files.pending().into_iter().find(|operation| operation.name.starts_with("log-")) {
-        lane.files.release(of_log.ticket);
-        lane.settle();
-    }
-}
-
 #[test]
 fn what_is_taken_away_during_a_flush_is_gone_at_once() {
     let options = EngineOptions { memtable_age_ms_max: 1, ..small_options() };
@@ -575,12 +566,12 @@ fn what_is_taken_away_during_a_flush_is_gone_at_once() {
     assert!(lane.engine.status().memtable_sealed_bytes > 0, "the flush is under way");
     for (key, what) in [(3, delete(2)), (4, edit(3, "kept"))] {
         let token = lane.submit(change("ann", conversation, key, what));
-        settle_log(&mut lane);
+        lane.settle_log();
         assert!(matches!(lane.answer(token), Some(Ok(Done::Sent { .. }))));
     }
     let range = HistoryRange::Latest;
     let token = lane.submit(Command::History { user: user("bob"), conversation, range, limit: 10 });
-    settle_log(&mut lane);
+    lane.settle_log();
     assert!(lane.engine.status().memtable_sealed_bytes > 0, "the flush is under way still");
     let Some(Ok(Done::History(page))) = lane.answer(token) else { panic!("it is answered from memory") };
     assert!(page.entries.iter().all(|archive| !holds(archive, "secret")));

@@ -5,11 +5,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use antiphon_engine::{
+    EngineOptions,
     door::{CaughtUp, Command, Done},
     memory_files::MemoryRandom,
 };
 use antiphon_wire::ids::{ConversationId, LanePosition, Sequence};
-use support::{Lane, user};
+use support::{Lane, small_options, user};
 
 fn read(lane: &mut Lane, name: &str, conversation: ConversationId, to: u64) {
     let (user, read) = (user(name), Some(Sequence(to)));
@@ -64,6 +65,31 @@ fn what_another_device_has_read_is_told_wherever_it_is() {
         // Of others' pointers nothing is told.
         assert!(!pointers(&lane.catch_up("ann", since, &[]).unwrap()).values().any(|of| *of == (2, 2)));
     }
+}
+
+#[test]
+fn what_is_read_during_a_flush_is_told_as_it_is_now() {
+    let mut lane = Lane::with_options(1, EngineOptions { memtable_age_ms_max: 1, ..small_options() });
+    let id = lane.create_group("ann", 1, &["bob"]);
+    for key in 0..3 {
+        lane.sent("ann", id, key, "hello");
+    }
+    let since = lane.engine.position();
+    read(&mut lane, "bob", id, 2);
+    lane.files.set_queued(true);
+    lane.clock.advance(1_000);
+    lane.engine.tick();
+    lane.settle();
+    let (bob, delivered) = (user("bob"), None);
+    let marked = lane.submit(Command::Mark { user: bob.clone(), conversation: id, read: Some(Sequence(4)), delivered });
+    lane.settle_log();
+    assert!(matches!(lane.answer(marked), Some(Ok(Done::Marked { .. }))));
+    let resume = lane.submit(Command::CatchUp { user: bob, since: Some(since), known: Vec::new() });
+    lane.settle_log();
+    assert!(lane.engine.status().memtable_sealed_bytes > 0, "the flush is under way");
+    let Some(Ok(Done::CaughtUp(caught_up))) = lane.answer(resume) else { panic!("it is answered from memory") };
+    assert_eq!(pointers(&caught_up), BTreeMap::from([(id, (4, 4))]));
+    lane.settle_queued();
 }
 
 #[test]

@@ -155,6 +155,15 @@ impl Lane {
         }
     }
 
+    /// Carries out operations on log files alone: a flush stays under way.
+    pub(crate) fn settle_log(&mut self) {
+        self.settle();
+        while let Some(of_log) = self.files.pending().into_iter().find(|operation| operation.name.starts_with("log-")) {
+            self.files.release(of_log.ticket);
+            self.settle();
+        }
+    }
+
     /// As [`Lane::settle`] where files wait: carries out what waits in an order by the lane's random source.
     pub(crate) fn settle_queued(&mut self) {
         self.settle();

@@ -7,6 +7,7 @@ import { codeOf, explain, nameError, NewDialog, tell } from "./dialogs.js";
 import { $, avatar, conversationName, el, messageText } from "./dom.js";
 import { joinBy } from "./group.js";
 import { Own } from "./own.js";
+import { Presence } from "./presence.js";
 import { Sidebar } from "./sidebar.js";
 import * as store from "./store.js";
 
@@ -32,8 +33,9 @@ class App {
     });
     this.client.subscribe((change) => this.changed(change));
     this.own = new Own(this.client.account);
-    this.sidebar = new Sidebar($("conversations"), this.own, (id) => this.open(id));
-    this.chat = new Chat(this.client, this.own, () => $("app").dataset.view === "chat" || !phone.matches);
+    this.presence = new Presence(this.client);
+    this.sidebar = new Sidebar($("conversations"), this.own, this.presence, (id) => this.open(id));
+    this.chat = new Chat(this.client, this.own, this.presence, () => $("app").dataset.view === "chat" || !phone.matches);
     this.details = new Details(
       this.client,
       this.own,
@@ -198,6 +200,7 @@ class App {
     this.reset = false;
     const list = client.list();
     const { shown, away } = this.own.sorted(list, this.openId);
+    this.presence.look(shown);
     this.sidebar.render(this.showsArchive ? [...shown, ...away] : shown, client.outbox, this.openId);
     $("archive").hidden = away.length === 0;
     $("archive").textContent = this.showsArchive ? "Hide the archive" : `Archive (${away.length})`;

@@ -11,10 +11,11 @@ export class Chat {
   /**
    * @param {import("./antiphon-client.js").Client} client
    * @param {import("./own.js").Own} own
+   * @param {import("./presence.js").Presence} presence
    * @param {() => boolean} inView   whether the pane is on the screen (on a phone, the list may cover it)
    */
-  constructor(client, own, inView) {
-    Object.assign(this, { client, own, inView });
+  constructor(client, own, presence, inView) {
+    Object.assign(this, { client, own, presence, inView });
     this.id = null;
     /** The message that the next one answers, or that is being edited: `{sequence, edits}`. */
     this.about = null;
@@ -162,7 +163,7 @@ export class Chat {
   #header() {
     const { conversation } = this;
     const name = conversationName(conversation);
-    const detail = this.#typing(conversation) ?? (conversation.direct ? "" : this.#memberNames(conversation));
+    const detail = this.#typing(conversation) ?? (conversation.direct ? this.presence.text(conversation) : this.#memberNames(conversation));
     const mark = JSON.stringify([this.id, name, detail]);
     if (mark === this.headerMark) return;
     this.headerMark = mark;

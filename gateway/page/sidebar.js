@@ -7,10 +7,11 @@ export class Sidebar {
   /**
    * @param {HTMLElement} list
    * @param {import("./own.js").Own} own
+   * @param {import("./presence.js").Presence} presence
    * @param {(id: string) => void} onOpen
    */
-  constructor(list, own, onOpen) {
-    Object.assign(this, { list, own, onOpen });
+  constructor(list, own, presence, onOpen) {
+    Object.assign(this, { list, own, presence, onOpen });
     this.rows = new Map();
     list.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -57,13 +58,15 @@ export class Sidebar {
     const timeMs = Math.max(pending?.created_ms ?? 0, conversation.lastTimeMs);
     const time = timeMs ? shortTime(timeMs) : "";
     const { unread } = conversation;
-    const mark = JSON.stringify([name, preview, time, unread, isOpen, conversation.direct, flags]);
+    const isThere = this.presence.isThere(conversation);
+    const mark = JSON.stringify([name, preview, time, unread, isOpen, conversation.direct, flags, isThere]);
     if (row.mark === mark) return;
     row.mark = mark;
     const count = unread > 99 ? "99+" : String(unread);
     row.button.replaceChildren(
       avatar(conversation.direct ?? name, !conversation.direct),
       el("span", { class: "name" }, name),
+      ...(isThere ? [el("span", { class: "hidden-text" }, ", online")] : []),
       el("span", { class: "flags" }, ...flags.map((key) => icon(key, `, ${key}`))),
       el("span", { class: "time" }, time),
       el("span", { class: "preview", dir: "auto" }, preview.draft ? el("span", { class: "draft" }, preview.draft) : null, preview.icon ? icon(preview.icon, preview.label) : null, preview.text),
@@ -74,6 +77,7 @@ export class Sidebar {
       row.button.append(badge);
     }
     row.button.classList.toggle("unread", unread > 0);
+    row.button.classList.toggle("there", isThere);
     row.button.classList.toggle("muted-conversation", flags.includes("muted"));
     if (isOpen) row.button.setAttribute("aria-current", "true");
     else row.button.removeAttribute("aria-current");

@@ -237,6 +237,8 @@ shard_metrics! {
         mesh_queue_frames,
         /// Bytes waiting to be sent to clients
         outbound_queue_bytes,
+        /// Users that connections watch, each as often as it is watched
+        presence_subscriptions,
         /// Engine requests without an answer yet
         engine_pending,
         /// Quiet connections, watched by a poll

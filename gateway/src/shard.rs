@@ -552,7 +552,7 @@ impl NodeShard {
     fn publish_lanes(&mut self) {
         let metrics = Arc::clone(&self.metrics);
         let shard = metrics.shard(usize::from(self.id.0));
-        let mut sums = [0_u64; 22];
+        let mut sums = [0_u64; 23];
         for lane in self.core.lanes_mut() {
             lane.take_commit_latencies_us(|latency_us| shard.commit_latency_us.observe(u64::from(latency_us), 1));
             let (status, counters) = (lane.engine().status(), lane.counters());
@@ -576,6 +576,7 @@ impl NodeShard {
                 status.scrub_bytes,
                 status.scrub_damaged,
                 lane.pending() as u64,
+                lane.presence_subscriptions(),
                 (status.memtable_bytes + status.memtable_sealed_bytes) as u64,
                 status.cache_bytes as u64,
                 status.segments as u64,
@@ -603,6 +604,7 @@ impl NodeShard {
         counters.zip(&sums[..12]).for_each(|(counter, sum)| counter.set(*sum));
         let gauges = [
             &shard.engine_pending,
+            &shard.presence_subscriptions,
             &shard.memtable_bytes,
             &shard.cache_bytes,
             &shard.segments,

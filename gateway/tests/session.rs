@@ -10,8 +10,8 @@ use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
     frame::{
-        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong, Request,
-        ResumeOutcome, Role, ServerFrame, Summary,
+        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong,
+        PresenceAnswer, Request, ResumeOutcome, Role, ServerFrame, Summary, UserPresence,
     },
     ids::{
         ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, RequestId, Sequence, TimestampMs,
@@ -377,4 +377,47 @@ fn summary(id: u8) -> Summary {
         unread: 0,
         last: None,
     }
+}
+
+/// Users of two lanes, one of each.
+fn two_homes(environment: &Environment<'_>) -> [(UserId, LaneId); 2] {
+    let home = |name: String| {
+        let user = UserId::new(&name).unwrap();
+        (user.clone(), environment.placement.home_of(&user))
+    };
+    let mut users = (0..).map(|number| home(format!("u{number}")));
+    let first = users.next().unwrap();
+    let second = users.find(|(_, lane)| *lane != first.1).unwrap();
+    [first, second]
+}
+
+#[test]
+fn what_is_pushed_while_presence_is_gathered_is_not_answered_older() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let mut session = connected(2, &positions);
+    let [(ann, ann_lane), (bob, bob_lane)] = two_homes(&environment);
+    let online = |user: &UserId, online| UserPresence { user: user.clone(), online, last_seen_ms: None };
+    let actions =
+        receive(&mut session, &format!(r#"{{"id":2,"presence":{{"watch":["{ann}","{bob}"]}}}}"#), &environment);
+    let asked = |action: &Action| match action {
+        Action::ToLane { lane, frame: LaneFrame::Watch { gather, watch, .. } } => (*lane, *gather, watch.clone()),
+        other => panic!("{other:?}"),
+    };
+    let mut asked: Vec<_> = actions.iter().map(asked).collect();
+    asked.sort_by_key(|(lane, ..)| *lane == bob_lane);
+    let gather = asked[0].1;
+    assert_eq!(asked, [(ann_lane, gather, vec![ann.clone()]), (bob_lane, gather, vec![bob.clone()])]);
+
+    let mut actions = Vec::new();
+    session.watched(ann_lane, gather, vec![online(&ann, false)], 1, &mut actions);
+    assert_eq!(actions, []);
+    session.presents([online(&ann, true)].iter());
+    // What a lane has said before its part is not newer than that.
+    session.presents([online(&bob, false)].iter());
+    session.watched(bob_lane, gather, vec![online(&bob, true)], 1, &mut actions);
+    let users = vec![online(&ann, true), online(&bob, true)];
+    let frame = ServerFrame::PresenceAnswer(PresenceAnswer { users, watching: 2 });
+    assert_eq!(actions, [Action::Send { id: Some(RequestId(2)), frame }]);
+    assert!(session.is_answered());
 }

@@ -82,6 +82,16 @@ impl Keys {
         Some(if last.value.is_some() { last.sequence()? } else { 0 })
     }
 
+    /// What a key can be for who asked at a time, and was answered since: as the last one set it that was answered before, or any that was not.
+    #[must_use]
+    pub fn values_since(&self, key: &str, at: u64) -> Vec<Option<String>> {
+        let tried = self.of(key).iter().filter(|of| of.outcome != Outcome::Refused);
+        let (before, others): (Vec<&Tried>, Vec<&Tried>) = tried.partition(|of| of.was_done_before(at));
+        let last = before.into_iter().max_by_key(|of| of.sequence());
+        let last = last.and_then(|last| last.value.clone());
+        std::iter::once(last).chain(others.into_iter().map(|of| of.value.clone())).collect()
+    }
+
     /// What is wrong with an entry that says this of a key, told to who asked at a time; 0 if nobody did.
     #[must_use]
     pub fn wrong(&self, sequence: u64, change: &AccountChange, at: u64) -> Option<&'static str> {
@@ -133,8 +143,15 @@ impl Model {
         self.conversations.iter().filter(|(_, of)| of.account.is_none()).map(|(id, _)| *id).collect()
     }
 
+    /// All that was tried with a user's keys, if anything was.
+    #[must_use]
+    pub fn account(&self, user: &UserId) -> Option<&Keys> {
+        let account = self.conversations.get(&ConversationId::account(user))?.account.as_ref();
+        account.map(|(_, keys)| keys)
+    }
+
     /// Somebody asks for something in the account.
-    fn account_of(&mut self, user: &UserId) -> &mut Keys {
+    pub fn account_of(&mut self, user: &UserId) -> &mut Keys {
         let conversation = self.conversations.entry(ConversationId::account(user)).or_default();
         &mut conversation.account.get_or_insert_with(|| (user.clone(), Keys::default())).1
     }

@@ -4,7 +4,7 @@ use antiphon_wire::{
     codes::ErrorCode,
     frame::{
         self, BansAnswer, Created, HistoryAnswer, InviteHash, InvitesAnswer, Marked, RolesAnswer, ServerFrame,
-        SetAccount, SettingsAnswer,
+        SetAccount, SettingsAnswer, WatchPresence,
     },
     ids::{ClientMessageId, ConversationId, UserId},
 };
@@ -14,6 +14,7 @@ use crate::{
     clients::{Client, Judge, View},
     coverage::Count,
     model::{Certainty, Change, Marking},
+    presences,
     rights::{Deed, Moment},
 };
 
@@ -64,6 +65,8 @@ pub enum AskedKind {
     AccountList,
     /// Something is told for the moment.
     Tell,
+    /// Who is there of some, and no more of others.
+    Presence(WatchPresence),
     /// A pointer moves to a sequence.
     Mark(u64),
     /// A page of history.
@@ -345,6 +348,11 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             let sequence = Some(answer.sequence.0).filter(|sequence| *sequence > 0);
             judge.model.change_answered(id, &change, sequence);
             judge.model.account_set(&user, &set, asked.at, &answer);
+        }
+        (AskedKind::Presence(watch), ServerFrame::PresenceAnswer(answer)) => {
+            presences::answered(&user, &watch.watch, &answer, asked.at, judge.model, judge.coverage);
+            client.app.presence.retain(|of, _| !watch.unwatch.contains(of));
+            client.app.told_of(&answer.users);
         }
         (AskedKind::AccountList, ServerFrame::AccountAnswer(answer)) => {
             judge.coverage.one(Count::AccountLists);

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
-    frame::{Change, Content, Known, MessageState, PositionBytes, Receipt, ServerFrame},
+    frame::{Change, Content, Known, MessageState, PositionBytes, Receipt, ServerFrame, UserPresence},
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, RequestId, Sequence, UserId},
     session::{Event, RequestError, Session, SessionConfig, StopReason},
 };
@@ -72,6 +72,8 @@ pub struct App {
     pub listing_from_us: u64,
     /// Requests on their way. Of the process, not of its disk.
     pub asked: BTreeMap<RequestId, Asked>,
+    /// Who is there, as the connection that stands has told.
+    pub presence: BTreeMap<UserId, bool>,
     /// The highest pointers seen.
     receipts: BTreeMap<(ConversationId, UserId), (u64, u64)>,
     /// What was told of messages last.
@@ -126,6 +128,13 @@ pub struct Judge<'a> {
     pub coverage: &'a mut Coverage,
 }
 
+impl App {
+    /// Users are there, or are not.
+    pub fn told_of(&mut self, users: &[UserPresence]) {
+        self.presence.extend(users.iter().map(|seen| (seen.user.clone(), seen.online)));
+    }
+}
+
 impl Client {
     /// A client that has not started.
     #[must_use]
@@ -169,6 +178,7 @@ impl Client {
     pub fn state(&self) -> Saved {
         let mut app = self.app.clone();
         app.asked.clear();
+        app.presence.clear();
         app.listing_under_way = false;
         Saved {
             app,
@@ -227,9 +237,13 @@ impl Client {
                 judge.coverage.one(if resumed { Count::Resumed } else { Count::Fresh });
                 judge.coverage.add(Count::ResumedMeanwhile, u64::from(resumed && judge.model.fault_lasts));
             }
-            Event::CaughtUp | Event::Disconnected { .. } => {}
+            Event::CaughtUp => {}
+            Event::Disconnected { .. } => self.app.presence.clear(),
             Event::Expiring(_) => judge.model.fail(|| format!("{user} hears of a token's end, and none ends here")),
-            Event::Stopped(reason) => self.stopped(&reason, judge),
+            Event::Stopped(reason) => {
+                self.app.presence.clear();
+                self.stopped(&reason, judge);
+            }
             Event::Entry { conversation, sequence, entry } => {
                 judge.model.judged_at = self.connected_at;
                 self.entry(conversation, sequence, &entry.0, judge);
@@ -256,6 +270,11 @@ impl Client {
             Event::Happened(event) => {
                 judge.coverage.one(Count::EventsHeard);
                 judge.model.heard(&user, &event);
+            }
+            Event::Present(present) => {
+                judge.coverage.one(Count::PresencePushed);
+                judge.model.seen(&user, &present.users, self.connected_at, judge.coverage);
+                self.app.told_of(&present.users);
             }
             Event::States(states) => {
                 judge.coverage.one(Count::States);

@@ -74,6 +74,16 @@ counts! {
     AccountLists "account data listed" PLANNED;
     /// Accounts read whole, entries and list.
     AccountsRead "accounts read" PLANNED;
+    /// Requests for presence that were answered.
+    PresenceAsked "presence asked for" PLANNED;
+    /// Of these, at the end, when all is known.
+    PresenceAtEnd "presence at the end" PLANNED;
+    /// Frames that said that somebody has come or gone.
+    PresencePushed "presence pushed" PLANNED;
+    /// Users who were seen to be there.
+    PresenceSeen "users seen to be there" PLANNED;
+    /// Users of whom somebody was told who may not see them.
+    PresenceHidden "users told of who are hidden" PLANNED;
     /// Looks at what an invite is to.
     InvitesSeen "invites looked at" PLANNED;
     /// Invites that were none, or none any more.

@@ -255,6 +255,7 @@ impl World {
         }
         self.finish.readers = readers;
         self.finish.stage = Stage::Reading(self.now_us);
+        self.look_at_everybody();
     }
 
     /// Every online member has everything, and nothing was left to history.
@@ -282,7 +283,9 @@ impl World {
             self.take_pages(reader);
             self.ask_page(reader);
         }
-        let done = readers.iter().all(|reader| reader.todo.is_empty() && !reader.under_way);
+        // Who has come or gone is told a while later.
+        let is_told = self.plan.presence_per_thousand == 0 || self.now_us > since_us + AFTERMATH_US;
+        let done = is_told && readers.iter().all(|reader| reader.todo.is_empty() && !reader.under_way);
         self.finish.readers = readers;
         let tired = self.now_us > since_us + if self.model.rot { QUIET_WITH_ROT_US } else { QUIET_US_MAX };
         if tired && !self.model.rot {
@@ -295,6 +298,7 @@ impl World {
         let readings: Vec<(UserId, Reading)> =
             self.finish.readers.drain(..).map(|reader| (reader.user, reader.reading)).collect();
         if done {
+            self.check_presence();
             verdict::judge(&mut self.model, &readings, &mut self.coverage);
         }
         if self.finish.crashes_left > 0 && self.model.violation.is_none() {

@@ -28,6 +28,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod plant;
+pub mod presences;
 mod relane;
 pub mod report;
 pub mod rights;

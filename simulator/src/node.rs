@@ -83,6 +83,7 @@ pub struct Node {
     /// What opening its lanes found.
     pub opened: Vec<Result<(LaneId, OpenReport), EngineError>>,
     placement: Placement,
+    large_members: usize,
     lanes_open: usize,
     lanes_closed: usize,
     store: u64,
@@ -169,6 +170,7 @@ impl Node {
             shards,
             opened: Vec::new(),
             placement,
+            large_members: start.plan.large_members,
             lanes_open: 0,
             lanes_closed: 0,
             store: 0,
@@ -295,7 +297,8 @@ impl Node {
                     self.store ^= engine.store_id().rotate_left(u32::from(id.0));
                     self.lanes_open += 1;
                     self.shards[index].run_engine(&engine);
-                    self.shards[index].core.add_lane(Lane::new(id, self.placement, engine));
+                    let lane = Lane::new(id, self.placement, engine).with_large_members(self.large_members);
+                    self.shards[index].core.add_lane(lane);
                     self.opened.push(Ok((id, report)));
                 }
                 Err(error) => {

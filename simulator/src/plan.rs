@@ -221,6 +221,10 @@ pub struct Plan {
     pub invites_per_thousand: u64,
     /// How often somebody sets or lists account data.
     pub accounts_per_thousand: u64,
+    /// How often somebody watches who is there, or says who may see it.
+    pub presence_per_thousand: u64,
+    /// Members of a conversation beyond which a lane keeps who is there.
+    pub large_members: usize,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
     pub faults: Vec<u64>,
     /// Longest usual way of bytes through the network.
@@ -276,6 +280,8 @@ impl Plan {
             tells_per_thousand: Dice::new(seed, "tells").pick(&[0, 0, 50, 400]),
             invites_per_thousand: Dice::new(seed, "invites").pick(&[0, 0, 60, 300]),
             accounts_per_thousand: Dice::new(seed, "accounts").pick(&[0, 0, 60, 300]),
+            presence_per_thousand: Dice::new(seed, "presence").pick(&[0, 0, 100, 400]),
+            large_members: Dice::new(seed, "large").pick(&[1, 2, 100]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),
             split_per_thousand: dice.pick(&[0, 100, 900]),
@@ -305,6 +311,7 @@ impl Plan {
         if reduction.text_only {
             plan.contents_per_thousand = 0;
             (plan.tells_per_thousand, plan.invites_per_thousand, plan.accounts_per_thousand) = (0, 0, 0);
+            plan.presence_per_thousand = 0;
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

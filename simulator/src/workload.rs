@@ -71,6 +71,9 @@ impl World {
         if self.plan.accounts_per_thousand > 0 {
             self.keep(self.workload.step);
         }
+        if self.plan.presence_per_thousand > 0 {
+            self.look_around(self.workload.step);
+        }
         if self.plan.tells_per_thousand > 0 {
             self.tell();
         }

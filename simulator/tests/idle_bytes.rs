@@ -40,6 +40,10 @@ const SESSIONS: u32 = 9_000;
 /// The goal for a connection is 512 bytes in all; the driver's slot takes 12 of them, the allocator's rounding and spare pages the rest.
 const BYTES_MAX: u64 = 400;
 
+/// Users whom each session watches then, and the goal for each of them, with what users and watchers take themselves.
+const WATCHED: u32 = 63;
+const SUBSCRIPTION_BYTES_MAX: f64 = 32.0;
+
 struct Anyone;
 
 impl Authenticate for Anyone {
@@ -131,6 +135,28 @@ fn connect(core: &mut Core, slot: u32) {
     core.received(key, &mut masked(MessageKind::Text, text.as_bytes()));
 }
 
+/// Everybody watches those who came next. What that takes for each.
+fn watch(core: &mut Core) -> f64 {
+    let before = dhat::HeapStats::get().curr_bytes;
+    for slot in 0..=SESSIONS {
+        let names: Vec<String> =
+            (1..=WATCHED).map(|next| format!(r#""user-{:07}""#, (slot + next) % (SESSIONS + 1))).collect();
+        let text = format!(r#"{{"id":2,"presence":{{"watch":[{}]}}}}"#, names.join(","));
+        core.received(ConnectionKey { slot, generation: 1 }, &mut masked(MessageKind::Text, text.as_bytes()));
+        if slot % 500 == 0 {
+            settle(core);
+        }
+    }
+    // Until all are told of those who were watched before their rules were known.
+    for step in 0..200_u64 {
+        core.set_now(71_000_000 + step * 10_000);
+        settle(core);
+    }
+    let count = u64::from(SESSIONS + 1) * u64::from(WATCHED);
+    assert_eq!(core.lanes()[0].presence_subscriptions(), count);
+    (dhat::HeapStats::get().curr_bytes - before) as f64 / count as f64
+}
+
 #[test]
 fn an_idle_session_costs_so_many_bytes() {
     let profile = std::env::var_os("ANTIPHON_HEAP_PROFILE").is_some();
@@ -163,5 +189,8 @@ fn an_idle_session_costs_so_many_bytes() {
     let bytes = (dhat::HeapStats::get().curr_bytes as u64 - before) / u64::from(SESSIONS);
     println!("{bytes} bytes of heap an idle session");
     assert!(bytes <= BYTES_MAX, "{bytes} bytes of heap an idle session, at most {BYTES_MAX} wanted");
+    let bytes = watch(&mut core);
+    println!("{bytes:.1} bytes of heap a subscription to presence");
+    assert!(bytes <= SUBSCRIPTION_BYTES_MAX, "{bytes:.1} bytes of heap a subscription to presence");
     drop(profiler);
 }

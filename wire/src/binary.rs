@@ -85,6 +85,8 @@ pub mod kind {
     pub const JOIN: u8 = 24;
     /// `account` and its answer.
     pub const ACCOUNT: u8 = 25;
+    /// `presence` and its answer.
+    pub const PRESENCE: u8 = 26;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -105,6 +107,8 @@ pub mod kind {
     pub const HAPPENED: u8 = 72;
     /// The session's token is about to be over.
     pub const EXPIRING: u8 = 73;
+    /// Users have come or gone.
+    pub const PRESENT: u8 = 74;
 }
 
 /// Reads a client's frame.
@@ -137,6 +141,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::INVITES => read(payload).map(Request::Invites),
         kind::JOIN => read(payload).map(Request::Join),
         kind::ACCOUNT => read(payload).map(Request::Account),
+        kind::PRESENCE => read(payload).map(Request::Presence),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -172,6 +177,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Invites(frame) => write(kind::INVITES, id, frame),
         Request::Join(frame) => write(kind::JOIN, id, frame),
         Request::Account(frame) => write(kind::ACCOUNT, id, frame),
+        Request::Presence(frame) => write(kind::PRESENCE, id, frame),
     }
 }
 
@@ -210,6 +216,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::INVITES => read(payload).map(ServerFrame::InvitesAnswer),
         kind::JOIN => read(payload).map(ServerFrame::JoinAnswer),
         kind::ACCOUNT => read(payload).map(ServerFrame::AccountAnswer),
+        kind::PRESENCE => read(payload).map(ServerFrame::PresenceAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -220,6 +227,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::STATES => read(payload).map(ServerFrame::States),
         kind::HAPPENED => read(payload).map(ServerFrame::Event),
         kind::EXPIRING => read(payload).map(ServerFrame::Expiring),
+        kind::PRESENT => read(payload).map(ServerFrame::Present),
         other => Err(unknown(other)),
     };
     let checked = server.and_then(|server| validate::server(&server).map(|()| server));
@@ -255,6 +263,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::InvitesAnswer(frame) => write(kind::INVITES, id, frame),
         ServerFrame::JoinAnswer(frame) => write(kind::JOIN, id, frame),
         ServerFrame::AccountAnswer(frame) => write(kind::ACCOUNT, id, frame),
+        ServerFrame::PresenceAnswer(frame) => write(kind::PRESENCE, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),
@@ -265,6 +274,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::States(frame) => write(kind::STATES, id, frame),
         ServerFrame::Event(frame) => write(kind::HAPPENED, id, frame),
         ServerFrame::Expiring(frame) => write(kind::EXPIRING, id, frame),
+        ServerFrame::Present(frame) => write(kind::PRESENT, id, frame),
     }
 }
 

@@ -47,6 +47,12 @@ pub const ACCOUNT_KEYS_MAX: usize = 2_000;
 /// Most bytes of keys and values of a user: they are in memory together while one of them is asked for or set.
 pub const ACCOUNT_BYTES_MAX: usize = 512 * 1024;
 
+/// Most users whose presence one request may ask for, and stop to ask for.
+pub const PRESENCE_PER_REQUEST_MAX: usize = 200;
+
+/// Most users whose presence a connection is told of: what a screen shows, many times over.
+pub const PRESENCE_WATCHED_MAX: u32 = 1_000;
+
 /// Longest name of an event, in bytes.
 pub const EVENT_NAME_BYTES_MAX: usize = 32;
 

@@ -11,14 +11,14 @@ use crate::{
         AccountAction, AccountAnswer, AccountChange, Bans, BansAction, Connect, ConversationStart, Create, EntryBytes,
         EntryError, EntryKind, History, InviteChange, InvitesAction, Joined, JsonText, MakeInvite, MembersAction,
         MembershipChange, Request, RolesAction, ServerFrame, SetAccount, Settings, check_reaction, is_account_key,
-        is_event_name, roles_from_body, view_change, view_content, view_entry,
+        is_event_name, misfit, roles_from_body, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
         ACCOUNT_KEY_BYTES_MAX, ACCOUNT_VALUE_BYTES_MAX, CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX,
         EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, INVITE_EXPIRES_IN_S_MAX, INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX,
-        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, RESUME_KNOWN_MAX,
-        TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, PRESENCE_PER_REQUEST_MAX,
+        RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -124,6 +124,10 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
                 page(&mut list.limit)
             }
         },
+        Request::Presence(frame) => {
+            longest("watch", frame.watch.len(), PRESENCE_PER_REQUEST_MAX)?;
+            longest("unwatch", frame.unwatch.len(), PRESENCE_PER_REQUEST_MAX)
+        }
     }
 }
 
@@ -151,6 +155,9 @@ fn set_account(set: &mut SetAccount) -> Result<(), Problem> {
         return Err(Problem::new(ErrorCode::Invalid, text));
     }
     json_text("value", set.value.as_ref(), ACCOUNT_VALUE_BYTES_MAX)?;
+    if let Some(text) = misfit(&set.key, set.value.as_ref()) {
+        return Err(Problem::new(ErrorCode::Invalid, text));
+    }
     sequence("if_sequence", set.if_sequence.unwrap_or_default())
 }
 
@@ -234,6 +241,8 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         | ServerFrame::EventAnswer(_)
         | ServerFrame::RefreshAnswer(_)
         | ServerFrame::Expiring(_)
+        | ServerFrame::PresenceAnswer(_)
+        | ServerFrame::Present(_)
         | ServerFrame::Welcome(_)
         | ServerFrame::Pong(_)
         | ServerFrame::Error(_)

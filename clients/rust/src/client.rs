@@ -11,8 +11,9 @@ use antiphon_wire::{
         Account, AccountAction, AccountAnswer, Ack, AskBans, AskSettings, BansAction, BansAnswer, Change,
         Conversations, ConversationsAnswer, Create, CreateGroup, Created, Delete, Delivered, Edit, History, InviteCode,
         Invites, InvitesAction, InvitesAnswer, Join, JoinAnswer, JsonText, Known, Marked, Members, MembersAction,
-        MembersAnswer, Pin as PinMessage, Pins, React, Reactions, ReactionsAnswer, Read, Request, Retain, Roles,
-        RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, SettingsChange, Title,
+        MembersAnswer, Pin as PinMessage, Pins, PresenceAnswer, React, Reactions, ReactionsAnswer, Read, Request,
+        Retain, Roles, RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, SettingsChange, Title,
+        WatchPresence,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId},
 };
@@ -392,6 +393,15 @@ impl Client {
     /// See [`Client::request`].
     pub async fn account(&self, action: AccountAction) -> Result<AccountAnswer, Error> {
         answer!(self.request(Request::Account(Account { action })).await?, AccountAnswer)
+    }
+
+    /// Asks whether the users in `watch` are there, and to be [told](crate::Event::Present) when they come and go; of those in `unwatch` no more.
+    /// What it is answered comes as such an event, too: events are in order, and the last one counts. It holds for as long as the connection does: ask again at each [`Event::Connected`].
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn presence(&self, watch: Vec<UserId>, unwatch: Vec<UserId>) -> Result<PresenceAnswer, Error> {
+        answer!(self.request(Request::Presence(WatchPresence { watch, unwatch })).await?, PresenceAnswer)
     }
 
     /// What an invite is to, without joining.

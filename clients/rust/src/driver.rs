@@ -359,6 +359,7 @@ impl Driver {
                     self.renewal = Some((self.tokens)(true));
                 }
             }
+            Said::Present(present) => self.tell(Event::Present(present.users)),
             Said::Left(left) => self.tell(Event::Left(left)),
             Said::Skipped { conversation, from, to } => self.tell(Event::Skipped { conversation, from, to }),
             Said::ConversationReset { conversation, epoch } => {
@@ -421,6 +422,13 @@ impl Driver {
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<Box<antiphon_wire::frame::ServerFrame>, session::RequestError>) {
+        // One stream has the order of all that is told of users: whoever waits for an answer may hear of it after what came behind it.
+        if let Ok(frame) = &answer
+            && let antiphon_wire::frame::ServerFrame::PresenceAnswer(presence) = &**frame
+            && !presence.users.is_empty()
+        {
+            self.tell(Event::Present(presence.users.clone()));
+        }
         let Some(answer) = self.asking.answered(id, answer) else { return };
         let Some(outcome) = self.changes.answered(self.now_ms(), id, answer) else { return };
         match outcome.of {

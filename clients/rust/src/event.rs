@@ -2,7 +2,7 @@
 
 use antiphon_wire::{
     codes::CloseCode,
-    frame::{self, Ack, ErrorFrame, Left, Receipt, States},
+    frame::{self, Ack, ErrorFrame, Left, Receipt, States, UserPresence},
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Sequence, UserId},
 };
 
@@ -50,6 +50,9 @@ pub enum Event {
     Receipt(Receipt),
     /// Another member tells of something for the moment, such as that it types.
     Happened(frame::Event),
+    /// Users are there or have gone of whom [`Client::presence`](crate::Client::presence) asked to be told: first as they are then, and again as they
+    /// come and go.
+    Present(Vec<UserPresence>),
     /// One is no member of a conversation any more: it is as if it did not exist.
     Left(Left),
     /// Entries of a conversation that can't be had any more, or never could; the next one comes after them.

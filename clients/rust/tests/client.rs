@@ -10,8 +10,9 @@ use antiphon_client::{
         codec::Encoding,
         codes::ErrorCode,
         frame::{
-            CaughtUp, ErrorFrame, Expiring, Goodbye, HistoryAnswer, Known, Marked, PinsAnswer, PositionBytes, React,
-            Refreshed, Request, ResumeOutcome, ServerFrame,
+            CaughtUp, ErrorFrame, Expiring, Goodbye, HistoryAnswer, Known, Marked, PinsAnswer, PositionBytes,
+            PresenceAnswer, Present, React, Refreshed, Request, ResumeOutcome, ServerFrame, UserPresence,
+            WatchPresence,
         },
         ids::{Epoch, RequestId, Sequence, TimestampMs},
     },
@@ -231,6 +232,25 @@ async fn without_a_token_it_stops_or_tries_again() {
     let stopped = until(&mut events, |event| matches!(event, Event::Stopped(_))).await;
     assert!(matches!(stopped, Event::Stopped(Stopped::Unauthenticated(text)) if text.starts_with("no token")));
     assert!(matches!(asked.await.unwrap(), Err(Error::Stopped)));
+}
+
+#[tokio::test]
+async fn who_is_asked_about_is_told_of() {
+    let server = Server::new().await;
+    let (client, mut events) = Client::start(options(&server)).unwrap();
+    let (mut peer, _) = server.open(ResumeOutcome::Fresh, 1).await;
+    let seen = |online| UserPresence { user: user("bob"), online, last_seen_ms: None };
+    let asking = client.clone();
+    let asked = in_background(async move { asking.presence(vec![user("bob")], Vec::new()).await });
+    let (id, request) = peer.request().await;
+    let watch = vec![user("bob")];
+    assert_eq!(request, Request::Presence(WatchPresence { watch, unwatch: Vec::new() }));
+    let answer = PresenceAnswer { users: vec![seen(false)], watching: 1 };
+    peer.answer(id, ServerFrame::PresenceAnswer(answer.clone())).await;
+    peer.push(ServerFrame::Present(Present { users: vec![seen(true)] })).await;
+    until(&mut events, |event| *event == Event::Present(vec![seen(false)])).await;
+    until(&mut events, |event| *event == Event::Present(vec![seen(true)])).await;
+    assert_eq!(asked.await.unwrap().unwrap(), answer);
 }
 
 #[tokio::test]

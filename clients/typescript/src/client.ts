@@ -14,6 +14,7 @@ import { uuidV7 } from "./ids.js";
 import { Marks } from "./marks.js";
 import { Outbox, requestOf, type OutboxBody, type OutboxItem, type OutboxKind } from "./outbox.js";
 import type { Inside } from "./parts.js";
+import { Presence } from "./presence.js";
 import { Progress } from "./progress.js";
 import { memoryStorage, type Storage } from "./storage.js";
 import { Typing, TYPING } from "./typing.js";
@@ -45,6 +46,7 @@ export type Change =
   | { kind: "typing"; id: string }
   /** Account data: keys that are something else now. */
   | ({ kind: "account" } & AccountNews)
+  | { kind: "presence"; users: string[] }
   /** An application's own event. */
   | ({ kind: "event" } & Pushes["happened"]);
 
@@ -83,6 +85,7 @@ export class Client {
   readonly groups: Groups;
   /** What is kept for the user on all devices. */
   readonly account: Account;
+  readonly presence: Presence;
   /** What the server accepts; empty before the first connection. */
   limits: Partial<Answers["connect"]["limits"]> = {};
   readonly #environment: Environment;
@@ -131,6 +134,7 @@ export class Client {
         this.#persistSoon();
       },
     });
+    this.presence = new Presence({ ...inside, changed: (users) => this.#emit({ kind: "presence", users }) });
     this.groups = new Groups({
       ask: (kind, body) => this.request(kind, body),
       expect: (id, sequence) => this.#expect(id, sequence),
@@ -389,6 +393,7 @@ export class Client {
     if (this.#connection.state !== "open") {
       this.#downSinceMs ??= this.#environment.now();
       if (this.#caughtUp) this.outbox.closed();
+      this.presence.closed();
       this.#caughtUp = false;
     }
     this.#emit({ kind: "status" });
@@ -406,6 +411,8 @@ export class Client {
         return this.#happened(push.body);
       case "expiring":
         return void this.#refreshToken();
+      case "present":
+        return this.presence.told(push.body.users);
       case "left":
         return this.#forget(push.body.conversation);
       case "too_far":
@@ -428,6 +435,7 @@ export class Client {
     }
     this.outbox.opened();
     this.account.caughtUp();
+    this.presence.caughtUp();
     for (const waiter of this.#waiters.splice(0)) waiter();
     this.#marks.soon();
     void this.#refreshWatched();

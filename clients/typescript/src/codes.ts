@@ -84,6 +84,8 @@ export const LIMITS = {
   ACCOUNT_VALUE_BYTES_MAX: 24576,
   ACCOUNT_KEYS_MAX: 2000,
   ACCOUNT_BYTES_MAX: 524288,
+  PRESENCE_PER_REQUEST_MAX: 200,
+  PRESENCE_WATCHED_MAX: 1000,
   CLIENT_NAME_BYTES_MAX: 64,
 } as const;
 
@@ -114,6 +116,7 @@ export const KINDS = [
   "invites",
   "join",
   "account",
+  "presence",
   "error",
   "message",
   "receipt",
@@ -124,6 +127,7 @@ export const KINDS = [
   "states",
   "happened",
   "expiring",
+  "present",
 ] as const;
 
 /** What a frame of the server is. */

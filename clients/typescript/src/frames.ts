@@ -201,6 +201,8 @@ export interface Requests {
   join: JoinRequest;
   /** Sets what is kept for the user under a key, or lists it. */
   account: AccountRequest;
+  /** Asks whether users are there, and to be told. */
+  presence: PresenceRequest;
   /** Lists one's own conversations. */
   conversations: ConversationsRequest;
   /** Gives a group another title. */
@@ -255,6 +257,8 @@ export interface Answers {
   join: JoinAnswer;
   /** The key was set, or a page of what is set. */
   account: AccountAnswer;
+  /** Whether those who are watched from now on are there. */
+  presence: PresenceAnswer;
   /** A page of one's own conversations. */
   conversations: ConversationsAnswer;
   /** The group has the title. */
@@ -295,6 +299,8 @@ export interface Pushes {
   happened: HappenedPush;
   /** The session's token is about to be over. */
   expiring: ExpiringPush;
+  /** Users whom one watches have come or gone. */
+  present: PresentPush;
   /** One is no longer a member. */
   left: LeftPush;
   /** More is missing than a resume streams. */
@@ -735,6 +741,38 @@ export interface AccountItem {
   sequence: Sequence;
   /** When that was. */
   time_ms: TimeMs;
+}
+
+/** Asks whether users are there, and to be told when they come and go, for as long as the connection lasts. */
+export interface PresenceRequest {
+  /** Users to be told of from now on. One that is watched already does no harm. */
+  watch?: UserId[];
+  /** Users to be told of no more. */
+  unwatch?: UserId[];
+}
+
+/** Whether those who are watched from now on are there. */
+export interface PresenceAnswer {
+  /** Those in `watch`, in any order. */
+  users: UserPresence[];
+  /** How many users this connection watches now. */
+  watching: number;
+}
+
+/** Users whom one watches have come or gone. */
+export interface PresentPush {
+  /** Those that it is about, as they are now. */
+  users: UserPresence[];
+}
+
+/** Whether a user is there, as far as the one may see who is told. */
+export interface UserPresence {
+  /** Who. */
+  user: UserId;
+  /** Whether a device of theirs is connected. */
+  online: boolean;
+  /** When the last one went, if none is connected and the server knows. */
+  last_seen_ms?: TimeMs;
 }
 
 /** Makes an invite to a group, revokes some, or lists them. Exactly one of `make`, `revoke` and `list` is there. */

@@ -12,6 +12,7 @@ export type { Groups } from "./groups.js";
 export { uuidV7 } from "./ids.js";
 export type { MessageState, Reaction } from "./messages.js";
 export type { Outbox, OutboxBody, OutboxItem, OutboxKind } from "./outbox.js";
+export type { Presence } from "./presence.js";
 export {
   memoryStorage,
   type Snapshot,

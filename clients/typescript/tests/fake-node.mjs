@@ -30,6 +30,8 @@ export class FakeNode {
     /** What users have set, by user. */
     this.accounts = new Map(state?.accounts ?? []);
     this.connections = new Set();
+    /** When users went. */
+    this.lastSeen = new Map();
     /** Called with every request before it is carried out; may throw a Refusal. */
     this.gate = () => {};
     /** Called after a commit. */
@@ -51,8 +53,15 @@ export class FakeNode {
     this.connections.add(connection);
     return {
       received: (text) => this.#received(connection, JSON.parse(text)),
-      closed: () => this.connections.delete(connection),
+      closed: () => this.#closed(connection),
     };
+  }
+
+  #closed(connection) {
+    const { user } = connection;
+    if (!this.connections.delete(connection) || user === null || this.#isThere(user)) return;
+    this.lastSeen.set(user, this.now());
+    this.#tellPresence(user);
   }
 
   position(commits = this.commits) {
@@ -97,7 +106,9 @@ export class FakeNode {
         this.connections.delete(other);
       }
     }
+    const isFirst = !this.#isThere(user);
     Object.assign(connection, { user, device });
+    if (isFirst) this.#tellPresence(user);
     let outcome = "fresh";
     const missing = [];
     if (resume) {
@@ -288,6 +299,31 @@ export class FakeNode {
       this.#append(conversation, user, { kind: "title", title });
     }
     return { sequence: conversation.log.length };
+  }
+
+  on_presence(connection, { watch = [], unwatch = [] }) {
+    connection.watched ??= new Set();
+    for (const user of unwatch) connection.watched.delete(user);
+    for (const user of watch) connection.watched.add(user);
+    return { users: watch.map((user) => this.#presence(user)), watching: connection.watched.size };
+  }
+
+  #presence(user) {
+    const online = this.#isThere(user);
+    const last = this.lastSeen.get(user);
+    return { user, online, ...(online || last === undefined ? {} : { last_seen_ms: last }) };
+  }
+
+  #isThere(user) {
+    return [...this.connections].some((connection) => connection.user === user);
+  }
+
+  /** A user has come or gone. */
+  #tellPresence(user) {
+    const users = [this.#presence(user)];
+    for (const connection of this.connections) {
+      if (connection.watched?.has(user)) connection.deliver(JSON.stringify({ present: { users } }));
+    }
   }
 
   on_refresh() {

@@ -109,6 +109,14 @@ bob.account.set(`draft:${id}`);
 await until(phone, "and takes it away", () => phone.account.get(`draft:${id}`) === undefined);
 assert.deepEqual([alice.account.keys(), bob.conversations.has(bob.account.id)], [[], false]);
 
+// Who is looked at is seen to come and go, by those who may see it.
+alice.presence.look([bob.user]);
+await until(alice, "bob is there", () => alice.presence.of(bob.user)?.online === true);
+bob.account.set("antiphon.presence", { to: "nobody" });
+await until(alice, "bob is not to be seen", () => alice.presence.of(bob.user)?.online === false);
+bob.account.set("antiphon.presence");
+await until(alice, "he is to be seen again", () => alice.presence.of(bob.user)?.online === true);
+
 const group = await alice.group({ key: crypto.randomUUID(), title: "Live" });
 const { code } = await alice.groups.invite(group, { uses: 1 });
 assert.equal((await bob.groups.look(code)).title, "Live");
@@ -123,5 +131,5 @@ await assert.rejects(bob.groups.join(code), { code: "not_found" });
 
 for (const client of [alice, bob, phone]) await client.stop();
 console.log(
-  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, a group: all as promised`,
+  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, presence, a group: all as promised`,
 );

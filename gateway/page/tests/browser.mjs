@@ -230,11 +230,11 @@ async function typing({ alice, bob }) {
   await composer(alice).fill("let me see");
   await eventually(told, "is typing …", "bob sees that alice types");
   await composer(alice).fill("");
-  await eventually(told, "", "and that she has stopped");
+  await eventually(told, "online", "and that she has stopped");
   await composer(alice).fill("so");
   await eventually(told, "is typing …", "again");
   await composer(alice).press("Enter");
-  await eventually(told, "", "the message ends it");
+  await eventually(told, "online", "the message ends it");
 }
 
 async function killAndReturn({ alice, bob, node, browser }) {
@@ -401,6 +401,29 @@ async function forOneself({ alice, bob, browser }) {
   await flag("Archive", false);
   await alice.getByRole("button", { name: "Close members" }).click();
   await tab.context().close();
+}
+
+async function whoIsThere({ alice, bob }) {
+  step("who is there, and who may see it");
+  const detail = alice.locator("#peer-detail");
+  const isShown = () => conversation(alice, "bob").evaluate((row) => row.classList.contains("there"));
+  await openConversation(alice, "bob");
+  await eventually(() => detail.textContent(), "online", "in the header");
+  await eventually(isShown, true, "and in the list");
+  await screenshot(alice, "desktop-presence.png");
+  const choose = async (whom) => {
+    await bob.getByRole("button", { name: "bob", exact: true }).click();
+    await bob.getByLabel("Who may see whether you are online").selectOption(whom);
+    if (whom === "Nobody") await checkAccessibility(bob, "who may see one");
+    await bob.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+  };
+  await choose("Nobody");
+  await eventually(isShown, false, "as one who has gone");
+  assert.match(await detail.textContent(), /^last seen /);
+  await choose("People you talk with");
+  await eventually(() => detail.textContent(), "online", "they talk");
+  await choose("Everyone");
+  await eventually(() => detail.textContent(), "online", "as at first");
 }
 
 const HISTORY = 260;
@@ -595,7 +618,7 @@ async function keyboardOnly({ browser, node }) {
   await page.getByRole("heading", { name: "erin" }).waitFor();
   await press("Tab");
   assert.equal(await focused(), "skip");
-  await press("Tab", "Tab");
+  await press("Tab", "Tab", "Tab");
   assert.equal(await focused(), "new");
   await press("Enter");
   await page.keyboard.type("frank");
@@ -760,6 +783,7 @@ try {
   await killAndReturn(world);
   await secondTab(world);
   await forOneself(world);
+  await whoIsThere(world);
   // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");
   await refused(world);

@@ -4,7 +4,10 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
 
 use antiphon_engine::{
     Engine,
@@ -14,14 +17,16 @@ use antiphon_engine::{
 use antiphon_wire::{
     binary,
     codes::ErrorCode,
-    frame::{Event, JsonText, Left, MessageState, Receipt, ServerFrame, States},
-    ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, UserId},
+    frame::{Event, JsonText, Left, MessageState, Receipt, SERVER_KEYS, ServerFrame, States},
+    ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
 };
 
 use super::{
+    fanout::{Fanout, LARGE_MEMBERS},
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
-    registry::{Registry, Route, home_lane},
+    presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
+    registry::{Registry, Route},
     requests::{RequestKind, answer_frame, command, error_frame},
 };
 
@@ -39,10 +44,44 @@ const CATCH_UPS_MAX: usize = 4_096;
 /// come back. Turning away costs more than waiting, so not less (16,384: half a million attempts, and four times as long).
 const ATTACHES_WAITING_MAX: usize = 65_536;
 
+/// Connections that are told of users at a time, and how long after that the next are: each takes some ten microseconds, most of them the
+/// kernel's, so a lane spends a sixth of a core on it at most.
+const WATCHERS_A_SLICE: usize = 160;
+const SLICE_MS: u64 = 10;
+
+/// From the beginning of a tick to that of the next one: what comes and goes meanwhile is told once.
+const TICK_MS: u64 = 250;
+
+/// Rules that are looked up again at a time, which could not be before, and how long after that.
+const RULES_AT_A_TIME: usize = 256;
+const RULES_AGAIN_MS: u64 = 5_000;
+
+/// Keys of account data that the server knows are fewer.
+const SERVER_KEYS_MAX: u32 = 50;
+
 /// What a command was for.
 enum Pending {
     Request(Asked),
     Attach(Attach),
+    Rule(Ruling),
+}
+
+/// A user's rule is looked up.
+struct Ruling {
+    user: UserId,
+    then: Then,
+}
+
+/// What is done when a rule is known.
+enum Then {
+    /// Those who watch are told.
+    Nothing,
+    /// The user's sessions are told, too.
+    Tell,
+    /// They are, and then the request is answered that has changed it: who hears the answer can count on it.
+    Answer(ShardId, ConnectionFrame),
+    /// This session is told, which asked.
+    TellOne(ShardId, MeshConnection),
 }
 
 struct Asked {
@@ -103,6 +142,19 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     placement: Placement,
     engine: Engine<F, C, R>,
     registry: Registry,
+    /// Who is there of large conversations.
+    fanout: Fanout,
+    large_members: usize,
+    presence: Presence,
+    /// When watchers may be told next, and when a tick may begin next.
+    presence_at_ms: u64,
+    presence_tick_ms: u64,
+    /// Users who are there and whose rule could not be looked up.
+    unruled: VecDeque<UserId>,
+    rules_at_ms: u64,
+    /// Of users who show to some only that they are there: to whom, as these sessions of theirs have said.
+    shown_to: HashMap<UserId, (Rule, Vec<(ShardId, MeshConnection)>)>,
+    wall: TimestampMs,
     pending: HashMap<Token, Pending>,
     /// Sessions that are being attached: one that goes meanwhile is found without a look at all that waits.
     attaching: HashMap<(ShardId, MeshConnection), Attaching>,
@@ -131,6 +183,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             placement,
             engine,
             registry: Registry::default(),
+            fanout: Fanout::default(),
+            large_members: LARGE_MEMBERS,
+            presence: Presence::default(),
+            presence_at_ms: 0,
+            presence_tick_ms: 0,
+            unruled: VecDeque::new(),
+            rules_at_ms: 0,
+            shown_to: HashMap::new(),
+            wall: TimestampMs(0),
             pending: HashMap::new(),
             attaching: HashMap::new(),
             waiting: VecDeque::new(),
@@ -174,6 +235,60 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     #[must_use]
     pub fn has_catch_ups(&self) -> bool {
         self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
+    }
+
+    /// The same with another number of members from which on it keeps who is there of a conversation.
+    #[must_use]
+    pub fn with_large_members(self, large_members: usize) -> Self {
+        Self { large_members, ..self }
+    }
+
+    /// Wall-clock time goes on: to be called before anything else.
+    pub fn set_now(&mut self, now: TimestampMs) {
+        self.wall = now;
+    }
+
+    /// Tells watchers who has come and gone, if it is time for that, `slower` times as slowly as it would at rest. True if there is more to do
+    /// now.
+    pub fn tell_presence(&mut self, now_ms: u64, slower: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
+        if !self.unruled.is_empty() && self.rules_at_ms <= now_ms {
+            self.rules_at_ms = now_ms + RULES_AGAIN_MS;
+            let some = self.unruled.len().min(RULES_AT_A_TIME);
+            let users: Vec<UserId> = self.unruled.drain(..some).collect();
+            users.into_iter().for_each(|user| self.look_up_rule(user, Then::Tell));
+        }
+        if !self.presence.has_changes() || self.presence_at_ms > now_ms {
+            return false;
+        }
+        if !self.presence.is_ticking() {
+            self.presence_tick_ms = now_ms + TICK_MS * slower;
+        }
+        let (told, ticked) = self.presence.tick(WATCHERS_A_SLICE, self.placement.shards);
+        for (shard, Told { users, connections }) in told.into_iter().enumerate() {
+            if !connections.is_empty() {
+                send(ShardId(shard as u16), ConnectionFrame::Present { users, connections });
+            }
+        }
+        self.presence_at_ms = match ticked {
+            Ticked::Marking => return true,
+            Ticked::Telling => now_ms + SLICE_MS * slower,
+            Ticked::Done => self.presence_tick_ms.max(now_ms + SLICE_MS * slower),
+        };
+        false
+    }
+
+    /// When [`Self::tell_presence`] has something to do.
+    #[must_use]
+    pub fn presence_wakes_at_ms(&self) -> Option<u64> {
+        let changes = self.presence.has_changes().then_some(self.presence_at_ms);
+        let rules = (!self.unruled.is_empty()).then_some(self.rules_at_ms);
+        changes.into_iter().chain(rules).min()
+    }
+
+    /// Subscriptions to presence that it keeps.
+    #[must_use]
+    pub fn presence_subscriptions(&self) -> u64 {
+        self.presence.subscriptions()
     }
 
     /// Its number.
@@ -225,15 +340,40 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 self.waiting.push_back(Waiting { attach, since, known });
             }
             LaneFrame::Detach { user, connection } => {
-                self.registry.detach(&user, from, connection);
+                self.presence.forget(Watcher { shard: from, connection });
+                self.shows_to(&user, (from, connection), None);
+                let was_there = self.registry.detach(&user, from, connection);
+                if was_there && !self.registry.has(&user) {
+                    self.fanout.note(&user);
+                    if self.is_home_of(&user) {
+                        self.presence.went(&user, self.wall);
+                    }
+                }
                 if let Some(Attaching::Asked(token)) = self.attaching.remove(&(from, connection)) {
                     self.pending.remove(&token);
                 }
+            }
+            LaneFrame::Watch { user, connection, gather, watch, unwatch } => {
+                let watcher = Watcher { shard: from, connection };
+                self.presence.unwatch(watcher, &unwatch);
+                let is_there = |user: &UserId| self.registry.has(user);
+                let Watched { users, watching, asks } = self.presence.watch(watcher, &user, &watch, is_there);
+                send(from, ConnectionFrame::Watched { connection, gather, users, watching });
+                asks.into_iter().for_each(|user| self.look_up_rule(user, Then::Nothing));
+            }
+            LaneFrame::AskRule { user, connection } => self.look_up_rule(user, Then::TellOne(from, connection)),
+            LaneFrame::Rule { user, connection, rule } => {
+                self.shows_to(&user, (from, connection), rule);
             }
             LaneFrame::Request { user, connection, gather, frame } => {
                 match binary::decode_request(&frame) {
                     Ok((id, request)) => {
                         let (kind, command) = command(user, request);
+                        if let RequestKind::Account(_, Some(user)) = &kind
+                            && self.presence.will_change(user, self.registry.has(user))
+                        {
+                            self.look_up_rule(user.clone(), Then::Nothing);
+                        }
                         let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
                         self.submit(Pending::Request(asked), command);
                     }
@@ -245,6 +385,71 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     }
                 }
             }
+        }
+    }
+
+    fn is_home_of(&self, user: &UserId) -> bool {
+        self.placement.home_of(user) == self.id
+    }
+
+    /// A session says to whom its user shows that it is there; `None`: to everybody, or it has gone.
+    fn shows_to(&mut self, user: &UserId, session: (ShardId, MeshConnection), rule: Option<Rule>) {
+        let Some(rule) = rule else {
+            if let Some((_, sessions)) = self.shown_to.get_mut(user) {
+                sessions.retain(|other| *other != session);
+                if sessions.is_empty() {
+                    self.shown_to.remove(user);
+                }
+            }
+            return;
+        };
+        let (known, sessions) = self.shown_to.entry(user.clone()).or_insert_with(|| (Rule::nobody(), Vec::new()));
+        *known = rule;
+        if !sessions.contains(&session) {
+            sessions.push(session);
+        }
+    }
+
+    /// Learns from a user's account who may see the user.
+    fn look_up_rule(&mut self, user: UserId, then: Then) {
+        let (after, limit) = (Some(SERVER_KEYS.to_owned()), SERVER_KEYS_MAX);
+        let command = Command::Account { user: user.clone(), after, limit };
+        self.submit(Pending::Rule(Ruling { user, then }), command);
+    }
+
+    fn ruled(
+        &mut self,
+        Ruling { user, then }: Ruling,
+        result: Result<Done, Refusal>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let rule = match result {
+            Ok(Done::AccountItems { items, .. }) => {
+                let rule = Rule::of(&items);
+                self.presence.ruled(&user, rule.clone(), self.wall);
+                rule
+            }
+            Ok(other) => unreachable!("the engine answers a list of account data with one, not {other:?}"),
+            Err(_) => {
+                self.presence.unsure(&user, self.wall);
+                if self.registry.has(&user) && !self.unruled.contains(&user) {
+                    self.unruled.push_back(user.clone());
+                }
+                Rule::nobody()
+            }
+        };
+        let rule = (!rule.is_open()).then_some(rule);
+        let mut tell = |shard, connection| send(shard, ConnectionFrame::Rule { connection, rule: rule.clone() });
+        match then {
+            Then::Nothing => {}
+            Then::TellOne(shard, connection) => tell(shard, connection),
+            Then::Tell | Then::Answer(..) => {
+                self.registry.routes(&user).iter().for_each(|route| tell(route.shard, route.connection));
+            }
+        }
+        if let Then::Answer(shard, frame) = then {
+            self.presence.has_changed(&user);
+            send(shard, frame);
         }
     }
 
@@ -295,8 +500,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                         Err(refusal) => error_frame(refusal),
                     };
                     let frame = binary::encode_server(id, &frame);
-                    send(shard, ConnectionFrame::Reply { connection, gather, frame });
+                    let reply = ConnectionFrame::Reply { connection, gather, frame };
+                    match kind {
+                        RequestKind::Account(_, Some(user)) if self.presence.knows(&user) => {
+                            self.look_up_rule(user, Then::Answer(shard, reply));
+                        }
+                        _ => send(shard, reply),
+                    }
                 }
+                Some(Pending::Rule(ruling)) => self.ruled(ruling, result, send),
                 Some(Pending::Attach(attach)) => {
                     self.catch_ups -= 1;
                     self.attaching.remove(&(attach.shard, attach.connection));
@@ -308,6 +520,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             Output::Entry { conversation, sequence, archive, recipients, removed, partly } => {
                 #[cfg(feature = "planted")]
                 let recipients = super::planted::recipients(recipients, &self.registry);
+                let recipients = self.who_is_there(conversation, recipients);
                 let recipients = match &partly {
                     None => recipients,
                     Some(partly) => {
@@ -325,12 +538,17 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
             Output::Receipt { conversation, user, read, delivered, recipients } => {
                 let key = conflation_key(conversation, &user, "");
+                let recipients = self.who_is_there(conversation, recipients);
                 let receipt = ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
                 self.push(recipients.iter(), key, || binary::encode_server(None, &receipt), send);
             }
             Output::Told { conversation, user, event, data, recipients } => {
                 let key = conflation_key(conversation, &user, &event);
-                let others = recipients.iter().filter(|recipient| **recipient != user);
+                let recipients = self.who_is_there(conversation, recipients);
+                // Who types is there.
+                let shown_to = self.shown_to.get(&user).map(|(rule, _)| rule.clone());
+                let sees = |other: &UserId| shown_to.as_ref().is_none_or(|rule| rule.allows(other));
+                let others = recipients.iter().filter(|recipient| **recipient != user && sees(recipient));
                 let frame = || {
                     let (user, data) = (user.clone(), data.map(JsonText));
                     binary::encode_server(None, &ServerFrame::Event(Event { conversation, user, event, data }))
@@ -380,7 +598,13 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
         };
         let Attach { user, device, shard, connection, reset } = attach;
-        let home = home_lane(&user, self.placement.lanes) == self.id;
+        let home = self.is_home_of(&user);
+        if home && self.presence.came(&user) {
+            self.look_up_rule(user.clone(), Then::Nothing);
+        }
+        if !self.registry.has(&user) {
+            self.fanout.note(&user);
+        }
         if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
             send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
         }
@@ -397,6 +621,14 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             left,
         };
         send(shard, frame);
+    }
+
+    /// Of many recipients those who are there; of few it is seen when they are given something.
+    fn who_is_there(&mut self, conversation: ConversationId, recipients: Rc<[UserId]>) -> Rc<[UserId]> {
+        if recipients.len() <= self.large_members {
+            return recipients;
+        }
+        Rc::from(self.fanout.there(conversation, &recipients, &self.registry))
     }
 
     /// Pushes one frame to all sessions of all recipients: one mesh frame a shard. The frame is made only if there is anyone.

@@ -6,12 +6,12 @@
 #![allow(missing_docs, reason = "rkyv's derive makes undocumented twins of the fields of enum variants")]
 
 use antiphon_wire::{
-    frame::Known,
+    frame::{Known, UserPresence},
     ids::{ConversationId, DeviceId, Epoch, LanePosition, Sequence, UserId},
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error as RancorError};
 
-use super::io::ConnectionKey;
+use super::{io::ConnectionKey, presence::Rule};
 
 /// A shard's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
@@ -76,6 +76,35 @@ pub enum LaneFrame {
         /// The binary wire frame.
         frame: Vec<u8>,
     },
+    /// A session, of a user whose home the lane is, is about to show that it is there: to whom may it?
+    AskRule {
+        /// Whose.
+        user: UserId,
+        /// Where the answer goes.
+        connection: MeshConnection,
+    },
+    /// To whom a session may show that it is there; comes before any request by which it would.
+    Rule {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        connection: MeshConnection,
+        /// `None`: everybody.
+        rule: Option<Rule>,
+    },
+    /// A session asks about users whose home the lane is.
+    Watch {
+        /// Whose session.
+        user: UserId,
+        /// Where the answer goes, and what comes of it later.
+        connection: MeshConnection,
+        /// The session gathers answers under this number.
+        gather: u32,
+        /// From now on.
+        watch: Vec<UserId>,
+        /// Not any more.
+        unwatch: Vec<UserId>,
+    },
 }
 
 /// From a lane's shard to a connection's.
@@ -98,6 +127,31 @@ pub enum ConnectionFrame {
         gather: u32,
         /// The binary wire frame, with the request's id.
         frame: Vec<u8>,
+    },
+    /// The answer to [`LaneFrame::AskRule`], and told again when the rule has changed.
+    Rule {
+        /// Where to.
+        connection: MeshConnection,
+        /// `None`: everybody may see the user.
+        rule: Option<Rule>,
+    },
+    /// The answer to [`LaneFrame::Watch`].
+    Watched {
+        /// Where to.
+        connection: MeshConnection,
+        /// The request's.
+        gather: u32,
+        /// Those that are watched from now on, as they are.
+        users: Vec<UserPresence>,
+        /// How many of this lane's users the connection watches.
+        watching: u32,
+    },
+    /// Users have come or gone.
+    Present {
+        /// They, as they are seen now.
+        users: Vec<UserPresence>,
+        /// Connections, and which of the users each is told of.
+        connections: Vec<(MeshConnection, Vec<u32>)>,
     },
     /// What belongs to the answer that follows: a binary wire frame without an id.
     Beside {

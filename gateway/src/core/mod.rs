@@ -5,6 +5,7 @@
 pub mod address;
 pub mod admission;
 pub mod connection;
+pub(crate) mod fanout;
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod gather;
@@ -17,6 +18,7 @@ pub mod outbound;
 pub mod placement;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod presence;
 pub mod pressure;
 pub mod proxy;
 pub mod rate;

@@ -1,7 +1,7 @@
 //! Where things live: conversations in partitions, partitions on lanes, lanes on shards.
 
 use antiphon_engine::partitions::lane_of;
-use antiphon_wire::ids::ConversationId;
+use antiphon_wire::ids::{ConversationId, UserId};
 
 use super::mesh::{LaneId, ShardId};
 
@@ -19,6 +19,12 @@ impl Placement {
     #[must_use]
     pub fn lane_of(&self, conversation: ConversationId) -> LaneId {
         LaneId(lane_of(conversation, u16::from(self.lanes)) as u8)
+    }
+
+    /// The lane that keeps a user's devices apart and says who is there: the one that owns the user's account, which has rules on that.
+    #[must_use]
+    pub fn home_of(&self, user: &UserId) -> LaneId {
+        if self.lanes == 1 { LaneId(0) } else { self.lane_of(ConversationId::account(user)) }
     }
 
     /// The shard that a lane lives on. Lanes spread evenly over the shards, so that with many shards a core they do not share one.

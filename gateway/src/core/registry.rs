@@ -7,7 +7,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use antiphon_wire::ids::{DeviceId, UserId};
 
-use super::mesh::{LaneId, MeshConnection, ShardId};
+use super::mesh::{MeshConnection, ShardId};
 
 /// A way to one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +57,17 @@ impl Registry {
         replaced
     }
 
-    /// Takes out the route to a connection, if it is still there.
-    pub fn detach(&mut self, user: &UserId, shard: ShardId, connection: MeshConnection) {
-        let Some(routes) = self.users.get_mut(user) else { return };
+    /// Takes out the route to a connection, if it is still there; whether it was.
+    pub fn detach(&mut self, user: &UserId, shard: ShardId, connection: MeshConnection) -> bool {
+        let Some(routes) = self.users.get_mut(user) else { return false };
         let is_it = |route: &Route| route.shard == shard && route.connection == connection;
         let empty = match routes {
             Routes::One(route) => is_it(route),
             Routes::Many(list) => {
                 let before = list.len();
                 list.retain(|route| !is_it(route));
-                self.sessions -= before - list.len();
+                let removed = before - list.len();
+                self.sessions -= removed;
                 match list.len() {
                     0 => {
                         self.users.remove(user);
@@ -74,13 +75,20 @@ impl Registry {
                     1 => *routes = Routes::One(list.remove(0)),
                     _ => {}
                 }
-                return;
+                return removed > 0;
             }
         };
         if empty {
             self.sessions -= 1;
             self.users.remove(user);
         }
+        empty
+    }
+
+    /// Whether a user has a session.
+    #[must_use]
+    pub fn has(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
     }
 
     /// The user's sessions.
@@ -105,17 +113,6 @@ impl Registry {
     pub fn sessions(&self) -> usize {
         self.sessions
     }
-}
-
-/// The lane that keeps a user's devices apart. Any stable spread will do: nothing on disk depends on it.
-#[must_use]
-pub fn home_lane(user: &UserId, lanes: u8) -> LaneId {
-    // FNV-1a, 64 bits: short keys, no state, the same on every shard.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in user.as_str().bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    LaneId((hash % u64::from(lanes)) as u8)
 }
 
 #[cfg(test)]
@@ -149,14 +146,14 @@ mod tests {
     fn detach_names_one_connection() {
         let mut registry = Registry::default();
         registry.attach(user("a"), route("phone", 1), true);
-        registry.detach(&user("a"), ShardId(0), MeshConnection { slot: 1, generation: 9 });
-        registry.detach(&user("a"), ShardId(1), MeshConnection { slot: 1, generation: 0 });
-        registry.detach(&user("b"), ShardId(0), MeshConnection { slot: 1, generation: 0 });
+        for (name, shard, generation) in [("a", 0, 9), ("a", 1, 0), ("b", 0, 0)] {
+            assert!(!registry.detach(&user(name), ShardId(shard), MeshConnection { slot: 1, generation }));
+        }
         assert_eq!(registry.routes(&user("a")), [route("phone", 1)]);
         registry.attach(user("a"), route("laptop", 2), true);
-        registry.detach(&user("a"), ShardId(0), MeshConnection { slot: 1, generation: 0 });
+        assert!(registry.detach(&user("a"), ShardId(0), MeshConnection { slot: 1, generation: 0 }));
         assert_eq!(registry.routes(&user("a")), [route("laptop", 2)]);
-        registry.detach(&user("a"), ShardId(0), MeshConnection { slot: 2, generation: 0 });
+        assert!(registry.detach(&user("a"), ShardId(0), MeshConnection { slot: 2, generation: 0 }));
         assert_eq!((registry.routes(&user("a")), registry.sessions()), (&[] as &[Route], 0));
     }
 }

@@ -8,7 +8,7 @@ use antiphon_wire::{
         Account, AccountAction, AccountAnswer, Ack, AskBans, AskSettings, BansAction, BansAnswer, Change,
         ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, EventSent, HistoryAnswer, Invites, InvitesAction,
         InvitesAnswer, Join, Marked, Member, MembersAction, MembersAnswer, PinsAnswer, ReactionsAnswer, Request, Roles,
-        RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, Summary, TitleAnswer,
+        RolesAction, RolesAnswer, SERVER_KEYS, SendEvent, ServerFrame, SettingsAnswer, Summary, TitleAnswer,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
@@ -36,8 +36,8 @@ pub(super) enum RequestKind {
     Bans,
     Invites,
     Join,
-    /// Of this account.
-    Account(ConversationId),
+    /// Of this account; of whom, if something is set in it that has a meaning for the server.
+    Account(ConversationId, Option<UserId>),
     Event,
 }
 
@@ -147,16 +147,22 @@ pub(super) fn command(user: UserId, request: Request) -> (RequestKind, Command) 
         Request::Join(Join { code, look }) => (RequestKind::Join, Command::Join { user, code, look }),
         Request::Account(Account { action }) => {
             let account = ConversationId::account(&user);
+            let ruled = match &action {
+                AccountAction::Set(set) if set.key.starts_with(SERVER_KEYS) => Some(user.clone()),
+                AccountAction::Set(_) | AccountAction::List(_) => None,
+            };
             let command = match action {
                 AccountAction::Set(set) => Command::SetAccount { user, set },
                 AccountAction::List(list) => Command::Account { user, after: list.after, limit: limit_of(list.limit) },
             };
-            (RequestKind::Account(account), command)
+            (RequestKind::Account(account, ruled), command)
         }
         Request::Event(SendEvent { conversation, event, data }) => {
             (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
         }
-        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => unreachable!("a session answers these itself"),
+        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) | Request::Presence(_) => {
+            unreachable!("a session answers these itself")
+        }
     }
 }
 
@@ -235,11 +241,11 @@ pub(super) fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
             ServerFrame::InvitesAnswer(InvitesAnswer { invites: Some(invites), next, ..InvitesAnswer::default() })
         }
         (RequestKind::Join, Done::Join(told)) => ServerFrame::JoinAnswer(*told),
-        (&RequestKind::Account(conversation), Done::AccountSet { epoch, sequence, replaced }) => {
+        (&RequestKind::Account(conversation, _), Done::AccountSet { epoch, sequence, replaced }) => {
             let (items, next) = (None, None);
             ServerFrame::AccountAnswer(AccountAnswer { conversation, epoch, sequence, replaced, items, next })
         }
-        (&RequestKind::Account(conversation), Done::AccountItems { epoch, sequence, items, more }) => {
+        (&RequestKind::Account(conversation, _), Done::AccountItems { epoch, sequence, items, more }) => {
             let (replaced, next) = (None, items.last().filter(|_| more).map(|last| last.key.clone()));
             let items = Some(items);
             ServerFrame::AccountAnswer(AccountAnswer { conversation, epoch, sequence, replaced, items, next })

@@ -4,23 +4,23 @@
 //! Invariants: nothing but an error is said before `connect` succeeded. A push of a lane reaches the client only after that lane's
 //! catch-up, so that what was missed and what is live neither overlap nor leave a gap. A request with an id gets one answer.
 
-use std::collections::BTreeMap;
+mod beside;
 
 use antiphon_wire::{
     binary,
     codec::{DecodeError, Encoding},
     codes::{CloseCode, ErrorCode},
     frame::{
-        CaughtUp, Connect, Conversations, Create, ErrorFrame, Expiring, Left, Limits, Pong, PositionBytes, Receipt,
-        Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        CaughtUp, Connect, Create, ErrorFrame, Expiring, Left, Limits, Pong, PositionBytes, Receipt, Refresh,
+        Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
     position::Position,
 };
 
+use self::beside::{Beside, Shown};
 use super::{
-    gather::Gather,
     mesh::{LaneFrame, LaneId, MeshConnection},
     placement::Placement,
 };
@@ -127,21 +127,6 @@ pub enum TokenAt {
     },
 }
 
-/// Lists that are under way, by their numbers. There are none most of the time, and then there is no room for them.
-#[derive(Debug, Default)]
-struct Gathers {
-    open: BTreeMap<u32, (Option<RequestId>, Gather)>,
-    last: u32,
-}
-
-impl Gathers {
-    fn open(&mut self, id: Option<RequestId>, gather: Gather) -> u32 {
-        self.last = self.last.wrapping_add(1).max(1);
-        self.open.insert(self.last, (id, gather));
-        self.last
-    }
-}
-
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
@@ -153,7 +138,8 @@ pub struct Session {
     /// Token bucket: what may be spent now, in thousandths of a request, and when that was.
     allowance_milli: u32,
     allowance_at_ms: u32,
-    gathers: Option<Box<Gathers>>,
+    beside: Option<Box<Beside>>,
+    shown: Shown,
     /// The node ends: what is under way is answered, and nothing more is taken.
     stopping: bool,
 }
@@ -169,7 +155,8 @@ impl Session {
             outstanding: 0,
             allowance_milli: environment.requests_burst_max.saturating_mul(1_000),
             allowance_at_ms: environment.monotonic_ms as u32,
-            gathers: None,
+            beside: None,
+            shown: Shown::Unasked,
             stopping: false,
         }
     }
@@ -267,6 +254,7 @@ impl Session {
             (Request::Conversations(list), Some(_)) if environment.placement.lanes > 1 => {
                 self.gather(id, list, environment, actions);
             }
+            (Request::Presence(presence), Some(_)) => self.watch(id, presence, environment, actions),
             (request, Some(_)) => self.forward(id, &request, bytes, environment, actions),
         }
     }
@@ -492,48 +480,13 @@ impl Session {
             Some(conversation) => environment.placement.lane_of(conversation),
             None => LaneId(0),
         };
+        let (user, connection) = (connected.user.clone(), environment.connection);
+        let frame = LaneFrame::Request { user, connection, gather: 0, frame };
+        if matches!(request, Request::Event(_)) && self.shown != Shown::Told {
+            return self.hold(id, lane, frame, environment, actions);
+        }
         self.outstanding += 1;
-        let frame =
-            LaneFrame::Request { user: connected.user.clone(), connection: environment.connection, gather: 0, frame };
         actions.push(Action::ToLane { lane, frame });
-    }
-
-    fn gather(
-        &mut self,
-        id: Option<RequestId>,
-        list: Conversations,
-        environment: &Environment<'_>,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(connected) = &self.connected else { return };
-        let lanes = environment.placement.lanes;
-        if let Err(text) = self.reserve(u16::from(lanes), environment) {
-            return refuse(actions, id, ErrorCode::Overloaded, text);
-        }
-        self.outstanding += u16::from(lanes);
-        let number = self.gathers.get_or_insert_default().open(id, Gather::new(lanes, list.limit));
-        let frame = Gather::request(list);
-        for lane in environment.placement.lanes() {
-            let (user, connection, frame) = (connected.user.clone(), environment.connection, frame.clone());
-            actions
-                .push(Action::ToLane { lane, frame: LaneFrame::Request { user, connection, gather: number, frame } });
-        }
-    }
-
-    fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
-        let Some(gathers) = &mut self.gathers else { return };
-        let Some((_, gather)) = gathers.open.get_mut(&number) else { return };
-        if !gather.take(frame) {
-            return;
-        }
-        let Some((id, done)) = gathers.open.remove(&number) else { return };
-        if gathers.open.is_empty() {
-            self.gathers = None;
-        }
-        match done.page() {
-            Ok(page) => answer(actions, id, ServerFrame::ConversationsAnswer(page)),
-            Err(error) => actions.push(Action::Send { id, frame: ServerFrame::Error(error) }),
-        }
     }
 }
 
@@ -599,7 +552,11 @@ pub(crate) fn conversation_of(request: &Request, user: &UserId) -> Option<Option
         Request::Invites(invites) => invites.conversation,
         Request::Join(join) => join.code.conversation,
         Request::Account(_) => ConversationId::account(user),
-        Request::Conversations(_) | Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) => return Some(None),
+        Request::Conversations(_)
+        | Request::Connect(_)
+        | Request::Ping(_)
+        | Request::Refresh(_)
+        | Request::Presence(_) => return Some(None),
     }))
 }
 

@@ -13,13 +13,18 @@ mod opening;
 mod outgoing;
 mod turned_away;
 
-use std::{collections::VecDeque, ops::Range, rc::Rc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    rc::Rc,
+};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
+    binary,
     codec::Encoding,
     codes::CloseCode,
-    frame::ServerFrame,
+    frame::{Present, ServerFrame, UserPresence},
     ids::{LanePosition, TimestampMs},
 };
 
@@ -35,7 +40,7 @@ use super::{
     http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
-    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshMessage, ShardId},
+    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, MeshMessage, ShardId},
     placement::Placement,
     pressure::Pressure,
     rate::SmallRate,
@@ -54,6 +59,16 @@ const OUTPUTS_PER_TURN_MAX: usize = 1_024;
 /// Answers may wait to so many times what pushes may: a client that asks for many pages at once gets them, though they come in one burst.
 /// Beyond half the bound for pushes further requests are answered with `overloaded`; ended is only who does not read at all.
 const ANSWERS_FACTOR: usize = 4;
+
+/// How much more slowly those who watch users are told of them while an engine's outputs fill every turn.
+const PRESENCE_SLOWER: u64 = 4;
+
+/// And while many deliveries wait.
+const PRESENCE_SLOWEST: u64 = 16;
+const SOME_DELIVERIES: usize = MESH_BACKLOG_MAX / 8;
+
+/// With so many they are told nothing.
+const MANY_DELIVERIES: usize = MESH_BACKLOG_MAX / 2;
 
 /// When a client may come back that was closed for its own excess.
 const EXCESS_RECONNECT_MS: u32 = 1_000;
@@ -320,6 +335,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let mut more = false;
         let mut handled = 0;
         for lane in &mut self.lanes {
+            lane.set_now(self.clock.now());
             lane.catch_up();
             let (outgoing, id) = (&mut self.outgoing, lane.id());
             while handled < OUTPUTS_PER_TURN_MAX && outgoing.backlog() < MESH_BACKLOG_MAX {
@@ -331,6 +347,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             more |= lane.has_catch_ups();
         }
         more |= handled == OUTPUTS_PER_TURN_MAX;
+        more |= self.tell_presence(handled == OUTPUTS_PER_TURN_MAX);
         while let Some((lane, frame)) = self.outgoing.deliveries.pop_front() {
             self.deliver(lane, frame);
         }
@@ -338,6 +355,22 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         more |= self.say_goodbyes();
         self.flush();
         Turn { more, wake_at_ms: self.wake_at_ms() }
+    }
+
+    /// Lets the lanes tell who has come and gone: the more there is to do, the seldomer. Messages go first.
+    fn tell_presence(&mut self, is_busy: bool) -> bool {
+        let (outgoing, mut more) = (&mut self.outgoing, false);
+        let slower = match outgoing.backlog() {
+            MANY_DELIVERIES.. => return false,
+            SOME_DELIVERIES.. => PRESENCE_SLOWEST,
+            _ if is_busy => PRESENCE_SLOWER,
+            _ => 1,
+        };
+        for lane in &mut self.lanes {
+            let id = lane.id();
+            more |= lane.tell_presence(self.now_ms, slower, &mut |to, frame| outgoing.delivery(to, id, frame));
+        }
+        more
     }
 
     /// The next command for the driver.
@@ -529,6 +562,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     fn lane_request(&mut self, from: ShardId, id: LaneId, frame: LaneFrame) {
         let lane = self.lanes.iter_mut().find(|lane| lane.id() == id).expect("a frame goes to its lane's shard");
         let outgoing = &mut self.outgoing;
+        lane.set_now(self.clock.now());
         lane.receive(from, frame, self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame));
     }
 
@@ -550,6 +584,21 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     self.answered_while_draining(key);
                 }
             }
+            ConnectionFrame::Rule { connection, rule } => {
+                self.with_session(connection.into(), |session, environment, actions| {
+                    session.ruled(rule.as_ref(), environment, actions);
+                });
+            }
+            ConnectionFrame::Watched { connection, gather, users, watching } => {
+                let key = connection.into();
+                self.with_session(key, |session, _, actions| {
+                    session.watched(lane, gather, users, watching, actions);
+                });
+                if self.draining.is_some() {
+                    self.answered_while_draining(key);
+                }
+            }
+            ConnectionFrame::Present { users, connections } => self.present(&users, connections),
             ConnectionFrame::Beside { connection, frame } => {
                 self.with_session(connection.into(), |session, _, actions| session.beside(frame, actions));
             }
@@ -600,10 +649,35 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         self.settle(key);
     }
 
+    /// Tells connections of the users whom each watches and who have come or gone; many of the same ones.
+    fn present(&mut self, users: &[UserPresence], connections: Vec<(MeshConnection, Vec<u32>)>) {
+        let mut frames: BTreeMap<Vec<u32>, Vec<MeshConnection>> = BTreeMap::new();
+        for (connection, of) in connections {
+            if let Some(session) = self.connection(connection.into()).and_then(Connection::session) {
+                session.presents(of.iter().map(|user| &users[*user as usize]));
+            }
+            frames.entry(of).or_default().push(connection);
+        }
+        for (of, connections) in frames {
+            let users = of.iter().map(|user| users[*user as usize].clone()).collect();
+            let frame = binary::encode_server(None, &ServerFrame::Present(Present { users }));
+            let mut rendered = Rendered::new(&frame);
+            for connection in connections {
+                self.push_to(connection.into(), None, 0, &mut rendered);
+            }
+        }
+    }
+
     fn push(&mut self, key: ConnectionKey, lane: LaneId, conflation_key: u64, rendered: &mut Rendered<'_>) {
+        self.push_to(key, Some(lane), conflation_key, rendered);
+    }
+
+    /// Pushes to a session; of a lane only if that has caught it up.
+    fn push_to(&mut self, key: ConnectionKey, lane: Option<LaneId>, conflation_key: u64, rendered: &mut Rendered<'_>) {
         let limit = self.view.config.outbound_bytes_max;
         let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        let Some(session) = connection.session().filter(|session| session.is_live(lane)) else { return };
+        let is_due = |session: &&mut Session| lane.is_none_or(|lane| session.is_live(lane));
+        let Some(session) = connection.session().filter(is_due) else { return };
         let encoding = session.encoding();
         let bytes = rendered.form(encoding, connection.deflate, deflater);
         if connection.outbound.bytes() + bytes.len() > limit {

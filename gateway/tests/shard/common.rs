@@ -67,6 +67,7 @@ pub(crate) struct Shard {
     /// The wall clock. Monotonic time is moved by [`Shard::pass`] and moves it, too.
     pub(crate) wall: MemoryClock,
     now_us: u64,
+    files: MemoryFiles,
     engine: Engine<MemoryFiles, MemoryClock, MemoryRandom>,
     /// The engine's future that answers commands, once a test wants that.
     commits: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -105,18 +106,29 @@ fn config(placement: Placement) -> ShardConfig {
 
 impl Shard {
     pub(crate) fn new(change: impl FnOnce(&mut ShardConfig)) -> Self {
+        Self::over(MemoryFiles::new(1), change)
+    }
+
+    /// The node is killed and started again over what it has stored, and carries out commands.
+    pub(crate) fn restarted(self) -> Self {
+        let mut shard = Self::over(self.files.clone(), |_| {});
+        shard.run_engine();
+        shard
+    }
+
+    fn over(files: MemoryFiles, change: impl FnOnce(&mut ShardConfig)) -> Self {
         let placement = Placement { shards: 1, lanes: 1 };
         let mut config = config(placement);
         change(&mut config);
         let (wall, random) = (MemoryClock::new(START_MS), MemoryRandom::new(1));
         let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };
-        let engine = block_on(Engine::open(MemoryFiles::new(1), wall.clone(), random, options));
+        let engine = block_on(Engine::open(files.clone(), wall.clone(), random, options));
         let mut core = ShardCore::new(config, wall.clone(), 1_000_000);
         core.set_store(1);
         let engine = engine.expect("it opens").0;
-        core.add_lane(Lane::new(LaneId(0), placement, engine.clone()));
+        core.add_lane(Lane::new(LaneId(0), placement, engine.clone()).with_large_members(2));
         let (sent, closed, unread) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { core, wall, now_us: 1_000_000, engine, commits: None, sent, closed, unread }
+        Self { core, wall, now_us: 1_000_000, files, engine, commits: None, sent, closed, unread }
     }
 
     /// From now on commands are carried out.

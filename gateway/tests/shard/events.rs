@@ -45,3 +45,24 @@ fn wrong_events_are_told_apart() {
     shard.connect(5, "zoe");
     assert!(shard.told(5, &request("event", &id, r#","event":"typing""#)).contains(r#""code":"not_found""#));
 }
+
+#[test]
+fn who_comes_and_goes_hears_of_what_happens_while_there() {
+    let (mut shard, id) = choir();
+    let told = |shard: &mut crate::common::Shard, slot: u32, heard: &str| {
+        let before = shard.text(slot).len();
+        shard.told(2, &request("event", &id, &format!(r#","event":"{heard}""#)));
+        shard.text(slot)[before..].contains(heard)
+    };
+    assert!(told(&mut shard, 3, "first"));
+    shard.hang_up(3);
+    assert!(!told(&mut shard, 3, "second"));
+    shard.connect(5, "cid");
+    assert!(told(&mut shard, 5, "third"), "who comes back");
+    shard.connect(6, "dan");
+    assert!(!told(&mut shard, 6, "fourth"), "who is no member");
+    shard.told(1, &request("members", &id, r#","add":["dan"]"#));
+    assert!(told(&mut shard, 6, "fifth"), "who has become one");
+    shard.told(1, &request("members", &id, r#","remove":["dan"]"#));
+    assert!(!told(&mut shard, 6, "sixth"), "who was removed");
+}

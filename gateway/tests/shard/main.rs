@@ -12,5 +12,6 @@ mod events;
 mod floods;
 mod groups;
 mod invites;
+mod presence;
 mod slow;
 mod tokens;

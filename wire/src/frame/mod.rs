@@ -12,6 +12,7 @@ mod event;
 mod groups;
 mod invites;
 mod messages;
+mod presence;
 mod session;
 
 pub use account::*;
@@ -23,6 +24,7 @@ pub use event::*;
 pub use groups::*;
 pub use invites::*;
 pub use messages::*;
+pub use presence::*;
 pub use session::*;
 
 /// How lists of ids, or of what holds ids, are read from archives: item by item. rkyv's own way for a `Vec` leaks the list when an item
@@ -85,6 +87,8 @@ pub enum Request {
     Join(Join),
     /// Sets or lists what the user's applications keep.
     Account(Account),
+    /// Asks who is there, and to be told.
+    Presence(WatchPresence),
 }
 
 /// What a server says: answers, then pushes.
@@ -140,6 +144,8 @@ pub enum ServerFrame {
     JoinAnswer(JoinAnswer),
     /// Answers `account`.
     AccountAnswer(AccountAnswer),
+    /// Answers `presence`.
+    PresenceAnswer(PresenceAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.
@@ -160,4 +166,6 @@ pub enum ServerFrame {
     Event(Event),
     /// The session's token is about to be over.
     Expiring(Expiring),
+    /// Users have come or gone.
+    Present(Present),
 }

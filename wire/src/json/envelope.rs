@@ -55,6 +55,7 @@ impl Family for Request {
             "invites" => Self::Invites(map.next_value()?),
             "join" => Self::Join(map.next_value()?),
             "account" => Self::Account(map.next_value()?),
+            "presence" => Self::Presence(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -89,6 +90,7 @@ impl Family for ServerFrame {
             "invites" => Self::InvitesAnswer(map.next_value()?),
             "join" => Self::JoinAnswer(map.next_value()?),
             "account" => Self::AccountAnswer(map.next_value()?),
+            "presence" => Self::PresenceAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),
@@ -99,6 +101,7 @@ impl Family for ServerFrame {
             "states" => Self::States(map.next_value()?),
             "happened" => Self::Event(map.next_value()?),
             "expiring" => Self::Expiring(map.next_value()?),
+            "present" => Self::Present(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(frame))

@@ -62,6 +62,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Invites(frame) => write("invites", id, frame),
         Request::Join(frame) => write("join", id, frame),
         Request::Account(frame) => write("account", id, frame),
+        Request::Presence(frame) => write("presence", id, frame),
     }
 }
 
@@ -109,6 +110,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::InvitesAnswer(frame) => write("invites", id, frame),
         ServerFrame::JoinAnswer(frame) => write("join", id, frame),
         ServerFrame::AccountAnswer(frame) => write("account", id, frame),
+        ServerFrame::PresenceAnswer(frame) => write("presence", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),
@@ -119,6 +121,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::States(frame) => write("states", id, frame),
         ServerFrame::Event(frame) => write("happened", id, frame),
         ServerFrame::Expiring(frame) => write("expiring", id, frame),
+        ServerFrame::Present(frame) => write("present", id, frame),
     }
 }
 

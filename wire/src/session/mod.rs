@@ -26,8 +26,8 @@ pub use machine::Session;
 use crate::{
     codec::{DecodeError, Encoding},
     frame::{
-        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Expiring, Left, Receipt, ServerFrame, States,
-        Welcome,
+        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Expiring, Left, Present, Receipt, ServerFrame,
+        States, Welcome,
     },
     ids::{ClientMessageId, ConversationId, Epoch, RequestId, Sequence},
     limits::PAGE_ITEMS_MAX,
@@ -165,6 +165,8 @@ pub enum Event {
     Happened(crate::frame::Event),
     /// The token is about to be over: get another one, and ask for a [`Request::Refresh`](crate::frame::Request::Refresh) with it.
     Expiring(Expiring),
+    /// Users have come or gone whom this connection was [asked](crate::frame::Request::Presence) to tell of; the next one is to be asked anew.
+    Present(Present),
     /// The user is no longer a member: it is as if the conversation did not exist.
     Left(Left),
     /// Entries that can't be had any more, or never could; the next one comes after them.

@@ -79,6 +79,7 @@ impl Session {
             ServerFrame::States(states) => self.event(Event::States(states)),
             ServerFrame::Event(happened) => self.event(Event::Happened(happened)),
             ServerFrame::Expiring(expiring) => self.event(Event::Expiring(expiring)),
+            ServerFrame::Present(present) => self.event(Event::Present(present)),
             ServerFrame::Left(left) => {
                 self.forget(left.conversation);
                 self.event(Event::Left(left));

@@ -66,7 +66,14 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         (option::of(account_key()), limit()).prop_map(|(after, limit)| {
             Request::Account(Account { action: AccountAction::List(AccountPage { after, limit }) })
         }),
+        (vec(user(), 0..4), vec(user(), 0..4))
+            .prop_map(|(watch, unwatch)| Request::Presence(WatchPresence { watch, unwatch })),
     ]
+}
+
+fn presences() -> impl Strategy<Value = Vec<UserPresence>> {
+    let one = (user(), any::<bool>(), option::of(time_ms()));
+    vec(one.prop_map(|(user, online, last_seen_ms)| UserPresence { user, online, last_seen_ms }), 0..4)
 }
 
 fn account_key() -> impl Strategy<Value = String> {
@@ -297,6 +304,8 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         invites_answer().prop_map(ServerFrame::InvitesAnswer),
         join_answer().prop_map(ServerFrame::JoinAnswer),
         account_answer().prop_map(ServerFrame::AccountAnswer),
+        (presences(), any::<u32>())
+            .prop_map(|(users, watching)| ServerFrame::PresenceAnswer(PresenceAnswer { users, watching })),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
             ServerFrame::Created(Created { conversation, epoch, sequence, existing })
         }),
@@ -343,6 +352,7 @@ fn push() -> impl Strategy<Value = ServerFrame> {
     let receipt = (conversation(), user(), sequence(), sequence());
     prop_oneof![
         error.prop_map(|(code, text, retry_after_ms)| ServerFrame::Error(ErrorFrame { code, text, retry_after_ms })),
+        presences().prop_map(|users| ServerFrame::Present(Present { users })),
         entry_bytes().prop_map(ServerFrame::Message),
         receipt.prop_map(|(conversation, user, read, delivered)| {
             ServerFrame::Receipt(Receipt { conversation, user, read, delivered })

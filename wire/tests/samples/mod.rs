@@ -82,7 +82,16 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             "account-list",
             account(AccountAction::List(AccountPage { after: Some("draft".to_owned()), limit: Some(50) })),
         ),
+        (
+            "presence",
+            Request::Presence(WatchPresence { watch: vec![user("bob"), user("carol")], unwatch: vec![user("dave")] }),
+        ),
+        ("presence-bare", Request::Presence(WatchPresence::default())),
     ]
+}
+
+fn seen(name: &str, online: bool, last_seen_ms: Option<u64>) -> UserPresence {
+    UserPresence { user: user(name), online, last_seen_ms: last_seen_ms.map(TimestampMs) }
 }
 
 fn account(action: AccountAction) -> Request {
@@ -326,6 +335,13 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ("account-set", ServerFrame::AccountAnswer(AccountAnswer { replaced: Some(Sequence(3)), ..account_answer() })),
         ("account-set-first", ServerFrame::AccountAnswer(account_answer())),
         ("account-listed", ServerFrame::AccountAnswer(listed_account())),
+        (
+            "presence",
+            ServerFrame::PresenceAnswer(PresenceAnswer {
+                users: vec![seen("bob", true, None), seen("carol", false, Some(1_700_000_000_000))],
+                watching: 2,
+            }),
+        ),
         ("invites-made", ServerFrame::InvitesAnswer(InvitesAnswer { code: Some(code()), ..changed_invites() })),
         ("invites-changed", ServerFrame::InvitesAnswer(changed_invites())),
         ("invites-listed", ServerFrame::InvitesAnswer(listed_invites())),
@@ -413,6 +429,12 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         ("happened", happened("typing", None)),
         ("happened-data", happened("score.page", page())),
         ("expiring", ServerFrame::Expiring(Expiring { expires_ms: TimestampMs(1_700_003_600_000) })),
+        (
+            "present",
+            ServerFrame::Present(Present {
+                users: vec![seen("bob", false, Some(1_700_000_000_000)), seen("dave", true, None)],
+            }),
+        ),
     ]
 }
 

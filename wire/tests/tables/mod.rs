@@ -38,6 +38,8 @@ pub(crate) const LIMITS: &[(&str, usize)] = &[
     ("ACCOUNT_VALUE_BYTES_MAX", limits::ACCOUNT_VALUE_BYTES_MAX),
     ("ACCOUNT_KEYS_MAX", limits::ACCOUNT_KEYS_MAX),
     ("ACCOUNT_BYTES_MAX", limits::ACCOUNT_BYTES_MAX),
+    ("PRESENCE_PER_REQUEST_MAX", limits::PRESENCE_PER_REQUEST_MAX),
+    ("PRESENCE_WATCHED_MAX", limits::PRESENCE_WATCHED_MAX as usize),
     ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
 ];
 
@@ -68,6 +70,7 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::INVITES, "invites"),
     (kind::JOIN, "join"),
     (kind::ACCOUNT, "account"),
+    (kind::PRESENCE, "presence"),
     (kind::ERROR, "error"),
     (kind::MESSAGE, "message"),
     (kind::RECEIPT, "receipt"),
@@ -78,4 +81,5 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::STATES, "states"),
     (kind::HAPPENED, "happened"),
     (kind::EXPIRING, "expiring"),
+    (kind::PRESENT, "present"),
 ];

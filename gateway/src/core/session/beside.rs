@@ -1,0 +1,272 @@
+//! What a session has under way with several lanes at a time, or waits for before it may show that its user is there: lists whose parts are
+//! gathered, presence, and events that are held.
+//!
+//! Invariant: what a client is told of a user it is told in the order in which the user's home lane told it, also where a push comes while an
+//! answer is still being gathered.
+
+use std::collections::BTreeMap;
+
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{Conversations, PresenceAnswer, ServerFrame, UserPresence, WatchPresence},
+    ids::{RequestId, UserId},
+    limits,
+};
+
+use super::{Action, Environment, Session, answer, refuse};
+use crate::core::{
+    gather::Gather,
+    mesh::{LaneFrame, LaneId},
+    presence::Rule,
+};
+
+/// Events that may wait until it is known to whom a session may show that it is there: it takes milliseconds, once a session.
+const HELD_MAX: usize = 16;
+
+/// What several lanes answer in parts.
+#[derive(Debug)]
+enum Gathering {
+    List(Gather),
+    Presence(GatherPresence),
+}
+
+/// Whether lanes know to whom a session may show that it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It has shown nothing so far.
+    Unasked,
+    /// The home lane is asked.
+    Asked,
+    /// They know.
+    Told,
+}
+
+/// What a session has beside its token and its allowance. It has nothing most of the time, and then there is no room for it.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Requests that show that the user is there, while it is not known to whom they may.
+    held: Vec<(LaneId, LaneFrame)>,
+    /// Requests of which answers are gathered, by their numbers.
+    open: BTreeMap<u32, (Option<RequestId>, Gathering)>,
+    last: u32,
+    watching: Watching,
+}
+
+impl Beside {
+    fn open(&mut self, id: Option<RequestId>, gather: Gathering) -> u32 {
+        self.last = self.last.wrapping_add(1).max(1);
+        self.open.insert(self.last, (id, gather));
+        self.last
+    }
+}
+
+impl Session {
+    /// Keeps a request that shows that the user is there until it is known to whom it may.
+    pub(super) fn hold(
+        &mut self,
+        id: Option<RequestId>,
+        lane: LaneId,
+        frame: LaneFrame,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connected) = &self.connected else { return };
+        let beside = self.beside.get_or_insert_default();
+        if beside.held.len() == HELD_MAX {
+            return refuse(actions, id, ErrorCode::Overloaded, ErrorCode::Overloaded.text());
+        }
+        beside.held.push((lane, frame));
+        self.outstanding += 1;
+        if self.shown == Shown::Unasked {
+            self.shown = Shown::Asked;
+            let (user, connection) = (connected.user.clone(), environment.connection);
+            let lane = environment.placement.home_of(&user);
+            actions.push(Action::ToLane { lane, frame: LaneFrame::AskRule { user, connection } });
+        }
+    }
+
+    /// The home lane says to whom the session may show that it is there; `None`: to everybody.
+    pub fn ruled(&mut self, rule: Option<&Rule>, environment: &Environment<'_>, actions: &mut Vec<Action>) {
+        let Some(connected) = &self.connected else { return };
+        // Who has shown nothing asks when it does.
+        if self.shown == Shown::Unasked {
+            return;
+        }
+        let was_told = std::mem::replace(&mut self.shown, Shown::Told) == Shown::Told;
+        if was_told || rule.is_some() {
+            for lane in environment.placement.lanes() {
+                let (user, connection, rule) = (connected.user.clone(), environment.connection, rule.cloned());
+                actions.push(Action::ToLane { lane, frame: LaneFrame::Rule { user, connection, rule } });
+            }
+        }
+        let held = self.beside.as_mut().map(|beside| std::mem::take(&mut beside.held)).unwrap_or_default();
+        actions.extend(held.into_iter().map(|(lane, frame)| Action::ToLane { lane, frame }));
+        self.tidy();
+    }
+
+    /// Gives back what there is no use for.
+    fn tidy(&mut self) {
+        let is_empty = |beside: &mut Box<Beside>| {
+            beside.open.is_empty() && beside.held.is_empty() && beside.watching.at_most() == 0
+        };
+        self.beside.take_if(is_empty);
+    }
+
+    pub(super) fn gather(
+        &mut self,
+        id: Option<RequestId>,
+        list: Conversations,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connected) = &self.connected else { return };
+        let lanes = environment.placement.lanes;
+        if let Err(text) = self.reserve(u16::from(lanes), environment) {
+            return refuse(actions, id, ErrorCode::Overloaded, text);
+        }
+        self.outstanding += u16::from(lanes);
+        let list_of = Gathering::List(Gather::new(lanes, list.limit));
+        let number = self.beside.get_or_insert_default().open(id, list_of);
+        let frame = Gather::request(list);
+        for lane in environment.placement.lanes() {
+            let (user, connection, frame) = (connected.user.clone(), environment.connection, frame.clone());
+            actions
+                .push(Action::ToLane { lane, frame: LaneFrame::Request { user, connection, gather: number, frame } });
+        }
+    }
+
+    pub(super) fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
+        let Some((_, Gathering::List(gather))) = self.gathering(number) else { return };
+        if !gather.take(frame) {
+            return;
+        }
+        let Some((id, Gathering::List(done))) = self.gathered_all(number) else { return };
+        match done.page() {
+            Ok(page) => answer(actions, id, ServerFrame::ConversationsAnswer(page)),
+            Err(error) => actions.push(Action::Send { id, frame: ServerFrame::Error(error) }),
+        }
+    }
+
+    fn gathering(&mut self, number: u32) -> Option<&mut (Option<RequestId>, Gathering)> {
+        self.beside.as_mut()?.open.get_mut(&number)
+    }
+
+    fn gathered_all(&mut self, number: u32) -> Option<(Option<RequestId>, Gathering)> {
+        let beside = self.beside.as_mut()?;
+        let done = beside.open.remove(&number)?;
+        if beside.open.is_empty() {
+            // An empty one may keep room for many.
+            beside.open = BTreeMap::new();
+        }
+        if let Gathering::Presence(done) = &done.1 {
+            beside.watching.asked -= done.asked;
+        }
+        self.tidy();
+        Some(done)
+    }
+
+    pub(super) fn watch(
+        &mut self,
+        id: Option<RequestId>,
+        WatchPresence { watch, unwatch }: WatchPresence,
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connected) = &self.connected else { return };
+        let mut by_lane: BTreeMap<LaneId, (Vec<UserId>, Vec<UserId>)> = BTreeMap::new();
+        let asked = watch.len() as u32;
+        for user in watch {
+            by_lane.entry(environment.placement.home_of(&user)).or_default().0.push(user);
+        }
+        for user in unwatch {
+            by_lane.entry(environment.placement.home_of(&user)).or_default().1.push(user);
+        }
+        let watching = self.watching();
+        if asked > 0 && watching + asked > limits::PRESENCE_WATCHED_MAX {
+            let text = format!("at most {} users are watched by one connection", limits::PRESENCE_WATCHED_MAX);
+            return refuse(actions, id, ErrorCode::LimitReached, text);
+        }
+        let lanes = by_lane.len() as u16;
+        if lanes == 0 {
+            return answer(actions, id, ServerFrame::PresenceAnswer(PresenceAnswer { users: Vec::new(), watching }));
+        }
+        if let Err(text) = self.reserve(lanes, environment) {
+            return refuse(actions, id, ErrorCode::Overloaded, text);
+        }
+        self.outstanding += lanes;
+        let beside = self.beside.get_or_insert_default();
+        beside.watching.asked += asked;
+        let gather = GatherPresence { waiting: lanes, asked, users: Vec::new() };
+        let gather = beside.open(id, Gathering::Presence(gather));
+        for (lane, (watch, unwatch)) in by_lane {
+            let (user, connection) = (connected.user.clone(), environment.connection);
+            actions.push(Action::ToLane { lane, frame: LaneFrame::Watch { user, connection, gather, watch, unwatch } });
+        }
+    }
+
+    /// A lane has taken its part of a request for presence.
+    pub fn watched(
+        &mut self,
+        lane: LaneId,
+        number: u32,
+        users: Vec<UserPresence>,
+        watching: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let Some(beside) = &mut self.beside else { return };
+        beside.watching.by_lane[usize::from(lane.0)] = watching as u16;
+        let Some((_, Gathering::Presence(gather))) = beside.open.get_mut(&number) else { return };
+        gather.users.extend(users);
+        gather.waiting -= 1;
+        if gather.waiting > 0 {
+            return;
+        }
+        let Some((id, Gathering::Presence(done))) = self.gathered_all(number) else { return };
+        let watching = self.watching();
+        answer(actions, id, ServerFrame::PresenceAnswer(PresenceAnswer { users: done.users, watching }));
+    }
+
+    /// The client is told of these now: answers that are still being gathered are to say nothing older.
+    pub fn presents<'a>(&mut self, users: impl Iterator<Item = &'a UserPresence> + Clone) {
+        let Some(beside) = &mut self.beside else { return };
+        for (_, gathering) in beside.open.values_mut() {
+            let Gathering::Presence(gather) = gathering else { continue };
+            for user in users.clone() {
+                gather
+                    .users
+                    .iter_mut()
+                    .filter(|older| older.user == user.user)
+                    .for_each(|older| older.clone_from(user));
+            }
+        }
+    }
+
+    /// Users that it is told of, or has asked to be.
+    fn watching(&self) -> u32 {
+        self.beside.as_ref().map_or(0, |beside| beside.watching.at_most())
+    }
+}
+
+/// A request for presence whose parts are with their lanes.
+#[derive(Debug)]
+struct GatherPresence {
+    waiting: u16,
+    asked: u32,
+    users: Vec<UserPresence>,
+}
+
+/// How many users a session watches.
+#[derive(Debug, Default)]
+struct Watching {
+    /// As each lane has told.
+    by_lane: [u16; limits::LANES_MAX],
+    /// In requests that are not answered: some of them may be watched already.
+    asked: u32,
+}
+
+impl Watching {
+    fn at_most(&self) -> u32 {
+        self.asked + self.by_lane.iter().map(|count| u32::from(*count)).sum::<u32>()
+    }
+}

@@ -8,6 +8,7 @@
 //! - **mismatch**: two observers (a member, or the acknowledgement) saw different messages under one sequence.
 //! - **foreign**: a message of a conversation that the connection's user is not a member of.
 //! - **missing**: a message was acknowledged, and the conversation's history does not have it at the end (where that is read).
+//! - **presence**: somebody is there at the end, and a connection that watches them was not told so.
 //!
 //! A member here is a membership of the [`Layout`]: a user has one a layer, and it belongs to one conversation. Memory: 24 bytes a member; a conversation keeps a sequence
 //! only until all its members have it, and at most [`SLOTS_MAX`] of them; a member's holes are at most [`HOLES_MAX`] ranges.
@@ -43,13 +44,17 @@ pub struct Violations {
     pub foreign: u64,
     /// Acknowledged messages that the history does not have.
     pub missing: u64,
+    /// Users who are there at the end, and of whom a connection that watches them was not told so.
+    #[serde(default)]
+    pub presence: u64,
 }
 
 impl Violations {
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.order + self.gap + self.duplicate + self.lost + self.mismatch + self.foreign + self.missing
+        let of_messages = self.order + self.gap + self.duplicate + self.lost + self.mismatch + self.foreign;
+        of_messages + self.missing + self.presence
     }
 
     /// Adds another thread's.
@@ -61,6 +66,7 @@ impl Violations {
         self.mismatch += other.mismatch;
         self.foreign += other.foreign;
         self.missing += other.missing;
+        self.presence += other.presence;
     }
 }
 

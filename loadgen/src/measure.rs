@@ -25,6 +25,9 @@ pub struct Latencies {
     /// From the loss of a connection to `caught_up` on the next one.
     #[serde(with = "crate::histogram_text")]
     pub resume: Histogram<u64>,
+    /// From when somebody has come or gone to when a connection that watches them was told.
+    #[serde(with = "crate::histogram_text")]
+    pub presence: Histogram<u64>,
     /// From a message's intended time to when the generator handed it to the kernel.
     #[serde(with = "crate::histogram_text")]
     pub late: Histogram<u64>,
@@ -70,6 +73,7 @@ impl Latencies {
             send_to_deliver: histogram(),
             connect: histogram(),
             resume: histogram(),
+            presence: histogram(),
             late: histogram(),
             lag: histogram(),
             handshake: histogram(),
@@ -85,6 +89,7 @@ impl Latencies {
             (&mut self.send_to_deliver, &other.send_to_deliver),
             (&mut self.connect, &other.connect),
             (&mut self.resume, &other.resume),
+            (&mut self.presence, &other.presence),
             (&mut self.late, &other.late),
             (&mut self.lag, &other.lag),
             (&mut self.handshake, &other.handshake),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use antiphon_wire::limits::PRESENCE_WATCHED_MAX;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
@@ -63,6 +64,8 @@ pub struct People {
     pub reconnects_per_second: f64,
     /// How long they stay away, in milliseconds.
     pub away_ms: LawText,
+    /// Of how many others each is told whether they are there.
+    pub watch: u32,
 }
 
 /// A part of the day.
@@ -121,6 +124,7 @@ impl Default for People {
             think_ms: LawText(Law::LogNormal { median: 3_000, sigma: 0.8, max: 60_000 }),
             reconnects_per_second: 0.0,
             away_ms: LawText(Law::LogNormal { median: 2_000, sigma: 1.0, max: 60_000 }),
+            watch: 0,
         }
     }
 }
@@ -152,6 +156,8 @@ impl Mix {
         }
         ensure!(active_share > 0.0, "active_share: nobody would send");
         reconnects(reconnects_per_second)?;
+        let watch_max = PRESENCE_WATCHED_MAX.min(mix.connections - 1);
+        ensure!(mix.people.watch <= watch_max, "watch: at most {watch_max}, others than oneself");
         Ok(mix)
     }
 
@@ -184,6 +190,7 @@ impl Mix {
             think_ms: Sampler::new(self.people.think_ms.0),
             reconnects_per_second: self.people.reconnects_per_second,
             away_ms: Sampler::new(self.people.away_ms.0),
+            watch: self.people.watch,
         }
     }
 }
@@ -233,6 +240,7 @@ mod tests {
             ("active_share = 0.3", "active_share = 0", "active_share"),
             ("rate = 0", "rate = -1", "morning"),
             ("groups = 2", "groups = 200", "conversations"),
+            ("active_share = 0.3", "watch = 1001", "watch"),
         ] {
             let error = format!("{:#}", Mix::from_text(&DAY.replace(from, to)).unwrap_err());
             assert!(error.contains(name), "{error}");

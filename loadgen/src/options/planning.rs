@@ -250,6 +250,7 @@ fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
             think_ms: never(),
             reconnects_per_second: 0.0,
             away_ms: never(),
+            watch: 0,
         },
         row_ns: SECOND_NS,
     })

@@ -109,6 +109,7 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
         ("send → deliver", &latency.send_to_deliver),
         ("connect → welcome", &latency.connect),
         ("loss → caught up", &latency.resume),
+        ("came or went → told", &latency.presence),
         ("lateness of the generator", &report.generator.late_us),
         ("lag of its threads", &report.generator.lag_us),
     ];
@@ -132,6 +133,9 @@ fn latencies(out: &mut String, report: &Report) -> anyhow::Result<()> {
     }
     if latency.resume.count > 0 {
         lines.push(line("loss → caught up", Colour::Fourth, &curves.resume));
+    }
+    if latency.presence.count > 0 {
+        lines.push(line("came or went → told", Colour::Fifth, &curves.presence));
     }
     if report.command == "idle" {
         lines = vec![line("connect → welcome", Colour::First, &curves.connect)];
@@ -240,14 +244,15 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
         (
             "violations",
             format!(
-                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}",
+                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}",
                 violations.order,
                 violations.gap,
                 violations.duplicate,
                 violations.lost,
                 violations.mismatch,
                 violations.foreign,
-                violations.missing
+                violations.missing,
+                violations.presence
             ),
         ),
         (

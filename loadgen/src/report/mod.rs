@@ -230,6 +230,8 @@ pub struct Latency {
     pub connect: Quantiles,
     /// Loss to caught up.
     pub resume: Quantiles,
+    /// Somebody's coming or going to being told of it.
+    pub presence: Quantiles,
 }
 
 /// What the node used.
@@ -352,6 +354,8 @@ pub struct Percentiles {
     pub connect: Vec<(f64, u64)>,
     /// Loss to caught up.
     pub resume: Vec<(f64, u64)>,
+    /// Somebody's coming or going to being told of it.
+    pub presence: Vec<(f64, u64)>,
     /// How late the generator was.
     pub late: Vec<(f64, u64)>,
 }
@@ -451,6 +455,7 @@ pub(crate) mod tests {
                 send_to_deliver: Quantiles::of(&latencies.send_to_deliver),
                 connect: Quantiles::of(&latencies.connect),
                 resume: Quantiles::default(),
+                presence: Quantiles::default(),
             },
             tls: None,
             server: Some(ServerFigures {
@@ -469,6 +474,7 @@ pub(crate) mod tests {
                 send_to_deliver: curve(&latencies.send_to_deliver),
                 connect: curve(&latencies.connect),
                 resume: Vec::new(),
+                presence: Vec::new(),
                 late: curve(&latencies.late),
             },
             parts: Vec::new(),
@@ -512,6 +518,7 @@ pub(crate) mod tests {
             |violations: &mut Violations| violations.mismatch = 1,
             |violations: &mut Violations| violations.foreign = 1,
             |violations: &mut Violations| violations.missing = 1,
+            |violations: &mut Violations| violations.presence = 1,
         ] {
             let mut report = sample();
             set(&mut report.violations);

@@ -35,10 +35,12 @@ pub enum Colour {
     Third,
     /// Of another.
     Fourth,
+    /// Of another.
+    Fifth,
 }
 
 impl Colour {
-    const ALL: [Self; 6] = [Self::Ink, Self::Grid, Self::First, Self::Second, Self::Third, Self::Fourth];
+    const ALL: [Self; 7] = [Self::Ink, Self::Grid, Self::First, Self::Second, Self::Third, Self::Fourth, Self::Fifth];
 
     /// The page's variable.
     pub fn variable(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Colour {
             Self::Second => "var(--second)",
             Self::Third => "var(--third)",
             Self::Fourth => "var(--fourth)",
+            Self::Fifth => "var(--fifth)",
         }
     }
 

@@ -37,6 +37,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.latency_us.resume.count > 0 {
         writeln!(out, "resume        {}", quantiles(&report.latency_us.resume))?;
     }
+    if report.latency_us.presence.count > 0 {
+        writeln!(out, "presence      {}", quantiles(&report.latency_us.presence))?;
+    }
     if let Some(server) = &report.server {
         writeln!(
             out,
@@ -75,7 +78,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     let violations = &report.violations;
     writeln!(
         out,
-        "violations    order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}",
+        "violations    order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}",
         violations.order,
         violations.gap,
         violations.duplicate,
@@ -83,6 +86,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         violations.mismatch,
         violations.foreign,
         violations.missing,
+        violations.presence,
     )?;
     writeln!(out, "{}", if report.passed() { "passed" } else { "FAILED" })
 }

@@ -62,6 +62,7 @@ pub fn report(load: &Load, started: SystemTime, outcome: Outcome) -> anyhow::Res
             send_to_deliver: Quantiles::of(&latencies.send_to_deliver),
             connect: Quantiles::of(&latencies.connect),
             resume: Quantiles::of(&latencies.resume),
+            presence: Quantiles::of(&latencies.presence),
         },
         server: outcome
             .server_pid
@@ -79,6 +80,7 @@ pub fn report(load: &Load, started: SystemTime, outcome: Outcome) -> anyhow::Res
             send_to_deliver: curve(&latencies.send_to_deliver),
             connect: curve(&latencies.connect),
             resume: curve(&latencies.resume),
+            presence: curve(&latencies.presence),
             late: curve(&latencies.late),
         },
         parts,

@@ -114,6 +114,7 @@ pub fn outcome(load: &Load, slice: Slice, gate: &mut dyn Gate) -> anyhow::Result
 impl<'a> Run<'a> {
     fn start(load: &'a Load, slice: Slice, gate: &'a mut dyn Gate) -> anyhow::Result<Self> {
         let plan = Arc::new(load.plan(slice)?);
+        let watched = if plan.habits.watch > 0 { plan.connections } else { 0 };
         let shares = plan.shares(load.threads(&plan));
         let (sender, seconds) = mpsc::channel();
         let servers = match load.common().server_pid {
@@ -125,7 +126,7 @@ impl<'a> Run<'a> {
             load,
             slice,
             gate,
-            control: Arc::new(Control::default()),
+            control: Arc::new(Control::new(watched)),
             counters: shares.iter().map(|_| Arc::new(Counters::default())).collect(),
             clock: Clock::start(),
             threads: Vec::new(),
@@ -386,7 +387,7 @@ impl<'a> Run<'a> {
         loop {
             self.look()?;
             let (counts, now_ns) = (self.counts(), self.clock.now_ns());
-            let empty = counts.unacked == 0 && counts.undelivered == 0;
+            let empty = counts.unacked == 0 && counts.undelivered == 0 && counts.presence_missing == 0;
             let since_ns = *empty_since_ns.get_or_insert(now_ns);
             if !empty {
                 empty_since_ns = None;

@@ -349,6 +349,7 @@ impl Worker {
         if !std::mem::replace(&mut connection.live, true) {
             connection.attempt_ns = now_ns;
             self.counters.live.add(1);
+            self.presence_came(links, slot, now_ns);
             self.pause_if_slow(links, slot);
         }
     }
@@ -367,6 +368,7 @@ impl Worker {
         let was_live = std::mem::take(&mut connection.live);
         if was_live {
             self.counters.live.decrement();
+            self.control.board.set(self.share.first + slot, now_ns, false);
         }
         if std::mem::take(&mut connection.paused) {
             self.counters.paused.decrement();

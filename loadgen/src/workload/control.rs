@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
-use super::plan::PARTS_MAX;
+use super::{plan::PARTS_MAX, presence::Board};
 use crate::clock::Nanoseconds;
 
 /// What client threads are to do.
@@ -38,21 +38,24 @@ pub struct Control {
     part_starts_ns: [AtomicU64; PARTS_MAX],
     slow: AtomicBool,
     failure: Mutex<Option<String>>,
+    /// Who is there.
+    pub(super) board: Board,
 }
 
-impl Default for Control {
-    fn default() -> Self {
+impl Control {
+    /// For a run with so many users who watch one another; 0 if nobody does.
+    #[must_use]
+    pub fn new(watched_users: u32) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Hold as u8),
             load_start_ns: AtomicU64::new(0),
             part_starts_ns: [const { AtomicU64::new(u64::MAX) }; PARTS_MAX],
             slow: AtomicBool::new(false),
             failure: Mutex::new(None),
+            board: Board::new(watched_users),
         }
     }
-}
 
-impl Control {
     /// The present phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -211,6 +214,10 @@ counters! {
     undelivered,
     /// Violations so far, without gaps and losses.
     violations,
+    /// Changes of somebody's presence that connections were told.
+    presence_told,
+    /// At the end: users who are there, and of whom a connection that watches them was not told so.
+    presence_missing,
     /// Frames that could not be read, or that did not belong there.
     protocol_errors,
     /// Messages intended for the measured part.

@@ -1,6 +1,6 @@
 //! What client threads do: [`worker`] is one of them, in parts: [`connections`] come and come back, [`groups`] are made,
-//! [`security`] is TLS, [`sending`] follows the plan of arrivals, [`receiving`] looks at every frame, [`verify`] reads histories at the end; [`echo`]
-//! takes the place of the last four where there are no sessions.
+//! [`security`] is TLS, [`sending`] follows the plan of arrivals, [`receiving`] looks at every frame, [`presence`] is who watches whom, [`verify`] reads
+//! histories at the end; [`echo`] takes the place of the last five where there are no sessions.
 //!
 //! A thread owns whole groups, so that whatever is to be compared (a send, its acknowledgement, its deliveries) is seen by one
 //! thread and nothing is shared. The client here is not `wire::session`: that machine puts things in order and drops duplicates
@@ -14,6 +14,7 @@ pub mod echo;
 pub mod groups;
 pub mod pending;
 pub mod plan;
+pub mod presence;
 pub mod receiving;
 pub mod security;
 pub mod sending;

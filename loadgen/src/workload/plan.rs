@@ -133,6 +133,8 @@ pub struct Habits {
     pub reconnects_per_second: f64,
     /// How long they stay away, in milliseconds.
     pub away_ms: Sampler,
+    /// Of how many others each is told whether they are there.
+    pub watch: u32,
 }
 
 /// One thread's part.
@@ -307,6 +309,7 @@ pub(crate) mod tests {
                 think_ms: always(0),
                 reconnects_per_second: 0.0,
                 away_ms: always(0),
+                watch: 0,
             },
             row_ns: SECOND_NS,
         }

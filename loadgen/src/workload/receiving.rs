@@ -160,6 +160,10 @@ impl Worker {
                     self.connections.hints.insert(slot, Hint::Spread(hint_ms));
                 }
             }
+            (ServerFrame::PresenceAnswer(answer), Some(request::PRESENCE)) => {
+                self.presence_told(slot, &answer.users, false, now_ns);
+            }
+            (ServerFrame::Present(present), None) => self.presence_told(slot, &present.users, true, now_ns),
             (ServerFrame::Receipt(_), None) => {}
             (other, _) => {
                 self.counters.protocol_errors.add(1);
@@ -322,7 +326,7 @@ impl Worker {
                 self.pages.push((now_ns + u64::from(wait_ms) * MILLISECOND_NS, slot));
             }
             Some(request::VERIFY) => self.verify_failed(slot, error, now_ns),
-            Some(request::PING | request::HISTORY) | None => {}
+            Some(request::PING | request::HISTORY | request::PRESENCE) | None => {}
             Some(id) => match request::group_of(id, self.layout.conversations()) {
                 Some(group) => self.group_failed(group, error, now_ns),
                 None => self.send_failed(slot, id, error, now_ns),

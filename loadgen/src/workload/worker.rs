@@ -20,6 +20,7 @@ use super::{
     groups::Groups,
     pending::Pending,
     plan::{OPEN_END_NS, Plan, Share},
+    presence::Seen,
     verify::Verify,
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) mod request {
     pub(in super::super) const PING: RequestId = RequestId(u32::MAX - 1);
     pub(in super::super) const HISTORY: RequestId = RequestId(u32::MAX - 3);
     pub(in super::super) const VERIFY: RequestId = RequestId(u32::MAX - 4);
+    pub(in super::super) const PRESENCE: RequestId = RequestId(u32::MAX - 5);
 
     /// Above any place of a pending message; a thread has far fewer groups than there are numbers above.
     const GROUP_FIRST: u32 = 1 << 31;
@@ -86,6 +88,8 @@ pub struct Worker {
     pub(super) payload: Vec<u8>,
     pub(super) conversations: Vec<ConversationId>,
     pub(super) checker: Checker,
+    /// What connections were told of those whom they watch.
+    pub(super) seen: Seen,
     pub(super) pending: Pending,
     pub(super) resends: Vec<(Nanoseconds, u32, u32)>,
     /// Answers that people think about: when, who, in which conversation.
@@ -185,6 +189,7 @@ impl Worker {
                 .map(|group| super::groups::conversation_id(&plan, share, &layout, group))
                 .collect(),
             checker: Checker::new(layout.clone()),
+            seen: Seen::new(share.count, plan.habits.watch),
             layout,
             pending: Pending::default(),
             resends: Vec::new(),
@@ -230,6 +235,10 @@ impl Worker {
         }
         self.counters.unacked.set(self.pending.len() as u64 + self.echoes_under_way());
         self.counters.undelivered.set(self.checker.undelivered());
+        if self.phase == Phase::Drain {
+            let missing = self.presence_missing();
+            self.counters.presence_missing.set(missing);
+        }
         self.counters.violations.set(self.checker.violations().total());
     }
 
@@ -323,8 +332,10 @@ impl Worker {
                 record(&mut self.latencies.send_to_ack, message.intended_ns, now_ns);
             }
         }
+        let presence_missing = self.presence_missing();
         let _ = self.seconds.send(self.second);
         let mut violations = self.checker.finish();
+        violations.presence += presence_missing;
         self.echo.iter().for_each(|echo| violations.add(&echo.finish()));
         let tls = self.secure.as_mut().map(Secure::take_outcome).unwrap_or_default();
         WorkerResult { latencies: self.latencies, violations, errors: self.errors, tls }

@@ -432,6 +432,7 @@ impl Node<'_> {
             silence_ms_max: config.timing.silence_ms,
             outbound_bytes_max: config.limits.outbound_bytes_max,
             connections_max: connections_max as usize,
+            fanout: config.fanout,
         }
     }
 

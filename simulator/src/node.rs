@@ -14,7 +14,7 @@ use antiphon_engine::{
     offline::Finding,
 };
 use antiphon_gateway::core::{
-    admission, http,
+    admission, fanout, http,
     io::{Command, ConnectionKey, Origin},
     lane::Lane,
     mesh::{LaneId, MeshMessage, ShardId},
@@ -83,7 +83,6 @@ pub struct Node {
     /// What opening its lanes found.
     pub opened: Vec<Result<(LaneId, OpenReport), EngineError>>,
     placement: Placement,
-    large_members: usize,
     lanes_open: usize,
     lanes_closed: usize,
     store: u64,
@@ -170,7 +169,6 @@ impl Node {
             shards,
             opened: Vec::new(),
             placement,
-            large_members: start.plan.large_members,
             lanes_open: 0,
             lanes_closed: 0,
             store: 0,
@@ -297,8 +295,7 @@ impl Node {
                     self.store ^= engine.store_id().rotate_left(u32::from(id.0));
                     self.lanes_open += 1;
                     self.shards[index].run_engine(&engine);
-                    let lane = Lane::new(id, self.placement, engine).with_large_members(self.large_members);
-                    self.shards[index].core.add_lane(lane);
+                    self.shards[index].core.add_lane(Lane::new(id, self.placement, engine));
                     self.opened.push(Ok((id, report)));
                 }
                 Err(error) => {
@@ -523,5 +520,6 @@ fn config(id: ShardId, placement: Placement, plan: &Plan) -> ShardConfig {
         silence_ms_max: 60_000,
         outbound_bytes_max: plan.outbound_bytes_max,
         connections_max: 1_000,
+        fanout: fanout::Rules { large_members: plan.large_members, at_a_time: plan.pushes_at_a_time },
     }
 }

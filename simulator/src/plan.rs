@@ -223,6 +223,8 @@ pub struct Plan {
     pub accounts_per_thousand: u64,
     /// How often somebody watches who is there, or says who may see it.
     pub presence_per_thousand: u64,
+    /// Connections that a shard gives a message in one turn.
+    pub pushes_at_a_time: usize,
     /// Members of a conversation beyond which a lane keeps who is there.
     pub large_members: usize,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
@@ -281,6 +283,7 @@ impl Plan {
             invites_per_thousand: Dice::new(seed, "invites").pick(&[0, 0, 60, 300]),
             accounts_per_thousand: Dice::new(seed, "accounts").pick(&[0, 0, 60, 300]),
             presence_per_thousand: Dice::new(seed, "presence").pick(&[0, 0, 100, 400]),
+            pushes_at_a_time: Dice::new(seed, "slices").pick(&[1, 2, 256]),
             large_members: Dice::new(seed, "large").pick(&[1, 2, 100]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),

@@ -13,7 +13,7 @@ use antiphon_engine::{
     memory_files::{MemoryClock, MemoryFiles, MemoryRandom},
 };
 use antiphon_gateway::core::{
-    admission,
+    admission, fanout,
     http::{self, client},
     io::{Command, ConnectionKey, Origin},
     lane::Lane,
@@ -80,6 +80,7 @@ impl Shard {
             silence_ms_max: 60_000,
             outbound_bytes_max: 1 << 20,
             connections_max: 1 << 20,
+            fanout: fanout::Rules::default(),
         };
         let (clock, random) = (MemoryClock::new(1_000_000), MemoryRandom::new(1));
         let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };

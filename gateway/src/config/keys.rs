@@ -214,6 +214,12 @@ keys! {
         "Longest page of history or of a list.";
     "limits.page_items_default" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_DEFAULT as u64),
         "Page length when a request names none.";
+    "fanout.at_a_time" None, integer(16, 65_536), Default::Integer(256),
+        "Connections that a shard gives a message in one go, where it is for more: what others wait for goes on between. 256 take about two \
+         milliseconds.";
+    "fanout.large_members" None, integer(1, 1_000_000), Default::Integer(100),
+        "Members of a conversation beyond which it is kept who of them is connected, so that a message costs by these. Up to 100 are looked up \
+         for each message in a hundredth of a millisecond.";
     "store.log_file_bytes" None, integer(2 * MIB, 4 * GIB), Default::Integer(64 * MIB),
         "Size of one pre-written log file; a multiple of 4096.";
     "store.log_files_max" None, integer(3, 1_024), Default::Integer(8),

@@ -27,7 +27,10 @@ pub use self::{
 };
 use antiphon_engine::encryption::NodeKey;
 
-use crate::{core::token::TokenVerifier, encryption};
+use crate::{
+    core::{fanout, token::TokenVerifier},
+    encryption,
+};
 
 /// A node's whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct Config {
     pub admission: Admission,
     /// What one client may take.
     pub limits: Limits,
+    /// How messages are given to many.
+    pub fanout: fanout::Rules,
     /// The engine's sizes.
     pub store: Store,
     /// The node's key, if its store is encrypted.
@@ -222,6 +227,10 @@ impl Config {
             page_items_max: integer("limits.page_items_max") as u32,
             page_items_default: integer("limits.page_items_default") as u32,
         };
+        let fanout = fanout::Rules {
+            large_members: integer("fanout.large_members") as usize,
+            at_a_time: integer("fanout.at_a_time") as usize,
+        };
         let store = Store {
             log_file_bytes: integer("store.log_file_bytes"),
             log_files_max: integer("store.log_files_max") as u32,
@@ -254,6 +263,7 @@ impl Config {
             websocket_deflate: values.boolean("websocket.deflate"),
             admission,
             limits,
+            fanout,
             store,
             encryption,
             timing,

@@ -15,8 +15,21 @@ use antiphon_wire::ids::{ConversationId, UserId};
 
 use super::registry::Registry;
 
-/// A conversation with more members is a large one: up to there looking each of them up takes a hundredth of a millisecond.
-pub(crate) const LARGE_MEMBERS: usize = 100;
+/// How messages are given to many.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// A conversation with more members is a large one, and it is kept who of them is there.
+    pub large_members: usize,
+    /// Connections of a shard that are given theirs in one turn.
+    pub at_a_time: usize,
+}
+
+impl Default for Rules {
+    /// A hundred members are looked up in a hundredth of a millisecond; 256 connections take about two.
+    fn default() -> Self {
+        Self { large_members: 100, at_a_time: 256 }
+    }
+}
 
 /// Large conversations that are kept; beyond, the one that was looked at longest ago is not.
 const KEPT_MAX: usize = 64;

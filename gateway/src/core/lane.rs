@@ -22,7 +22,7 @@ use antiphon_wire::{
 };
 
 use super::{
-    fanout::{Fanout, LARGE_MEMBERS},
+    fanout::{Fanout, Rules},
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
@@ -63,7 +63,8 @@ const SERVER_KEYS_MAX: u32 = 50;
 enum Pending {
     Request(Asked),
     Attach(Attach),
-    Rule(Ruling),
+    /// Boxed: it is seldom, and the others are many.
+    Rule(Box<Ruling>),
 }
 
 /// A user's rule is looked up.
@@ -184,7 +185,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             engine,
             registry: Registry::default(),
             fanout: Fanout::default(),
-            large_members: LARGE_MEMBERS,
+            large_members: Rules::default().large_members,
             presence: Presence::default(),
             presence_at_ms: 0,
             presence_tick_ms: 0,
@@ -237,10 +238,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
     }
 
-    /// The same with another number of members from which on it keeps who is there of a conversation.
-    #[must_use]
-    pub fn with_large_members(self, large_members: usize) -> Self {
-        Self { large_members, ..self }
+    /// Keeps who is there of conversations that are larger than these rules say.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.large_members = rules.large_members;
     }
 
     /// Wall-clock time goes on: to be called before anything else.
@@ -414,7 +414,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     fn look_up_rule(&mut self, user: UserId, then: Then) {
         let (after, limit) = (Some(SERVER_KEYS.to_owned()), SERVER_KEYS_MAX);
         let command = Command::Account { user: user.clone(), after, limit };
-        self.submit(Pending::Rule(Ruling { user, then }), command);
+        self.submit(Pending::Rule(Box::new(Ruling { user, then })), command);
     }
 
     fn ruled(
@@ -508,7 +508,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                         _ => send(shard, reply),
                     }
                 }
-                Some(Pending::Rule(ruling)) => self.ruled(ruling, result, send),
+                Some(Pending::Rule(ruling)) => self.ruled(*ruling, result, send),
                 Some(Pending::Attach(attach)) => {
                     self.catch_ups -= 1;
                     self.attaching.remove(&(attach.shard, attach.connection));
@@ -524,23 +524,23 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 let recipients = match &partly {
                     None => recipients,
                     Some(partly) => {
-                        self.push(partly.recipients.iter(), 0, || binary::encode_message(&partly.archive), send);
+                        self.push(conversation, partly.recipients.iter(), 0, || binary::encode_message(&partly.archive), send);
                         // Both are in order.
                         let sees_all = |user: &&UserId| partly.recipients.binary_search(user).is_err();
                         recipients.iter().filter(sees_all).cloned().collect()
                     }
                 };
-                self.push(recipients.iter(), 0, || binary::encode_message(&archive), send);
+                self.push(conversation, recipients.iter(), 0, || binary::encode_message(&archive), send);
                 if !removed.is_empty() {
                     let left = ServerFrame::Left(Left { conversation, sequence });
-                    self.push(removed.iter(), 0, || binary::encode_server(None, &left), send);
+                    self.push(conversation, removed.iter(), 0, || binary::encode_server(None, &left), send);
                 }
             }
             Output::Receipt { conversation, user, read, delivered, recipients } => {
                 let key = conflation_key(conversation, &user, "");
                 let recipients = self.who_is_there(conversation, recipients);
                 let receipt = ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
-                self.push(recipients.iter(), key, || binary::encode_server(None, &receipt), send);
+                self.push(conversation, recipients.iter(), key, || binary::encode_server(None, &receipt), send);
             }
             Output::Told { conversation, user, event, data, recipients } => {
                 let key = conflation_key(conversation, &user, &event);
@@ -553,7 +553,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     let (user, data) = (user.clone(), data.map(JsonText));
                     binary::encode_server(None, &ServerFrame::Event(Event { conversation, user, event, data }))
                 };
-                self.push(others, key, frame, send);
+                self.push(conversation, others, key, frame, send);
             }
             Output::Committed { position } => {
                 self.position = position;
@@ -634,6 +634,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     /// Pushes one frame to all sessions of all recipients: one mesh frame a shard. The frame is made only if there is anyone.
     fn push<'a>(
         &mut self,
+        conversation: ConversationId,
         recipients: impl IntoIterator<Item = &'a UserId>,
         conflation_key: u64,
         frame: impl FnOnce() -> Vec<u8>,
@@ -659,7 +660,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             self.touched[index] = true;
             self.counters.push_frames += 1;
             let connections = std::mem::take(&mut self.recipients[index]);
-            send(ShardId(shard), ConnectionFrame::Push { connections, conflation_key, frame: frame.clone() });
+            send(ShardId(shard), ConnectionFrame::Push { conversation, connections, conflation_key, frame: frame.clone() });
         }
     }
 }

@@ -112,6 +112,8 @@ pub enum LaneFrame {
 pub enum ConnectionFrame {
     /// One push for many connections: a binary wire frame.
     Push {
+        /// What it is about: pushes of one conversation stay in order.
+        conversation: ConversationId,
         /// To sessions that this lane has caught up.
         connections: Vec<MeshConnection>,
         /// Whether a later push with the same key makes this one worthless; 0: never.
@@ -236,6 +238,7 @@ mod tests {
     #[test]
     fn frames_come_back_as_they_went() {
         let frame = ConnectionFrame::Push {
+            conversation: ConversationId([7; 16]),
             connections: vec![MeshConnection { slot: 7, generation: 1 }],
             conflation_key: 0,
             frame: vec![65, 0, 0, 0, 0, 0, 0, 0],

@@ -5,7 +5,7 @@
 pub mod address;
 pub mod admission;
 pub mod connection;
-pub(crate) mod fanout;
+pub mod fanout;
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod gather;

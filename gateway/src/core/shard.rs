@@ -8,6 +8,7 @@
 mod counters;
 mod deadlines;
 mod drain;
+mod later;
 mod newcomers;
 mod opening;
 mod outgoing;
@@ -30,6 +31,7 @@ use antiphon_wire::{
 
 pub use self::{counters::ShardCounters, outgoing::MeshOut};
 use self::{
+    later::{Later, Push},
     newcomers::Newcomers,
     outgoing::{MESH_BACKLOG_MAX, Outgoing},
     turned_away::TurnedAway,
@@ -37,7 +39,7 @@ use self::{
 use super::{
     admission::{self, Admission},
     connection::{Connection, Rendered, Stage},
-    http,
+    fanout, http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, MeshMessage, ShardId},
@@ -108,6 +110,8 @@ pub struct ShardConfig {
     pub outbound_bytes_max: usize,
     /// Connections that this shard may hold.
     pub connections_max: usize,
+    /// How messages are given to many.
+    pub fanout: fanout::Rules,
 }
 
 /// What sessions see of their shard.
@@ -155,6 +159,7 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     commands: VecDeque<Command>,
     lanes: Vec<Lane<F, C, R>>,
     outgoing: Outgoing,
+    later: Later,
     admission: Admission,
     pressure: Pressure,
     newcomers: Newcomers,
@@ -180,6 +185,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         Self {
             jitter: now_us ^ u64::from(config.id.0),
             outgoing: Outgoing::new(config.id),
+            later: Later::default(),
             admission: Admission::new(config.admission.clone()),
             pressure: Pressure::None,
             newcomers: Newcomers::new(config.placement.shards),
@@ -210,7 +216,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     }
 
     /// A lane of this shard is open.
-    pub fn add_lane(&mut self, lane: Lane<F, C, R>) {
+    pub fn add_lane(&mut self, mut lane: Lane<F, C, R>) {
+        lane.set_rules(self.view.config.fanout);
         self.lanes.push(lane);
     }
 
@@ -351,6 +358,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         while let Some((lane, frame)) = self.outgoing.deliveries.pop_front() {
             self.deliver(lane, frame);
         }
+        more |= self.give_later();
         more |= !self.outgoing.requests.is_empty() && self.may_take_requests();
         more |= self.say_goodbyes();
         self.flush();
@@ -568,9 +576,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
     fn deliver(&mut self, lane: LaneId, frame: ConnectionFrame) {
         match frame {
-            ConnectionFrame::Push { connections, conflation_key, frame } => {
-                let mut rendered = Rendered::new(&frame);
-                for connection in connections {
+            ConnectionFrame::Push { conversation, connections, conflation_key, frame } => {
+                let push = Push { conversation, connections, conflation_key, frame };
+                if self.later.is_for(&push, self.view.config.fanout.at_a_time) {
+                    return self.later.push(lane, push);
+                }
+                let mut rendered = Rendered::new(&push.frame);
+                for connection in push.connections {
                     self.push(connection.into(), lane, conflation_key, &mut rendered);
                 }
             }
@@ -603,7 +615,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 self.with_session(connection.into(), |session, _, actions| session.beside(frame, actions));
             }
             ConnectionFrame::CaughtUp { connection, position, reset, entries, states, too_far, pointers, left } => {
-                self.advance(lane, position);
+                self.position(lane, position);
                 let caught_up = LaneCaughtUp { reset, entries, states, too_far, pointers, left };
                 let mut is_attached = false;
                 self.with_session(connection.into(), |session, environment, actions| {
@@ -613,7 +625,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 });
                 self.counters.attaching -= u64::from(is_attached);
             }
-            ConnectionFrame::Position { position } => self.advance(lane, position),
+            ConnectionFrame::Position { position } => self.position(lane, position),
             ConnectionFrame::AttachFailed { connection } => {
                 let spread_ms = u64::from(OVERLOADED_RETURN_MS.end - OVERLOADED_RETURN_MS.start);
                 let after_ms = OVERLOADED_RETURN_MS.start + (self.random() % spread_ms) as u32;
@@ -623,6 +635,13 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 self.counters.replaced += 1;
                 self.end(connection.into(), CloseCode::Replaced, None, false);
             }
+        }
+    }
+
+    /// A lane is so far: it counts behind all pushes of it.
+    fn position(&mut self, lane: LaneId, position: LanePosition) {
+        if let Some(position) = self.later.position(lane, position) {
+            self.advance(lane, position);
         }
     }
 

@@ -14,6 +14,7 @@ use antiphon_engine::{
 };
 use antiphon_gateway::core::{
     admission::Rules,
+    fanout,
     http::{self, client},
     io::{Command, ConnectionKey, Origin},
     lane::Lane,
@@ -101,6 +102,7 @@ fn config(placement: Placement) -> ShardConfig {
         silence_ms_max: 60_000,
         outbound_bytes_max: 1 << 20,
         connections_max: 100,
+        fanout: fanout::Rules { large_members: 2, at_a_time: 2 },
     }
 }
 
@@ -126,7 +128,7 @@ impl Shard {
         let mut core = ShardCore::new(config, wall.clone(), 1_000_000);
         core.set_store(1);
         let engine = engine.expect("it opens").0;
-        core.add_lane(Lane::new(LaneId(0), placement, engine.clone()).with_large_members(2));
+        core.add_lane(Lane::new(LaneId(0), placement, engine.clone()));
         let (sent, closed, unread) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { core, wall, now_us: 1_000_000, files, engine, commits: None, sent, closed, unread }
     }
@@ -237,37 +239,44 @@ impl Shard {
         None
     }
 
-    /// A turn, and what it asks of the network; what a peer reads has left at once.
+    /// A client writes, and the shard has no turn for it yet.
+    pub(crate) fn hand_in(&mut self, slot: u32, text: &str) {
+        self.core.received(key(slot), &mut encode_message(MessageKind::Text, text.as_bytes(), MASK));
+    }
+
+    /// Turns until there is nothing to do.
     fn turn(&mut self) {
-        loop {
-            let mut more = self.core.turn().more;
-            if let Some(commits) = &mut self.commits {
-                let waiting = self.engine.status().outputs_waiting;
-                let _ = commits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-                more |= self.engine.status().outputs_waiting > waiting;
-            }
-            let mut left = Vec::new();
-            while let Some(command) = self.core.poll_command() {
-                match command {
-                    Command::Send { connection, buffers, .. } => {
-                        assert!(!self.closed.contains(&connection.slot), "a send to a closed connection");
-                        let all = self.sent.entry(connection.slot).or_default();
-                        buffers.iter().for_each(|buffer| all.extend_from_slice(buffer));
-                        if !self.unread.contains(&connection.slot) {
-                            left.push(connection);
-                        }
-                    }
-                    Command::Close { connection } => {
-                        assert!(self.closed.insert(connection.slot), "a connection is closed once");
-                        left.retain(|key| *key != connection);
+        while self.step() {}
+    }
+
+    /// A turn, and what it asks of the network; what a peer reads has left at once. Whether there is more to do.
+    pub(crate) fn step(&mut self) -> bool {
+        let mut more = self.core.turn().more;
+        if let Some(commits) = &mut self.commits {
+            let waiting = self.engine.status().outputs_waiting;
+            let _ = commits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            more |= self.engine.status().outputs_waiting > waiting;
+        }
+        let mut left = Vec::new();
+        while let Some(command) = self.core.poll_command() {
+            match command {
+                Command::Send { connection, buffers, .. } => {
+                    assert!(!self.closed.contains(&connection.slot), "a send to a closed connection");
+                    let all = self.sent.entry(connection.slot).or_default();
+                    buffers.iter().for_each(|buffer| all.extend_from_slice(buffer));
+                    if !self.unread.contains(&connection.slot) {
+                        left.push(connection);
                     }
                 }
+                Command::Close { connection } => {
+                    assert!(self.closed.insert(connection.slot), "a connection is closed once");
+                    left.retain(|key| *key != connection);
+                }
             }
-            if left.is_empty() && !more {
-                break;
-            }
-            left.into_iter().for_each(|key| self.core.sent(key));
         }
+        let is_done = left.is_empty() && !more;
+        left.into_iter().for_each(|key| self.core.sent(key));
+        !is_done
     }
 }
 

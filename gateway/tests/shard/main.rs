@@ -9,6 +9,7 @@ mod badges;
 mod changes;
 mod contents;
 mod events;
+mod fanout;
 mod floods;
 mod groups;
 mod invites;

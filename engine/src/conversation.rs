@@ -161,14 +161,28 @@ impl Conversation {
 
     /// Takes in who came and went by the last entry.
     pub(crate) fn changed(&mut self, added: &[UserId], removed: &[UserId]) {
-        self.members.retain(|member| !removed.contains(&member.user));
+        // A group may be large: each of them is looked up, and the others are moved once.
+        let mut gone: Vec<usize> = removed.iter().filter_map(|user| self.index(user)).collect();
+        gone.sort_unstable();
+        let (mut gone, mut index) = (gone.into_iter().peekable(), 0);
+        if gone.peek().is_some() {
+            self.members.retain(|_| {
+                index += 1;
+                gone.next_if_eq(&(index - 1)).is_none()
+            });
+        }
         let row = self.group.joined(self.last.sequence, self.last.ordinal);
+        let before = self.members.len();
         for user in added {
             let state = MemberState::new(user.clone(), row, None);
-            match self.members.binary_search_by(|member| member.user.cmp(user)) {
+            match self.members[..before].binary_search_by(|member| member.user.cmp(user)) {
                 Ok(index) => self.members[index] = state,
-                Err(index) => self.members.insert(index, state),
+                Err(_) => self.members.push(state),
             }
+        }
+        if self.members.len() > before {
+            // Two runs, of which the former is in order: merged rather than sorted.
+            self.members.sort_by(|one, other| one.user.cmp(&other.user));
         }
         self.share();
     }

@@ -75,7 +75,8 @@ impl<F: Files, C: Clock, R> Turn<'_, F, C, R> {
             return refusal.into();
         }
         let owner_leaves = !add && names.iter().any(|name| conversation.role(name) == Role::Owner);
-        if let Some(heir) = conversation.heir(&names).filter(|_| owner_leaves).cloned() {
+        let heir = if owner_leaves { conversation.heir(&names).cloned() } else { None };
+        if let Some(heir) = heir {
             // The owner stays an admin for this one entry.
             let mut roles =
                 vec![RoleOf { user: heir, role: Role::Owner }, RoleOf { user: user.clone(), role: Role::Admin }];

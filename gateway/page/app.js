@@ -162,9 +162,10 @@ class App {
 
   // ---- Changes ----------------------------------------------------------------------------------------------------------
 
-  changed({ kind, id, entries = [], keys = [], overwrote = false }) {
+  changed({ kind, id, entry, entries = [], keys = [], overwrote = false }) {
     if (kind === "account" && this.own.isDraftOf(this.openId, keys)) this.chat.draftChanged(overwrote);
     if (kind === "entries" && entries.length > 0) this.news.push(...entries);
+    if (kind === "mentioned") this.news.push(entry);
     if (kind === "left" && id === this.openId) {
       history.replaceState(null, "", location.pathname);
       this.#closeChat();

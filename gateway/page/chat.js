@@ -19,6 +19,8 @@ export class Chat {
     this.id = null;
     /** The message that the next one answers, or that is being edited: `{sequence, edits}`. */
     this.about = null;
+    /** Opened before all of it was here. */
+    this.behind = false;
     this.menu = new MessageMenu(client, {
       reply: (sequence) => this.#turnTo(sequence),
       edit: (sequence) => this.#turnTo(sequence, true),
@@ -92,6 +94,7 @@ export class Chat {
     this.text.value = this.own.draft(id);
     this.#typed();
     client.watch(id);
+    this.behind = conversation.isBehind;
     const { unread } = conversation;
     const dividerAfter = unread > 0 ? conversation.read : null;
     // Everything unread comes in one page where that is possible, so that the first new message can be shown.
@@ -128,6 +131,10 @@ export class Chat {
     this.transcript.update(this.client.outbox.of(this.id));
     this.#header();
     this.#looked();
+    if (this.behind && !conversation.isBehind) {
+      this.behind = false;
+      this.transcript.showDivider();
+    }
   }
 
   /** What is half written here was, or is being, written on another device. */

@@ -91,6 +91,8 @@ export class Sidebar {
     }
     const draft = isOpen ? "" : this.own.draft(conversation.id);
     if (draft !== "") return { draft: "Draft: ", text: draft };
+    // Of a large conversation that is not open it is known that there is something, and not what.
+    if (conversation.isBehind && conversation.unread > 0) return { text: "New messages" };
     const { last } = conversation;
     if (!last) return { text: "" };
     if (last.kind !== "message") return { text: eventText(last, conversation.me) };

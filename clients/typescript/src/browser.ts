@@ -5,7 +5,7 @@
 // (private windows); then the page works, and starts afresh after a reload.
 
 import type { Client } from "./client.js";
-import type { ConversationRecord } from "./conversation.js";
+import type { ConversationRecord } from "./record.js";
 import type { Snapshot, SnapshotMeta, SnapshotStorage, Storage, WaitingStorage } from "./storage.js";
 
 const DATABASE = "antiphon";

@@ -18,6 +18,7 @@ import { Presence } from "./presence.js";
 import { Progress } from "./progress.js";
 import { memoryStorage, type Storage } from "./storage.js";
 import { Typing, TYPING } from "./typing.js";
+import { Views } from "./views.js";
 
 const PERSIST_WAIT_MS = 200;
 const LIST_WAIT_MS = 150;
@@ -33,6 +34,8 @@ const MEMBERS_LISTED_MAX = 1_000;
 export type Change =
   /** Entries of a conversation are new and in order, or (without entries) something else about it changed. */
   | { kind: "entries"; id: string; entries: Entry[] }
+  /** A message means the user, in a large conversation that is not open: it is not (yet) among its entries. */
+  | { kind: "mentioned"; id: string; entry: Entry & { kind: "message" } }
   /** So much was missed that the window begins anew at the end. */
   | { kind: "window"; id: string }
   /** The list of conversations. */
@@ -63,6 +66,8 @@ export interface ClientOptions {
   storage?: Storage;
   /** For the operator's eyes. */
   client?: { name: string; version: string };
+  /** Fetches every entry of large conversations too, open or not: for a program that has to see all. Otherwise only what is open is whole. */
+  everything?: boolean;
   environment?: Partial<Environment>;
 }
 
@@ -98,6 +103,7 @@ export class Client {
   readonly #gaps: Gaps;
   readonly #marks: Marks;
   readonly #typing: Typing;
+  readonly #views: Views;
   readonly #token: ClientOptions["token"];
   readonly #older = new Map<string, Promise<number>>();
   #waiters: (() => void)[] = [];
@@ -121,6 +127,18 @@ export class Client {
     this.#gaps = new Gaps(inside);
     this.#marks = new Marks(inside);
     this.#typing = new Typing(inside);
+    this.#views = new Views({
+      ...inside,
+      user: this.user,
+      wantsAll: options.everything ?? false,
+      isConnected: () => this.#connection.state === "open",
+      ask: (kind, body) => this.#connection.request(kind, body),
+      conversation: (id, epoch, tail) => this.#conversation(id, epoch, tail),
+      fetch: (conversation, sequence) => this.#fetch(conversation, sequence),
+      restart: (conversation, epoch, tail) => this.#gaps.skip(conversation, epoch, tail),
+      settled: (clientMessageId) => this.outbox.settle(clientMessageId),
+      mentioned: (entry) => this.#emit({ kind: "mentioned", id: entry.conversation, entry }),
+    });
     this.account = new Account({
       ...inside,
       storage: this.#storage.account,
@@ -243,11 +261,17 @@ export class Client {
     return unread;
   }
 
-  /** The conversation that is looked at, or none: its members and their pointers are kept fresh. */
+  /** The conversation that is looked at, or none: it is open, and its members and their pointers are kept fresh. */
   watch(id: string | null): void {
     if (this.#watched !== null) this.#conversations.get(this.#watched)?.trim();
     this.#watched = id;
+    this.#views.watch(id);
     if (this.#caughtUp) void this.#refreshWatched();
+  }
+
+  /** Another conversation that is shown, or is not any more, as beside the one that is watched. What is not open of a large one is not pushed. */
+  view(id: string, open: boolean): void {
+    this.#views.view(id, open);
   }
 
   /** Reads a page further back. Resolves with how many entries it brought; one page at a time. */
@@ -256,16 +280,20 @@ export class Client {
     if (!conversation || conversation.atStart) return Promise.resolve(0);
     let work = this.#older.get(id);
     if (!work) {
-      work = this.request("history", { conversation: id, before: conversation.low, limit })
-        .then((answer) => {
-          const count = conversation.prepend(answer);
-          if (count > 0) this.#changed(conversation);
-          return count;
-        })
-        .finally(() => this.#older.delete(id));
+      work = this.#pageBefore(conversation, limit).finally(() => this.#older.delete(id));
       this.#older.set(id, work);
     }
     return work;
+  }
+
+  async #pageBefore(conversation: Conversation, limit: number): Promise<number> {
+    for (;;) {
+      const before = conversation.low;
+      const count = conversation.prepend(await this.request("history", { conversation: conversation.id, before, limit }));
+      if (count > 0) this.#changed(conversation);
+      // The window may have begun anew at the end while the page was under way, which is of no use then.
+      if (count > 0 || conversation.low === before) return count;
+    }
   }
 
   /** Reads back until an entry is here, so many pages at most. Resolves with whether it is. */
@@ -312,11 +340,13 @@ export class Client {
     return this.outbox.add("pin", id, { target, on });
   }
 
-  /** Everything that is here was seen by the user. */
+  /** Everything was seen by the user: of what is open all that is here, of what is not all that is known to be there. */
   markRead(id: string): void {
     const conversation = this.#conversations.get(id);
-    if (!conversation || conversation.tail <= conversation.read) return;
-    conversation.markRead(conversation.tail);
+    if (!conversation) return;
+    const last = this.#views.isFollowed(id) ? conversation.tail : conversation.end;
+    if (last <= conversation.read) return;
+    conversation.markRead(last);
     this.#changed(conversation);
     this.#marks.soon(id);
   }
@@ -387,6 +417,7 @@ export class Client {
       this.#listed = false;
       this.account.reset();
     }
+    this.#views.connected();
   }
 
   #stateChanged(): void {
@@ -394,6 +425,7 @@ export class Client {
       this.#downSinceMs ??= this.#environment.now();
       if (this.#caughtUp) this.outbox.closed();
       this.presence.closed();
+      this.#views.closed();
       this.#caughtUp = false;
     }
     this.#emit({ kind: "status" });
@@ -413,6 +445,10 @@ export class Client {
         return void this.#refreshToken();
       case "present":
         return this.presence.told(push.body.users);
+      case "advanced":
+        return this.#views.advanced(push.body);
+      case "mentioned":
+        return this.#views.mentioned(push.body);
       case "left":
         return this.#forget(push.body.conversation);
       case "too_far":
@@ -460,8 +496,12 @@ export class Client {
   #arrived(entry: Entry): void {
     if (this.account.takes(entry)) return;
     const conversation = this.#conversation(entry.conversation, entry.epoch, entry.sequence - 1);
-    this.#deliver(conversation, conversation.ingest(entry));
+    this.#take(conversation, entry);
     if (!conversation.described) this.#listSoon();
+  }
+
+  #take(conversation: Conversation, entry: Entry): void {
+    if (!this.#views.takes(conversation, entry)) this.#deliver(conversation, conversation.ingest(entry));
   }
 
   #conversation(id: string, epoch: number, tail: number): Conversation {
@@ -491,9 +531,15 @@ export class Client {
 
   #expect(id: string, sequence: number): void {
     const conversation = this.#conversations.get(id);
-    if (!conversation || sequence <= conversation.tail) return;
+    // Of one that is left to the server nothing is waited for.
+    if (!conversation || sequence <= conversation.tail || this.#views.isLeft(conversation)) return;
     conversation.expected = Math.max(conversation.expected, sequence);
     this.#gaps.fillSoon(conversation);
+  }
+
+  #fetch(conversation: Conversation, sequence: number): void {
+    conversation.expected = Math.max(conversation.expected, sequence);
+    this.#gaps.fillSoon(conversation, 0);
   }
 
   #tooFar({ conversation: id, epoch, last }: Pushes["too_far"]): void {
@@ -527,6 +573,7 @@ export class Client {
     this.outbox.settleUpTo(id, Infinity);
     this.#progress.settle();
     this.#typing.ended(id);
+    this.#views.left(id);
     this.#persistSoon();
     this.#emit({ kind: "left", id });
   }
@@ -553,7 +600,10 @@ export class Client {
     if (item.kind === "send") {
       // A message is known whole, and shown at once.
       const where = { epoch: conversation.epoch, sequence, ordinal, time_ms, sender: this.user };
-      this.#deliver(conversation, conversation.ingest({ ...requestOf(item), ...where, kind: "message" } as Entry));
+      this.#take(conversation, { ...requestOf(item), ...where, kind: "message" } as Entry);
+    } else if (this.#views.isLeft(conversation)) {
+      conversation.wentOn({ sequence, ordinal, time_ms });
+      this.outbox.settle(item.client_message_id);
     } else if (sequence > conversation.tail) {
       // What came of a change is pushed like everybody's.
       this.#expect(id, sequence);
@@ -577,7 +627,7 @@ export class Client {
       for (const summary of page.conversations) {
         seen.add(summary.conversation);
         const conversation = this.#conversation(summary.conversation, summary.epoch, summary.last_sequence);
-        conversation.describe(summary);
+        conversation.describe(summary, this.#views.isLeft(conversation));
         // This device has seen that there is something.
         if (summary.unread > 0) this.#marks.soon(summary.conversation);
         if (conversation.missing) this.#gaps.fillSoon(conversation, GAP_WAIT_MS);
@@ -610,7 +660,7 @@ export class Client {
         members.push(...(page.members ?? []));
         after = page.next;
       } while (after !== undefined && members.length < MEMBERS_LISTED_MAX);
-      if (conversation.listMembers(members)) this.#listSoon();
+      if (conversation.listMembers(members, after === undefined)) this.#listSoon();
       if (conversation.direct === null) conversation.settings = (await this.#call("settings", { conversation: id })).settings;
       this.#changed(conversation);
     } catch {

@@ -67,7 +67,7 @@ export const LIMITS = {
   CLIENT_FRAME_BYTES_MAX: 131072,
   SERVER_FRAME_BYTES_MAX: 2097152,
   MEMBERS_PER_REQUEST_MAX: 100,
-  GROUP_MEMBERS_MAX: 1000,
+  GROUP_MEMBERS_MAX: 200000,
   CONVERSATIONS_PER_USER_MAX: 5000,
   PAGE_ITEMS_MAX: 200,
   PAGE_ITEMS_DEFAULT: 50,
@@ -86,6 +86,7 @@ export const LIMITS = {
   ACCOUNT_BYTES_MAX: 524288,
   PRESENCE_PER_REQUEST_MAX: 200,
   PRESENCE_WATCHED_MAX: 1000,
+  VIEWS_MAX: 50,
   CLIENT_NAME_BYTES_MAX: 64,
 } as const;
 
@@ -117,6 +118,7 @@ export const KINDS = [
   "join",
   "account",
   "presence",
+  "view",
   "error",
   "message",
   "receipt",
@@ -128,6 +130,8 @@ export const KINDS = [
   "happened",
   "expiring",
   "present",
+  "advanced",
+  "mentioned",
 ] as const;
 
 /** What a frame of the server is. */

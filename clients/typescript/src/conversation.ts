@@ -1,48 +1,20 @@
 // One conversation as this client has it: owns the order of its entries, the reorder buffer, unread counts and others' pointers.
 //
 // Invariant: `entries` ascend by sequence without a gap and end at `tail`; it may be empty, and `tail` then still says up to
-// where the past is settled. What lies before `entries[0]` is fetched when somebody scrolls there. No network, no clock.
+// where the past is settled. What lies before `entries[0]` is fetched when somebody scrolls there. A large conversation may be known to go on
+// beyond `tail`, up to `end`, with what lies between left to the server. No network, no clock.
 
+import { LIMITS } from "./codes.js";
 import type { Answers, ConversationSummary, CreatedEntry, Entry, Pushes, Role, Settings } from "./frames.js";
-import { isChange, Messages, type MessageRecord, type MessageState } from "./messages.js";
+import { isChange, Messages, type MessageState } from "./messages.js";
+import type { Ahead, ConversationRecord, Pointers } from "./record.js";
 
 /** Entries that came ahead of their turn are kept up to this number; beyond, history has to bring them again. */
 const BUFFER_MAX = 500;
-/** A hole longer than this is not filled entry by entry: the window restarts at the end, and scrolling back pages it. */
-export const FILL_MAX = 1_000;
+/** A hole longer than two pages is not filled entry by entry: the window restarts at the end, and scrolling back pages it. */
+export const FILL_MAX = 2 * LIMITS.PAGE_ITEMS_MAX;
 /** So many entries are kept for the next start. */
 const KEPT_MAX = 80;
-
-/** Up to where a member has read, and up to where a device of theirs has it. */
-export interface Pointers {
-  read: number;
-  delivered: number;
-}
-
-/** What a stored snapshot has of a conversation. */
-export interface ConversationRecord {
-  id: string;
-  epoch: number;
-  direct: string | null;
-  title: string;
-  picture: string;
-  memberCount: number;
-  members: string[] | null;
-  described: boolean;
-  read: number;
-  readConfirmed: number;
-  deliveredConfirmed: number;
-  tail: number;
-  first: number | null;
-  lastOrdinal: number | null;
-  lastTimeMs: number;
-  readOrdinal: number | null;
-  unreadKnown: number;
-  pointers: [string, Pointers][];
-  roles: [string, Role][];
-  entries: Entry[];
-  messages: MessageRecord[];
-}
 
 export class Conversation {
   readonly id: string;
@@ -53,7 +25,7 @@ export class Conversation {
   title = "";
   picture = "";
   memberCount = 0;
-  /** All members' names once they were listed, else null. */
+  /** Members' names once they were listed, else null: all of them, or the first so many where there are very many. */
   members: string[] | null = null;
   /** A group's settings, once an entry or an answer told. */
   settings: Settings | null = null;
@@ -71,7 +43,7 @@ export class Conversation {
   deliveredConfirmed = 0;
   entries: Entry[] = [];
   tail = 0;
-  /** The highest sequence heard of; above `tail` while something is missing. */
+  /** The highest sequence that is to come here; above `tail` while something is missing. */
   expected = 0;
   /** The first sequence that the user may see, once history told. */
   first: number | null = null;
@@ -79,6 +51,7 @@ export class Conversation {
   /** When something last came from the server. */
   heardMs = -Infinity;
   #buffer = new Map<number, Entry>();
+  #ahead: Ahead | null = null;
   #lastOrdinal: number | null = null;
   /** The ordinal that the read pointer stands at; null while unknown, and `unreadKnown` counts instead. */
   #readOrdinal: number | null = null;
@@ -93,6 +66,7 @@ export class Conversation {
   }
 
   #restart(epoch: number, tail: number): void {
+    if (epoch !== this.epoch || tail >= this.end) this.#ahead = null;
     this.epoch = epoch;
     this.entries = [];
     this.#buffer = new Map();
@@ -114,15 +88,26 @@ export class Conversation {
     return this.expected > this.tail;
   }
 
+  /** The last entry that is known to be there. */
+  get end(): number {
+    return Math.max(this.tail, this.#ahead?.sequence ?? 0);
+  }
+
+  /** Whether it has gone on beyond what is here. */
+  get isBehind(): boolean {
+    return this.end > this.tail;
+  }
+
   /** Whether there is nothing further back that the user may see. */
   get atStart(): boolean {
     return this.first !== null && this.low <= this.first;
   }
 
-  /** Messages behind the read pointer. */
+  /** Messages behind the read pointer, up to `end`. */
   get unread(): number {
-    if (this.#readOrdinal === null || this.#lastOrdinal === null) return this.#unreadKnown;
-    return Math.max(0, this.#lastOrdinal - this.#readOrdinal);
+    const last = this.#ahead?.ordinal ?? this.#lastOrdinal;
+    if (this.#readOrdinal === null || last === null) return this.#unreadKnown;
+    return Math.max(0, last - this.#readOrdinal);
   }
 
   /** The first sequence that is here. */
@@ -210,11 +195,13 @@ export class Conversation {
   #append(entry: Entry): void {
     this.tail = entry.sequence;
     this.entries.push(entry);
+    if (this.#ahead && this.#ahead.sequence <= this.tail) this.#ahead = null;
     // The pointer may have been known before the entry that it is at.
-    if (entry.sequence <= this.read) this.#readOrdinal = entry.ordinal;
+    const isBeforeRead = entry.sequence < this.read && entry.ordinal > (this.#readOrdinal ?? 0);
+    if (isBeforeRead || entry.sequence === this.read) this.#readOrdinal = entry.ordinal;
     this.#readOrdinal ??= (entry.kind === "message" ? entry.ordinal - 1 : entry.ordinal) - this.#unreadKnown;
     this.#lastOrdinal = entry.ordinal;
-    this.lastTimeMs = entry.time_ms;
+    this.lastTimeMs = Math.max(this.lastTimeMs, entry.time_ms);
     this.#tell(entry);
     // Entries of later kinds are counted, and say nothing here.
     switch (entry.kind) {
@@ -277,6 +264,28 @@ export class Conversation {
     if (!direct) this.setRole(sender, "owner");
   }
 
+  /** It is known to go on up to here, and what is new does not come by itself. Returns whether the unread count is now a guess. */
+  wentOn({ sequence, ordinal, time_ms }: Pick<Entry, "sequence" | "ordinal" | "time_ms">): boolean {
+    const { end, read } = this;
+    if (sequence <= end) return false;
+    this.#ahead = { sequence, ordinal };
+    this.lastTimeMs = Math.max(this.lastTimeMs, time_ms);
+    const isGuess = sequence > read && (read > end || this.#readOrdinal === null);
+    if (sequence <= read) this.#readOrdinal = ordinal;
+    else this.#readOrdinal ??= ordinal - this.#unreadKnown;
+    return isGuess;
+  }
+
+  /** The same by an entry that stays with the server with those before it. */
+  pass(entry: Entry): boolean {
+    const isGuess = this.wentOn(entry);
+    if (entry.kind !== "message") return isGuess;
+    const isOwn = entry.sender === this.me && entry.sequence > this.read;
+    this.#readBySender(entry);
+    if (isOwn) this.#readOrdinal = entry.ordinal;
+    return isGuess && !isOwn;
+  }
+
   /** Takes an answer of `history {after: tail}`. Returns the entries that are now in order. */
   fill(answer: Answers["history"]): Entry[] {
     if (answer.epoch < this.epoch) return [];
@@ -293,12 +302,13 @@ export class Conversation {
 
   /** Gives up the window: everything up to `tail` is left to scrolling back. Returns buffered entries that now follow. */
   skip(epoch: number, tail: number): Entry[] {
-    const { expected, read, unread } = this;
+    const { expected, read, unread, lastTimeMs } = this;
     const buffered = [...this.#buffer.values()].sort((a, b) => a.sequence - b.sequence);
     this.#restart(epoch, tail);
     this.expected = Math.max(expected, tail);
     this.read = read;
     this.#unreadKnown = unread;
+    this.lastTimeMs = lastTimeMs;
     return buffered.flatMap((entry) => this.ingest(entry));
   }
 
@@ -347,8 +357,8 @@ export class Conversation {
 
   // ---- Pointers and lists -----------------------------------------------------------------------------------------------
 
-  /** Takes a line of the list of conversations. */
-  describe(summary: ConversationSummary): void {
+  /** Takes a line of the list of conversations. `isLeft`: what is new stays with the server. */
+  describe(summary: ConversationSummary, isLeft = false): void {
     if (summary.epoch > this.epoch || (!this.described && this.entries.length === 0 && this.#buffer.size === 0)) {
       this.#restart(summary.epoch, summary.last_sequence);
       this.#unreadKnown = summary.unread;
@@ -360,8 +370,10 @@ export class Conversation {
     this.picture = summary.picture ?? "";
     this.memberCount = summary.members;
     if (this.direct === null) this.setRole(this.me, summary.role);
-    this.expected = Math.max(this.expected, summary.last_sequence);
+    if (!isLeft) this.expected = Math.max(this.expected, summary.last_sequence);
     if (summary.epoch < this.epoch) return;
+    const counted = summary.last?.sequence === summary.last_sequence ? summary.last : this.at(summary.last_sequence);
+    if (isLeft && counted) this.wentOn(counted);
     if (this.entries.length === 0 && summary.last?.sequence === this.tail) {
       this.entries = [summary.last];
       this.#lastOrdinal = summary.last.ordinal;
@@ -372,15 +384,14 @@ export class Conversation {
     this.read = summary.read;
     this.readConfirmed = Math.max(this.readConfirmed, summary.read);
     this.#unreadKnown = summary.unread;
-    const counted = this.at(summary.last_sequence);
     if (counted) this.#readOrdinal = counted.ordinal - summary.unread;
   }
 
-  /** Takes an answer of `members {list}`, all its pages together. Returns whether the unread count is now a guess. */
-  listMembers(members: readonly { user: string; role: Role; read: number; delivered: number }[]): boolean {
+  /** Takes answers of `members {list}` together: all, or (not `isWhole`) the first ones. Returns whether the unread count is now a guess. */
+  listMembers(members: readonly { user: string; role: Role; read: number; delivered: number }[], isWhole = true): boolean {
     this.members = members.map(({ user }) => user);
-    this.memberCount = members.length;
-    this.roles.clear();
+    this.memberCount = isWhole ? members.length : Math.max(members.length, this.memberCount);
+    if (isWhole) this.roles.clear();
     let isGuess = false;
     for (const { user, role, read, delivered } of members) {
       if (this.direct === null) this.setRole(user, role);
@@ -394,8 +405,8 @@ export class Conversation {
   markRead(sequence: number): boolean {
     if (sequence <= this.read) return false;
     this.read = sequence;
-    if (sequence >= this.tail) {
-      this.#readOrdinal = this.#lastOrdinal;
+    if (sequence >= this.end) {
+      this.#readOrdinal = this.#ahead?.ordinal ?? this.#lastOrdinal;
       this.#unreadKnown = 0;
       return false;
     }
@@ -437,6 +448,7 @@ export class Conversation {
       tail: this.tail,
       first: this.first,
       lastOrdinal: this.#lastOrdinal,
+      ahead: this.#ahead,
       lastTimeMs: this.lastTimeMs,
       readOrdinal: this.#readOrdinal,
       unreadKnown: this.#unreadKnown,
@@ -449,11 +461,12 @@ export class Conversation {
 
   static fromRecord(record: ConversationRecord, me: string): Conversation {
     const conversation = new Conversation(record.id, record.epoch, me);
-    const { pointers, roles, messages, lastOrdinal, readOrdinal, unreadKnown, ...plain } = record;
+    const { pointers, roles, messages, lastOrdinal, ahead = null, readOrdinal, unreadKnown, ...plain } = record;
     Object.assign(conversation, plain, { expected: record.tail });
     for (const [user, pointer] of pointers) conversation.pointers.set(user, pointer);
     for (const [user, role] of roles) conversation.roles.set(user, role);
     conversation.#lastOrdinal = lastOrdinal;
+    conversation.#ahead = ahead;
     conversation.#readOrdinal = readOrdinal;
     conversation.#unreadKnown = unreadKnown;
     conversation.#messages.restore(messages);

@@ -157,6 +157,12 @@ export type AccountKey = string;
 export type MessagePush = Entry;
 
 /**
+ * An entry of a large conversation that is not open: a message that means one. It is out of order; what comes
+ * before it is not there.
+ */
+export type MentionedPush = Entry;
+
+/**
  * An entry of a conversation, told apart by `kind`. Kinds may be added: show one that is not known as nothing,
  * but count its sequence.
  */
@@ -203,6 +209,8 @@ export interface Requests {
   account: AccountRequest;
   /** Asks whether users are there, and to be told. */
   presence: PresenceRequest;
+  /** Says that a conversation is looked at, or is not any more. */
+  view: ViewRequest;
   /** Lists one's own conversations. */
   conversations: ConversationsRequest;
   /** Gives a group another title. */
@@ -259,6 +267,8 @@ export interface Answers {
   account: AccountAnswer;
   /** Whether those who are watched from now on are there. */
   presence: PresenceAnswer;
+  /** Where a conversation that is open now ends. */
+  view: ViewAnswer;
   /** A page of one's own conversations. */
   conversations: ConversationsAnswer;
   /** The group has the title. */
@@ -301,6 +311,10 @@ export interface Pushes {
   expiring: ExpiringPush;
   /** Users whom one watches have come or gone. */
   present: PresentPush;
+  /** A large conversation that is not open has gone on. */
+  advanced: AdvancedPush;
+  /** A message that means one, in a large conversation that is not open. */
+  mentioned: MentionedPush;
   /** One is no longer a member. */
   left: LeftPush;
   /** More is missing than a resume streams. */
@@ -775,6 +789,26 @@ export interface UserPresence {
   last_seen_ms?: TimeMs;
 }
 
+/**
+ * Says that a conversation is looked at from now on, or is not any more. It matters for large ones, does no harm
+ * for others, and holds for this connection.
+ */
+export interface ViewRequest {
+  /** The conversation. */
+  conversation: ConversationId;
+  /** Whether it is looked at. At most 50 are on one connection, for each log of the server. */
+  open: boolean;
+}
+
+/** Where a conversation that is open now ends. */
+export interface ViewAnswer {
+  /**
+   * Of one that is open now, its last entry: what comes after it is pushed, what came before it is in `history`.
+   * It is absent for one that was closed.
+   */
+  sequence?: Sequence;
+}
+
 /** Makes an invite to a group, revokes some, or lists them. Exactly one of `make`, `revoke` and `list` is there. */
 export interface InvitesRequest {
   /** The group. */
@@ -1139,6 +1173,20 @@ export interface HappenedPush {
 export interface ExpiringPush {
   /** When the session ends with close code 4501 unless a `refresh` comes before. */
   expires_ms: TimeMs;
+}
+
+/** A large conversation that is not open has gone on. Only the latest counts. */
+export interface AdvancedPush {
+  /** The conversation. */
+  conversation: ConversationId;
+  /** The incarnation of its log. */
+  epoch: Epoch;
+  /** The sequence of its last entry. */
+  sequence: Sequence;
+  /** How many messages it has up to there. */
+  ordinal: Ordinal;
+  /** When the server took that entry. */
+  time_ms: TimeMs;
 }
 
 /** One is no longer a member. From here on it is as if the conversation did not exist. */

@@ -23,6 +23,8 @@ export class Gaps {
     const { id } = conversation;
     // Before `caught_up` the stream itself is what fills holes.
     if (!this.#inside.isCaughtUp() || this.#filling.has(id)) return;
+    // What does not heal by itself is asked for at once, whatever was planned.
+    if (delayMs === 0) this.#inside.timers.clear(`fill ${id}`);
     this.#inside.timers.later(`fill ${id}`, delayMs, () => void this.#fill(conversation));
   }
 

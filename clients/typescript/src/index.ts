@@ -4,7 +4,7 @@ export type { Account, AccountNews, AccountRecord, AccountWaiting } from "./acco
 export { Client, type Change, type ClientOptions, type Status } from "./client.js";
 export { CLOSE_CODES, ERROR_CODES, LIMITS, SUBPROTOCOL, type ErrorCode } from "./codes.js";
 export type { RequestKind, Stopped } from "./connection.js";
-export type { Conversation, ConversationRecord, Pointers } from "./conversation.js";
+export type { Conversation } from "./conversation.js";
 export type { Environment, Socket } from "./environment.js";
 export { RequestError } from "./failure.js";
 export type * from "./frames.js";
@@ -13,6 +13,7 @@ export { uuidV7 } from "./ids.js";
 export type { MessageState, Reaction } from "./messages.js";
 export type { Outbox, OutboxBody, OutboxItem, OutboxKind } from "./outbox.js";
 export type { Presence } from "./presence.js";
+export type { ConversationRecord, Pointers } from "./record.js";
 export {
   memoryStorage,
   type Snapshot,

@@ -4,8 +4,8 @@
 // Everything may be missing or refused; then the client begins afresh from the server.
 
 import type { AccountRecord, AccountWaiting } from "./account.js";
-import type { ConversationRecord } from "./conversation.js";
 import type { OutboxItem } from "./outbox.js";
+import type { ConversationRecord } from "./record.js";
 
 /** What goes with the conversations. */
 export interface SnapshotMeta {

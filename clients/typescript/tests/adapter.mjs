@@ -69,7 +69,7 @@ function happened(change) {
 const commands = {
   async start({ url, user, device, folder }) {
     const token = (renew) => new Promise((resolve) => (tokens.push(resolve), tell({ token: { renew } })));
-    client = new Client({ url, user, device, token, storage: folderStorage(folder), environment: { WebSocket } });
+    client = new Client({ url, user, device, token, storage: folderStorage(folder), environment: { WebSocket }, everything: true });
     for (const item of client.outbox.items) sent.set(item.client_message_id, called(item));
     client.subscribe(happened);
     await client.start();

@@ -30,6 +30,8 @@ export class FakeNode {
     /** What users have set, by user. */
     this.accounts = new Map(state?.accounts ?? []);
     this.connections = new Set();
+    /** In a conversation of more members entries are pushed to connections that have it open, and others are told that it went on. */
+    this.bodiesMembers = state?.bodiesMembers ?? Infinity;
     /** When users went. */
     this.lastSeen = new Map();
     /** Called with every request before it is carried out; may throw a Refusal. */
@@ -39,7 +41,8 @@ export class FakeNode {
   }
 
   toState() {
-    return { commits: this.commits, store: this.store, conversations: [...this.conversations], accounts: [...this.accounts] };
+    const { commits, store, bodiesMembers } = this;
+    return { commits, store, bodiesMembers, conversations: [...this.conversations], accounts: [...this.accounts] };
   }
 
   /** Every connection ends without a word, as when the process is killed. */
@@ -116,7 +119,7 @@ export class FakeNode {
       outcome = store === this.store && Number(commits) <= this.commits ? "resuming" : "reset";
       if (outcome === "resuming") this.#missing(user, Number(commits), resume.known ?? [], missing);
     }
-    const limits = { text_bytes_max: 16384, members_per_request_max: 100, group_members_max: 1000, page_items_max: PAGE_MAX };
+    const limits = { text_bytes_max: 16384, members_per_request_max: 100, group_members_max: 200000, page_items_max: PAGE_MAX };
     const welcome = { user, device, session: "1", time_ms: this.now(), heartbeat_interval_ms: 30_000, resume: outcome, limits };
     connection.deliver(JSON.stringify({ id, connect: welcome }));
     for (const frame of missing) connection.deliver(JSON.stringify(frame));
@@ -217,13 +220,33 @@ export class FakeNode {
     const entry = { conversation: id, epoch, sequence: log.length + 1, ordinal, time_ms: this.now(), sender, ...fields };
     log.push({ ...entry, commit: ++this.commits });
     this.onCommit();
-    this.#push(conversation, { message: entry });
+    if (this.#isLarge(conversation)) this.#pushToViewers(conversation, entry);
+    else this.#push(conversation, { message: entry });
     return entry;
   }
 
   #push(conversation, frame, except = null) {
+    const mayHear = (connection) => !this.#isLarge(conversation) || connection.views?.has(conversation.id);
     for (const connection of this.connections) {
-      if (connection !== except && conversation.members[connection.user]) connection.deliver(JSON.stringify(frame));
+      if (connection === except || !conversation.members[connection.user] || !mayHear(connection)) continue;
+      connection.deliver(JSON.stringify(frame));
+    }
+  }
+
+  #isLarge({ members }) {
+    return Object.keys(members).length > this.bodiesMembers;
+  }
+
+  #pushToViewers({ id, members }, entry) {
+    const { epoch, sequence, ordinal, time_ms } = entry;
+    for (const connection of this.connections) {
+      const { user, views } = connection;
+      if (!members[user]) continue;
+      const isWhole = views?.has(id) || entry.added?.includes(user) || entry.members?.includes(user);
+      const isMeant = entry.mentions?.includes(user) || (entry.everybody && entry.sender !== user);
+      if (isWhole) connection.deliver(JSON.stringify({ message: entry }));
+      else if (isMeant) connection.deliver(JSON.stringify({ mentioned: entry }));
+      if (!views?.has(id)) connection.deliver(JSON.stringify({ advanced: { conversation: id, epoch, sequence, ordinal, time_ms } }));
     }
   }
 
@@ -326,6 +349,17 @@ export class FakeNode {
     }
   }
 
+  on_view(connection, { conversation: id, open }) {
+    connection.views ??= new Set();
+    if (!open) {
+      connection.views.delete(id);
+      return {};
+    }
+    const { log } = this.#get(connection.user, id);
+    connection.views.add(id);
+    return { sequence: log.length };
+  }
+
   on_refresh() {
     return { expires_ms: this.now() + 3_600_000 };
   }
@@ -399,11 +433,11 @@ export class FakeNode {
     return { sequence, ordinal, time_ms, ...(before ? { duplicate: true } : {}) };
   }
 
-  on_send({ user }, { conversation: id, client_message_id, text, reply_to, thread }) {
+  on_send({ user }, { conversation: id, client_message_id, text, reply_to, thread, mentions, everybody }) {
     const conversation = this.#get(user, id);
     const before = conversation.log.find((entry) => entry.client_message_id === client_message_id && entry.sender === user);
     if (before && before.text !== text) throw new Refusal("conflict");
-    const references = thread ? { reply_to, thread } : {};
+    const references = { ...(thread ? { reply_to, thread } : {}), ...(mentions ? { mentions } : {}), ...(everybody ? { everybody } : {}) };
     const entry = before ?? this.#append(conversation, user, { kind: "message", client_message_id, text, ...references });
     const { sequence, ordinal, time_ms } = entry;
     // Sending reads: without a receipt, since the message says it.
@@ -431,6 +465,13 @@ export class FakeNode {
     return this.#mark(connection, body, "delivered");
   }
 
+  /** To the user's other connections. */
+  #pushToOwn(connection, frame) {
+    for (const other of this.connections) {
+      if (other !== connection && other.user === connection.user) other.deliver(JSON.stringify(frame));
+    }
+  }
+
   #mark(connection, { conversation: id, sequence }, kind) {
     const conversation = this.#get(connection.user, id);
     const member = conversation.members[connection.user];
@@ -440,7 +481,9 @@ export class FakeNode {
     const { read, delivered } = member;
     if (read !== before.read || delivered !== before.delivered) {
       this.onCommit();
-      this.#push(conversation, { receipt: { conversation: id, user: connection.user, read, delivered } }, connection);
+      const frame = { receipt: { conversation: id, user: connection.user, read, delivered } };
+      if (this.#isLarge(conversation)) this.#pushToOwn(connection, frame);
+      else this.#push(conversation, frame, connection);
     }
     return { read, delivered, unread: this.#unread(conversation, connection.user) };
   }

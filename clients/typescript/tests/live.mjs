@@ -1,5 +1,6 @@
 // Two clients on a real node: `node tests/live.mjs URL FOLDER`, with tokens of alice and bob in ALICE_TOKEN and BOB_TOKEN. Ends with exit code 1
-// if something is not as promised. They may have talked before.
+// if something is not as promised. They may have talked before. On a node whose `fanout.bodies_members` is 1 each conversation is a large one:
+// say so by ANTIPHON_LARGE=1.
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -10,7 +11,7 @@ import { folderStorage } from "../dist/node.js";
 const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket; // built in from Node 22 on
 const WAIT_MS = 20_000;
 const [url, folder] = process.argv.slice(2);
-const { ALICE_TOKEN: aliceToken, BOB_TOKEN: bobToken } = process.env;
+const { ALICE_TOKEN: aliceToken, BOB_TOKEN: bobToken, ANTIPHON_LARGE: isLarge } = process.env;
 
 const start = async (user, token, device = "live") => {
   const storage = folderStorage(join(folder, `${user}-${device}`));
@@ -37,6 +38,7 @@ let [alice, bob] = [await start("alice", aliceToken), await start("bob", bobToke
 const id = await alice.direct("bob");
 await until(bob, "bob has the conversation", () => bob.status.ready && bob.conversations.get(id)?.described);
 const { unread } = bob.conversations.get(id);
+for (const client of [alice, bob]) client.watch(id);
 
 const words = Array.from({ length: 50 }, (_, index) => `word ${index}`);
 for (const text of words) alice.send(id, { text });
@@ -51,6 +53,9 @@ await until(alice, "all are acknowledged", () => alice.outbox.items.length === 0
 assert.equal(bob.conversations.get(id).unread, unread + words.length);
 bob.markRead(id);
 const last = alice.conversations.get(id).last.sequence;
+// In a large conversation pointers are in the list of members alone.
+await until(bob, "the server knows that bob has read", () => bob.conversations.get(id).readConfirmed >= last);
+if (isLarge) alice.watch(id);
 await until(alice, "alice is told that bob has read", () => alice.conversations.get(id).seenBy(last).includes("bob"));
 
 alice.edit(id, last, { text: "the last word" });
@@ -67,6 +72,7 @@ await alice.stop();
 alice.send(id, { text: "written offline" });
 bob.react(id, last, "👍", false);
 alice = await start("alice", aliceToken);
+alice.watch(id);
 assert.equal(said(alice).at(-1), "answers it", "it is shown before the network answers");
 await until(bob, "what was written offline arrives", () => said(bob).at(-1) === "written offline");
 await until(alice, "and what happened meanwhile is known", () => state(alice).reactions.length === 0);
@@ -75,6 +81,7 @@ await until(alice, "and what happened meanwhile is known", () => state(alice).re
 const phone = await start("bob", bobToken, "phone");
 await until(phone, "the phone has the list", () => phone.conversations.has(id));
 await phone.loadOlder(id, 100);
+phone.watch(id);
 const [here, there] = [phone, bob].map((client) => client.conversations.get(id).entries);
 const both = Math.min(here.length, there.length);
 assert.ok(both > words.length, `${both} entries`);
@@ -97,9 +104,33 @@ for (const client of [bob, phone]) {
 bob.markRead(id);
 await until(phone, "the phone's badge goes", () => unreadOf(phone) === 0 && phone.unread === 0);
 const back = await start("bob", bobToken, "tablet");
+back.watch(id);
 await until(back, "the tablet has all", () => back.status.online && said(back).at(-1) === "three");
 assert.deepEqual([unreadOf(back), back.conversations.get(id).read], [0, bob.conversations.get(id).read], "the tablet's badge");
 await back.stop();
+
+// What is not open is counted, and told of where it means one; opened, it is there, once and in order.
+bob.watch(null);
+const told = [];
+const end = bob.subscribe((change) => {
+  if (change.kind === "mentioned") told.push(["mentioned", change.entry.text]);
+  if (change.kind === "entries" && change.id === id) told.push(...change.entries.map(({ text }) => ["entry", text]));
+});
+await bob.request("ping", {});
+const meanwhile = Array.from({ length: 20 }, (_, index) => `meanwhile ${index}`);
+for (const text of meanwhile) alice.send(id, text.endsWith(" 7") ? { text, mentions: ["bob"] } : { text });
+await until(bob, "they are unread", () => unreadOf(bob) === meanwhile.length);
+const expected = isLarge ? [["mentioned", "meanwhile 7"]] : meanwhile.map((text) => ["entry", text]);
+assert.deepEqual(told.splice(0), expected);
+assert.equal(bob.conversations.get(id).isBehind, Boolean(isLarge));
+bob.watch(id);
+await until(bob, "what was not open is there", () => said(bob).at(-1) === meanwhile.at(-1));
+assert.deepEqual(said(bob).slice(-meanwhile.length), meanwhile);
+assert.deepEqual(told, isLarge ? meanwhile.map((text) => ["entry", text]) : []);
+end();
+assert.equal(unreadOf(bob), meanwhile.length);
+bob.markRead(id);
+await until(phone, "the phone's badge goes again", () => unreadOf(phone) === 0);
 
 // What one device sets, the other has; nobody else does.
 const draft = { text: crypto.randomUUID() };
@@ -121,6 +152,7 @@ const group = await alice.group({ key: crypto.randomUUID(), title: "Live" });
 const { code } = await alice.groups.invite(group, { uses: 1 });
 assert.equal((await bob.groups.look(code)).title, "Live");
 assert.equal(await bob.groups.join(code), group);
+for (const client of [alice, bob]) client.view(group, true);
 await until(alice, "bob is a member", () => alice.conversations.get(group).last?.kind === "joined");
 await alice.groups.changeSettings(group, { send: "admins" });
 await until(bob, "bob knows the rule", () => bob.conversations.get(group).settings?.send === "admins");
@@ -131,5 +163,5 @@ await assert.rejects(bob.groups.join(code), { code: "not_found" });
 
 for (const client of [alice, bob, phone]) await client.stop();
 console.log(
-  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, presence, a group: all as promised`,
+  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, presence, what is not open, a group: all as promised`,
 );

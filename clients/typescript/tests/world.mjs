@@ -105,7 +105,7 @@ export function makeWorld(seed = 1) {
     world.up = true;
   };
 
-  world.client = (user, memory = { snapshot: null, outbox: [], account: [] }, device = `${user}-tab`) => {
+  world.client = (user, memory = { snapshot: null, outbox: [], account: [] }, device = `${user}-tab`, options = {}) => {
     const shown = [];
     const changes = [];
     const client = new Client({
@@ -121,6 +121,7 @@ export function makeWorld(seed = 1) {
         random: world.random,
         WebSocket: FakeSocket,
       },
+      ...options,
     });
     const told = { client, memory, shown, changes, texts: (id) => texts(client, id), at: (id) => client.conversations.get(id) };
     client.subscribe((change) => {

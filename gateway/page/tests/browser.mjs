@@ -1,7 +1,7 @@
 // The page in a real browser on the real node: `node browser.mjs BINARY [--screenshots DIR]`, or ANTIPHON_BINARY.
 //
 // Two users talk through a kill and a reload with nothing lost, doubled or out of order; then what is done with messages, history,
-// groups, invites, a phone, the keyboard alone, and axe. With ANTIPHON_PAGE=FOLDER the page's files come from there. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
+// groups, invites, a phone, the keyboard alone, axe, and conversations that are large. With ANTIPHON_PAGE=FOLDER the page's files come from there. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -757,6 +757,67 @@ async function pictures({ browser, carol }) {
   await screenshot(phone, "page-phone-new.png");
 }
 
+/** On a node where every conversation is a large one. */
+async function large() {
+  step("large conversations: unread where they are not open, whole when they are opened");
+  const node = await Node.create(binary, { "fanout.bodies_members": 1, "fanout.hint_ms": 50 });
+  let browser;
+  try {
+    await node.start();
+    browser = await Browser.create(node);
+    const [bob, backstage] = [await browser.page(), await browser.page()];
+    await browser.signIn(bob, "bob");
+    await backstage.goto(node.origin);
+    const [, dora] = await Promise.all(
+      ["carol", "dora"].map(async (name) => {
+        const user = await RawClient.create(backstage, name);
+        const id = (await user.ask("create", { direct: "bob" })).conversation;
+        const say = (...words) => user.say(id, words);
+        await say(`${name} is here`);
+        return { say, mention: (text) => user.ask("send", { conversation: id, client_message_id: crypto.randomUUID(), text, mentions: ["bob"] }) };
+      }),
+    );
+    await openConversation(bob, "dora");
+    await eventually(() => texts(bob), ["dora is here"], "what was not open is fetched");
+    await openConversation(bob, "carol");
+    const words = Array.from({ length: 30 }, (_, index) => `dora says ${index}`);
+    await dora.say(...words);
+    await dora.mention("bob, look");
+    const row = conversation(bob, "dora");
+    await eventually(() => row.locator(".badge").textContent(), "31, 31 unread", "they are unread");
+    await eventually(() => row.locator(".preview").textContent(), "New messages", "nothing of it is here");
+    await eventually(async () => /dora: bob, look/.test(await bob.locator("#announcer").textContent()), true, "a mention is told");
+    await screenshot(bob, "page-large.png");
+    await openConversation(bob, "dora");
+    await eventually(() => texts(bob), ["dora is here", ...words, "bob, look"], "all of it, in order");
+    await bob.locator("#messages .divider").waitFor();
+    await eventually(() => row.locator(".badge").count(), 0, "nothing unread is left");
+    await dora.say("pushed");
+    await eventually(async () => (await texts(bob)).at(-1), "pushed", "what comes while it is open");
+    await say(bob, "mine");
+    await eventually(() => state(bob, "mine"), "Sent", "it is acknowledged");
+    // Very much at once: the end of it, and what is before by scrolling back.
+    await openConversation(bob, "carol");
+    const flood = Array.from({ length: 450 }, (_, index) => `flood ${index}`);
+    await dora.say(...flood);
+    await eventually(() => row.locator(".badge").textContent(), "99+, 450 unread", "they are unread");
+    await openConversation(bob, "dora");
+    await eventually(async () => (await texts(bob)).at(-1), flood.at(-1), "the end is there");
+    await eventually(
+      async () => {
+        await bob.locator("#scroller").evaluate((scroller) => (scroller.scrollTop = 0));
+        return (await texts(bob))[0];
+      },
+      "dora is here",
+      "and the beginning",
+    );
+    assert.deepEqual(browser.complaints, [], "the console stays silent");
+  } finally {
+    await browser?.close();
+    await node.remove();
+  }
+}
+
 // ---- All of it ----------------------------------------------------------------------------------------------------------
 
 const node = await Node.create(binary);
@@ -793,6 +854,7 @@ try {
   await keyboardOnly(world);
   await pictures(world);
   assert.deepEqual(browser.complaints, [], "the console stays silent");
+  await large();
   step("all well");
 } finally {
   clearTimeout(overdue);

@@ -27,11 +27,12 @@ async function freePort() {
 
 /** `antiphon serve --dev` on ports and data of its own; it can be killed and started again on the same ones. */
 export class Node {
-  static async create(binary) {
+  /** `settings`: keys of the configuration with their values. */
+  static async create(binary, settings = {}) {
     const node = new Node();
     // The folder that the test run names is on a real disk, as the log wants it; the system's may be memory.
     const folder = process.env.ANTIPHON_TEST_FOLDER ?? tmpdir();
-    Object.assign(node, { binary, data: mkdtempSync(join(folder, "antiphon-page-")), down: true });
+    Object.assign(node, { binary, settings, data: mkdtempSync(join(folder, "antiphon-page-")), down: true });
     [node.port, node.consolePort] = [await freePort(), await freePort()];
     return node;
   }
@@ -42,7 +43,8 @@ export class Node {
 
   async start() {
     const addresses = ["--listen", `127.0.0.1:${this.port}`, "--console", `127.0.0.1:${this.consolePort}`];
-    this.process = spawn(this.binary, ["serve", "--dev", ...addresses, "--data", this.data], {
+    const settings = Object.entries(this.settings).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
+    this.process = spawn(this.binary, ["serve", "--dev", ...addresses, ...settings, "--data", this.data], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     // However this run ends, it leaves no node behind.

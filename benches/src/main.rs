@@ -7,6 +7,7 @@ mod compare;
 mod deflate;
 mod facts;
 mod lane;
+mod large;
 mod log;
 
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ enum Bench {
     },
     /// What one of everything costs a node on this machine, for `tune capacity`; with --check, whether its predictions hold.
     Capacity(capacity::Options),
+    /// One very large group beside ordinary chat: CPU a message and latency over its members, and over those who are connected.
+    Large(large::Options),
     /// CPU of permessage-deflate, compressed and inflated, by size and level.
     Deflate {
         /// Messages of a round, of 1 KiB; fewer of larger ones.
@@ -109,6 +112,7 @@ fn main() -> anyhow::Result<()> {
             append::run(&append::Plan { folder, batches, rounds, text_bytes, conversations }, &batch)
         }
         Bench::Capacity(options) => capacity::run(&options, &machine),
+        Bench::Large(options) => large::run(&options, &machine),
         Bench::Deflate { messages, rounds, seed } => deflate::run(&deflate::Plan { messages, rounds, seed }),
         Bench::Steady(options) => log::steady::run(options),
         Bench::Mixed(options) => log::mixed::run(options),

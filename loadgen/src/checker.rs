@@ -9,6 +9,7 @@
 //! - **foreign**: a message of a conversation that the connection's user is not a member of.
 //! - **missing**: a message was acknowledged, and the conversation's history does not have it at the end (where that is read).
 //! - **presence**: somebody is there at the end, and a connection that watches them was not told so.
+//! - **unheard**, **hint**, **body**: of a large group, seen in [`crate::workload::large`] and counted here with the others.
 //!
 //! A member here is a membership of the [`Layout`]: a user has one a layer, and it belongs to one conversation. Memory: 24 bytes a member; a conversation keeps a sequence
 //! only until all its members have it, and at most [`SLOTS_MAX`] of them; a member's holes are at most [`HOLES_MAX`] ranges.
@@ -47,6 +48,15 @@ pub struct Violations {
     /// Users who are there at the end, and of whom a connection that watches them was not told so.
     #[serde(default)]
     pub presence: u64,
+    /// Members of a large group who had not heard of a burst's last message when all should have.
+    #[serde(default)]
+    pub unheard: u64,
+    /// Hints that went back, or named an entry that there is not.
+    #[serde(default)]
+    pub hint: u64,
+    /// Messages of a large group that were given to somebody who did not look at it and was not meant.
+    #[serde(default)]
+    pub body: u64,
 }
 
 impl Violations {
@@ -54,7 +64,7 @@ impl Violations {
     #[must_use]
     pub fn total(&self) -> u64 {
         let of_messages = self.order + self.gap + self.duplicate + self.lost + self.mismatch + self.foreign;
-        of_messages + self.missing + self.presence
+        of_messages + self.missing + self.presence + self.unheard + self.hint + self.body
     }
 
     /// Adds another thread's.
@@ -67,6 +77,9 @@ impl Violations {
         self.foreign += other.foreign;
         self.missing += other.missing;
         self.presence += other.presence;
+        self.unheard += other.unheard;
+        self.hint += other.hint;
+        self.body += other.body;
     }
 }
 

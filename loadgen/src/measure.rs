@@ -42,6 +42,49 @@ pub struct Latencies {
     pub handshake_wait: Histogram<u64>,
     /// Of each named part of the load: of connections that stood, and read, all the while.
     pub parts: Vec<PartLatencies>,
+    /// Of the large group, which is in none of the others.
+    #[serde(default)]
+    pub large: Option<Box<LargeLatencies>>,
+}
+
+/// Latencies of the large group's messages.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct LargeLatencies {
+    /// From a message's intended time to its acknowledgement.
+    #[serde(with = "crate::histogram_text")]
+    pub send_to_ack: Histogram<u64>,
+    /// From a message's intended time to its arrival at each member but its sender who is given it.
+    #[serde(with = "crate::histogram_text")]
+    pub send_to_deliver: Histogram<u64>,
+    /// From the intended time of the oldest message that a hint newly tells of to that hint.
+    #[serde(with = "crate::histogram_text")]
+    pub send_to_hint: Histogram<u64>,
+    /// Hints of a member in one burst; no latency, but a number.
+    #[serde(with = "crate::histogram_text")]
+    pub hints_per_burst: Histogram<u64>,
+}
+
+impl LargeLatencies {
+    fn new() -> Self {
+        let histogram = || histogram(3);
+        Self {
+            send_to_ack: histogram(),
+            send_to_deliver: histogram(),
+            send_to_hint: histogram(),
+            hints_per_burst: histogram(),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.send_to_ack, &other.send_to_ack),
+            (&mut self.send_to_deliver, &other.send_to_deliver),
+            (&mut self.send_to_hint, &other.send_to_hint),
+            (&mut self.hints_per_burst, &other.hints_per_burst),
+        ] {
+            mine.add(theirs).expect("all have the same bounds");
+        }
+    }
 }
 
 /// Latencies of a named part of the load.
@@ -79,7 +122,14 @@ impl Latencies {
             handshake: histogram(),
             handshake_wait: histogram(),
             parts: std::iter::repeat_with(PartLatencies::new).take(parts).collect(),
+            large: None,
         }
+    }
+
+    /// Empty ones, with those of a large group.
+    #[must_use]
+    pub fn with_large(parts: usize) -> Self {
+        Self { large: Some(Box::new(LargeLatencies::new())), ..Self::new(parts) }
     }
 
     /// Adds another thread's, exactly.
@@ -101,6 +151,11 @@ impl Latencies {
             mine.offered += theirs.offered;
             mine.send_to_ack.add(&theirs.send_to_ack).expect("all have the same bounds");
             mine.send_to_deliver.add(&theirs.send_to_deliver).expect("all have the same bounds");
+        }
+        match (&mut self.large, &other.large) {
+            (Some(mine), Some(theirs)) => mine.add(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
         }
     }
 }

@@ -50,6 +50,7 @@ fn deciding(command: &str) -> &'static str {
     match command {
         "idle" => "connections.established_per_second",
         "echo" => "latency_us.send_to_ack.p99",
+        "large" => "large.send_to_ack.p99",
         "storm" => "storm.resumed_100_seconds",
         _ => "latency_us.send_to_deliver.p99",
     }
@@ -95,6 +96,9 @@ pub fn figures(report: &Report) -> BTreeMap<&'static str, f64> {
             ("storm.resumed_100_seconds", storm.resumed_100_seconds),
         ];
         figures.extend(seconds.into_iter().filter_map(|(name, seconds)| Some((name, seconds?))));
+    }
+    if let Some(large) = &report.large {
+        figures.extend(large.figures());
     }
     if let Some(slow) = &report.slow {
         figures.insert("slow.p99_factor", slow.p99_factor);

@@ -121,7 +121,7 @@ fn main() -> ExitCode {
 /// `before`: what the program of the benchmarks is told first; its benchmarks themselves have no word in common.
 fn benches(before: &[&str], arguments: &[String]) -> anyhow::Result<()> {
     // It runs both as programs of their own.
-    if before.is_empty() && arguments.first().is_some_and(|bench| bench == "capacity") {
+    if before.is_empty() && arguments.first().is_some_and(|bench| bench == "capacity" || bench == "large") {
         let programs = ["--package", "antiphon-gateway", "--package", "antiphon-loadgen"];
         process::run(process::cargo(["build", "--release"]).args(programs))?;
     }

@@ -94,7 +94,7 @@ struct Comparison {
 
 fn compare(bench: &Bench, coefficients: &Coefficients, scenario: &Scenario) -> anyhow::Result<Comparison> {
     let shape = &scenario.shape;
-    let mut node = Node::start(&bench.node, &bench.folder.join("check"), shape.shards)?;
+    let mut node = Node::start(&bench.node, &bench.folder.join("check"), shape.shards, &[])?;
     let before = sockets::settled()?;
     let load = bench.start_chat(&node, shape, scenario.seconds)?;
     let (first, last) = (shape.rate, shape.rate * (scenario.seconds - 1.0));

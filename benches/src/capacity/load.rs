@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// A running load generator; ended if it is dropped before it has finished.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     child: Child,
     report: PathBuf,
     output: PathBuf,
@@ -20,14 +20,14 @@ pub(super) struct Load {
 
 /// What became of a run that broke nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Why the run's latencies can't be believed, if so.
-    pub(super) late: Option<String>,
+    pub(crate) late: Option<String>,
 }
 
 impl Load {
     /// Starts one; `name` is that of its report in `folder`.
-    pub(super) fn start(program: &Path, folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &Path, folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let (report, output) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.txt")));
         if report.exists() {
             fs::remove_file(&report)?;
@@ -41,7 +41,7 @@ impl Load {
     }
 
     /// Waits for its end. An error if a promise was broken, a connection is missing, or no run was made.
-    pub(super) fn finish(mut self) -> anyhow::Result<Verdict> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<Verdict> {
         let status = self.child.wait()?;
         let text = fs::read_to_string(&self.report);
         let text = text.with_context(|| format!("loadgen {}: {status}, see {}", self.typed, self.output.display()))?;

@@ -150,7 +150,7 @@ impl Bench {
         self.again("idle", || {
             let mut nodes = Vec::new();
             for shape in IDLE {
-                nodes.push(Node::start(&self.node, &self.folder.join(shape.name), shape.shards)?);
+                nodes.push(Node::start(&self.node, &self.folder.join(shape.name), shape.shards, &[])?);
             }
             let before = sockets::settled()?;
             let (mut loads, mut empties, mut connected) = (Vec::new(), Vec::new(), Vec::new());
@@ -183,7 +183,7 @@ impl Bench {
     pub(super) fn ends(&self, both: f64) -> anyhow::Result<Ends> {
         self.again("ends", || {
             let plain = sockets::plain_end_bytes()?;
-            let mut server = Node::start(&self.node, &self.folder.join("ends"), 2)?;
+            let mut server = Node::start(&self.node, &self.folder.join("ends"), 2, &[])?;
             let before = sockets::settled()?;
             let mut streams = sockets::sessions(server.listen)?;
             let all = sockets::CONNECTIONS as f64;
@@ -198,7 +198,7 @@ impl Bench {
     /// One chat.
     pub(super) fn chat(&self, shape: &ChatShape) -> anyhow::Result<Chat> {
         self.again(shape.name, || {
-            let mut node = Node::start(&self.node, &self.folder.join(shape.name), shape.shards)?;
+            let mut node = Node::start(&self.node, &self.folder.join(shape.name), shape.shards, &[])?;
             let empty = node.sample()?;
             let load = self.start_chat(&node, shape, shape.window_s + CHAT_MORE_S)?;
             let settled = shape.rate * CHAT_SETTLE_S;

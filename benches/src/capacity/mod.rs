@@ -7,9 +7,9 @@
 
 mod check;
 mod fit;
-mod load;
+pub(crate) mod load;
 mod measure;
-mod node;
+pub(crate) mod node;
 mod sockets;
 mod solve;
 
@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options, machine: &Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn program(given: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(given: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name(name);
     let path = given.map_or(beside, Path::to_owned);
     ensure!(path.is_file(), "{} is not there: cargo build --release", path.display());

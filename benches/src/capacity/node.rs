@@ -26,10 +26,10 @@ const CONSOLE_WAIT: Duration = Duration::from_secs(10);
 
 /// A running node.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     child: Child,
     folder: PathBuf,
-    pub(super) listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     pub(super) tls_listen: SocketAddr,
     console: SocketAddr,
 }
@@ -78,8 +78,8 @@ impl Window<'_> {
 }
 
 impl Node {
-    /// Starts one.
-    pub(super) fn start(program: &Path, folder: &Path, shards: u64) -> anyhow::Result<Self> {
+    /// Starts one, with settings beyond those that all have.
+    pub(crate) fn start(program: &Path, folder: &Path, shards: u64, settings: &[&str]) -> anyhow::Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
@@ -88,7 +88,9 @@ impl Node {
         let mut command = Command::new(program);
         command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"]);
         command.args(["--tls-listen", "127.0.0.1:0", "--lanes", "1", "--shards", &shards.to_string(), "--data"]);
-        command.arg(folder.join("data")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.arg(folder.join("data"));
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
         let output = child.stdout.take().context("the node's output")?;
         let (ready, told) = std::sync::mpsc::channel();
@@ -111,7 +113,7 @@ impl Node {
         Ok(node)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod large;
 mod mix;
 mod planning;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{arrivals::Spread, law::Law, tls::TlsVersion};
 
+pub use large::LargeOptions;
 pub use mix::Mix;
 pub use planning::Slice;
 
@@ -57,6 +59,8 @@ pub enum Load {
     Slow(SlowOptions),
     /// A day in the life of a chat, from a file
     Mix(MixOptions),
+    /// One very large group beside ordinary chat
+    Large(LargeOptions),
     /// The same load for hours: fails if memory or latency drifts upwards
     Soak(SoakOptions),
 }
@@ -460,6 +464,7 @@ impl Load {
             Self::Storm(options) => &options.common,
             Self::Slow(options) => &options.common,
             Self::Mix(options) => &options.common,
+            Self::Large(options) => &options.common,
             Self::Soak(options) => &options.common,
         }
     }
@@ -475,6 +480,7 @@ impl Load {
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Mix(_) => "mix",
+            Self::Large(_) => "large",
             Self::Soak(_) => "soak",
         }
     }
@@ -522,6 +528,9 @@ mod tests {
             "storm --connections 100 --kill-pid 7 --kill-signal TERM --start-command x --return-rate 1000",
             "storm --connections 100 --stop-command x",
             "slow --connections 100 --rate 10 --share 0.2",
+            "large",
+            "large --members 1000 --online 1000 --viewers 0 --chat-connections 0",
+            "large --members 200000 --online 0 --viewers 0 --senders 3",
             "soak --connections 100 --rate 10 --hours 0.5 --reconnects-per-second 2 --away-ms 500",
         ] {
             let load = load(arguments).unwrap();
@@ -537,6 +546,21 @@ mod tests {
         assert_eq!(warmup("soak --connections 10 --rate 1 --hours 8"), 60.0);
         assert!((warmup("soak --connections 10 --rate 1 --hours 0.01") - 3.6).abs() < 1e-6);
         assert_eq!(warmup("soak --connections 10 --rate 1 --hours 8 --warmup-seconds 3"), 3.0);
+    }
+
+    #[test]
+    fn a_large_group_has_its_connections_beside_the_chat() {
+        let made = plan("large --online 3000 --viewers 100 --chat-connections 200").unwrap();
+        let large = made.large.as_ref().unwrap();
+        assert_eq!((made.connections, large.connected, large.first, large.hinted), (3_200, 3_000, 200, true));
+        assert_eq!((made.parts.len(), made.measured_ns), (7, made.parts.iter().map(|part| part.length_ns).sum()));
+        // Only those who send; and a group that is told everything.
+        let made = plan("large --members 10000 --online 0 --viewers 0").unwrap();
+        let large = made.large.as_ref().unwrap();
+        assert_eq!((large.connected, large.hinted, large.is_given_all(0)), (10, false, true));
+        let load = load("large --online 100000").unwrap();
+        assert_eq!(load.threads(&load.plan(Slice::WHOLE).unwrap()), 7);
+        assert!(load.plan(Slice { index: 0, count: 2 }).is_err(), "its members are in one group");
     }
 
     #[test]
@@ -571,6 +595,13 @@ mod tests {
             "storm --connections 10 --kill-pid 7 --stop-command x",
             "storm --connections 10 --return-rate 0",
             "slow --connections 10 --rate 1 --share 1.5",
+            "large --members 100 --online 101",
+            "large --online 10 --viewers 11",
+            "large --bursts 8",
+            "large --burst 100000 --bursts 6",
+            "large --burst-rate 0",
+            "large --quiet-seconds 0",
+            "large --chat-connections 1",
             "soak --connections 10 --rate 1 --hours 0",
             "soak --connections 10 --rate 1 --hours 1 --reconnects-per-second -1",
         ] {

@@ -15,7 +15,7 @@ use crate::{
     transport::{Scheme, Transport},
     workload::{
         echo::ECHO_BYTES_MIN,
-        plan::{CONNECTIONS_PER_THREAD_MAX, Echo, Habits, OPEN_END_NS, Part, Plan, Senders},
+        plan::{Echo, Habits, OPEN_END_NS, Part, Plan, Senders, threads_for},
     },
 };
 
@@ -61,6 +61,7 @@ impl Load {
         if plan.measured_ns < OPEN_END_NS {
             plan.row_ns = whole_ns.div_ceil(SECOND_NS).div_ceil(ROWS_MAX).max(1) * SECOND_NS;
         }
+        ensure!(plan.large.is_none() || slice == Slice::WHOLE, "a large group's load is made by one process");
         take(&mut plan, slice);
         ensure!(plan.connections > 0, "fewer groups than agents");
         Ok(plan)
@@ -126,6 +127,7 @@ impl Load {
                 plan.verifies = true;
                 Ok(plan)
             }
+            Self::Large(options) => options.plan(),
             Self::Mix(options) => mix_plan(common, &Mix::from_file(&options.file)?),
             Self::Soak(options) => {
                 let mut plan = plan(&options.size)?;
@@ -166,7 +168,10 @@ impl Load {
     /// How many client threads.
     #[must_use]
     pub fn threads(&self, plan: &Plan) -> u32 {
-        let needed = plan.connections.div_ceil(CONNECTIONS_PER_THREAD_MAX);
+        let needed = match &plan.large {
+            Some(large) => threads_for(large.first) + threads_for(large.connected),
+            None => threads_for(plan.connections),
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
         self.common().threads.unwrap_or(cores / 4).max(needed).max(1)
     }
@@ -181,6 +186,7 @@ impl Load {
             Self::Storm(options) => options.traffic.drain_seconds,
             Self::Slow(options) => options.traffic.drain_seconds,
             Self::Mix(options) => Mix::from_file(&options.file)?.drain_seconds,
+            Self::Large(options) => options.traffic.drain_seconds,
             Self::Soak(options) => options.traffic.drain_seconds,
         })
     }
@@ -204,7 +210,7 @@ fn mix_plan(common: &CommonOptions, mix: &Mix) -> anyhow::Result<Plan> {
 }
 
 /// A plan without any traffic.
-fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
+pub(super) fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
     common.connect_rate.map_or(Ok(0), |rate| positive(rate, "--connect-rate"))?;
     let (scheme, host, target, path) = parse_target(&common.target)?;
     let transport = transport(&common.tls, scheme, &host)?;
@@ -227,6 +233,7 @@ fn base(common: &CommonOptions, connections: u32) -> anyhow::Result<Plan> {
         connections,
         first_user: 0,
         echo: None,
+        large: None,
         layers: Vec::new(),
         unit: 1,
         senders: Senders::Anyone,
@@ -262,7 +269,7 @@ pub(super) fn reconnects(per_second: f64) -> anyhow::Result<f64> {
     Ok(per_second)
 }
 
-fn groups(plan: &mut Plan, size: Law) -> anyhow::Result<()> {
+pub(super) fn groups(plan: &mut Plan, size: Law) -> anyhow::Result<()> {
     ensure!(plan.connections >= 2, "a chat needs two connections at least");
     within(size, GROUP_MEMBERS, "--group-size")?;
     let size = match size {
@@ -274,7 +281,7 @@ fn groups(plan: &mut Plan, size: Law) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn traffic(plan: &mut Plan, options: &TrafficOptions, messages_per_second: f64) -> anyhow::Result<()> {
+pub(super) fn traffic(plan: &mut Plan, options: &TrafficOptions, messages_per_second: f64) -> anyhow::Result<()> {
     within(options.text_bytes, TEXT_BYTES, "--text-bytes")?;
     plan.text_bytes = Sampler::new(options.text_bytes);
     plan.rate_per_second = rate(messages_per_second)?;
@@ -326,12 +333,12 @@ fn nanoseconds(seconds: f64) -> Nanoseconds {
     (seconds * SECOND_NS as f64) as Nanoseconds
 }
 
-fn not_negative(seconds: f64) -> anyhow::Result<Nanoseconds> {
+pub(super) fn not_negative(seconds: f64) -> anyhow::Result<Nanoseconds> {
     ensure!(seconds >= 0.0 && seconds.is_finite(), "a time must not be negative");
     Ok(nanoseconds(seconds))
 }
 
-fn positive(value: f64, name: &str) -> anyhow::Result<Nanoseconds> {
+pub(super) fn positive(value: f64, name: &str) -> anyhow::Result<Nanoseconds> {
     ensure!(value > 0.0 && value.is_finite(), "{name} must be more than 0");
     Ok(nanoseconds(value))
 }

@@ -244,7 +244,7 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
         (
             "violations",
             format!(
-                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}",
+                "order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}, unheard {}, hint {}, body {}",
                 violations.order,
                 violations.gap,
                 violations.duplicate,
@@ -252,7 +252,10 @@ fn facts(out: &mut String, report: &Report) -> anyhow::Result<()> {
                 violations.mismatch,
                 violations.foreign,
                 violations.missing,
-                violations.presence
+                violations.presence,
+                violations.unheard,
+                violations.hint,
+                violations.body,
             ),
         ),
         (

@@ -4,6 +4,7 @@
 
 pub mod compare;
 pub mod html;
+pub mod large;
 pub mod parts;
 pub mod plots;
 mod special;
@@ -19,6 +20,7 @@ use crate::{
     arrivals::Spread, checker::Violations, machine::Machine, measure::Second, run::outcome::RowSample,
     soak::SoakFigures, trials::Trials,
 };
+use large::LargeFigures;
 use parts::{PartFigures, SlowFigures, StormFigures, VerifiedFigures};
 pub use tls::{Handshakes, TlsFigures};
 
@@ -77,7 +79,7 @@ pub struct Report {
     pub timeline: Vec<Row>,
     /// Curves for the plots: quantile and microseconds.
     pub percentiles: Percentiles,
-    /// Named stretches of the load: of `slow`, `storm` and `mix`.
+    /// Named stretches of the load: of `slow`, `storm`, `mix` and `large`.
     pub parts: Vec<PartFigures>,
     /// What the histories had, if they were read.
     pub verified: Option<VerifiedFigures>,
@@ -85,6 +87,8 @@ pub struct Report {
     pub storm: Option<StormFigures>,
     /// `slow`: what it did to the others.
     pub slow: Option<SlowFigures>,
+    /// `large`: what became of the group, and of the chat beside it.
+    pub large: Option<LargeFigures>,
     /// `soak`: what drifted.
     pub soak: Option<SoakFigures>,
     /// With `--trials`: each of them, and the spread. The rest of the report is of the trial in the middle.
@@ -481,6 +485,7 @@ pub(crate) mod tests {
             verified: None,
             storm: None,
             slow: None,
+            large: None,
             soak: None,
             trials: None,
         }

@@ -12,7 +12,7 @@ use plotters::{
     prelude::*,
 };
 
-use super::summary::duration;
+use super::{html, summary::duration};
 
 const WIDTH: u32 = 860;
 const HEIGHT: u32 = 320;
@@ -87,24 +87,24 @@ const CAPTION: u32 = 34;
 #[must_use]
 pub fn picture(title: &str, panels: &[Panel]) -> String {
     let height = CAPTION + panels.len() as u32 * (CAPTION + HEIGHT);
-    let colours = super::html::STYLE.split("* {").next().unwrap_or_default();
+    let colours = html::STYLE.split("* {").next().unwrap_or_default();
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\">\n<style>{colours}</style>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n\
          <text x=\"12\" y=\"23\" font-size=\"18\" fill=\"var(--ink)\">{}</text>\n",
-        super::html::escape(title)
+        html::escape(title)
     );
     let mut top = CAPTION;
     for panel in panels {
         let baseline = top + 22;
         out += &format!(
             "<text x=\"12\" y=\"{baseline}\" font-size=\"14\" fill=\"var(--ink)\">{}",
-            super::html::escape(&panel.caption)
+            html::escape(&panel.caption)
         );
         for (name, colour) in &panel.legend {
-            out += &format!("<tspan dx=\"18\" fill=\"{}\">━ {}</tspan>", colour.variable(), super::html::escape(name));
+            out += &format!("<tspan dx=\"18\" fill=\"{}\">━ {}</tspan>", colour.variable(), html::escape(name));
         }
         let plot = panel.svg.replacen("<svg ", &format!("<svg y=\"{}\" ", top + CAPTION), 1);
         out += &format!("</text>\n{plot}\n");
@@ -140,6 +140,14 @@ pub fn timeline(lines: &[Line], unit: &str) -> anyhow::Result<String> {
     let highest = lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).fold(0.1, f64::max);
     let digits = if highest < 10.0 { 1 } else { 0 };
     draw(lines, seconds_range(lines), 0.0..highest * 1.1, &seconds_label, &|value| format!("{value:.digits$} {unit}"))
+}
+
+/// A number from 0, over another one that is no time: connections, members.
+pub fn over_counts(lines: &[Line], unit: &str) -> anyhow::Result<String> {
+    let highest = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(|line| &line.points).map(of).fold(0.1, f64::max);
+    let (last, highest) = (highest(|point| point.0), highest(|point| point.1));
+    let digits = if highest < 1.0 { 2 } else { usize::from(highest < 10.0) };
+    draw(lines, 0.0..last, 0.0..highest * 1.1, &count_label, &|value| format!("{value:.digits$} {unit}"))
 }
 
 fn draw<Y>(
@@ -217,6 +225,10 @@ fn seconds_label(second: &f64) -> String {
     if (second - second.round()).abs() > 0.01 { String::new() } else { format!("{second:.0} s") }
 }
 
+fn count_label(count: &f64) -> String {
+    html::grouped(count.round() as u64)
+}
+
 fn latency_label(microseconds: &f64) -> String {
     duration(*microseconds as u64)
 }
@@ -251,7 +263,7 @@ mod tests {
         let lines =
             [Line { name: "a", colour: Colour::Third, points: vec![(0.0, 300.0), (1.0, 900.0), (3.0, 20_000.0)] }];
         let plots = [percentiles(&lines), latency_timeline(&lines), rate_timeline(&lines), timeline(&lines, "MiB")];
-        for svg in plots.map(Result::unwrap) {
+        for svg in plots.into_iter().chain([over_counts(&lines, "ms")]).map(Result::unwrap) {
             assert!(svg.contains("stroke=\"var(--third)\"") && svg.contains("var(--grid)"), "{svg}");
             assert!(!svg.contains("#0102"), "{svg}");
         }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Report, Row,
     html::{escape, grouped, plot},
+    large,
     parts::{SlowFigures, StormFigures},
     plots::{self, Colour, Line},
     summary::{duration, mebibytes},
@@ -34,6 +35,9 @@ pub(super) fn sections(out: &mut String, report: &Report) -> anyhow::Result<()> 
     }
     if let Some(slow) = &report.slow {
         slow_section(out, slow)?;
+    }
+    if let Some(large) = &report.large {
+        large::section(out, large)?;
     }
     if !report.parts.is_empty() {
         parts_table(out, report)?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Quantiles, Report, TlsFigures, parts::StormFigures};
+use super::{Quantiles, Report, TlsFigures, large, parts::StormFigures};
 use crate::{soak::SoakFigures, trend::Trend, trials::Trials};
 
 /// The summary.
@@ -78,7 +78,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     let violations = &report.violations;
     writeln!(
         out,
-        "violations    order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}",
+        "violations    order {}, gap {}, duplicate {}, lost {}, mismatch {}, foreign {}, missing {}, presence {}, unheard {}, hint {}, body {}",
         violations.order,
         violations.gap,
         violations.duplicate,
@@ -87,6 +87,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         violations.foreign,
         violations.missing,
         violations.presence,
+        violations.unheard,
+        violations.hint,
+        violations.body,
     )?;
     writeln!(out, "{}", if report.passed() { "passed" } else { "FAILED" })
 }
@@ -186,6 +189,7 @@ fn write_special(out: &mut String, report: &Report) -> std::fmt::Result {
             memory(slow.slow_rss_bytes_max),
         )?;
     }
+    report.large.as_ref().map_or(Ok(()), |large| large::write(out, large))?;
     report.soak.as_ref().map_or(Ok(()), |soak| write_soak(out, soak))
 }
 
@@ -236,7 +240,7 @@ fn write_trials(out: &mut String, trials: &Trials) -> std::fmt::Result {
     Ok(())
 }
 
-fn quantiles(values: &Quantiles) -> String {
+pub(super) fn quantiles(values: &Quantiles) -> String {
     let parts = [("p50", values.p50), ("p99", values.p99), ("p99.9", values.p999), ("max", values.max)];
     parts.map(|(name, microseconds)| format!("{name} {:>9}", duration(microseconds))).join("  ")
 }

@@ -16,6 +16,7 @@ use crate::{
     report::{
         ConnectionFigures, GeneratorFigures, KernelFigures, LATE_US_MAX, Latency, MessageFigures, Percentiles,
         Quantiles, Report, Row, RunOptions, SCHEMA, ServerFigures, Throughput, TlsFigures, curve,
+        large::LargeFigures,
         parts::{PartFigures, SlowFigures, StormFigures, VerifiedFigures},
     },
     soak,
@@ -95,9 +96,15 @@ pub fn report(load: &Load, started: SystemTime, outcome: Outcome) -> anyhow::Res
             .as_ref()
             .map(|storm| StormFigures::of(storm, outcome.violations.missing, outcome.restarted_pid)),
         slow: None,
+        large: plan.large.as_ref().map(|large| LargeFigures::of(large, &outcome)),
         soak: None,
         trials: None,
     };
+    if let Some(large) = &report.large {
+        report.invalid_because.extend(large.problems());
+        report.failed_because.extend(large.failures());
+        report.valid = report.invalid_because.is_empty();
+    }
     judge(load, &plan, &mut report);
     Ok(report)
 }
@@ -199,6 +206,7 @@ fn options(load: &Load, plan: &Plan, outcome: &Outcome) -> anyhow::Result<RunOpt
         Load::Storm(options) => (options.group_size, options.traffic.text_bytes),
         Load::Slow(options) => (options.group_size, options.traffic.text_bytes),
         Load::Soak(options) => (options.group_size, options.traffic.text_bytes),
+        Load::Large(options) => (options.chat_group_size, options.traffic.text_bytes),
         Load::Mix(options) => {
             let mix = Mix::from_file(&options.file)?;
             (mix.conversations.group_size.0, mix.text_bytes.0)

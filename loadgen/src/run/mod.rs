@@ -26,6 +26,7 @@ use crate::{
     transport::TlsOutcome,
     workload::{
         control::{Control, Counters, Counts, Phase},
+        large::plan::LargePlan,
         plan::{OPEN_END_NS, Plan},
         worker::{self, WorkerOptions, WorkerResult},
     },
@@ -83,6 +84,7 @@ struct Run<'a> {
     samples: Vec<RowSample>,
     last_sample: Option<(u64, Nanoseconds, Sample)>,
     part_starts_ns: Vec<Nanoseconds>,
+    part_samples: Vec<(Nanoseconds, Sample)>,
     load_end_ns: Nanoseconds,
     progress: Progress,
     server: Option<Process>,
@@ -126,7 +128,7 @@ impl<'a> Run<'a> {
             load,
             slice,
             gate,
-            control: Arc::new(Control::new(watched)),
+            control: Arc::new(Control::new(watched, plan.large.as_ref().map(LargePlan::messages))),
             counters: shares.iter().map(|_| Arc::new(Counters::default())).collect(),
             clock: Clock::start(),
             threads: Vec::new(),
@@ -136,6 +138,7 @@ impl<'a> Run<'a> {
             samples: Vec::new(),
             last_sample: None,
             part_starts_ns: Vec::new(),
+            part_samples: Vec::new(),
             load_end_ns: 0,
             progress: Progress::new(),
             server: servers.first().copied(),
@@ -174,13 +177,16 @@ impl<'a> Run<'a> {
     fn lead(&mut self) -> anyhow::Result<Milestones> {
         let mut milestones = Milestones::default();
         self.until_ready()?;
+        if !self.fill(&mut milestones)? {
+            return Ok(milestones);
+        }
         milestones.before = self.sample();
         self.gate.pass("connect")?;
         let start_ns = self.clock.now_ns();
         self.control.set_phase(Phase::Connect);
         let all_up = self.connect()?;
         milestones.establish_ns = self.clock.now_ns() - start_ns;
-        let ready = if self.plan.layers.is_empty() {
+        let ready = if self.plan.layers.is_empty() && self.plan.large.is_none() {
             all_up || self.plan.echo.is_none()
         } else {
             all_up && self.make_groups()?
@@ -205,6 +211,24 @@ impl<'a> Run<'a> {
             self.look()?;
         }
         Ok(())
+    }
+
+    /// Gives the large group its members; `false` if that can't be done.
+    fn fill(&mut self, milestones: &mut Milestones) -> anyhow::Result<bool> {
+        let Some(members) = self.plan.large.as_ref().map(|large| large.members) else { return Ok(true) };
+        milestones.empty = self.sample();
+        self.progress.phase(&format!("filling a group with {members} members"));
+        let start_ns = self.clock.now_ns();
+        self.control.set_phase(Phase::Fill);
+        let is_filled = self.progressing(|counts| counts.filled, members.into(), "members")?;
+        milestones.fill_ns = self.clock.now_ns() - start_ns;
+        let seconds = milestones.fill_ns as f64 / SECOND_NS as f64;
+        self.progress.phase(&match self.counts().fill_added {
+            0 => format!("the group was there, with all of its members ({seconds:.1} s)"),
+            requests => format!("filled in {seconds:.1} s by {requests} requests"),
+        });
+        settle();
+        Ok(is_filled)
     }
 
     fn connect(&mut self) -> anyhow::Result<bool> {
@@ -281,6 +305,7 @@ impl<'a> Run<'a> {
             planned_ns => planned_ns,
         };
         milestones.measured_to = self.sample();
+        self.part_samples.push((self.clock.now_ns().saturating_sub(start_ns), milestones.measured_to));
         if self.restarted_pid.is_some() {
             // What two processes used makes no sum.
             milestones.measured_to.server = None;
@@ -371,13 +396,15 @@ impl<'a> Run<'a> {
 
     fn begin_part(&mut self, index: usize, at_ns: Nanoseconds) {
         self.control.start_part(index, at_ns);
-        self.part_starts_ns.push(at_ns.saturating_sub(self.control.load_start_ns()));
+        let start_ns = self.control.load_start_ns();
+        self.part_starts_ns.push(at_ns.saturating_sub(start_ns));
+        self.part_samples.push((self.clock.now_ns().saturating_sub(start_ns), self.sample()));
         let name = self.plan.parts[index].name.clone();
         self.progress.phase(&format!("part {name}"));
     }
 
     fn drain(&mut self) -> anyhow::Result<()> {
-        if self.plan.layers.is_empty() && self.plan.echo.is_none() {
+        if self.plan.layers.is_empty() && self.plan.echo.is_none() && self.plan.large.is_none() {
             return Ok(());
         }
         self.progress.phase("draining");
@@ -509,6 +536,7 @@ impl<'a> Run<'a> {
             samples: self.samples,
             milestones,
             part_starts_ns: self.part_starts_ns,
+            part_samples: self.part_samples,
             load_end_ns: self.load_end_ns,
             layers: self.plan.layers.len(),
             problems: self.problems,
@@ -529,6 +557,10 @@ impl<'a> Run<'a> {
                 Some(in_flight) => format!("{in_flight} echoes of each connection under way for {seconds} s"),
                 None => format!("{} echoes a second for {seconds} s", plan.rate_per_second),
             },
+            Load::Large(options) => format!(
+                "{} bursts of {} messages in {seconds} s, and {} a second of chat",
+                options.bursts, options.burst, plan.rate_per_second
+            ),
             _ => format!("{} messages a second for {seconds} s", plan.rate_per_second),
         }
     }
@@ -554,6 +586,13 @@ fn by_shell(command: &str) -> std::io::Result<Child> {
 
 fn progress_line(counts: &Counts, then: &Counts, seconds: f64, plan: &Plan) -> String {
     let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds.max(0.001);
+    let large = plan.large.as_ref().map(|_| {
+        format!(
+            "{:.0}/s given, {:.0}/s hints  ",
+            rate(counts.large_delivered, then.large_delivered),
+            rate(counts.hints, then.hints)
+        )
+    });
     let mut connections = format!("{} up, {} lost", counts.up, counts.lost);
     if counts.paused > 0 {
         connections = format!("{connections}, {} not reading", counts.paused);
@@ -562,11 +601,12 @@ fn progress_line(counts: &Counts, then: &Counts, seconds: f64, plan: &Plan) -> S
         let echoes = rate(counts.acked, then.acked);
         return format!("{echoes:.0}/s echoed  {} under way  {connections}", counts.unacked);
     }
-    if plan.layers.is_empty() {
+    if plan.layers.is_empty() && plan.large.is_none() {
         return connections;
     }
     format!(
-        "{:.0}/s offered  {:.0}/s acked  {:.0}/s delivered  {} unacked  {connections}  {} violations",
+        "{}{:.0}/s offered  {:.0}/s acked  {:.0}/s delivered  {} unacked  {connections}  {} violations",
+        large.unwrap_or_default(),
         rate(counts.offered, then.offered),
         rate(counts.acked, then.acked),
         rate(counts.delivered, then.delivered),

@@ -24,6 +24,12 @@ pub struct Sample {
 /// Samples at the run's milestones.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Milestones {
+    /// The large group is not filled yet.
+    #[serde(default)]
+    pub empty: Sample,
+    /// From there until it was.
+    #[serde(default)]
+    pub fill_ns: Nanoseconds,
     /// No connection yet.
     pub before: Sample,
     /// All connections, and all conversations.
@@ -100,6 +106,9 @@ pub struct Outcome {
     pub milestones: Milestones,
     /// When the named parts began, from the start of the load.
     pub part_starts_ns: Vec<Nanoseconds>,
+    /// What was used when they began, and at the end: when that was, from the start of the load.
+    #[serde(default)]
+    pub part_samples: Vec<(Nanoseconds, Sample)>,
     /// When the load ended, from its start.
     pub load_end_ns: Nanoseconds,
     /// Conversations that a user is in.

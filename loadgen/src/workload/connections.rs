@@ -88,6 +88,8 @@ pub(super) struct Connections {
     connecting: u32,
     connecting_max: u32,
     unstarted: u32,
+    /// So many are to be begun for now.
+    limit: u32,
     queue: VecDeque<u32>,
     later: BinaryHeap<Reverse<(Nanoseconds, u32)>>,
     pace_ns: Nanoseconds,
@@ -126,6 +128,7 @@ impl Connections {
             connecting: 0,
             connecting_max,
             unstarted: 0,
+            limit: share.count,
             queue: VecDeque::new(),
             later: BinaryHeap::new(),
             pace_ns: plan.connects_per_second.map_or(0, pace),
@@ -138,8 +141,13 @@ impl Connections {
         }
     }
 
+    /// No more than so many are to be begun for now.
+    pub(super) fn limit(&mut self, connections: u32) {
+        self.limit = connections;
+    }
+
     pub(super) fn next_wake_ns(&self, now_ns: Nanoseconds) -> Nanoseconds {
-        let waiting = !self.queue.is_empty() || (self.unstarted as usize) < self.list.len();
+        let waiting = !self.queue.is_empty() || self.unstarted < self.limit;
         let start_ns =
             if waiting && self.connecting < self.connecting_max { self.next_start_ns.max(now_ns) } else { u64::MAX };
         self.later.peek().map_or(u64::MAX, |Reverse((due_ns, _))| *due_ns).min(start_ns)
@@ -151,7 +159,7 @@ impl Connections {
         }
         let slot = self.queue.pop_front().or_else(|| {
             let slot = self.unstarted;
-            ((slot as usize) < self.list.len()).then(|| {
+            (slot < self.limit).then(|| {
                 self.unstarted += 1;
                 slot
             })
@@ -315,7 +323,8 @@ impl Worker {
     }
 
     fn resume(&mut self, slot: u32) -> Option<Resume> {
-        let position = self.connections.list[slot as usize].position.as_ref()?;
+        // A resume streams what members of the large group do not want.
+        let position = self.connections.list[slot as usize].position.as_ref().filter(|_| self.large.is_none())?;
         let mut known = Vec::new();
         for member in (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot)) {
             self.checker.resuming(member);
@@ -350,6 +359,7 @@ impl Worker {
             connection.attempt_ns = now_ns;
             self.counters.live.add(1);
             self.presence_came(links, slot, now_ns);
+            self.large_live(links, slot);
             self.pause_if_slow(links, slot);
         }
     }

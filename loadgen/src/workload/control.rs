@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
-use super::{plan::PARTS_MAX, presence::Board};
+use super::{large::board::LargeBoard, plan::PARTS_MAX, presence::Board};
 use crate::clock::Nanoseconds;
 
 /// What client threads are to do.
@@ -15,6 +15,8 @@ use crate::clock::Nanoseconds;
 pub enum Phase {
     /// Wait: others are not ready.
     Hold,
+    /// Fill the large group, if there is one.
+    Fill,
     /// Establish all connections.
     Connect,
     /// Make the groups.
@@ -40,12 +42,14 @@ pub struct Control {
     failure: Mutex<Option<String>>,
     /// Who is there.
     pub(super) board: Board,
+    /// What is known of the large group.
+    pub(super) large: Option<LargeBoard>,
 }
 
 impl Control {
-    /// For a run with so many users who watch one another; 0 if nobody does.
+    /// For a run with so many users who watch one another, 0 if nobody does; and with a large group of so many messages.
     #[must_use]
-    pub fn new(watched_users: u32) -> Self {
+    pub fn new(watched_users: u32, large_messages: Option<u32>) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Hold as u8),
             load_start_ns: AtomicU64::new(0),
@@ -53,6 +57,7 @@ impl Control {
             slow: AtomicBool::new(false),
             failure: Mutex::new(None),
             board: Board::new(watched_users),
+            large: large_messages.map(LargeBoard::new),
         }
     }
 
@@ -61,11 +66,12 @@ impl Control {
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Hold,
-            1 => Phase::Connect,
-            2 => Phase::Groups,
-            3 => Phase::Load,
-            4 => Phase::Drain,
-            5 => Phase::Verify,
+            1 => Phase::Fill,
+            2 => Phase::Connect,
+            3 => Phase::Groups,
+            4 => Phase::Load,
+            5 => Phase::Drain,
+            6 => Phase::Verify,
             _ => Phase::Stop,
         }
     }
@@ -186,6 +192,22 @@ counters! {
     conversations,
     /// Conversations that are ready.
     groups,
+    /// Members that the large group has.
+    filled,
+    /// Requests by which members were added to it.
+    fill_added,
+    /// Messages of the large group whose time has come; no other count has them.
+    large_offered,
+    /// Of these, those that were acknowledged.
+    large_acked,
+    /// Their deliveries to others than the sender.
+    large_delivered,
+    /// Hints that came during the load.
+    hints,
+    /// Of these, those that said what was known.
+    hints_again,
+    /// Of these, those that came when nothing should have been going on.
+    hints_in_quiet,
     /// Messages whose time has come.
     offered,
     /// Messages acknowledged.

@@ -7,6 +7,7 @@ use antiphon_wire::{
     ids::{ClientMessageId, TimestampMs, UserId},
 };
 
+use super::large::plan::LargePlan;
 use crate::{
     arrivals::{Segment, Spread},
     clock::Nanoseconds,
@@ -52,6 +53,8 @@ pub struct Plan {
     pub first_user: u32,
     /// Plain echoes instead of sessions.
     pub echo: Option<Echo>,
+    /// One very large group, beside the conversations.
+    pub large: Option<LargePlan>,
     /// The conversations; none: nothing is sent.
     pub layers: Vec<Layer>,
     /// Users who must be on one thread: a whole group, where groups are equal.
@@ -146,21 +149,46 @@ pub struct Share {
     pub first: u32,
     /// How many it has.
     pub count: u32,
-    /// Its part of rates and limits, 0 to 1.
+    /// Its part of all connections and their limits, 0 to 1.
     pub part: f64,
+    /// Its part of the messages, 0 to 1.
+    pub load_part: f64,
+    /// What its connections are.
+    pub role: Role,
+}
+
+/// What a thread's connections are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Users of the conversations.
+    Chat,
+    /// Members of the large group.
+    Large,
 }
 
 impl Plan {
     /// Splits the connections among `threads`, whole groups each.
     #[must_use]
     pub fn shares(&self, threads: u32) -> Vec<Share> {
-        let unit = self.unit.max(1);
-        let units = self.connections.div_ceil(unit);
+        let Some(large) = &self.large else { return self.split(0..self.connections, Role::Chat, 0, threads) };
+        let chat_threads = threads_for(large.first);
+        let mut shares = self.split(0..large.first, Role::Chat, 0, chat_threads);
+        let large_threads = threads.saturating_sub(chat_threads).max(threads_for(large.connected));
+        shares.extend(self.split(large.first..self.connections, Role::Large, chat_threads, large_threads));
+        shares
+    }
+
+    fn split(&self, connections: Range<u32>, role: Role, first_thread: u32, threads: u32) -> Vec<Share> {
+        let unit = if role == Role::Chat { self.unit.max(1) } else { 1 };
+        let whole = connections.len() as u32;
+        let units = whole.div_ceil(unit);
         let bound = |thread: u32| (u64::from(units) * u64::from(thread) / u64::from(threads)) as u32 * unit;
+        let of = |count: u32, all: u32| f64::from(count) / f64::from(all.max(1));
         let share = |thread: u32| {
-            let (first, end) = (bound(thread), bound(thread + 1).min(self.connections));
+            let (first, end) = (bound(thread), bound(thread + 1).min(whole));
             let count = end.saturating_sub(first);
-            Share { thread, first, count, part: f64::from(count) / f64::from(self.connections.max(1)) }
+            let (part, load_part) = (of(count, self.connections), of(count, whole));
+            Share { thread: first_thread + thread, first: connections.start + first, count, part, load_part, role }
         };
         (0..threads).map(share).filter(|share| share.count > 0).collect()
     }
@@ -213,8 +241,26 @@ impl Plan {
     /// The user of a connection, counted over all threads.
     #[must_use]
     pub fn user(&self, connection: u32) -> UserId {
+        if let Some(member) = self.large.as_ref().and_then(|large| connection.checked_sub(large.first)) {
+            return self.large_member(member);
+        }
         let connection = self.first_user + connection;
         UserId::new(&format!("load-{:x}-{connection}", self.seed)).expect("short and of plain characters")
+    }
+
+    /// A member of the large group, connected or not: the same in every run with this seed.
+    #[must_use]
+    pub fn large_member(&self, member: u32) -> UserId {
+        UserId::new(&format!("load-{:x}-m{member}", self.seed)).expect("short and of plain characters")
+    }
+
+    /// The name of the request to create the large group: the same in every run with this seed and so many members, so that it is filled once.
+    #[must_use]
+    pub fn large_key(&self) -> ClientMessageId {
+        let members = self.large.as_ref().map_or(0, |large| large.members);
+        let high = mix(self.seed.rotate_left(17) ^ RequestKind::LargeGroup as u64);
+        let low = (RequestKind::LargeGroup as u64) << 56 | u64::from(members);
+        ClientMessageId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
 
     /// The users of some connections.
@@ -251,6 +297,12 @@ impl Plan {
     }
 }
 
+/// Threads that so many connections need.
+#[must_use]
+pub fn threads_for(connections: u32) -> u32 {
+    connections.div_ceil(CONNECTIONS_PER_THREAD_MAX)
+}
+
 /// Every so-manyth: any stretch of connections has its share, give or take one.
 fn is_of_share(connection: u32, share: f64) -> bool {
     (f64::from(connection + 1) * share).floor() > (f64::from(connection) * share).floor()
@@ -264,6 +316,8 @@ enum RequestKind {
     Group = 1,
     /// A message.
     Message = 2,
+    /// The large group.
+    LargeGroup = 3,
 }
 
 #[cfg(test)]
@@ -286,6 +340,7 @@ pub(crate) mod tests {
             connections,
             first_user: 0,
             echo: None,
+            large: None,
             layers: vec![Layer::Groups(always(group_size))],
             unit: group_size,
             senders: Senders::Anyone,
@@ -355,6 +410,30 @@ pub(crate) mod tests {
             }
             assert_eq!(next, connections);
             assert!((shares.iter().map(|share| share.part).sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn chat_and_the_large_group_have_threads_of_their_own() {
+        for (chat, connected, threads) in [(500, 2_000, 1), (500, 100_000, 6), (0, 10, 1), (40_000, 10, 9)] {
+            let mut plan = plan(chat + connected, 20);
+            let mut large = LargePlan::new(200_000, connected, 1, 1, 1);
+            large.first = chat;
+            plan.large = Some(large);
+            let shares = plan.shares(threads);
+            let mut next = 0;
+            for (thread, share) in shares.iter().enumerate() {
+                let role = if share.first < chat { Role::Chat } else { Role::Large };
+                assert_eq!((share.thread as usize, share.first, share.role), (thread, next, role));
+                assert!(share.count <= CONNECTIONS_PER_THREAD_MAX, "{share:?}");
+                next += share.count;
+            }
+            assert_eq!(next, chat + connected);
+            let parts =
+                |role| shares.iter().filter(|share| share.role == role).map(|share| share.load_part).sum::<f64>();
+            assert!((parts(Role::Large) - 1.0).abs() < 1e-9 && (chat == 0 || (parts(Role::Chat) - 1.0).abs() < 1e-9));
+            assert!((shares.iter().map(|share| share.part).sum::<f64>() - 1.0).abs() < 1e-9);
+            assert_eq!((plan.user(chat), plan.user(chat + 7)), (plan.large_member(0), plan.large_member(7)));
         }
     }
 

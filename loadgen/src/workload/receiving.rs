@@ -130,6 +130,9 @@ impl Worker {
                 return Ok(());
             }
         };
+        if self.large.is_some() && self.large_frame(links, slot, id, &frame, now_ns) {
+            return Ok(());
+        }
         match (frame, id) {
             (ServerFrame::Message(entry), None) => self.entry(slot, &entry, Path::Pushed, now_ns),
             (ServerFrame::Ack(ack), Some(id)) => self.acked(slot, id, &ack, now_ns),
@@ -185,6 +188,9 @@ impl Worker {
 
     /// A position stands for everything before it: while something is still to be paged, the older one is kept.
     fn keep_position(&mut self, slot: u32, position: Option<Vec<u8>>) {
+        if self.large.is_some() {
+            return;
+        }
         let mut members = (0..self.layout.layers()).map(|layer| self.layout.member(layer, slot));
         if members.any(|member| self.checker.has_holes(member)) {
             return;

@@ -116,9 +116,6 @@ impl Worker {
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
         self.checker.sending(number);
-        let message = Message { sender, conversation, number, intended_ns };
-        let head = &mut self.connections.list[sender as usize].pending;
-        let place = self.pending.add(head, message);
         self.counters.offered.add(1);
         self.second.offered += 1;
         if self.measured.contains(&intended_ns) {
@@ -128,6 +125,13 @@ impl Worker {
         if let Some(part) = self.part_of(intended_ns) {
             self.latencies.parts[part].offered += 1;
         }
+        self.queue_and_send(links, Message { sender, conversation, number, intended_ns });
+    }
+
+    /// Sends a message, which waits for its acknowledgement from now on.
+    pub(super) fn queue_and_send(&mut self, links: &mut Links, message: Message) {
+        let head = &mut self.connections.list[message.sender as usize].pending;
+        let place = self.pending.add(head, message);
         self.send(links, place, message);
     }
 
@@ -182,6 +186,9 @@ impl Worker {
             self.counters.protocol_errors.add(1);
             return self.note_error("an ack that belongs to no send".to_owned());
         };
+        if self.large.is_some() {
+            return self.large_acked(&message, ack, now_ns);
+        }
         let identity = crate::checker::Identity::Message { sender: message.sender, number: message.number };
         self.checker.acked(message.conversation, ack.sequence.0, identity);
         self.counters.acked.add(1);

@@ -18,8 +18,9 @@ use super::{
     control::{Control, Counters, Phase},
     echo::EchoState,
     groups::Groups,
+    large::LargeMembers,
     pending::Pending,
-    plan::{OPEN_END_NS, Plan, Share},
+    plan::{OPEN_END_NS, Plan, Role, Share},
     presence::Seen,
     verify::Verify,
 };
@@ -50,6 +51,8 @@ pub(super) mod request {
     pub(in super::super) const HISTORY: RequestId = RequestId(u32::MAX - 3);
     pub(in super::super) const VERIFY: RequestId = RequestId(u32::MAX - 4);
     pub(in super::super) const PRESENCE: RequestId = RequestId(u32::MAX - 5);
+    pub(in super::super) const VIEW: RequestId = RequestId(u32::MAX - 6);
+    pub(in super::super) const FILL: RequestId = RequestId(u32::MAX - 7);
 
     /// Above any place of a pending message; a thread has far fewer groups than there are numbers above.
     const GROUP_FIRST: u32 = 1 << 31;
@@ -77,6 +80,8 @@ pub struct Worker {
     pub(super) connections: Connections,
     pub(super) layout: Arc<Layout>,
     pub(super) groups: Groups,
+    /// Members of the large group, if the thread has such.
+    pub(super) large: Option<Box<LargeMembers>>,
     pub(super) verify: Verify,
     /// The TLS sessions, with `wss://`.
     pub(super) secure: Option<Secure>,
@@ -148,7 +153,8 @@ pub fn run(options: WorkerOptions) -> std::io::Result<WorkerResult> {
         small_receive_bytes: options.plan.slow_receive_bytes,
     })?;
     let mut worker = Worker::new(options);
-    worker.counters.conversations.set(worker.layout.conversations().into());
+    let views = worker.large.as_ref().map_or(0, |large| large.given_all());
+    worker.counters.conversations.set(u64::from(worker.layout.conversations() + views));
     worker.counters.ready.set(1);
     while worker.phase != Phase::Stop {
         let now_ns = worker.clock.now_ns();
@@ -168,7 +174,8 @@ impl Worker {
     fn new(options: WorkerOptions) -> Self {
         let WorkerOptions { plan, share, control, counters, clock, seconds, .. } = options;
         let mut random = Random::new(plan.seed, u64::from(share.thread));
-        let layout = Arc::new(Layout::new(share.count, &plan.layers, &mut Random::new(random.next_u64(), 1)));
+        let layers = if share.role == Role::Chat { plan.layers.as_slice() } else { &[] };
+        let layout = Arc::new(Layout::new(share.count, layers, &mut Random::new(random.next_u64(), 1)));
         let conversations = layout.conversations();
         let echo = if plan.echo.is_some() { share.count as usize } else { 0 };
         Self {
@@ -176,6 +183,7 @@ impl Worker {
             phase: Phase::Hold,
             connections: Connections::new(&plan, share),
             groups: Groups::new(conversations),
+            large: LargeMembers::of(&plan, share),
             verify: Verify::default(),
             echo: vec![EchoState::default(); echo],
             secure: match &plan.transport {
@@ -185,9 +193,12 @@ impl Worker {
             plain: Vec::new(),
             echo_filled: false,
             payload: Vec::new(),
-            conversations: (0..conversations)
-                .map(|group| super::groups::conversation_id(&plan, share, &layout, group))
-                .collect(),
+            conversations: match share.role {
+                Role::Chat => (0..conversations)
+                    .map(|group| super::groups::conversation_id(&plan, share, &layout, group))
+                    .collect(),
+                Role::Large => vec![super::large::conversation_id(&plan)],
+            },
             checker: Checker::new(layout.clone()),
             seen: Seen::new(share.count, plan.habits.watch),
             layout,
@@ -199,7 +210,10 @@ impl Worker {
             departures: None,
             next_number: 0,
             measured: 0..0,
-            latencies: Latencies::new(plan.parts.len()),
+            latencies: match share.role {
+                Role::Chat => Latencies::new(plan.parts.len()),
+                Role::Large => Latencies::with_large(plan.parts.len()),
+            },
             second: Second::new(0),
             errors: BTreeMap::new(),
             seconds,
@@ -226,7 +240,10 @@ impl Worker {
                 self.sends_due(links);
             }
             Phase::Verify => self.verify_due(links, now_ns),
-            Phase::Hold | Phase::Connect | Phase::Drain | Phase::Stop => {}
+            Phase::Hold | Phase::Fill | Phase::Connect | Phase::Drain | Phase::Stop => {}
+        }
+        if self.large.is_some() {
+            self.large_due(links, now_ns);
         }
         if self.phase >= Phase::Load {
             self.resends_due(links, now_ns);
@@ -234,12 +251,14 @@ impl Worker {
             self.second_due(now_ns);
         }
         self.counters.unacked.set(self.pending.len() as u64 + self.echoes_under_way());
-        self.counters.undelivered.set(self.checker.undelivered());
+        let (undelivered, violations) =
+            self.large.as_ref().map_or((0, 0), |large| (large.undelivered(), large.violations()));
+        self.counters.undelivered.set(self.checker.undelivered() + undelivered);
         if self.phase == Phase::Drain {
             let missing = self.presence_missing();
             self.counters.presence_missing.set(missing);
         }
-        self.counters.violations.set(self.checker.violations().total());
+        self.counters.violations.set(self.checker.violations().total() + violations);
     }
 
     fn follow_phase(&mut self, links: &mut Links, now_ns: Nanoseconds) {
@@ -249,7 +268,10 @@ impl Worker {
             return;
         }
         self.phase = phase;
+        let is_filling = phase == Phase::Fill;
+        self.connections.limit(if is_filling { u32::from(self.has_creator()) } else { self.share.count });
         match phase {
+            Phase::Groups if self.large.is_some() => self.large_start(),
             Phase::Load => self.plan_load(),
             Phase::Drain if self.departures.is_some() => self.call_back(now_ns),
             Phase::Verify => self.verify = Verify::all(self.layout.conversations()),
@@ -268,7 +290,7 @@ impl Worker {
             return;
         }
         let mut random = || Random::new(self.random.next_u64(), u64::from(self.share.thread));
-        let segments = self.plan.segments(start_ns, self.share.part);
+        let segments = self.plan.segments(start_ns, self.share.load_part);
         self.arrivals = Some(Arrivals::shaped(self.plan.spread, segments, random()));
         let departures = self.plan.habits.reconnects_per_second * self.share.part;
         self.departures = (departures > 0.0)
@@ -282,6 +304,7 @@ impl Worker {
         if self.phase == Phase::Load {
             let reply_ns = self.replies.peek().map_or(Nanoseconds::MAX, |Reverse((due_ns, ..))| *due_ns);
             wake_ns = wake_ns.min(planned_ns(&self.arrivals)).min(planned_ns(&self.departures)).min(reply_ns);
+            wake_ns = wake_ns.min(self.large_wake_ns());
         }
         if self.phase != Phase::Hold {
             wake_ns = wake_ns.min(self.connections.next_wake_ns(now_ns));
@@ -328,14 +351,21 @@ impl Worker {
         let now_ns = self.clock.now_ns();
         // What never was acknowledged took at least until now: leaving it out would make the percentiles look better.
         for message in self.pending.messages() {
+            let send_to_ack = match &mut self.latencies.large {
+                Some(large) => &mut large.send_to_ack,
+                None => &mut self.latencies.send_to_ack,
+            };
             if self.measured.contains(&message.intended_ns) {
-                record(&mut self.latencies.send_to_ack, message.intended_ns, now_ns);
+                record(send_to_ack, message.intended_ns, now_ns);
             }
         }
         let presence_missing = self.presence_missing();
         let _ = self.seconds.send(self.second);
         let mut violations = self.checker.finish();
         violations.presence += presence_missing;
+        if let (Some(large), Some(board)) = (&self.large, &self.control.large) {
+            violations.add(&large.finish(board.last()));
+        }
         self.echo.iter().for_each(|echo| violations.add(&echo.finish()));
         let tls = self.secure.as_mut().map(Secure::take_outcome).unwrap_or_default();
         WorkerResult { latencies: self.latencies, violations, errors: self.errors, tls }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+mod large;
+
 use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
@@ -49,12 +51,24 @@ pub(crate) enum Fault {
     CrashAndForget,
     /// As `Crash`, and one connection is never taken again.
     CrashAndRefuse,
+    /// What goes wrong in a large group.
+    Large(LargeFault),
 }
+
+pub(crate) use large::LargeFault;
 
 struct Conversation {
     members: Vec<UserId>,
     entries: Vec<EntryBytes>,
     sent: HashMap<ClientMessageId, u64>,
+    /// Who has it open.
+    open: Vec<UserId>,
+}
+
+impl Conversation {
+    fn new(members: Vec<UserId>) -> Self {
+        Self { members, entries: Vec::new(), sent: HashMap::new(), open: Vec::new() }
+    }
 }
 
 #[derive(Default)]
@@ -130,6 +144,8 @@ impl Session {
             Request::Create(Create::Group(group)) => self.create(&mut state, group),
             Request::Create(Create::Direct(other)) => self.create_direct(&mut state, other),
             Request::Members(members) => self.add(&mut state, members),
+            Request::View(view) => self.view(&mut state, &view),
+            Request::Conversations(_) => self.list(&state),
             Request::Send(send) => return self.send(&mut state, id, send),
             Request::History(history) => {
                 let conversation = &state.conversations[&history.conversation];
@@ -199,8 +215,12 @@ impl Session {
     fn create(&self, state: &mut State, group: CreateGroup) -> ServerFrame {
         let creator = self.user.clone().expect("connected first");
         let id = ConversationId::group(&creator, group.key);
+        if let Some(known) = state.conversations.get(&id) {
+            let sequence = Sequence(known.entries.len() as u64);
+            return ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence, existing: true });
+        }
         let members = std::iter::once(creator).chain(group.members).collect();
-        state.conversations.insert(id, Conversation { members, entries: Vec::new(), sent: HashMap::new() });
+        state.conversations.insert(id, Conversation::new(members));
         self.append(state, id, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
         ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence: Sequence(1), existing: false })
     }
@@ -209,14 +229,16 @@ impl Session {
         let creator = self.user.clone().expect("connected first");
         let id = ConversationId::direct(&creator, &other);
         let members = vec![creator, other];
-        state.conversations.insert(id, Conversation { members, entries: Vec::new(), sent: HashMap::new() });
+        state.conversations.insert(id, Conversation::new(members));
         self.append(state, id, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
         ServerFrame::Created(Created { conversation: id, epoch: Epoch(1), sequence: Sequence(1), existing: false })
     }
 
     fn add(&self, state: &mut State, members: Members) -> ServerFrame {
         let MembersAction::Add(users) = members.action else { panic!("loadgen only adds") };
-        state.conversations.get_mut(&members.conversation).expect("it was created").members.extend(users);
+        let known = &mut state.conversations.get_mut(&members.conversation).expect("it was created").members;
+        let new: Vec<UserId> = users.into_iter().filter(|user| !known.contains(user)).collect();
+        known.extend(new);
         let sequence = self.append(state, members.conversation, EntryKind::Title, ClientMessageId([0; 16]), Vec::new());
         ServerFrame::MembersAnswer(MembersAnswer { sequence: Some(Sequence(sequence)), members: None, next: None })
     }
@@ -289,6 +311,10 @@ impl Session {
         conversation.entries.push(EntryBytes(archive.to_vec()));
         conversation.sent.insert(name, sequence);
         let bytes = frame(self.encoding, &self.encoding.encode_message(&archive));
+        if large::is_large(conversation) {
+            self.tell_of(state, id, kind, sequence, &bytes);
+            return sequence;
+        }
         let members = conversation.members.clone();
         let chosen = kind == EntryKind::Message && state.messages == 50;
         for (index, member) in members.iter().enumerate() {

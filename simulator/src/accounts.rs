@@ -178,7 +178,8 @@ impl Model {
             self.account_outcome(user, set, at, Outcome::Refused);
         }
         match (code, set.if_sequence) {
-            (ErrorCode::Conflict, Some(expected)) => sure != Some(expected.0),
+            // What set the key may be destroyed.
+            (ErrorCode::Conflict, Some(expected)) => self.rot || sure != Some(expected.0),
             _ => false,
         }
     }
@@ -188,7 +189,7 @@ impl Model {
         let now = self.asking();
         let (sure, sequence) = (self.account_of(user).sure(&set.key, at), answer.sequence.0);
         self.account_outcome(user, set, at, Outcome::Done { at: now, sequence });
-        let held = set.if_sequence.is_none_or(|expected| sure.is_none_or(|sure| sure == expected.0));
+        let held = self.rot || set.if_sequence.is_none_or(|expected| sure.is_none_or(|sure| sure == expected.0));
         let replaced = answer.replaced.map_or(0, |of| of.0);
         let is_told = sure.is_none_or(|sure| replaced == sure || replaced == 0);
         let fits = replaced < sequence.max(1) && answer.conversation == ConversationId::account(user);

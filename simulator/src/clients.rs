@@ -72,6 +72,8 @@ pub struct App {
     pub listing_from_us: u64,
     /// Requests on their way. Of the process, not of its disk.
     pub asked: BTreeMap<RequestId, Asked>,
+    /// Up to where a conversation is known to go on.
+    pub ends: BTreeMap<ConversationId, u64>,
     /// Who is there, as the connection that stands has told.
     pub presence: BTreeMap<UserId, bool>,
     /// The highest pointers seen.
@@ -144,6 +146,7 @@ impl Client {
         config.delivered_after_ms = plan.delivers.then_some(50);
         config.history_page_items = if plan.user == 0 { 7 } else { config.history_page_items };
         config.backoff_cap_ms = 5_000;
+        config.lazy = Dice::new(seed, &format!("lazy {index}")).chance(500);
         let user = user(plan.user);
         let device = DeviceId::new(&format!("d{}", plan.device)).expect("a device id");
         let dice = Dice::new(seed, &format!("client {index}"));
@@ -171,6 +174,12 @@ impl Client {
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.config.encoding
+    }
+
+    /// Entries of large conversations that it does not look at stay with the server.
+    #[must_use]
+    pub fn is_lazy(&self) -> bool {
+        self.config.lazy
     }
 
     /// What is on its disk now.
@@ -283,6 +292,16 @@ impl Client {
                 judge.model.states(&user, &states);
                 judge.model.judged_at = 0;
                 changes::tell(&mut self.app.told, states);
+            }
+            Event::Advanced(advanced) => {
+                judge.model.hinted(&user, &advanced, judge.coverage);
+                let end = self.app.ends.entry(advanced.conversation).or_default();
+                *end = advanced.sequence.0.max(*end);
+            }
+            Event::Mentioned { entry, .. } => {
+                judge.model.judged_at = self.connected_at;
+                judge.model.mentioned(&user, &entry, judge.coverage);
+                judge.model.judged_at = 0;
             }
             Event::Left(left) => {
                 judge.coverage.one(Count::Left);

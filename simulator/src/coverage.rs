@@ -84,6 +84,12 @@ counts! {
     PresenceSeen "users seen to be there" PLANNED;
     /// Users of whom somebody was told who may not see them.
     PresenceHidden "users told of who are hidden" PLANNED;
+    /// Conversations that somebody began to look at.
+    Views "conversations looked at" PLANNED;
+    /// Told how far a conversation is.
+    Hints "hints" PLANNED;
+    /// Messages given out of turn to whom they mean.
+    Mentioned "mentions given out of turn" PLANNED;
     /// Looks at what an invite is to.
     InvitesSeen "invites looked at" PLANNED;
     /// Invites that were none, or none any more.

@@ -66,6 +66,8 @@ pub struct Finish {
     stage: Stage,
     crashes_left: u32,
     readers: Vec<Reader>,
+    /// Everybody looks at everything.
+    looked: bool,
     /// When some client was last given an entry.
     entry_us: u64,
 }
@@ -115,7 +117,13 @@ impl Finish {
     /// A run that has not come to its end.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { stage: Stage::Working, crashes_left: u32::from(plan.crash_at_end), readers: Vec::new(), entry_us: 0 }
+        Self {
+            stage: Stage::Working,
+            crashes_left: u32::from(plan.crash_at_end),
+            readers: Vec::new(),
+            looked: false,
+            entry_us: 0,
+        }
     }
 
     /// Some client was given an entry.
@@ -206,6 +214,12 @@ impl World {
                     self.finish.stage = Stage::Settling(self.now_us);
                     return self.plan_at(self.now_us + LOOK_US, Event::Finish);
                 }
+                if !std::mem::replace(&mut self.finish.looked, true) {
+                    self.check_views(false);
+                    self.look_into_everything();
+                    self.finish.stage = Stage::Aftermath(self.now_us + AFTERMATH_US);
+                    return self.plan_at(self.now_us + LOOK_US, Event::Finish);
+                }
                 self.begin_reading();
             }
             Stage::Reading(since_us) => self.read_on(since_us),
@@ -233,9 +247,7 @@ impl World {
 
     fn begin_reading(&mut self) {
         self.trace.note(self.now_us, &[51], || "everybody reads everything".to_owned());
-        if !self.model.rot {
-            self.check_views();
-        }
+        self.check_views(true);
         let mut readers: Vec<Reader> = Vec::new();
         for (client, of) in self.clients.iter_mut().enumerate() {
             of.app.told.clear();
@@ -258,8 +270,11 @@ impl World {
         self.look_at_everybody();
     }
 
-    /// Every online member has everything, and nothing was left to history.
-    fn check_views(&mut self) {
+    /// Every online member has everything, and nothing was left to history; unless it was to be left there, and has not been looked at.
+    fn check_views(&mut self, looked: bool) {
+        if self.model.rot {
+            return;
+        }
         let there = |(id, of): (&ConversationId, &Conversation)| of.erased.is_none().then_some(*id);
         let ids: Vec<ConversationId> = self.model.conversations.iter().filter_map(there).collect();
         for client in self.clients.iter().filter(|client| client.wanted) {
@@ -270,8 +285,8 @@ impl World {
                 // An account is in no list: who begins anew hears of it by what comes.
                 let is_followed = self.model.conversations[&id].account.is_none() || has.is_some();
                 if member == Some(true) && is_followed {
-                    self.model
-                        .check(has == Some(durable), || format!("{user} has {id} up to {has:?}, not to #{durable}"));
+                    let knows = has == Some(durable) || (!looked && client.has_heard_of(id, durable));
+                    self.model.check(knows, || format!("{user} has {id} up to {has:?}, not to #{durable}"));
                 }
             }
         }

@@ -36,6 +36,8 @@ pub struct Model {
     pub conversations: BTreeMap<ConversationId, Conversation>,
     /// Pushes to applications: who was given which entry.
     pub pushes: BTreeSet<(ConversationId, UserId, u64)>,
+    /// Who was told that there is which entry.
+    pub hints: BTreeSet<(ConversationId, UserId, u64)>,
     /// Pages of history: who, the first visible sequence, first and last entry of the page.
     pub pages: BTreeSet<(ConversationId, UserId, u64, u64, u64)>,
     /// What applications were told that they would never get: who, from, to.

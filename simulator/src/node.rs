@@ -520,6 +520,11 @@ fn config(id: ShardId, placement: Placement, plan: &Plan) -> ShardConfig {
         silence_ms_max: 60_000,
         outbound_bytes_max: plan.outbound_bytes_max,
         connections_max: 1_000,
-        fanout: fanout::Rules { large_members: plan.large_members, at_a_time: plan.pushes_at_a_time },
+        fanout: fanout::Rules {
+            large_members: plan.large_members,
+            bodies_members: plan.bodies_members,
+            hint_ms: plan.hint_ms,
+            at_a_time: plan.pushes_at_a_time,
+        },
     }
 }

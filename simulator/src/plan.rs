@@ -225,6 +225,12 @@ pub struct Plan {
     pub presence_per_thousand: u64,
     /// Connections that a shard gives a message in one turn.
     pub pushes_at_a_time: usize,
+    /// Members of a conversation beyond which only who looks at it is given what happens.
+    pub bodies_members: usize,
+    /// Between two hints about one.
+    pub hint_ms: u64,
+    /// How often somebody begins or ends to look at a conversation.
+    pub views_per_thousand: u64,
     /// Members of a conversation beyond which a lane keeps who is there.
     pub large_members: usize,
     /// By fault, in the order of [`Fault::ALL`]: how often a step is this one, in a thousand.
@@ -284,6 +290,9 @@ impl Plan {
             accounts_per_thousand: Dice::new(seed, "accounts").pick(&[0, 0, 60, 300]),
             presence_per_thousand: Dice::new(seed, "presence").pick(&[0, 0, 100, 400]),
             pushes_at_a_time: Dice::new(seed, "slices").pick(&[1, 2, 256]),
+            bodies_members: Dice::new(seed, "bodies").pick(&[1, 2, 4, 10_000]),
+            hint_ms: Dice::new(seed, "hints").pick(&[10, 200, 3_000]),
+            views_per_thousand: Dice::new(seed, "views").pick(&[30, 100, 400]),
             large_members: Dice::new(seed, "large").pick(&[1, 2, 100]),
             faults: faults(seed, &dice),
             network_us_max: dice.pick(&[50, 1_000, 30_000]),

@@ -221,6 +221,11 @@ fn deliveries(model: &Model, id: ConversationId, replay: &Replay, problems: &mut
             problems.push(format!("{user} was given {of} #{place}, but its stays are {:?}", replay.stays.get(user)));
         }
     }
+    for (of, user, place) in model.hints.iter().filter(|(of, _, _)| *of == id) {
+        if !replay.saw(user, *place) {
+            problems.push(format!("{user} was told of {of} #{place}; its stays are {:?}", replay.stays.get(user)));
+        }
+    }
     for (of, user, first, from, to) in model.pages.iter().filter(|(of, ..)| *of == id) {
         let stays = replay.stays.get(user);
         let begins = |start: &u64| start == first || (start < first && replay.marks.contains(first));

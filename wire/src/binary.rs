@@ -87,6 +87,8 @@ pub mod kind {
     pub const ACCOUNT: u8 = 25;
     /// `presence` and its answer.
     pub const PRESENCE: u8 = 26;
+    /// `view` and its answer.
+    pub const VIEW: u8 = 27;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -109,6 +111,10 @@ pub mod kind {
     pub const EXPIRING: u8 = 73;
     /// Users have come or gone.
     pub const PRESENT: u8 = 74;
+    /// A conversation has new entries.
+    pub const ADVANCED: u8 = 75;
+    /// An entry that means the user.
+    pub const MENTIONED: u8 = 76;
 }
 
 /// Reads a client's frame.
@@ -142,6 +148,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::JOIN => read(payload).map(Request::Join),
         kind::ACCOUNT => read(payload).map(Request::Account),
         kind::PRESENCE => read(payload).map(Request::Presence),
+        kind::VIEW => read(payload).map(Request::View),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -178,6 +185,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Join(frame) => write(kind::JOIN, id, frame),
         Request::Account(frame) => write(kind::ACCOUNT, id, frame),
         Request::Presence(frame) => write(kind::PRESENCE, id, frame),
+        Request::View(frame) => write(kind::VIEW, id, frame),
     }
 }
 
@@ -217,6 +225,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::JOIN => read(payload).map(ServerFrame::JoinAnswer),
         kind::ACCOUNT => read(payload).map(ServerFrame::AccountAnswer),
         kind::PRESENCE => read(payload).map(ServerFrame::PresenceAnswer),
+        kind::VIEW => read(payload).map(ServerFrame::ViewAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -228,6 +237,8 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::HAPPENED => read(payload).map(ServerFrame::Event),
         kind::EXPIRING => read(payload).map(ServerFrame::Expiring),
         kind::PRESENT => read(payload).map(ServerFrame::Present),
+        kind::ADVANCED => read(payload).map(ServerFrame::Advanced),
+        kind::MENTIONED => Ok(ServerFrame::Mentioned(EntryBytes(payload.to_vec()))),
         other => Err(unknown(other)),
     };
     let checked = server.and_then(|server| validate::server(&server).map(|()| server));
@@ -264,6 +275,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::JoinAnswer(frame) => write(kind::JOIN, id, frame),
         ServerFrame::AccountAnswer(frame) => write(kind::ACCOUNT, id, frame),
         ServerFrame::PresenceAnswer(frame) => write(kind::PRESENCE, id, frame),
+        ServerFrame::ViewAnswer(frame) => write(kind::VIEW, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),
@@ -275,6 +287,8 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::Event(frame) => write(kind::HAPPENED, id, frame),
         ServerFrame::Expiring(frame) => write(kind::EXPIRING, id, frame),
         ServerFrame::Present(frame) => write(kind::PRESENT, id, frame),
+        ServerFrame::Advanced(frame) => write(kind::ADVANCED, id, frame),
+        ServerFrame::Mentioned(entry) => with_payload(kind::MENTIONED, id, &entry.0),
     }
 }
 
@@ -282,6 +296,12 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
 #[must_use]
 pub fn encode_message(archive: &[u8]) -> Vec<u8> {
     with_payload(kind::MESSAGE, None, archive)
+}
+
+/// Writes a `mentioned` push: the header, and the entry's archive as it is.
+#[must_use]
+pub fn encode_mentioned(archive: &[u8]) -> Vec<u8> {
+    with_payload(kind::MENTIONED, None, archive)
 }
 
 /// The id of a frame that this process encoded, for passing it on unread.

@@ -50,6 +50,9 @@ pub const ACCOUNT_BYTES_MAX: usize = 512 * 1024;
 /// Most users whose presence one request may ask for, and stop to ask for.
 pub const PRESENCE_PER_REQUEST_MAX: usize = 200;
 
+/// Most conversations that a connection has open, for each log.
+pub const VIEWS_MAX: usize = 50;
+
 /// Most users whose presence a connection is told of: what a screen shows, many times over.
 pub const PRESENCE_WATCHED_MAX: u32 = 1_000;
 
@@ -83,7 +86,7 @@ pub const SERVER_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const MEMBERS_PER_REQUEST_MAX: usize = 100;
 
 /// Most members of a group. Delivery happens in the turn of the commit, so this bounds a turn.
-pub const GROUP_MEMBERS_MAX: usize = 1_000;
+pub const GROUP_MEMBERS_MAX: usize = 200_000;
 
 /// Most conversations that a user may be a member of: it bounds what one `connect` makes the server look at. Each lane of a node counts
 /// its own and does not ask the others before it lets somebody join, so a node with several lanes lets in up to this many in each.

@@ -116,7 +116,7 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
                 page(&mut list.limit)
             }
         },
-        Request::Join(_) => Ok(()),
+        Request::Join(_) | Request::View(_) => Ok(()),
         Request::Account(frame) => match &mut frame.action {
             AccountAction::Set(set) => set_account(set),
             AccountAction::List(list) => {
@@ -183,7 +183,7 @@ fn event(name: &str, data: Option<&JsonText>) -> Result<(), Problem> {
 /// Checks a server's frame: its sequences, and entries down to their bodies.
 pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
     match frame {
-        ServerFrame::Message(bytes) => entry(bytes),
+        ServerFrame::Message(bytes) | ServerFrame::Mentioned(bytes) => entry(bytes),
         ServerFrame::HistoryAnswer(frame) => {
             sequence("first", frame.first)?;
             sequence("last", frame.last)?;
@@ -205,6 +205,8 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         ServerFrame::TitleAnswer(frame) => sequence("sequence", frame.sequence),
         ServerFrame::Ack(frame) => sequence("sequence", frame.sequence),
         ServerFrame::Left(frame) => sequence("sequence", frame.sequence),
+        ServerFrame::ViewAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::Advanced(frame) => sequence("sequence", frame.sequence),
         ServerFrame::ReadAnswer(frame) | ServerFrame::DeliveredAnswer(frame) => {
             sequence("read", frame.read)?;
             sequence("delivered", frame.delivered)

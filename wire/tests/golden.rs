@@ -42,10 +42,12 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// A push has no id, and neither has an error of the connection.
 fn id_of(frame: &ServerFrame) -> Option<RequestId> {
-    use ServerFrame::{CaughtUp, Event, Expiring, Goodbye, Left, Message, Present, Receipt, States, TooFar};
+    use ServerFrame::{
+        Advanced, CaughtUp, Event, Expiring, Goodbye, Left, Mentioned, Message, Present, Receipt, States, TooFar,
+    };
     match frame {
         Message(_) | Receipt(_) | Left(_) | TooFar(_) | CaughtUp(_) | Goodbye(_) | States(_) | Event(_)
-        | Expiring(_) | Present(_) => None,
+        | Expiring(_) | Present(_) | Advanced(_) | Mentioned(_) => None,
         _ => ID,
     }
 }
@@ -87,10 +89,10 @@ fn every_kind_has_a_sample() {
     let kinds = |frames: Vec<Vec<u8>>| frames.iter().map(|bytes| bytes[0]).collect::<BTreeSet<u8>>();
     let requests = samples::requests();
     let requests = requests.iter().map(|(_, request)| Encoding::Rkyv.encode_request(ID, request));
-    assert!(kinds(requests.collect()).into_iter().eq(1..=26));
+    assert!(kinds(requests.collect()).into_iter().eq(1..=27));
     let server = samples::server();
     let server = server.iter().map(|(_, frame)| Encoding::Rkyv.encode_server(ID, frame));
-    assert!(kinds(server.collect()).into_iter().eq((1..=26).chain(64..=74)));
+    assert!(kinds(server.collect()).into_iter().eq((1..=27).chain(64..=76)));
 }
 
 #[test]

@@ -429,6 +429,15 @@ impl Client {
         self.command(Command::Follow(Known { conversation, epoch, sequence })).await
     }
 
+    /// The application shows a conversation from now on, over any number of connections, or does not any more. It matters for large ones,
+    /// where whatever happens comes to those who look at it alone.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if its runtime is gone.
+    pub async fn view(&self, conversation: ConversationId, open: bool) -> Result<(), Error> {
+        self.command(Command::View(conversation, open)).await
+    }
+
     /// The application keeps nothing of a conversation any more.
     ///
     /// # Errors

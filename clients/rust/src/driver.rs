@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Change { request: Request, answer: changes::Answer },
     Ask { request: Request, answer: asking::Answer },
     Follow(Known),
+    View(ConversationId, bool),
     Forget(ConversationId),
     Resume,
     Stop,
@@ -323,6 +324,7 @@ impl Driver {
             Command::Follow(Known { conversation, epoch, sequence }) => {
                 self.session.open(conversation, epoch, sequence)
             }
+            Command::View(conversation, open) => self.session.view(now_ms, conversation, open),
             Command::Forget(conversation) => self.session.forget(conversation),
             Command::Resume => {
                 (self.is_token_refused, self.no_token) = (false, None);
@@ -347,7 +349,9 @@ impl Driver {
                 self.tell(Event::Disconnected { retry_in_ms });
             }
             Said::Stopped(reason) => self.stopped(reason),
-            Said::Entry { entry, .. } => self.entry(&entry),
+            Said::Entry { entry, .. } => self.entry(&entry, Event::Entry),
+            Said::Mentioned { entry, .. } => self.entry(&entry, Event::Mentioned),
+            Said::Advanced(advanced) => self.tell(Event::Advanced(advanced)),
             Said::Acked { client_message_id, ack, .. } => self.durable(client_message_id, ack),
             Said::SendFailed { client_message_id, error, .. } => self.refused(client_message_id, error),
             Said::Answer { id, answer } => self.answer(id, answer),
@@ -400,9 +404,9 @@ impl Driver {
         self.give_up(&Error::Stopped);
     }
 
-    fn entry(&mut self, entry: &EntryBytes) {
+    fn entry(&mut self, entry: &EntryBytes, event: fn(Box<Entry>) -> Event) {
         match Entry::read(entry) {
-            Ok(entry) => self.tell(Event::Entry(Box::new(entry))),
+            Ok(entry) => self.tell(event(Box::new(entry))),
             Err(error) => self.tell(Event::Trouble(format!("an entry can't be read: {error}"))),
         }
     }

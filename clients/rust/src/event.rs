@@ -2,7 +2,7 @@
 
 use antiphon_wire::{
     codes::CloseCode,
-    frame::{self, Ack, ErrorFrame, Left, Receipt, States, UserPresence},
+    frame::{self, Ack, Advanced, ErrorFrame, Left, Receipt, States, UserPresence},
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Sequence, UserId},
 };
 
@@ -53,6 +53,12 @@ pub enum Event {
     /// Users are there or have gone of whom [`Client::presence`](crate::Client::presence) asked to be told: first as they are then, and again as they
     /// come and go.
     Present(Vec<UserPresence>),
+    /// A large conversation has gone on up to this entry. Its entries follow only if it is [viewed](crate::Client::view), or the client is not
+    /// [lazy](crate::Options::lazy).
+    Advanced(Advanced),
+    /// A message that means the user, of a large conversation that is not viewed, beside the others: it also comes as [`Event::Entry`] in its
+    /// turn, if that comes.
+    Mentioned(Box<Entry>),
     /// One is no member of a conversation any more: it is as if it did not exist.
     Left(Left),
     /// Entries of a conversation that can't be had any more, or never could; the next one comes after them.

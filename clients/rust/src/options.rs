@@ -102,6 +102,15 @@ impl Options {
         self
     }
 
+    /// Entries of large conversations come only while they are [viewed](crate::Client::view); of others the application hears
+    /// [`Event::Advanced`](crate::Event::Advanced). Without this they are fetched all the same, which is for a program that wants to see
+    /// everything.
+    #[must_use]
+    pub fn lazy(mut self) -> Self {
+        self.session.lazy = true;
+        self
+    }
+
     /// All the limits and waits of the session.
     #[must_use]
     pub fn session(mut self, change: impl FnOnce(&mut SessionConfig)) -> Self {

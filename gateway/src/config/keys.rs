@@ -217,6 +217,11 @@ keys! {
     "fanout.at_a_time" None, integer(16, 65_536), Default::Integer(256),
         "Connections that a shard gives a message in one go, where it is for more: what others wait for goes on between. 256 take about two \
          milliseconds.";
+    "fanout.bodies_members" None, integer(1, 1_000_000), Default::Integer(10_000),
+        "Members of a conversation beyond which only who has it open is given what happens in it, and who is meant by it; the others who are connected \
+         hear how far it is, and read it when they open it. Up to 10,000 take a tenth of a second of a core.";
+    "fanout.hint_ms" None, integer(10, 600_000), Default::Integer(1_000),
+        "Milliseconds between two times that they hear of one conversation, at least.";
     "fanout.large_members" None, integer(1, 1_000_000), Default::Integer(100),
         "Members of a conversation beyond which it is kept who of them is connected, so that a message costs by these. Up to 100 are looked up \
          for each message in a hundredth of a millisecond.";

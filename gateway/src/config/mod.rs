@@ -229,6 +229,8 @@ impl Config {
         };
         let fanout = fanout::Rules {
             large_members: integer("fanout.large_members") as usize,
+            bodies_members: integer("fanout.bodies_members") as usize,
+            hint_ms: integer("fanout.hint_ms"),
             at_a_time: integer("fanout.at_a_time") as usize,
         };
         let store = Store {

@@ -20,14 +20,19 @@ use super::registry::Registry;
 pub struct Rules {
     /// A conversation with more members is a large one, and it is kept who of them is there.
     pub large_members: usize,
+    /// In one with more, only who looks at it is given what happens; the others hear how far it is.
+    pub bodies_members: usize,
+    /// Between two times that they hear of one conversation, at least.
+    pub hint_ms: u64,
     /// Connections of a shard that are given theirs in one turn.
     pub at_a_time: usize,
 }
 
 impl Default for Rules {
-    /// A hundred members are looked up in a hundredth of a millisecond; 256 connections take about two.
+    /// A hundred members are looked up in a hundredth of a millisecond; 256 connections take about two; what is said to 10,000 takes a
+    /// tenth of a second of a core.
     fn default() -> Self {
-        Self { large_members: 100, at_a_time: 256 }
+        Self { large_members: 100, bodies_members: 10_000, hint_ms: 1_000, at_a_time: 256 }
     }
 }
 
@@ -35,16 +40,14 @@ impl Default for Rules {
 const KEPT_MAX: usize = 64;
 
 /// Users who came or went that are noted; one that was looked at before the oldest of them is looked at anew.
-const NOTED_MAX: usize = 4_096;
+const NOTED_MAX: usize = 65_536;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Large {
-    /// As they were last told, in order.
-    members: Rc<[UserId]>,
     /// Those who are there, in order.
     there: Vec<UserId>,
-    /// Comings and goings up to here are in it.
-    noted: u64,
+    /// Comings and goings up to here are in it; `None` if it was never looked at.
+    noted: Option<u64>,
     used: u64,
 }
 
@@ -72,28 +75,29 @@ impl Fanout {
         if !self.large.contains_key(&conversation) {
             self.make_room();
         }
-        let large = self.large.entry(conversation).or_insert_with(|| Large {
-            members: Rc::from([]),
-            there: Vec::new(),
-            noted,
-            used: 0,
-        });
+        let large = self.large.entry(conversation).or_default();
         large.used = self.uses;
-        let since = large.noted.checked_sub(self.noted_before).map(|seen| self.noted.iter().skip(seen as usize));
+        let seen = large.noted.and_then(|seen| seen.checked_sub(self.noted_before));
+        let since = seen.map(|seen| self.noted.iter().skip(seen as usize));
         match since.filter(|since| since.len() < members.len()) {
-            Some(since) => {
-                since.for_each(|user| large.look_at(user, registry));
-                if !Rc::ptr_eq(&large.members, members) {
-                    large.change(members, registry);
-                }
-            }
-            None => {
-                large.there = members.iter().filter(|user| registry.has(user)).cloned().collect();
-                large.members = members.clone();
-            }
+            Some(since) => since.for_each(|user| large.look_at(user, members, registry)),
+            None => large.there = members.iter().filter(|user| registry.has(user)).cloned().collect(),
         }
-        large.noted = noted;
+        large.noted = Some(noted);
         &large.there
+    }
+
+    /// Members of a conversation have come and gone; `members` are all of them now.
+    pub(crate) fn changed<'a>(
+        &mut self,
+        conversation: ConversationId,
+        users: impl Iterator<Item = &'a UserId>,
+        members: &[UserId],
+        registry: &Registry,
+    ) {
+        if let Some(large) = self.large.get_mut(&conversation) {
+            users.for_each(|user| large.look_at(user, members, registry));
+        }
     }
 
     /// A user's first session is there, or the last one has gone.
@@ -118,40 +122,14 @@ impl Fanout {
 }
 
 impl Large {
-    /// A user who may be a member has come or gone.
-    fn look_at(&mut self, user: &UserId, registry: &Registry) {
-        let is_there = registry.has(user) && self.members.binary_search(user).is_ok();
+    /// A user has come or gone, or has become a member or is none any more.
+    fn look_at(&mut self, user: &UserId, members: &[UserId], registry: &Registry) {
+        let is_there = registry.has(user) && members.binary_search(user).is_ok();
         match self.there.binary_search(user) {
             Ok(place) if !is_there => drop(self.there.remove(place)),
             Err(place) if is_there => self.there.insert(place, user.clone()),
             _ => {}
         }
-    }
-
-    /// Members have come and gone: both lists are in order, and mostly the same.
-    fn change(&mut self, members: &Rc<[UserId]>, registry: &Registry) {
-        let (mut before, mut now) = (self.members.iter().peekable(), members.iter().peekable());
-        let (mut added, mut removed) = (Vec::new(), Vec::new());
-        loop {
-            match (before.peek(), now.peek()) {
-                (Some(one), Some(other)) if one == other => drop((before.next(), now.next())),
-                (Some(one), Some(other)) if one < other => removed.extend(before.next()),
-                (Some(_), None) => removed.extend(before.next()),
-                (_, Some(_)) => added.extend(now.next().filter(|user| registry.has(user))),
-                (None, None) => break,
-            }
-        }
-        for user in removed {
-            if let Ok(place) = self.there.binary_search(user) {
-                self.there.remove(place);
-            }
-        }
-        for user in added {
-            if let Err(place) = self.there.binary_search(user) {
-                self.there.insert(place, user.clone());
-            }
-        }
-        self.members = members.clone();
     }
 }
 
@@ -202,6 +180,7 @@ mod tests {
                             groups[group].insert(number);
                         }
                         lists[group] = members(&groups[group]);
+                        fanout.changed(ConversationId([group as u8; 16]), [&of].into_iter(), &lists[group], &registry);
                     }
                     _ => {
                         let list = &lists[usize::from(group)];

@@ -4,6 +4,8 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
+mod large;
+
 use std::{
     collections::{HashMap, VecDeque},
     rc::Rc,
@@ -17,17 +19,19 @@ use antiphon_engine::{
 use antiphon_wire::{
     binary,
     codes::ErrorCode,
-    frame::{Event, JsonText, Left, MessageState, Receipt, SERVER_KEYS, ServerFrame, States},
+    frame::{Event, JsonText, Left, MessageState, Receipt, Request, SERVER_KEYS, ServerFrame, States, view_entry},
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
 };
 
 use super::{
     fanout::{Fanout, Rules},
+    hints::Hints,
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
     registry::{Registry, Route},
-    requests::{RequestKind, answer_frame, command, error_frame},
+    requests::{RequestKind, answer_frame, command, error_frame as refused},
+    views::Views,
 };
 
 /// How long a shard without recipients may hold an old position: it costs nothing but a longer look back at a resume.
@@ -145,7 +149,12 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     registry: Registry,
     /// Who is there of large conversations.
     fanout: Fanout,
-    large_members: usize,
+    /// Who looks at what.
+    views: Views,
+    /// What those hear who do not.
+    hints: Hints,
+    hints_at_ms: u64,
+    rules: Rules,
     presence: Presence,
     /// When watchers may be told next, and when a tick may begin next.
     presence_at_ms: u64,
@@ -185,7 +194,10 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             engine,
             registry: Registry::default(),
             fanout: Fanout::default(),
-            large_members: Rules::default().large_members,
+            views: Views::default(),
+            hints: Hints::default(),
+            hints_at_ms: 0,
+            rules: Rules::default(),
             presence: Presence::default(),
             presence_at_ms: 0,
             presence_tick_ms: 0,
@@ -238,9 +250,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
     }
 
-    /// Keeps who is there of conversations that are larger than these rules say.
+    /// Gives what happens to those whom these rules say.
     pub fn set_rules(&mut self, rules: Rules) {
-        self.large_members = rules.large_members;
+        self.rules = rules;
     }
 
     /// Wall-clock time goes on: to be called before anything else.
@@ -341,6 +353,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
             LaneFrame::Detach { user, connection } => {
                 self.presence.forget(Watcher { shard: from, connection });
+                self.views.forget((from, connection));
                 self.shows_to(&user, (from, connection), None);
                 let was_there = self.registry.detach(&user, from, connection);
                 if was_there && !self.registry.has(&user) {
@@ -367,6 +380,11 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
             LaneFrame::Request { user, connection, gather, frame } => {
                 match binary::decode_request(&frame) {
+                    Ok((id, Request::View(view))) => {
+                        let kind = RequestKind::View(view.conversation);
+                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
+                        self.view(user, view, asked, send);
+                    }
                     Ok((id, request)) => {
                         let (kind, command) = command(user, request);
                         if let RequestKind::Account(_, Some(user)) = &kind
@@ -380,7 +398,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     // A session decoded the same bytes before it sent them on.
                     Err(error) => {
                         let refusal = Refusal { code: error.code, text: error.text };
-                        let frame = binary::encode_server(error.id, &error_frame(refusal));
+                        let frame = binary::encode_server(error.id, &refused(refusal));
                         send(from, ConnectionFrame::Reply { connection, gather, frame });
                     }
                 }
@@ -481,6 +499,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                             self.commit_latencies_us.push(now_us.saturating_sub(at_us) as u32);
                         }
                     }
+                    self.viewed(&kind, &result, (shard, connection));
                     // A request without an id hears of its failure only.
                     if let (RequestKind::History(conversation), Ok(Done::History(page)), Some(_)) =
                         (&kind, &mut result, id)
@@ -497,7 +516,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     }
                     let frame = match result {
                         Ok(done) => answer_frame(&kind, done),
-                        Err(refusal) => error_frame(refusal),
+                        Err(refusal) => refused(refusal),
                     };
                     let frame = binary::encode_server(id, &frame);
                     let reply = ConnectionFrame::Reply { connection, gather, frame };
@@ -520,45 +539,63 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             Output::Entry { conversation, sequence, archive, recipients, removed, partly } => {
                 #[cfg(feature = "planted")]
                 let recipients = super::planted::recipients(recipients, &self.registry);
-                let recipients = self.who_is_there(conversation, recipients);
-                let recipients = match &partly {
-                    None => recipients,
-                    Some(partly) => {
-                        self.push(conversation, partly.recipients.iter(), 0, || binary::encode_message(&partly.archive), send);
-                        // Both are in order.
-                        let sees_all = |user: &&UserId| partly.recipients.binary_search(user).is_err();
-                        recipients.iter().filter(sees_all).cloned().collect()
+                let entry = view_entry(&archive).expect("the engine gives entries that it has written");
+                let added = self.changed_members(conversation, entry, &recipients);
+                if self.is_hinted(&recipients) {
+                    let now_ms = now_us / 1_000;
+                    self.push_to_viewers(&recipients, &added, &archive, partly.as_deref(), now_ms, send);
+                } else {
+                    let recipients = self.who_is_there(conversation, recipients);
+                    // Both are in order.
+                    let sees_all = |user: &&UserId| {
+                        partly.as_ref().is_none_or(|partly| partly.recipients.binary_search(user).is_err())
+                    };
+                    if let Some(partly) = &partly {
+                        self.address_users(partly.recipients.iter());
+                        self.give(conversation, 0, || binary::encode_message(&partly.archive), send);
                     }
-                };
-                self.push(conversation, recipients.iter(), 0, || binary::encode_message(&archive), send);
+                    self.address_users(recipients.iter().filter(sees_all));
+                    self.give(conversation, 0, || binary::encode_message(&archive), send);
+                }
                 if !removed.is_empty() {
                     let left = ServerFrame::Left(Left { conversation, sequence });
-                    self.push(conversation, removed.iter(), 0, || binary::encode_server(None, &left), send);
+                    self.address_users(removed.iter());
+                    self.give(conversation, 0, || binary::encode_server(None, &left), send);
                 }
             }
             Output::Receipt { conversation, user, read, delivered, recipients } => {
-                let key = conflation_key(conversation, &user, "");
-                let recipients = self.who_is_there(conversation, recipients);
-                let receipt = ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
-                self.push(conversation, recipients.iter(), key, || binary::encode_server(None, &receipt), send);
+                let key = conflation_key(conversation, Some(&user), "");
+                if self.is_hinted(&recipients) {
+                    self.address_users([&user]);
+                } else {
+                    let recipients = self.who_is_there(conversation, recipients);
+                    self.address_users(recipients.iter());
+                }
+                let receipt = || ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
+                self.give(conversation, key, || binary::encode_server(None, &receipt()), send);
             }
             Output::Told { conversation, user, event, data, recipients } => {
-                let key = conflation_key(conversation, &user, &event);
-                let recipients = self.who_is_there(conversation, recipients);
+                let key = conflation_key(conversation, Some(&user), &event);
                 // Who types is there.
                 let shown_to = self.shown_to.get(&user).map(|(rule, _)| rule.clone());
-                let sees = |other: &UserId| shown_to.as_ref().is_none_or(|rule| rule.allows(other));
-                let others = recipients.iter().filter(|recipient| **recipient != user && sees(recipient));
+                let sees = |other: &UserId| *other != user && shown_to.as_ref().is_none_or(|rule| rule.allows(other));
+                if self.is_hinted(&recipients) {
+                    self.address_viewers(conversation, sees);
+                } else {
+                    let recipients = self.who_is_there(conversation, recipients);
+                    self.address_users(recipients.iter().filter(|other| sees(other)));
+                }
                 let frame = || {
                     let (user, data) = (user.clone(), data.map(JsonText));
                     binary::encode_server(None, &ServerFrame::Event(Event { conversation, user, event, data }))
                 };
-                self.push(conversation, others, key, frame, send);
+                self.give(conversation, key, frame, send);
             }
             Output::Committed { position } => {
                 self.position = position;
                 for shard in 0..self.placement.shards {
                     if std::mem::take(&mut self.touched[usize::from(shard)]) {
+                        let position = self.told_position(position);
                         send(ShardId(shard), ConnectionFrame::Position { position });
                     }
                 }
@@ -573,10 +610,19 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if now_ms < self.position_told_at_ms + POSITION_INTERVAL_MS || self.position == LanePosition(0) {
             return;
         }
+        self.tell_position_now(now_ms, send);
+    }
+
+    fn tell_position_now(&mut self, now_ms: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
         self.position_told_at_ms = now_ms;
         for shard in 0..self.placement.shards {
-            send(ShardId(shard), ConnectionFrame::Position { position: self.position });
+            send(ShardId(shard), ConnectionFrame::Position { position: self.told_position(self.position) });
         }
+    }
+
+    /// A position as sessions are told: not further than they have heard of everything.
+    fn told_position(&self, position: LanePosition) -> LanePosition {
+        self.hints.floor().map_or(position, |floor| floor.min(position))
     }
 
     fn attached(
@@ -612,7 +658,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.touched[usize::from(shard.0)] = true;
         let frame = ConnectionFrame::CaughtUp {
             connection,
-            position,
+            position: self.told_position(position),
             reset,
             entries: entries.iter().map(|archive| archive.to_vec()).collect(),
             states: states.into_iter().flat_map(states_frames).collect(),
@@ -625,32 +671,34 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
 
     /// Of many recipients those who are there; of few it is seen when they are given something.
     fn who_is_there(&mut self, conversation: ConversationId, recipients: Rc<[UserId]>) -> Rc<[UserId]> {
-        if recipients.len() <= self.large_members {
+        if recipients.len() <= self.rules.large_members {
             return recipients;
         }
         Rc::from(self.fanout.there(conversation, &recipients, &self.registry))
     }
 
-    /// Pushes one frame to all sessions of all recipients: one mesh frame a shard. The frame is made only if there is anyone.
-    fn push<'a>(
+    /// What is given next is for all sessions of these users.
+    fn address_users<'a>(&mut self, users: impl IntoIterator<Item = &'a UserId>) {
+        for user in users {
+            for route in self.registry.routes(user) {
+                address(&mut self.recipients, (route.shard, route.connection));
+            }
+        }
+    }
+
+    /// Gives one frame to all that were addressed: one mesh frame a shard. The frame is made only if there is anyone.
+    fn give(
         &mut self,
         conversation: ConversationId,
-        recipients: impl IntoIterator<Item = &'a UserId>,
         conflation_key: u64,
         frame: impl FnOnce() -> Vec<u8>,
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
-        let mut found = 0_u64;
-        for user in recipients {
-            for route in self.registry.routes(user) {
-                self.recipients[usize::from(route.shard.0)].push(route.connection);
-                found += 1;
-            }
-        }
+        let found: usize = self.recipients.iter().map(Vec::len).sum();
         if found == 0 {
             return;
         }
-        self.counters.push_recipients += found;
+        self.counters.push_recipients += found as u64;
         let frame = frame();
         for shard in 0..self.placement.shards {
             let index = usize::from(shard);
@@ -660,15 +708,30 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             self.touched[index] = true;
             self.counters.push_frames += 1;
             let connections = std::mem::take(&mut self.recipients[index]);
-            send(ShardId(shard), ConnectionFrame::Push { conversation, connections, conflation_key, frame: frame.clone() });
+            send(
+                ShardId(shard),
+                ConnectionFrame::Push { conversation, connections, conflation_key, frame: frame.clone() },
+            );
         }
     }
 }
 
-/// Of two receipts of one user in one conversation the later one says all, and so does it of two events of one name.
-fn conflation_key(conversation: ConversationId, user: &UserId, event: &str) -> u64 {
+fn address(recipients: &mut [Vec<MeshConnection>], (shard, connection): (ShardId, MeshConnection)) {
+    recipients[usize::from(shard.0)].push(connection);
+}
+
+/// Of two receipts of one user in one conversation the later one says all, and so does it of two events of one name. Without a user: of two
+/// hints about the conversation.
+fn conflation_key(conversation: ConversationId, user: Option<&UserId>, event: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in conversation.0.iter().copied().chain(user.as_str().bytes()).chain([0]).chain(event.bytes()) {
+    for byte in conversation
+        .0
+        .iter()
+        .copied()
+        .chain(user.into_iter().flat_map(|user| user.as_str().bytes()))
+        .chain([0])
+        .chain(event.bytes())
+    {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash.max(1)

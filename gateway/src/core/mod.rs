@@ -9,6 +9,7 @@ pub mod fanout;
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod gather;
+pub(crate) mod hints;
 pub mod http;
 pub mod io;
 pub mod issuer;
@@ -28,4 +29,5 @@ pub mod session;
 pub mod shard;
 pub mod timers;
 pub mod token;
+pub(crate) mod views;
 pub mod websocket;

@@ -9,6 +9,7 @@ use antiphon_wire::{
         ConversationsAnswer, Create, Created, EntryBytes, ErrorFrame, EventSent, HistoryAnswer, Invites, InvitesAction,
         InvitesAnswer, Join, Marked, Member, MembersAction, MembersAnswer, PinsAnswer, ReactionsAnswer, Request, Roles,
         RolesAction, RolesAnswer, SERVER_KEYS, SendEvent, ServerFrame, SettingsAnswer, Summary, TitleAnswer,
+        ViewAnswer,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
     limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
@@ -39,6 +40,7 @@ pub(super) enum RequestKind {
     /// Of this account; of whom, if something is set in it that has a meaning for the server.
     Account(ConversationId, Option<UserId>),
     Event,
+    View(ConversationId),
 }
 
 /// The engine's command for a request, and what its answer will be made into.
@@ -160,8 +162,8 @@ pub(super) fn command(user: UserId, request: Request) -> (RequestKind, Command) 
         Request::Event(SendEvent { conversation, event, data }) => {
             (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
         }
-        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) | Request::Presence(_) => {
-            unreachable!("a session answers these itself")
+        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) | Request::Presence(_) | Request::View(_) => {
+            unreachable!("a session or a lane answers these itself")
         }
     }
 }
@@ -249,6 +251,9 @@ pub(super) fn answer_frame(kind: &RequestKind, done: Done) -> ServerFrame {
             let (replaced, next) = (None, items.last().filter(|_| more).map(|last| last.key.clone()));
             let items = Some(items);
             ServerFrame::AccountAnswer(AccountAnswer { conversation, epoch, sequence, replaced, items, next })
+        }
+        (RequestKind::View(_), Done::History(page)) => {
+            ServerFrame::ViewAnswer(ViewAnswer { sequence: Some(page.last) })
         }
         (RequestKind::Event, Done::Told) => ServerFrame::EventAnswer(EventSent {}),
         (RequestKind::Pins, Done::Pins(pins)) => ServerFrame::PinsAnswer(PinsAnswer { pins }),

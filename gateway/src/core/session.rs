@@ -549,6 +549,7 @@ pub(crate) fn conversation_of(request: &Request, user: &UserId) -> Option<Option
         Request::Settings(settings) => settings.conversation,
         Request::Bans(bans) => bans.conversation,
         Request::Event(event) => event.conversation,
+        Request::View(view) => view.conversation,
         Request::Invites(invites) => invites.conversation,
         Request::Join(join) => join.code.conversation,
         Request::Account(_) => ConversationId::account(user),

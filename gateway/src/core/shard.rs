@@ -354,7 +354,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             more |= lane.has_catch_ups();
         }
         more |= handled == OUTPUTS_PER_TURN_MAX;
-        more |= self.tell_presence(handled == OUTPUTS_PER_TURN_MAX);
+        more |= self.tell_slices(handled == OUTPUTS_PER_TURN_MAX);
         while let Some((lane, frame)) = self.outgoing.deliveries.pop_front() {
             self.deliver(lane, frame);
         }
@@ -365,8 +365,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         Turn { more, wake_at_ms: self.wake_at_ms() }
     }
 
-    /// Lets the lanes tell who has come and gone: the more there is to do, the seldomer. Messages go first.
-    fn tell_presence(&mut self, is_busy: bool) -> bool {
+    /// Lets the lanes tell who has come and gone, and where something is new: the more there is to do, the seldomer. Messages go first.
+    fn tell_slices(&mut self, is_busy: bool) -> bool {
         let (outgoing, mut more) = (&mut self.outgoing, false);
         let slower = match outgoing.backlog() {
             MANY_DELIVERIES.. => return false,
@@ -376,7 +376,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         };
         for lane in &mut self.lanes {
             let id = lane.id();
-            more |= lane.tell_presence(self.now_ms, slower, &mut |to, frame| outgoing.delivery(to, id, frame));
+            let mut send = |to, frame| outgoing.delivery(to, id, frame);
+            more |= lane.tell_presence(self.now_ms, slower, &mut send);
+            lane.tell_hints(self.now_ms, slower, &mut send);
         }
         more
     }

@@ -102,7 +102,7 @@ fn config(placement: Placement) -> ShardConfig {
         silence_ms_max: 60_000,
         outbound_bytes_max: 1 << 20,
         connections_max: 100,
-        fanout: fanout::Rules { large_members: 2, at_a_time: 2 },
+        fanout: fanout::Rules { large_members: 2, at_a_time: 2, ..fanout::Rules::default() },
     }
 }
 

@@ -13,6 +13,7 @@ mod fanout;
 mod floods;
 mod groups;
 mod invites;
+mod large;
 mod presence;
 mod slow;
 mod tokens;

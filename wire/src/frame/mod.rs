@@ -14,6 +14,7 @@ mod invites;
 mod messages;
 mod presence;
 mod session;
+mod view;
 
 pub use account::*;
 pub use change::*;
@@ -26,6 +27,7 @@ pub use invites::*;
 pub use messages::*;
 pub use presence::*;
 pub use session::*;
+pub use view::*;
 
 /// How lists of ids, or of what holds ids, are read from archives: item by item. rkyv's own way for a `Vec` leaks the list when an item
 /// is refused (0.8.18, `deserialize_unsized` for slices), which a stranger could repeat until memory is gone. The archive is the same.
@@ -89,6 +91,8 @@ pub enum Request {
     Account(Account),
     /// Asks who is there, and to be told.
     Presence(WatchPresence),
+    /// Says what is being looked at.
+    View(View),
 }
 
 /// What a server says: answers, then pushes.
@@ -146,6 +150,8 @@ pub enum ServerFrame {
     AccountAnswer(AccountAnswer),
     /// Answers `presence`.
     PresenceAnswer(PresenceAnswer),
+    /// Answers `view`.
+    ViewAnswer(ViewAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.
@@ -168,4 +174,8 @@ pub enum ServerFrame {
     Expiring(Expiring),
     /// Users have come or gone.
     Present(Present),
+    /// A large conversation that is not open has new entries.
+    Advanced(Advanced),
+    /// An entry of a conversation that is not open, given because it means the user.
+    Mentioned(EntryBytes),
 }

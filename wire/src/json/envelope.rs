@@ -56,6 +56,7 @@ impl Family for Request {
             "join" => Self::Join(map.next_value()?),
             "account" => Self::Account(map.next_value()?),
             "presence" => Self::Presence(map.next_value()?),
+            "view" => Self::View(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -91,6 +92,7 @@ impl Family for ServerFrame {
             "join" => Self::JoinAnswer(map.next_value()?),
             "account" => Self::AccountAnswer(map.next_value()?),
             "presence" => Self::PresenceAnswer(map.next_value()?),
+            "view" => Self::ViewAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),
@@ -102,6 +104,8 @@ impl Family for ServerFrame {
             "happened" => Self::Event(map.next_value()?),
             "expiring" => Self::Expiring(map.next_value()?),
             "present" => Self::Present(map.next_value()?),
+            "advanced" => Self::Advanced(map.next_value()?),
+            "mentioned" => Self::Mentioned(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(frame))

@@ -63,6 +63,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Join(frame) => write("join", id, frame),
         Request::Account(frame) => write("account", id, frame),
         Request::Presence(frame) => write("presence", id, frame),
+        Request::View(frame) => write("view", id, frame),
     }
 }
 
@@ -111,6 +112,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::JoinAnswer(frame) => write("join", id, frame),
         ServerFrame::AccountAnswer(frame) => write("account", id, frame),
         ServerFrame::PresenceAnswer(frame) => write("presence", id, frame),
+        ServerFrame::ViewAnswer(frame) => write("view", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),
@@ -122,6 +124,8 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::Event(frame) => write("happened", id, frame),
         ServerFrame::Expiring(frame) => write("expiring", id, frame),
         ServerFrame::Present(frame) => write("present", id, frame),
+        ServerFrame::Advanced(frame) => write("advanced", id, frame),
+        ServerFrame::Mentioned(entry) => write("mentioned", id, entry),
     }
 }
 

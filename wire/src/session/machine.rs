@@ -11,9 +11,10 @@ use super::{
     outbox::Outbox,
     reorder::Reorder,
     resume::Progress,
+    views::Views,
 };
 use crate::{
-    frame::{Connect, Content, Delivered, History, Known, Ping, PositionBytes, Request, Resume, Send},
+    frame::{Connect, Content, Delivered, History, Known, Ping, PositionBytes, Request, Resume, Send, View},
     ids::{ClientMessageId, ConversationId, DeviceId, Epoch, RequestId, Sequence, UserId},
     limits::HEARTBEAT_INTERVAL_MS,
     validate,
@@ -33,6 +34,7 @@ pub struct Session {
     pub(super) identity: Box<Identity>,
     pub(super) progress: Progress,
     pub(super) work: Option<Box<Work>>,
+    pub(super) views: Option<Box<Views>>,
     outputs: VecDeque<Output>,
     backoff: Backoff,
     /// What the server said about coming back after this connection.
@@ -76,6 +78,7 @@ pub(super) enum Pending {
     Ping,
     Send,
     History(ConversationId),
+    View(ConversationId),
     Application,
 }
 
@@ -88,6 +91,7 @@ impl Session {
             identity: Box::new(Identity { token, device, user: None }),
             progress: Progress::default(),
             work: None,
+            views: None,
             outputs: VecDeque::new(),
             backoff: Backoff::new(seed),
             hint: Hint::None,
@@ -198,6 +202,8 @@ impl Session {
             Phase::Resuming | Phase::Open => {}
         }
         let beat = self.silent_ms().min(self.ping_ms());
+        let views = self.views.as_ref().and_then(|views| views.next_due_ms());
+        let beat = views.map_or(beat, |at_ms| beat.min(at_ms));
         let Some(work) = &self.work else { return Some(beat) };
         let sends = work.outbox.next_due_ms(self.config.sends_in_flight_max);
         let pages = work.reorder.next_due_ms(self.config.history_in_flight_max);
@@ -265,12 +271,28 @@ impl Session {
         }
     }
 
+    /// The application shows a conversation from now on, over any number of connections, or does not any more. Of a large one the entries
+    /// come only while it is shown; those from before come first.
+    pub fn view(&mut self, now_ms: u64, conversation: ConversationId, open: bool) {
+        if open {
+            self.views.get_or_insert_default().open(conversation, now_ms);
+        } else if self.views.as_mut().is_some_and(|views| views.close(conversation)) && self.is_live() {
+            // Without an id: nobody waits for the answer.
+            let request = Request::View(View { conversation, open });
+            self.transmit(now_ms, self.config.encoding.encode_request(None, &request));
+        }
+        self.run(now_ms);
+    }
+
     /// Forgets what is known of a conversation; it begins anew with the next entry that comes.
     pub fn forget(&mut self, conversation: ConversationId) {
         self.progress.remove(conversation);
         if let Some(work) = &mut self.work {
             work.reorder.remove(conversation);
             work.delivered.remove(&conversation);
+        }
+        if let Some(views) = &mut self.views {
+            views.forget(conversation);
         }
     }
 
@@ -435,12 +457,22 @@ impl Session {
 
     /// Sends all that may go now.
     fn run(&mut self, now_ms: u64) {
+        if self.is_live() && self.views.is_some() {
+            self.tell_views(now_ms);
+        }
         if self.is_live() && self.work.is_some() {
             self.send_waiting(now_ms);
             self.fetch_due(now_ms);
             self.move_delivered(now_ms);
         }
         self.trim();
+    }
+
+    fn tell_views(&mut self, now_ms: u64) {
+        while let Some(conversation) = self.views.as_mut().and_then(|views| views.take_due(now_ms)) {
+            let view = View { conversation, open: true };
+            self.ask(now_ms, Pending::View(conversation), &Request::View(view));
+        }
     }
 
     fn send_waiting(&mut self, now_ms: u64) {
@@ -484,6 +516,7 @@ impl Session {
             let sends = work.pending.is_empty() && work.outbox.is_empty() && work.delivered.is_empty();
             sends && work.reorder.is_idle()
         });
+        self.views.take_if(|views| views.is_empty());
     }
 }
 

@@ -19,6 +19,7 @@ mod outbox;
 mod receive;
 mod reorder;
 mod resume;
+mod views;
 
 pub use backoff::{Backoff, Hint};
 pub use machine::Session;
@@ -26,8 +27,8 @@ pub use machine::Session;
 use crate::{
     codec::{DecodeError, Encoding},
     frame::{
-        Ack, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Expiring, Left, Present, Receipt, ServerFrame,
-        States, Welcome,
+        Ack, Advanced, ClientInfo, Content, EntryBytes, EntryError, ErrorFrame, Expiring, Left, Present, Receipt,
+        ServerFrame, States, Welcome,
     },
     ids::{ClientMessageId, ConversationId, Epoch, RequestId, Sequence},
     limits::PAGE_ITEMS_MAX,
@@ -68,6 +69,9 @@ pub struct SessionConfig {
     pub history_in_flight_max: usize,
     /// How long after an entry of another user the delivered pointer is moved; `None`: never.
     pub delivered_after_ms: Option<u32>,
+    /// Whether entries of a large conversation that is not [viewed](Session::view) may stay with the server: then the application hears
+    /// [`Event::Advanced`] of them, and has them all once it views the conversation. Otherwise they are fetched at once.
+    pub lazy: bool,
 }
 
 impl SessionConfig {
@@ -91,6 +95,7 @@ impl SessionConfig {
             history_page_items: PAGE_ITEMS_MAX,
             history_in_flight_max: 4,
             delivered_after_ms: None,
+            lazy: false,
         }
     }
 }
@@ -169,6 +174,18 @@ pub enum Event {
     Present(Present),
     /// The user is no longer a member: it is as if the conversation did not exist.
     Left(Left),
+    /// A large conversation has gone on. If the session is [lazy](SessionConfig::lazy) and does not view it, its entries do not come.
+    Advanced(Advanced),
+    /// An entry that means the user, of a large conversation that is not viewed. It comes beside the others: once as this, and once as
+    /// [`Event::Entry`] in its turn, before or after it.
+    Mentioned {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// The entry's place.
+        sequence: Sequence,
+        /// Its archive, validated.
+        entry: EntryBytes,
+    },
     /// Entries that can't be had any more, or never could; the next one comes after them.
     Skipped {
         /// Of which conversation.

@@ -13,8 +13,8 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        Ack, ArchivedEntryKind, EntryBytes, ErrorFrame, Goodbye, HistoryAnswer, Left, PositionBytes, ResumeOutcome,
-        ServerFrame, TooFar, Welcome,
+        Ack, Advanced, ArchivedEntryKind, EntryBytes, ErrorFrame, Goodbye, HistoryAnswer, Left, PositionBytes,
+        ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ClientMessageId, ConversationId, Epoch, Ordinal, RequestId, Sequence, TimestampMs},
 };
@@ -64,6 +64,11 @@ impl Session {
             (Pending::History(conversation), ServerFrame::HistoryAnswer(answer)) => {
                 self.paged(now_ms, conversation, answer);
             }
+            (Pending::View(conversation), ServerFrame::ViewAnswer(answer)) => {
+                if let Some(sequence) = answer.sequence {
+                    self.ends_at(now_ms, conversation, sequence);
+                }
+            }
             (pending, ServerFrame::Error(error)) => self.refused(now_ms, id, pending, error),
             (pending, _) => {
                 self.nonsense(Some(id), "an answer that does not fit its request");
@@ -80,8 +85,16 @@ impl Session {
             ServerFrame::Event(happened) => self.event(Event::Happened(happened)),
             ServerFrame::Expiring(expiring) => self.event(Event::Expiring(expiring)),
             ServerFrame::Present(present) => self.event(Event::Present(present)),
+            ServerFrame::Advanced(advanced) => self.advanced(now_ms, advanced),
+            ServerFrame::Mentioned(entry) => {
+                let Head { conversation, sequence, .. } = Head::of(&entry);
+                self.event(Event::Mentioned { conversation, sequence, entry });
+            }
             ServerFrame::Left(left) => {
                 self.forget(left.conversation);
+                if let Some(views) = &mut self.views {
+                    views.close(left.conversation);
+                }
                 self.event(Event::Left(left));
                 self.gaps_closed();
             }
@@ -100,6 +113,9 @@ impl Session {
     fn welcomed(&mut self, now_ms: u64, welcome: Welcome) {
         self.enter(Phase::Resuming, now_ms);
         self.pinged_ms = now_ms;
+        if let Some(views) = &mut self.views {
+            views.connected(now_ms);
+        }
         self.set_heartbeat(welcome.heartbeat_interval_ms);
         let other_user = self.identity.user.as_ref().is_some_and(|user| *user != welcome.user);
         self.identity.user = Some(welcome.user.clone());
@@ -122,6 +138,9 @@ impl Session {
 
     fn reset(&mut self) {
         self.progress.forget();
+        if let Some(views) = &mut self.views {
+            views.forget_all();
+        }
         self.event(Event::Reset);
     }
 
@@ -151,11 +170,50 @@ impl Session {
         if head.sequence == last.next() {
             self.deliver(now_ms, head, entry);
             self.drain(now_ms, head.conversation);
+        } else if head.sequence > last && self.is_left_behind(head.conversation) {
+            let view = entry.view().expect("a decoded entry was validated");
+            let (ordinal, time_ms) = (Ordinal(view.ordinal.0.to_native()), TimestampMs(view.time_ms.0.to_native()));
+            let Head { conversation, epoch, sequence } = head;
+            self.advanced(now_ms, Advanced { conversation, epoch, sequence, ordinal, time_ms });
         } else if head.sequence > last {
             let room = Room { items_max: self.config.reorder_items_max, bytes_max: self.config.reorder_bytes_max };
             let fetch_at_ms = now_ms + u64::from(self.config.reorder_wait_ms);
             self.work().reorder.hold(room, fetch_at_ms, head.conversation, head.sequence, entry);
         }
+    }
+
+    /// A large conversation has gone on, and what is new in it does not come by itself.
+    fn advanced(&mut self, now_ms: u64, advanced: Advanced) {
+        let Advanced { conversation, epoch, sequence, .. } = advanced;
+        let known = self.progress.get(conversation);
+        if known.is_some_and(|(known, _)| known != epoch) {
+            self.conversation_reset(conversation, epoch);
+        }
+        self.event(Event::Advanced(advanced));
+        if self.config.lazy && !self.views.as_ref().is_some_and(|views| views.is_open(conversation)) {
+            if self.progress.get(conversation).is_some_and(|(_, last)| last < sequence) {
+                self.views.get_or_insert_default().advanced(conversation, sequence);
+            }
+            return;
+        }
+        if self.progress.get(conversation).is_none() {
+            // The first entry that a client sees may be any.
+            self.progress.set(conversation, epoch, Sequence(sequence.0.saturating_sub(1)));
+        }
+        self.ends_at(now_ms, conversation, sequence);
+    }
+
+    /// A conversation that is followed has entries up to here, which are to be fetched.
+    fn ends_at(&mut self, now_ms: u64, conversation: ConversationId, sequence: Sequence) {
+        let known = self.views.as_ref().and_then(|views| views.end(conversation));
+        let end = known.map_or(sequence, |end| end.max(sequence));
+        if self.progress.get(conversation).is_some_and(|(_, last)| last < end) {
+            self.work().reorder.fetch(conversation, end, now_ms);
+        }
+    }
+
+    fn is_left_behind(&self, conversation: ConversationId) -> bool {
+        self.views.as_ref().is_some_and(|views| views.is_left_behind(conversation))
     }
 
     /// An own message that came back is as good as its acknowledgement, which may have been lost with a connection.
@@ -184,6 +242,9 @@ impl Session {
     fn deliver(&mut self, now_ms: u64, head: Head, entry: EntryBytes) {
         let Head { conversation, epoch, sequence } = head;
         self.progress.set(conversation, epoch, sequence);
+        if let Some(views) = &mut self.views {
+            views.delivered(conversation, sequence);
+        }
         if self.config.delivered_after_ms.is_some() {
             let sender = &entry.view().expect("a decoded entry was validated").sender;
             if self.identity.user.as_ref().is_none_or(|user| user.as_str() != sender.as_str()) {
@@ -281,6 +342,15 @@ impl Session {
             }
             // The next one is sent in its time.
             Pending::Ping => {}
+            Pending::View(conversation) => {
+                if let Some(views) = &mut self.views {
+                    if error.code.temporary() {
+                        views.tell_again(conversation, retry_at_ms);
+                    } else {
+                        views.close(conversation);
+                    }
+                }
+            }
             Pending::Application => self.event(Event::Answer { id, answer: Err(RequestError::Refused(error)) }),
         }
     }
@@ -307,6 +377,9 @@ impl Session {
             && to > last
         {
             self.progress.set(conversation, epoch, to);
+            if let Some(views) = &mut self.views {
+                views.delivered(conversation, to);
+            }
             self.event(Event::Skipped { conversation, from: last.next(), to });
         }
     }

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     codes::{CloseCode, ErrorCode},
     frame::{
-        CaughtUp, Conversations, Entry, EntryKind, Goodbye, HistoryAnswer, Limits, Pong, PositionBytes, Refresh,
-        Request, ResumeOutcome, TooFar,
+        Advanced, CaughtUp, Conversations, Entry, EntryKind, Goodbye, HistoryAnswer, Limits, Pong, PositionBytes,
+        Refresh, Request, ResumeOutcome, TooFar, ViewAnswer,
     },
     ids::{DeviceId, Ordinal, TimestampMs, UserId},
 };
@@ -41,7 +41,10 @@ impl Bench {
 
     fn connect(&mut self, resume: ResumeOutcome) {
         self.session.connected(self.now_ms);
-        let id = self.session.last_request();
+        self.welcome(self.session.last_request(), resume);
+    }
+
+    fn welcome(&mut self, id: u32, resume: ResumeOutcome) -> Vec<String> {
         let welcome = Welcome {
             user: UserId::new("me").unwrap(),
             device: DeviceId::new("phone").unwrap(),
@@ -58,7 +61,7 @@ impl Bench {
                 requests_per_second_max: 1,
             },
         };
-        self.answer(id, ServerFrame::Welcome(welcome));
+        self.answer(id, ServerFrame::Welcome(welcome))
     }
 
     fn caught_up(&mut self, position: u8) -> Vec<String> {
@@ -158,6 +161,8 @@ fn line(output: &Output) -> String {
                 format!("answer {id}: {}", error.code.name())
             }
             Event::Left(left) => format!("left {}", place(left.conversation)),
+            Event::Advanced(advanced) => format!("{} went on to {}", place(advanced.conversation), advanced.sequence),
+            Event::Mentioned { conversation, sequence, .. } => format!("meant in {} {sequence}", place(*conversation)),
             Event::Skipped { conversation, from, to } => format!("skipped {} {from} to {to}", place(*conversation)),
             Event::ConversationReset { conversation, epoch } => format!("reset {} to {epoch}", place(*conversation)),
             Event::Undecodable(error) => format!("undecodable: {}", error.text),
@@ -534,4 +539,89 @@ fn an_idle_session_is_small() {
     println!("Session {} bytes, Work {}", size_of::<Session>(), size_of::<super::machine::Work>());
     assert!(size_of::<Session>() <= 200, "{}", size_of::<Session>());
     assert!(size_of::<Output>() <= 96, "{}", size_of::<Output>());
+}
+
+fn advanced(sequence: u64) -> ServerFrame {
+    ServerFrame::Advanced(Advanced {
+        conversation: HALL,
+        epoch: Epoch(1),
+        sequence: Sequence(sequence),
+        ordinal: Ordinal(sequence),
+        time_ms: TimestampMs(1),
+    })
+}
+
+/// A lazy session that is live and has the hall up to 7.
+fn lazy() -> Bench {
+    let mut bench = Bench::open(|config| config.lazy = true);
+    assert_eq!(bench.message(HALL, 7), ["hall 7"]);
+    bench
+}
+
+#[test]
+fn what_is_not_viewed_stays_with_the_server_until_it_is() {
+    let mut bench = lazy();
+    assert_eq!(bench.push(advanced(9)), ["hall went on to 9"]);
+    assert_eq!(bench.push(advanced(12)), ["hall went on to 12"]);
+    // A resume may stream some of it: they are no gap to be filled.
+    assert_eq!(bench.message(HALL, 14), ["hall went on to 14"]);
+    assert!(!bench.session.position().unwrap().known.is_empty());
+    let mention = ServerFrame::Mentioned(entry(HALL, 1, 11, "bob", 0));
+    assert_eq!(bench.push(mention), ["meant in hall 11"]);
+    assert_eq!(bench.at(20_000), [] as [&str; 0], "nothing is fetched");
+    assert_eq!(bench.caught_up(2), [] as [&str; 0]);
+    assert_eq!(bench.session.position_bytes(), Some(&[2][..]), "the position does not wait for it");
+
+    bench.session.view(bench.now_ms, HALL, true);
+    assert_eq!(bench.said(), ["{id:2,view:{conversation:hall,open:true}}"]);
+    // What comes from now on waits for what is fetched.
+    assert_eq!(bench.message(HALL, 15), [] as [&str; 0]);
+    let asks = bench.answer(2, ServerFrame::ViewAnswer(ViewAnswer { sequence: Some(Sequence(13)) }));
+    assert_eq!(asks, ["{id:3,history:{conversation:hall,after:7,limit:200}}"]);
+    let all: Vec<String> = (8..=15).map(|sequence| format!("hall {sequence}")).collect();
+    assert_eq!(bench.page(3, 1, 14, 8..=14), all);
+    assert_eq!(bench.message(HALL, 16), ["hall 16"]);
+
+    bench.session.view(bench.now_ms, HALL, false);
+    assert_eq!(bench.said(), ["{view:{conversation:hall,open:false}}"]);
+    assert_eq!(bench.push(advanced(17)), ["hall went on to 17"]);
+}
+
+#[test]
+fn what_is_viewed_is_viewed_on_the_next_connection_too() {
+    let mut bench = lazy();
+    bench.session.view(bench.now_ms, HALL, true);
+    assert_eq!(bench.said(), ["{id:2,view:{conversation:hall,open:true}}"]);
+    let later = bench.refuse(2, ErrorCode::Overloaded, Some(500));
+    assert_eq!(later, [] as [&str; 0]);
+    assert_eq!(bench.wake(), ["{id:3,view:{conversation:hall,open:true}}"]);
+    bench.answer(3, ServerFrame::ViewAnswer(ViewAnswer { sequence: Some(Sequence(7)) }));
+    bench.session.disconnected(bench.now_ms, None);
+    bench.wake();
+    bench.session.connected(bench.now_ms);
+    let id = bench.session.last_request();
+    bench.said();
+    let connected = bench.welcome(id, ResumeOutcome::Resuming);
+    assert_eq!(connected, ["connected".to_owned(), format!("{{id:{},view:{{conversation:hall,open:true}}}}", id + 1)]);
+    // One that the user is not in any more is not asked for again.
+    assert_eq!(bench.refuse(id + 1, ErrorCode::NotFound, None), [] as [&str; 0]);
+    assert_eq!(bench.push(advanced(9)), ["hall went on to 9"]);
+    bench.session.disconnected(bench.now_ms, None);
+    bench.wake();
+    bench.session.connected(bench.now_ms);
+    bench.said();
+    let id = bench.session.last_request();
+    // Without a position nothing is streamed, so history tells how far each one is.
+    let connected = bench.welcome(id, ResumeOutcome::Fresh);
+    let history = format!("{{id:{},history:{{conversation:hall,after:7,limit:200}}}}", id + 1);
+    assert_eq!(connected, ["connected".to_owned(), history]);
+}
+
+#[test]
+fn a_session_that_is_not_lazy_fetches_what_is_new() {
+    let mut bench = Bench::open(|_| {});
+    assert_eq!(bench.push(advanced(4)), ["hall went on to 4", "{id:2,history:{conversation:hall,after:3,limit:200}}"]);
+    assert_eq!(bench.page(2, 1, 5, 4..=5), ["hall 4", "hall 5"]);
+    assert_eq!(bench.push(advanced(5)), ["hall went on to 5"]);
+    assert_eq!(bench.push(advanced(6)), ["hall went on to 6", "{id:3,history:{conversation:hall,after:5,limit:200}}"]);
 }

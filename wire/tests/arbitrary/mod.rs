@@ -68,6 +68,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         }),
         (vec(user(), 0..4), vec(user(), 0..4))
             .prop_map(|(watch, unwatch)| Request::Presence(WatchPresence { watch, unwatch })),
+        (conversation(), any::<bool>()).prop_map(|(conversation, open)| Request::View(View { conversation, open })),
     ]
 }
 
@@ -304,6 +305,7 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         invites_answer().prop_map(ServerFrame::InvitesAnswer),
         join_answer().prop_map(ServerFrame::JoinAnswer),
         account_answer().prop_map(ServerFrame::AccountAnswer),
+        option::of(sequence()).prop_map(|sequence| ServerFrame::ViewAnswer(ViewAnswer { sequence })),
         (presences(), any::<u32>())
             .prop_map(|(users, watching)| ServerFrame::PresenceAnswer(PresenceAnswer { users, watching })),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {
@@ -353,6 +355,13 @@ fn push() -> impl Strategy<Value = ServerFrame> {
     prop_oneof![
         error.prop_map(|(code, text, retry_after_ms)| ServerFrame::Error(ErrorFrame { code, text, retry_after_ms })),
         presences().prop_map(|users| ServerFrame::Present(Present { users })),
+        (conversation(), epoch(), sequence(), sequence(), time_ms()).prop_map(
+            |(conversation, epoch, sequence, ordinal, time_ms)| {
+                let ordinal = Ordinal(ordinal.0);
+                ServerFrame::Advanced(Advanced { conversation, epoch, sequence, ordinal, time_ms })
+            }
+        ),
+        entry_bytes().prop_map(ServerFrame::Mentioned),
         entry_bytes().prop_map(ServerFrame::Message),
         receipt.prop_map(|(conversation, user, read, delivered)| {
             ServerFrame::Receipt(Receipt { conversation, user, read, delivered })

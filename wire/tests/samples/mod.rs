@@ -87,6 +87,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             Request::Presence(WatchPresence { watch: vec![user("bob"), user("carol")], unwatch: vec![user("dave")] }),
         ),
         ("presence-bare", Request::Presence(WatchPresence::default())),
+        ("view-open", Request::View(View { conversation, open: true })),
+        ("view-close", Request::View(View { conversation, open: false })),
     ]
 }
 
@@ -342,6 +344,8 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
                 watching: 2,
             }),
         ),
+        ("view-open", ServerFrame::ViewAnswer(ViewAnswer { sequence: Some(Sequence(44)) })),
+        ("view-close", ServerFrame::ViewAnswer(ViewAnswer { sequence: None })),
         ("invites-made", ServerFrame::InvitesAnswer(InvitesAnswer { code: Some(code()), ..changed_invites() })),
         ("invites-changed", ServerFrame::InvitesAnswer(changed_invites())),
         ("invites-listed", ServerFrame::InvitesAnswer(listed_invites())),
@@ -398,6 +402,8 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
         reactions: Vec::new(),
     };
     let states = States { conversation, epoch: Epoch(1), as_of: Sequence(9), states: vec![changed, gone] };
+    let (time_ms, ordinal) = (TimestampMs(1_700_000_000_090), Ordinal(80));
+    let advanced = Advanced { conversation, epoch: Epoch(1), sequence: Sequence(90), ordinal, time_ms };
     let goodbye = Goodbye { code: 4_000, reason: "restarting".to_owned(), reconnect_after_ms: Some(1_500) };
     vec![
         ("error", ServerFrame::Error(error)),
@@ -435,6 +441,8 @@ fn pushes() -> Vec<(&'static str, ServerFrame)> {
                 users: vec![seen("bob", false, Some(1_700_000_000_000)), seen("dave", true, None)],
             }),
         ),
+        ("advanced", ServerFrame::Advanced(advanced)),
+        ("mentioned", ServerFrame::Mentioned(bytes("message"))),
     ]
 }
 

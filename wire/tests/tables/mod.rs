@@ -40,6 +40,7 @@ pub(crate) const LIMITS: &[(&str, usize)] = &[
     ("ACCOUNT_BYTES_MAX", limits::ACCOUNT_BYTES_MAX),
     ("PRESENCE_PER_REQUEST_MAX", limits::PRESENCE_PER_REQUEST_MAX),
     ("PRESENCE_WATCHED_MAX", limits::PRESENCE_WATCHED_MAX as usize),
+    ("VIEWS_MAX", limits::VIEWS_MAX),
     ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
 ];
 
@@ -71,6 +72,7 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::JOIN, "join"),
     (kind::ACCOUNT, "account"),
     (kind::PRESENCE, "presence"),
+    (kind::VIEW, "view"),
     (kind::ERROR, "error"),
     (kind::MESSAGE, "message"),
     (kind::RECEIPT, "receipt"),
@@ -82,4 +84,6 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::HAPPENED, "happened"),
     (kind::EXPIRING, "expiring"),
     (kind::PRESENT, "present"),
+    (kind::ADVANCED, "advanced"),
+    (kind::MENTIONED, "mentioned"),
 ];

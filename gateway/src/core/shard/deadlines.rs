@@ -13,6 +13,7 @@ use super::{
     super::{
         connection::Stage,
         io::{Command, ConnectionKey},
+        lane::Lane,
         session::TokenAt,
     },
     ShardCore,
@@ -23,8 +24,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let closing = self.closing.front().map(|(deadline, _)| *deadline);
         // A lane tells its position once a second while there is anything to tell: the same beat serves.
         let lane = (!self.lanes.is_empty() && self.counters.connections > 0).then(|| self.now_ms + 1_000);
-        let presence = self.lanes.iter().filter_map(|lane| lane.presence_wakes_at_ms()).min();
-        [closing, self.timers.next_ms(), self.turned_away.wake_at_ms(), self.drain_wakes_at_ms(), lane, presence]
+        let slices =
+            |lane: &Lane<F, C, R>| lane.presence_wakes_at_ms().into_iter().chain(lane.hints_wake_at_ms()).min();
+        let slices = self.lanes.iter().filter_map(slices).min();
+        [closing, self.timers.next_ms(), self.turned_away.wake_at_ms(), self.drain_wakes_at_ms(), lane, slices]
             .into_iter()
             .flatten()
             .min()

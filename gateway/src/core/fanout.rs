@@ -36,8 +36,12 @@ impl Default for Rules {
     }
 }
 
-/// Large conversations that are kept; beyond, the one that was looked at longest ago is not.
-const KEPT_MAX: usize = 64;
+/// Users in the lists that are kept, 16 bytes each; beyond, the list that was looked at longest ago is not. By users and not by lists: the
+/// list of a group of 200,000 takes tens of milliseconds to make, and many small ones must not drive it out.
+const KEPT_USERS_MAX: usize = 1_000_000;
+
+/// What a list counts for itself, beside the users in it.
+const KEPT_USERS_A_LIST: usize = 16;
 
 /// Users who came or went that are noted; one that was looked at before the oldest of them is looked at anew.
 const NOTED_MAX: usize = 65_536;
@@ -52,14 +56,24 @@ struct Large {
 }
 
 /// All large conversations that are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fanout {
     large: HashMap<ConversationId, Large>,
+    /// Users in all lists, with what lists count for themselves.
+    kept: usize,
+    kept_max: usize,
     uses: u64,
     /// Users who came or went, the last one last.
     noted: VecDeque<UserId>,
     /// How many were noted before the first of them.
     noted_before: u64,
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        let (large, noted) = (HashMap::new(), VecDeque::new());
+        Self { large, kept: 0, kept_max: KEPT_USERS_MAX, uses: 0, noted, noted_before: 0 }
+    }
 }
 
 impl Fanout {
@@ -72,10 +86,8 @@ impl Fanout {
     ) -> &[UserId] {
         self.uses += 1;
         let noted = self.noted_before + self.noted.len() as u64;
-        if !self.large.contains_key(&conversation) {
-            self.make_room();
-        }
         let large = self.large.entry(conversation).or_default();
+        self.kept -= large.counts();
         large.used = self.uses;
         let seen = large.noted.and_then(|seen| seen.checked_sub(self.noted_before));
         let since = seen.map(|seen| self.noted.iter().skip(seen as usize));
@@ -84,7 +96,9 @@ impl Fanout {
             None => large.there = members.iter().filter(|user| registry.has(user)).cloned().collect(),
         }
         large.noted = Some(noted);
-        &large.there
+        self.kept += large.counts();
+        self.make_room();
+        &self.large[&conversation].there
     }
 
     /// Members of a conversation have come and gone; `members` are all of them now.
@@ -96,7 +110,9 @@ impl Fanout {
         registry: &Registry,
     ) {
         if let Some(large) = self.large.get_mut(&conversation) {
+            self.kept -= large.counts();
             users.for_each(|user| large.look_at(user, members, registry));
+            self.kept += large.counts();
         }
     }
 
@@ -112,16 +128,22 @@ impl Fanout {
         }
     }
 
+    /// The one that was looked at last stays, however long it is.
     fn make_room(&mut self) {
-        if self.large.len() < KEPT_MAX {
-            return;
+        while self.kept > self.kept_max && self.large.len() > 1 {
+            let oldest = self.large.iter().min_by_key(|(_, large)| large.used).map(|(id, _)| *id);
+            let gone = self.large.remove(&oldest.expect("there are two"));
+            self.kept -= gone.map_or(0, |large| large.counts());
         }
-        let oldest = self.large.iter().min_by_key(|(_, large)| large.used).map(|(id, _)| *id);
-        self.large.remove(&oldest.expect("there are many"));
     }
 }
 
 impl Large {
+    /// What it counts among those that are kept; nothing before it was looked at.
+    fn counts(&self) -> usize {
+        self.noted.map_or(0, |_| self.there.len() + KEPT_USERS_A_LIST)
+    }
+
     /// A user has come or gone, or has become a member or is none any more.
     fn look_at(&mut self, user: &UserId, members: &[UserId], registry: &Registry) {
         let is_there = registry.has(user) && members.binary_search(user).is_ok();
@@ -194,15 +216,37 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_kept_and_those_looked_at_last() {
-        let (mut fanout, registry) = (Fanout::default(), Registry::default());
-        let list = members(&[1, 2].into());
-        for number in 0..=u8::try_from(KEPT_MAX).unwrap() {
-            fanout.there(ConversationId([number; 16]), &list, &registry);
-            fanout.there(ConversationId([0; 16]), &list, &registry);
+    fn so_many_users_are_kept_and_the_lists_looked_at_last() {
+        let mut registry = Registry::default();
+        for number in 0..100 {
+            let connection = MeshConnection { slot: number, generation: 0 };
+            let route = Route { device: DeviceId::new("d").unwrap(), shard: ShardId(0), connection };
+            registry.attach(user(number), route, false);
         }
-        assert_eq!(fanout.large.len(), KEPT_MAX);
-        assert!(fanout.large.contains_key(&ConversationId([0; 16])));
-        assert!(!fanout.large.contains_key(&ConversationId([1; 16])));
+        let list = |of: std::ops::Range<u32>| members(&of.collect());
+        let id = |number: u8| ConversationId([number; 16]);
+        let kept = |fanout: &Fanout| {
+            let mut kept: Vec<u8> = fanout.large.keys().map(|id| id.0[0]).collect();
+            kept.sort_unstable();
+            assert_eq!(fanout.kept, fanout.large.values().map(Large::counts).sum::<usize>());
+            kept
+        };
+        let mut fanout = Fanout { kept_max: 100, ..Fanout::default() };
+        for number in 0..5 {
+            fanout.there(id(number), &list(0..9), &registry);
+            fanout.there(id(0), &list(0..9), &registry);
+        }
+        assert_eq!(kept(&fanout), [0, 2, 3, 4], "each counts 25, and there is room for a hundred");
+        // Who goes, or is no member any more, makes room.
+        for number in [0, 2, 3, 4] {
+            fanout.changed(id(number), list(2..9).iter(), &list(0..2), &registry);
+        }
+        fanout.there(id(5), &list(0..9), &registry);
+        assert_eq!(kept(&fanout), [0, 2, 3, 4, 5]);
+        // One that alone is too long is kept for as long as it is the last one.
+        fanout.there(id(6), &list(0..100), &registry);
+        assert_eq!(kept(&fanout), [6]);
+        fanout.there(id(7), &list(0..9), &registry);
+        assert_eq!(kept(&fanout), [7]);
     }
 }

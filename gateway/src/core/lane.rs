@@ -30,7 +30,7 @@ use super::{
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
     registry::{Registry, Route},
-    requests::{RequestKind, answer_frame, command, error_frame as refused},
+    requests::{RequestKind, answer_frame, command, error_frame},
     views::Views,
 };
 
@@ -398,7 +398,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     // A session decoded the same bytes before it sent them on.
                     Err(error) => {
                         let refusal = Refusal { code: error.code, text: error.text };
-                        let frame = binary::encode_server(error.id, &refused(refusal));
+                        let frame = binary::encode_server(error.id, &error_frame(refusal));
                         send(from, ConnectionFrame::Reply { connection, gather, frame });
                     }
                 }
@@ -516,7 +516,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     }
                     let frame = match result {
                         Ok(done) => answer_frame(&kind, done),
-                        Err(refusal) => refused(refusal),
+                        Err(refusal) => error_frame(refusal),
                     };
                     let frame = binary::encode_server(id, &frame);
                     let reply = ConnectionFrame::Reply { connection, gather, frame };

@@ -7,6 +7,7 @@
 
 mod counters;
 mod deadlines;
+mod deliveries;
 mod drain;
 mod later;
 mod newcomers;
@@ -14,24 +15,19 @@ mod opening;
 mod outgoing;
 mod turned_away;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-    rc::Rc,
-};
+use std::{collections::VecDeque, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
-    binary,
     codec::Encoding,
     codes::CloseCode,
-    frame::{Present, ServerFrame, UserPresence},
+    frame::ServerFrame,
     ids::{LanePosition, TimestampMs},
 };
 
 pub use self::{counters::ShardCounters, outgoing::MeshOut};
 use self::{
-    later::{Later, Push},
+    later::Later,
     newcomers::Newcomers,
     outgoing::{MESH_BACKLOG_MAX, Outgoing},
     turned_away::TurnedAway,
@@ -42,18 +38,14 @@ use super::{
     fanout, http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
-    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, MeshMessage, ShardId},
+    mesh::{ConnectionFrame, LaneFrame, LaneId, MeshMessage, ShardId},
     placement::Placement,
     pressure::Pressure,
     rate::SmallRate,
-    session::{Action, Authenticate, Environment, LaneCaughtUp, Session},
+    session::{Action, Authenticate, Environment, Session},
     timers::TimerWheel,
     websocket::{self, Deflater, Event, Inflater},
 };
-
-/// When one comes back whom a lane could not take. It happens when all of a node's clients come at once: those who are told the same
-/// time come at once again, and attempts that fail leave the lane less to work with.
-const OVERLOADED_RETURN_MS: Range<u32> = 2_000..20_000;
 
 /// Engine outputs handled in one turn: a turn stays within about a millisecond.
 const OUTPUTS_PER_TURN_MAX: usize = 1_024;
@@ -62,11 +54,11 @@ const OUTPUTS_PER_TURN_MAX: usize = 1_024;
 /// Beyond half the bound for pushes further requests are answered with `overloaded`; ended is only who does not read at all.
 const ANSWERS_FACTOR: usize = 4;
 
-/// How much more slowly those who watch users are told of them while an engine's outputs fill every turn.
-const PRESENCE_SLOWER: u64 = 4;
+/// How much more slowly those who watch users, or do not look at a large conversation, are told while an engine's outputs fill every turn.
+const SLICES_SLOWER: u64 = 4;
 
 /// And while many deliveries wait.
-const PRESENCE_SLOWEST: u64 = 16;
+const SLICES_SLOWEST: u64 = 16;
 const SOME_DELIVERIES: usize = MESH_BACKLOG_MAX / 8;
 
 /// With so many they are told nothing.
@@ -370,8 +362,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let (outgoing, mut more) = (&mut self.outgoing, false);
         let slower = match outgoing.backlog() {
             MANY_DELIVERIES.. => return false,
-            SOME_DELIVERIES.. => PRESENCE_SLOWEST,
-            _ if is_busy => PRESENCE_SLOWER,
+            SOME_DELIVERIES.. => SLICES_SLOWEST,
+            _ if is_busy => SLICES_SLOWER,
             _ => 1,
         };
         for lane in &mut self.lanes {
@@ -576,82 +568,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         lane.receive(from, frame, self.now_us, &mut |to, frame| outgoing.delivery(to, id, frame));
     }
 
-    fn deliver(&mut self, lane: LaneId, frame: ConnectionFrame) {
-        match frame {
-            ConnectionFrame::Push { conversation, connections, conflation_key, frame } => {
-                let push = Push { conversation, connections, conflation_key, frame };
-                if self.later.is_for(&push, self.view.config.fanout.at_a_time) {
-                    return self.later.push(lane, push);
-                }
-                let mut rendered = Rendered::new(&push.frame);
-                for connection in push.connections {
-                    self.push(connection.into(), lane, conflation_key, &mut rendered);
-                }
-            }
-            ConnectionFrame::Reply { connection, gather, frame } => {
-                let key = connection.into();
-                self.with_session(key, |session, _, actions| session.reply(gather, frame, actions));
-                if self.waits_too_much(key) {
-                    self.counters.slow_consumers += 1;
-                    self.end(key, CloseCode::SlowConsumer, Some(EXCESS_RECONNECT_MS), true);
-                } else if self.draining.is_some() {
-                    self.answered_while_draining(key);
-                }
-            }
-            ConnectionFrame::Rule { connection, rule } => {
-                self.with_session(connection.into(), |session, environment, actions| {
-                    session.ruled(rule.as_ref(), environment, actions);
-                });
-            }
-            ConnectionFrame::Watched { connection, gather, users, watching } => {
-                let key = connection.into();
-                self.with_session(key, |session, _, actions| {
-                    session.watched(lane, gather, users, watching, actions);
-                });
-                if self.draining.is_some() {
-                    self.answered_while_draining(key);
-                }
-            }
-            ConnectionFrame::Present { users, connections } => self.present(&users, connections),
-            ConnectionFrame::Beside { connection, frame } => {
-                self.with_session(connection.into(), |session, _, actions| session.beside(frame, actions));
-            }
-            ConnectionFrame::CaughtUp { connection, position, reset, entries, states, too_far, pointers, left } => {
-                self.position(lane, position);
-                let caught_up = LaneCaughtUp { reset, entries, states, too_far, pointers, left };
-                let mut is_attached = false;
-                self.with_session(connection.into(), |session, environment, actions| {
-                    let was_attaching = session.is_attaching(environment);
-                    session.caught_up(lane, caught_up, environment, actions);
-                    is_attached = was_attaching && !session.is_attaching(environment);
-                });
-                self.counters.attaching -= u64::from(is_attached);
-            }
-            ConnectionFrame::Position { position } => self.position(lane, position),
-            ConnectionFrame::AttachFailed { connection } => {
-                let spread_ms = u64::from(OVERLOADED_RETURN_MS.end - OVERLOADED_RETURN_MS.start);
-                let after_ms = OVERLOADED_RETURN_MS.start + (self.random() % spread_ms) as u32;
-                self.end(connection.into(), CloseCode::Overloaded, Some(after_ms), false);
-            }
-            ConnectionFrame::Replaced { connection } => {
-                self.counters.replaced += 1;
-                self.end(connection.into(), CloseCode::Replaced, None, false);
-            }
-        }
-    }
-
-    /// A lane is so far: it counts behind all pushes of it.
-    fn position(&mut self, lane: LaneId, position: LanePosition) {
-        if let Some(position) = self.later.position(lane, position) {
-            self.advance(lane, position);
-        }
-    }
-
-    fn advance(&mut self, lane: LaneId, position: LanePosition) {
-        let known = &mut self.view.positions[usize::from(lane.0)];
-        *known = position.max(*known);
-    }
-
     fn with_session(
         &mut self,
         key: ConnectionKey,
@@ -668,47 +584,6 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         }
         self.actions = actions;
         self.settle(key);
-    }
-
-    /// Tells connections of the users whom each watches and who have come or gone; many of the same ones.
-    fn present(&mut self, users: &[UserPresence], connections: Vec<(MeshConnection, Vec<u32>)>) {
-        let mut frames: BTreeMap<Vec<u32>, Vec<MeshConnection>> = BTreeMap::new();
-        for (connection, of) in connections {
-            if let Some(session) = self.connection(connection.into()).and_then(Connection::session) {
-                session.presents(of.iter().map(|user| &users[*user as usize]));
-            }
-            frames.entry(of).or_default().push(connection);
-        }
-        for (of, connections) in frames {
-            let users = of.iter().map(|user| users[*user as usize].clone()).collect();
-            let frame = binary::encode_server(None, &ServerFrame::Present(Present { users }));
-            let mut rendered = Rendered::new(&frame);
-            for connection in connections {
-                self.push_to(connection.into(), None, 0, &mut rendered);
-            }
-        }
-    }
-
-    fn push(&mut self, key: ConnectionKey, lane: LaneId, conflation_key: u64, rendered: &mut Rendered<'_>) {
-        self.push_to(key, Some(lane), conflation_key, rendered);
-    }
-
-    /// Pushes to a session; of a lane only if that has caught it up.
-    fn push_to(&mut self, key: ConnectionKey, lane: Option<LaneId>, conflation_key: u64, rendered: &mut Rendered<'_>) {
-        let limit = self.view.config.outbound_bytes_max;
-        let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        let is_due = |session: &&mut Session| lane.is_none_or(|lane| session.is_live(lane));
-        let Some(session) = connection.session().filter(is_due) else { return };
-        let encoding = session.encoding();
-        let bytes = rendered.form(encoding, connection.deflate, deflater);
-        if connection.outbound.bytes() + bytes.len() > limit {
-            self.counters.slow_consumers += 1;
-            return self.end(key, CloseCode::SlowConsumer, Some(1_000), true);
-        }
-        connection.outbound.push(bytes, conflation_key);
-        self.counters.frames_out += 1;
-        self.counters.deliveries += 1;
-        self.mark_dirty(key);
     }
 
     /// Tells the lanes that a session is over.

@@ -2,7 +2,7 @@
 
 use crate::{
     common::Shard,
-    groups::{choir, request},
+    groups::{choir, position_in, request, say},
 };
 
 /// The choir, and three more; a shard gives a message to two connections in a turn.
@@ -19,33 +19,27 @@ fn have(shard: &Shard, text: &str) -> Vec<u32> {
     (1..=6).filter(|slot| shard.text(*slot).contains(&format!(r#""text":"{text}""#))).collect()
 }
 
-fn say(id: &str, number: u8, text: &str) -> String {
-    let name = format!("00000000-0000-4000-8000-0000000000{number:02}");
-    format!(r#"{{"id":{number},"send":{{"conversation":"{id}","client_message_id":"{name}","text":"{text}"}}}}"#)
-}
-
 /// The position that a client is told last.
 fn position(shard: &mut Shard, slot: u32) -> String {
     let before = shard.text(slot).len();
     shard.hand_in(slot, r#"{"id":90,"ping":{}}"#);
     shard.step();
     let said = shard.text(slot)[before..].to_owned();
-    let from = said.split(r#""position":""#).nth(1).unwrap_or_else(|| panic!("{said}"));
-    from.split('"').next().unwrap().to_owned()
+    position_in(&said)
 }
 
 #[test]
 fn an_answer_does_not_wait_for_those_who_are_told_later() {
     let (mut shard, id) = choir_of_six();
     let at_first = position(&mut shard, 3);
-    shard.hand_in(1, &say(&id, 11, "to many"));
+    shard.hand_in(1, &say(&id, 11, r#""text":"to many""#));
     while !shard.text(1).contains(r#""id":11"#) {
         assert!(shard.step(), "it is acknowledged");
     }
     let told = have(&shard, "to many").len();
     assert!(told <= 2, "{told} of six are told by then");
     // Another one, and something that only one is told, come behind it.
-    shard.hand_in(2, &say(&id, 12, "right behind"));
+    shard.hand_in(2, &say(&id, 12, r#""text":"right behind""#));
     shard.hand_in(1, &request("members", &id, r#","remove":["fay"]"#));
     let (mut told_before, mut looked) = (told, 0);
     while shard.step() {
@@ -70,7 +64,7 @@ fn an_answer_does_not_wait_for_those_who_are_told_later() {
 #[test]
 fn who_goes_or_comes_meanwhile_is_told_nothing_twice() {
     let (mut shard, id) = choir_of_six();
-    shard.hand_in(1, &say(&id, 11, "to many"));
+    shard.hand_in(1, &say(&id, 11, r#""text":"to many""#));
     while !shard.text(1).contains(r#""id":11"#) {
         assert!(shard.step());
     }

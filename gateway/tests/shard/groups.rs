@@ -21,6 +21,18 @@ pub(crate) fn request(kind: &str, conversation: &str, fields: &str) -> String {
     format!(r#"{{"id":7,"{kind}":{{"conversation":"{conversation}"{fields}}}}}"#)
 }
 
+/// A message of these fields; its number is the request's id and names it.
+pub(crate) fn say(conversation: &str, number: u8, fields: &str) -> String {
+    let name = format!("00000000-0000-4000-8000-0000000000{number:02}");
+    format!(r#"{{"id":{number},"send":{{"conversation":"{conversation}","client_message_id":"{name}",{fields}}}}}"#)
+}
+
+/// The position in an answer to `ping`.
+pub(crate) fn position_in(said: &str) -> String {
+    let from = said.split(r#""position":""#).nth(1).unwrap_or_else(|| panic!("{said}"));
+    from.split('"').next().expect("it ends").to_owned()
+}
+
 #[test]
 fn roles_are_given_pushed_and_listed() {
     let (mut shard, id) = choir();

@@ -1,6 +1,9 @@
 //! A conversation with more members than are given everything: who looks at it has all of it, the others hear that there is something.
 
-use crate::{common::Shard, groups::request};
+use crate::{
+    common::Shard,
+    groups::{position_in, request, say},
+};
 
 /// A group of four, each with a connection, in which only who looks is given what happens; hints are a second apart.
 fn hall() -> (Shard, String) {
@@ -18,11 +21,6 @@ fn hall() -> (Shard, String) {
     }
     shard.pass(2_000);
     (shard, id)
-}
-
-fn say(id: &str, number: u8, fields: &str) -> String {
-    let name = format!("00000000-0000-4000-8000-0000000000{number:02}");
-    format!(r#"{{"id":{number},"send":{{"conversation":"{id}","client_message_id":"{name}",{fields}}}}}"#)
 }
 
 /// What a slot was told since then: how many entries, mentions, and up to where it heard that there is something.
@@ -149,8 +147,7 @@ fn receipts_and_events_do_not_go_to_thousands() {
 /// The position that a client is told last.
 fn position(shard: &mut Shard, slot: u32) -> String {
     let said = shard.told(slot, r#"{"id":90,"ping":{}}"#);
-    let from = said.split(r#""position":""#).nth(1).unwrap_or_else(|| panic!("{said}"));
-    from.split('"').next().unwrap().to_owned()
+    position_in(&said)
 }
 
 #[test]

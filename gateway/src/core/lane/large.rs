@@ -15,7 +15,7 @@ use antiphon_wire::{
     limits::VIEWS_MAX,
 };
 
-use super::{Asked, Lane, Pending, SLICE_MS, conflation_key, refused};
+use super::{Asked, Lane, Pending, SLICE_MS, conflation_key, error_frame};
 use crate::core::{
     mesh::{ConnectionFrame, MeshConnection, ShardId},
     requests::RequestKind,
@@ -51,7 +51,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if !self.views.has_room(session, conversation) {
             let text = format!("at most {VIEWS_MAX} conversations are open on one connection");
             let refusal = Refusal { code: ErrorCode::LimitReached, text };
-            return reply(&asked, &refused(refusal), send);
+            return reply(&asked, &error_frame(refusal), send);
         }
         self.views.open(&user, session, conversation);
         // It says whether the user may look, and where the conversation ends.

@@ -89,6 +89,8 @@ pub mod kind {
     pub const PRESENCE: u8 = 26;
     /// `view` and its answer.
     pub const VIEW: u8 = 27;
+    /// `devices` and its answer.
+    pub const DEVICES: u8 = 28;
     /// A request's or the connection's failure.
     pub const ERROR: u8 = 64;
     /// An entry.
@@ -149,6 +151,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Option<RequestId>, Request), Deco
         kind::ACCOUNT => read(payload).map(Request::Account),
         kind::PRESENCE => read(payload).map(Request::Presence),
         kind::VIEW => read(payload).map(Request::View),
+        kind::DEVICES => read(payload).map(Request::Devices),
         other => Err(unknown(other)),
     };
     let checked = request.and_then(|mut request| validate::request(&mut request).map(|()| request));
@@ -186,6 +189,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Account(frame) => write(kind::ACCOUNT, id, frame),
         Request::Presence(frame) => write(kind::PRESENCE, id, frame),
         Request::View(frame) => write(kind::VIEW, id, frame),
+        Request::Devices(frame) => write(kind::DEVICES, id, frame),
     }
 }
 
@@ -226,6 +230,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<(Option<RequestId>, ServerFrame), D
         kind::ACCOUNT => read(payload).map(ServerFrame::AccountAnswer),
         kind::PRESENCE => read(payload).map(ServerFrame::PresenceAnswer),
         kind::VIEW => read(payload).map(ServerFrame::ViewAnswer),
+        kind::DEVICES => read(payload).map(ServerFrame::DevicesAnswer),
         kind::ERROR => read(payload).map(ServerFrame::Error),
         kind::MESSAGE => Ok(ServerFrame::Message(EntryBytes(payload.to_vec()))),
         kind::RECEIPT => read(payload).map(ServerFrame::Receipt),
@@ -276,6 +281,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::AccountAnswer(frame) => write(kind::ACCOUNT, id, frame),
         ServerFrame::PresenceAnswer(frame) => write(kind::PRESENCE, id, frame),
         ServerFrame::ViewAnswer(frame) => write(kind::VIEW, id, frame),
+        ServerFrame::DevicesAnswer(frame) => write(kind::DEVICES, id, frame),
         ServerFrame::Error(frame) => write(kind::ERROR, id, frame),
         ServerFrame::Message(entry) => with_payload(kind::MESSAGE, id, &entry.0),
         ServerFrame::Receipt(frame) => write(kind::RECEIPT, id, frame),

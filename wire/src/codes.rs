@@ -158,4 +158,8 @@ close_codes! {
     Replaced = 4502 "replaced" "the same device connected again elsewhere";
     /// The client broke the protocol.
     ProtocolError = 4503 "protocol_error" "the client broke the protocol";
+    /// The device was logged out; come back with a new token.
+    Revoked = 4504 "revoked" "the device was logged out; come back with a new token";
+    /// So many devices of the user are connected as may be.
+    TooManyDevices = 4505 "too_many_devices" "as many devices of the user are connected as may be";
 }

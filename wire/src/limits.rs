@@ -118,6 +118,16 @@ pub const POSITION_BYTES_MAX: usize = 276;
 /// Longest token in `connect`.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// Longest name of a device.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+
+/// Most devices of a user that a server may let in at a time, and that one `devices` request may name. What is kept of so many, and of
+/// [`DEVICES_REVOKED_MAX`], fits into one value of account data.
+pub const DEVICES_MAX: usize = 50;
+
+/// Most devices of a user that are logged out one by one. To log all out at once makes room.
+pub const DEVICES_REVOKED_MAX: usize = 100;
+
 /// Longest name or version of a client in `connect`.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 

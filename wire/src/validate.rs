@@ -8,17 +8,17 @@ use crate::{
     codec::DecodeError,
     codes::ErrorCode,
     frame::{
-        AccountAction, AccountAnswer, AccountChange, Bans, BansAction, Connect, ConversationStart, Create, EntryBytes,
-        EntryError, EntryKind, History, InviteChange, InvitesAction, Joined, JsonText, MakeInvite, MembersAction,
-        MembershipChange, Request, RolesAction, ServerFrame, SetAccount, Settings, check_reaction, is_account_key,
-        is_event_name, misfit, roles_from_body, view_change, view_content, view_entry,
+        AccountAction, AccountAnswer, AccountChange, Bans, BansAction, Connect, ConversationStart, Create,
+        DevicesAction, EntryBytes, EntryError, EntryKind, History, InviteChange, InvitesAction, Joined, JsonText,
+        MakeInvite, MembersAction, MembershipChange, Request, RolesAction, ServerFrame, SetAccount, Settings,
+        check_reaction, is_account_key, is_event_name, misfit, roles_from_body, view_change, view_content, view_entry,
     },
     ids::{RequestId, Sequence, UserId},
     limits::{
         ACCOUNT_KEY_BYTES_MAX, ACCOUNT_VALUE_BYTES_MAX, CLIENT_NAME_BYTES_MAX, DESCRIPTION_BYTES_MAX,
-        EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, INVITE_EXPIRES_IN_S_MAX, INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX,
-        MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX, POSITION_BYTES_MAX, PRESENCE_PER_REQUEST_MAX,
-        RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
+        DEVICE_NAME_BYTES_MAX, DEVICES_MAX, EVENT_DATA_BYTES_MAX, EVENT_NAME_BYTES_MAX, INVITE_EXPIRES_IN_S_MAX,
+        INVITES_PER_GROUP_MAX, JSON_INTEGER_MAX, MEMBERS_PER_REQUEST_MAX, PAGE_ITEMS_MAX, PICTURE_BYTES_MAX,
+        POSITION_BYTES_MAX, PRESENCE_PER_REQUEST_MAX, RESUME_KNOWN_MAX, TITLE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
 };
 
@@ -124,6 +124,7 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Problem> {
                 page(&mut list.limit)
             }
         },
+        Request::Devices(frame) => devices(&mut frame.action),
         Request::Presence(frame) => {
             longest("watch", frame.watch.len(), PRESENCE_PER_REQUEST_MAX)?;
             longest("unwatch", frame.unwatch.len(), PRESENCE_PER_REQUEST_MAX)
@@ -146,6 +147,25 @@ fn revoke(invites: &mut Vec<Sequence>) -> Result<(), Problem> {
     invites.sort_unstable();
     invites.dedup();
     invites.iter().try_for_each(|invite| entry_at("revoke", *invite))
+}
+
+fn devices(action: &mut DevicesAction) -> Result<(), Problem> {
+    match action {
+        DevicesAction::List(_) | DevicesAction::RevokeAll(_) => Ok(()),
+        DevicesAction::Name(name) if name.chars().any(char::is_control) => {
+            Err(Problem::new(ErrorCode::Invalid, "name has a control character"))
+        }
+        DevicesAction::Name(name) => longest("name", name.len(), DEVICE_NAME_BYTES_MAX),
+        DevicesAction::Revoke(devices) => {
+            longest("revoke", devices.len(), DEVICES_MAX)?;
+            devices.sort_unstable();
+            devices.dedup();
+            if devices.is_empty() {
+                return Err(Problem::new(ErrorCode::Invalid, "revoke must name a device"));
+            }
+            Ok(())
+        }
+    }
 }
 
 fn set_account(set: &mut SetAccount) -> Result<(), Problem> {
@@ -206,6 +226,7 @@ pub(crate) fn server(frame: &ServerFrame) -> Result<(), Problem> {
         ServerFrame::Ack(frame) => sequence("sequence", frame.sequence),
         ServerFrame::Left(frame) => sequence("sequence", frame.sequence),
         ServerFrame::ViewAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
+        ServerFrame::DevicesAnswer(frame) => sequence("sequence", frame.sequence.unwrap_or_default()),
         ServerFrame::Advanced(frame) => sequence("sequence", frame.sequence),
         ServerFrame::ReadAnswer(frame) | ServerFrame::DeliveredAnswer(frame) => {
             sequence("read", frame.read)?;

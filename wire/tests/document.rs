@@ -89,13 +89,13 @@ fn every_frame_has_an_example() {
             "request",
             "connect ping create members conversations title send history read delivered edit delete react pin retain \
              reactions pins roles settings bans event refresh \
-             invites join account presence view",
+             invites join account presence view devices",
         ),
         (
             "server",
             "connect ping create members conversations title send history read error message receipt left too_far \
              caught_up goodbye states edit delete react pin retain reactions pins roles settings bans event happened \
-             refresh expiring invites join account presence present view advanced mentioned",
+             refresh expiring invites join account presence present view devices advanced mentioned",
         ),
     ] {
         for name in names.split_whitespace() {

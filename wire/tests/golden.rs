@@ -89,10 +89,10 @@ fn every_kind_has_a_sample() {
     let kinds = |frames: Vec<Vec<u8>>| frames.iter().map(|bytes| bytes[0]).collect::<BTreeSet<u8>>();
     let requests = samples::requests();
     let requests = requests.iter().map(|(_, request)| Encoding::Rkyv.encode_request(ID, request));
-    assert!(kinds(requests.collect()).into_iter().eq(1..=27));
+    assert!(kinds(requests.collect()).into_iter().eq(1..=28));
     let server = samples::server();
     let server = server.iter().map(|(_, frame)| Encoding::Rkyv.encode_server(ID, frame));
-    assert!(kinds(server.collect()).into_iter().eq((1..=27).chain(64..=76)));
+    assert!(kinds(server.collect()).into_iter().eq((1..=28).chain(64..=76)));
 }
 
 #[test]

@@ -43,6 +43,8 @@ export const CLOSE_CODES = {
   token_expired: { code: 4501, returns: false, text: "the token has expired; come back with a new one" },
   replaced: { code: 4502, returns: false, text: "the same device connected again elsewhere" },
   protocol_error: { code: 4503, returns: false, text: "the client broke the protocol" },
+  revoked: { code: 4504, returns: false, text: "the device was logged out; come back with a new token" },
+  too_many_devices: { code: 4505, returns: false, text: "as many devices of the user are connected as may be" },
 } as const;
 
 /** Why a connection ended. */
@@ -87,6 +89,9 @@ export const LIMITS = {
   PRESENCE_PER_REQUEST_MAX: 200,
   PRESENCE_WATCHED_MAX: 1000,
   VIEWS_MAX: 50,
+  DEVICE_NAME_BYTES_MAX: 64,
+  DEVICES_MAX: 50,
+  DEVICES_REVOKED_MAX: 100,
   CLIENT_NAME_BYTES_MAX: 64,
 } as const;
 
@@ -119,6 +124,7 @@ export const KINDS = [
   "account",
   "presence",
   "view",
+  "devices",
   "error",
   "message",
   "receipt",

@@ -7,6 +7,7 @@ mod account;
 mod change;
 mod content;
 mod conversations;
+mod devices;
 mod entry;
 mod event;
 mod groups;
@@ -20,6 +21,7 @@ pub use account::*;
 pub use change::*;
 pub use content::*;
 pub use conversations::*;
+pub use devices::*;
 pub use entry::*;
 pub use event::*;
 pub use groups::*;
@@ -93,6 +95,8 @@ pub enum Request {
     Presence(WatchPresence),
     /// Says what is being looked at.
     View(View),
+    /// Lists, names or logs out the user's devices.
+    Devices(Devices),
 }
 
 /// What a server says: answers, then pushes.
@@ -152,6 +156,8 @@ pub enum ServerFrame {
     PresenceAnswer(PresenceAnswer),
     /// Answers `view`.
     ViewAnswer(ViewAnswer),
+    /// Answers `devices`.
+    DevicesAnswer(DevicesAnswer),
     /// Answers any request that failed; without an id, the connection's own trouble.
     Error(ErrorFrame),
     /// A new entry of a conversation.

@@ -5,7 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::{Each, JsonText};
+use super::{DEVICES_KEY, Each, JsonText};
 use crate::ids::{TimestampMs, UserId};
 
 /// What keys of account data begin with whose meaning the server knows: they are set by clients as all others are, and hold what is named here.
@@ -102,6 +102,9 @@ pub struct Contacts {
 #[must_use]
 pub fn misfit(key: &str, value: Option<&JsonText>) -> Option<String> {
     key.starts_with(SERVER_KEYS).then_some(())?;
+    if key == DEVICES_KEY {
+        return Some(format!("{key} is changed by devices alone"));
+    }
     let JsonText(value) = value?;
     let fits = match key {
         PRESENCE_KEY => serde_json::from_str::<PresenceRule>(value).map(drop),
@@ -138,6 +141,7 @@ mod tests {
         ] {
             assert!(wrong(key, value).is_some(), "{key} {value}");
         }
-        assert_eq!(misfit(PRESENCE_KEY, None), None, "every key can be taken away");
+        assert_eq!(misfit(PRESENCE_KEY, None), None, "it can be taken away");
+        assert!(misfit(DEVICES_KEY, None).is_some(), "who is logged out is not logged in by that");
     }
 }

@@ -57,6 +57,7 @@ impl Family for Request {
             "account" => Self::Account(map.next_value()?),
             "presence" => Self::Presence(map.next_value()?),
             "view" => Self::View(map.next_value()?),
+            "devices" => Self::Devices(map.next_value()?),
             _ => return Ok(None),
         };
         Ok(Some(request))
@@ -93,6 +94,7 @@ impl Family for ServerFrame {
             "account" => Self::AccountAnswer(map.next_value()?),
             "presence" => Self::PresenceAnswer(map.next_value()?),
             "view" => Self::ViewAnswer(map.next_value()?),
+            "devices" => Self::DevicesAnswer(map.next_value()?),
             "error" => Self::Error(map.next_value()?),
             "message" => Self::Message(map.next_value()?),
             "receipt" => Self::Receipt(map.next_value()?),

@@ -64,6 +64,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request) -> Vec<u8> {
         Request::Account(frame) => write("account", id, frame),
         Request::Presence(frame) => write("presence", id, frame),
         Request::View(frame) => write("view", id, frame),
+        Request::Devices(frame) => write("devices", id, frame),
     }
 }
 
@@ -113,6 +114,7 @@ pub fn encode_server(id: Option<RequestId>, frame: &ServerFrame) -> Vec<u8> {
         ServerFrame::AccountAnswer(frame) => write("account", id, frame),
         ServerFrame::PresenceAnswer(frame) => write("presence", id, frame),
         ServerFrame::ViewAnswer(frame) => write("view", id, frame),
+        ServerFrame::DevicesAnswer(frame) => write("devices", id, frame),
         ServerFrame::Error(frame) => write("error", id, frame),
         ServerFrame::Message(entry) => write("message", id, entry),
         ServerFrame::Receipt(frame) => write("receipt", id, frame),

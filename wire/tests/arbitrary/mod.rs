@@ -69,7 +69,29 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         (vec(user(), 0..4), vec(user(), 0..4))
             .prop_map(|(watch, unwatch)| Request::Presence(WatchPresence { watch, unwatch })),
         (conversation(), any::<bool>()).prop_map(|(conversation, open)| Request::View(View { conversation, open })),
+        devices_action().prop_map(|action| Request::Devices(Devices { action })),
     ]
+}
+
+fn devices_action() -> impl Strategy<Value = DevicesAction> {
+    prop_oneof![
+        Just(DevicesAction::List(ListDevices {})),
+        device_name().prop_map(DevicesAction::Name),
+        proptest::collection::btree_set(device(), 1..4)
+            .prop_map(|devices| DevicesAction::Revoke(devices.into_iter().collect())),
+        any::<bool>().prop_map(|but_this| DevicesAction::RevokeAll(RevokeAll { but_this })),
+    ]
+}
+
+fn devices_answer() -> impl Strategy<Value = DevicesAnswer> {
+    let one = (device(), option::of(device_name()), option::of(time_ms()), any::<bool>(), any::<bool>());
+    let one = one.prop_map(|(device, name, since_ms, online, this)| Device { device, name, since_ms, online, this });
+    (option::of(sequence()), option::of(vec(one, 0..4)))
+        .prop_map(|(sequence, devices)| DevicesAnswer { sequence, devices })
+}
+
+fn device_name() -> impl Strategy<Value = String> {
+    "[^\\p{Cc}]{0,16}"
 }
 
 fn presences() -> impl Strategy<Value = Vec<UserPresence>> {
@@ -306,6 +328,7 @@ fn answer() -> impl Strategy<Value = ServerFrame> {
         join_answer().prop_map(ServerFrame::JoinAnswer),
         account_answer().prop_map(ServerFrame::AccountAnswer),
         option::of(sequence()).prop_map(|sequence| ServerFrame::ViewAnswer(ViewAnswer { sequence })),
+        devices_answer().prop_map(ServerFrame::DevicesAnswer),
         (presences(), any::<u32>())
             .prop_map(|(users, watching)| ServerFrame::PresenceAnswer(PresenceAnswer { users, watching })),
         (conversation(), epoch(), sequence(), any::<bool>()).prop_map(|(conversation, epoch, sequence, existing)| {

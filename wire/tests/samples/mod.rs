@@ -89,11 +89,36 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("presence-bare", Request::Presence(WatchPresence::default())),
         ("view-open", Request::View(View { conversation, open: true })),
         ("view-close", Request::View(View { conversation, open: false })),
+        ("devices-list", devices(DevicesAction::List(ListDevices {}))),
+        ("devices-name", devices(DevicesAction::Name("Alice's phone 📱".to_owned()))),
+        ("devices-revoke", devices(DevicesAction::Revoke(vec![device_named("laptop"), device_named("tablet")]))),
+        ("devices-revoke-all", devices(DevicesAction::RevokeAll(RevokeAll { but_this: false }))),
+        ("devices-revoke-others", devices(DevicesAction::RevokeAll(RevokeAll { but_this: true }))),
     ]
 }
 
 fn seen(name: &str, online: bool, last_seen_ms: Option<u64>) -> UserPresence {
     UserPresence { user: user(name), online, last_seen_ms: last_seen_ms.map(TimestampMs) }
+}
+
+fn devices(action: DevicesAction) -> Request {
+    Request::Devices(Devices { action })
+}
+
+fn device_named(name: &str) -> DeviceId {
+    DeviceId::new(name).expect("a device id")
+}
+
+fn listed_devices() -> DevicesAnswer {
+    let phone = Device {
+        device: device_named("phone"),
+        name: Some("Alice's phone 📱".to_owned()),
+        since_ms: Some(TimestampMs(1_700_000_000_000)),
+        online: true,
+        this: true,
+    };
+    let laptop = Device { device: device_named("laptop"), name: None, since_ms: None, online: true, this: false };
+    DevicesAnswer { sequence: None, devices: Some(vec![laptop, phone]) }
 }
 
 fn account(action: AccountAction) -> Request {
@@ -346,6 +371,8 @@ fn answers() -> Vec<(&'static str, ServerFrame)> {
         ),
         ("view-open", ServerFrame::ViewAnswer(ViewAnswer { sequence: Some(Sequence(44)) })),
         ("view-close", ServerFrame::ViewAnswer(ViewAnswer { sequence: None })),
+        ("devices-changed", ServerFrame::DevicesAnswer(DevicesAnswer { sequence: Some(sequence), devices: None })),
+        ("devices-listed", ServerFrame::DevicesAnswer(listed_devices())),
         ("invites-made", ServerFrame::InvitesAnswer(InvitesAnswer { code: Some(code()), ..changed_invites() })),
         ("invites-changed", ServerFrame::InvitesAnswer(changed_invites())),
         ("invites-listed", ServerFrame::InvitesAnswer(listed_invites())),

@@ -41,6 +41,9 @@ pub(crate) const LIMITS: &[(&str, usize)] = &[
     ("PRESENCE_PER_REQUEST_MAX", limits::PRESENCE_PER_REQUEST_MAX),
     ("PRESENCE_WATCHED_MAX", limits::PRESENCE_WATCHED_MAX as usize),
     ("VIEWS_MAX", limits::VIEWS_MAX),
+    ("DEVICE_NAME_BYTES_MAX", limits::DEVICE_NAME_BYTES_MAX),
+    ("DEVICES_MAX", limits::DEVICES_MAX),
+    ("DEVICES_REVOKED_MAX", limits::DEVICES_REVOKED_MAX),
     ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
 ];
 
@@ -73,6 +76,7 @@ pub(crate) const KINDS: &[(u8, &str)] = &[
     (kind::ACCOUNT, "account"),
     (kind::PRESENCE, "presence"),
     (kind::VIEW, "view"),
+    (kind::DEVICES, "devices"),
     (kind::ERROR, "error"),
     (kind::MESSAGE, "message"),
     (kind::RECEIPT, "receipt"),

@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr};
 
 use antiphon_wire::ids::UserId;
 
-use crate::{config::Config, core::token::sign_dev_token, outside::dev_token_expiry};
+use crate::{config::Config, outside::new_dev_token};
 
 /// The user of the token that a development node prints.
 const EXAMPLE_USER: &str = "alice";
@@ -39,7 +39,7 @@ pub fn announcement(config: &Config, addresses: &Addresses, dev_key: Option<&[u8
     let mut text = String::new();
     if let Some(key) = dev_key {
         let user = UserId::new(EXAMPLE_USER).expect("a good name");
-        let token = sign_dev_token(key, &user, None, dev_token_expiry());
+        let (token, _) = new_dev_token(key, &user, None);
         let data = config.node.data.display().to_string();
         let elsewhere = if data == DATA_DEFAULT { String::new() } else { format!(" --data {data}") };
         let _ = write!(

@@ -13,12 +13,11 @@ use std::{
 
 use antiphon_gateway::{
     config::{self, CertificateFiles, Config, SHARDS_MAX, Sources, Values},
-    core::token::sign_dev_token,
     echo::EchoMode,
     node,
     outside::{
         backend::keys::{Key, Scope, new_secret},
-        dev_token_expiry,
+        new_dev_token,
     },
     store::{self, StoreArguments},
     store_folder::dev_key,
@@ -215,7 +214,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Command::Token { user, device, data }) => {
             let (config, _) = load(ConfigArguments { dev: true, data, ..ConfigArguments::default() })?;
             let key = dev_key(&config.node.data)?;
-            print(&format!("{}\n", sign_dev_token(&key, &user, device.as_ref(), dev_token_expiry())))
+            print(&format!("{}\n", new_dev_token(&key, &user, device.as_ref()).0))
         }
         Some(Command::ApiKey { name, scopes }) => {
             let secret = new_secret();

@@ -173,6 +173,10 @@ shard_metrics! {
         sessions_silent,
         /// Sessions replaced by a second connection of the same device
         sessions_replaced,
+        /// Sessions ended, or not let in, because their device was logged out
+        sessions_revoked,
+        /// Sessions not let in because as many devices of their user were connected as may be
+        sessions_beyond_devices,
         /// Tokens that were not accepted
         tokens_refused,
         /// Connections closed because the client read too slowly

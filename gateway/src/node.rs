@@ -28,7 +28,7 @@ use crate::{
         proxy::{Proxy, ProxyCounters},
         session::{Authenticate, Identity},
         shard::ShardConfig,
-        token::TokenVerifier,
+        token::{Claims, TokenVerifier},
         websocket,
     },
     echo::EchoMode,
@@ -433,6 +433,7 @@ impl Node<'_> {
             outbound_bytes_max: config.limits.outbound_bytes_max,
             connections_max: connections_max as usize,
             fanout: config.fanout,
+            devices_per_user: config.limits.devices_per_user,
         }
     }
 
@@ -476,9 +477,10 @@ impl Authenticate for Tokens {
         if let Some(user) = token.strip_prefix(DEV_TOKEN_PREFIX).filter(|_| self.dev) {
             let user =
                 user.parse().map_err(|error| (ErrorCode::Unauthenticated, format!("the token's user {error}")))?;
-            return Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX) });
+            return Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX), issued: now });
         }
         let claims = self.verifier.verify(token, now).map_err(|error| (error.code(), error.to_string()))?;
-        Ok(Identity { user: claims.user, device: claims.device, expires: claims.expires })
+        let Claims { user, device, expires, issued } = claims;
+        Ok(Identity { user, device, expires, issued })
     }
 }

@@ -503,6 +503,8 @@ impl NodeShard {
         shard.protocol_errors.set(counters.protocol_errors);
         shard.sessions_silent.set(counters.silent);
         shard.sessions_replaced.set(counters.replaced);
+        shard.sessions_revoked.set(counters.revoked);
+        shard.sessions_beyond_devices.set(counters.too_many_devices);
         shard.mesh_queue_frames.set(counters.mesh_backlog + self.mesh.kept() as u64);
         shard.mesh_waits.set(self.mesh.waits());
         for code in ErrorCode::ALL {

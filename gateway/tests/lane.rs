@@ -11,7 +11,7 @@ use antiphon_gateway::core::{
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
 };
-use antiphon_wire::ids::{DeviceId, UserId};
+use antiphon_wire::ids::{DeviceId, TimestampMs, UserId};
 
 /// Many more than the engine is asked for at a time.
 const SESSIONS: u32 = 16_000;
@@ -37,6 +37,7 @@ fn sessions_that_go_in_a_storm_cost_the_lane_nothing_and_hear_nothing() {
         let attach = LaneFrame::Attach {
             user: user(slot),
             device,
+            issued: TimestampMs(1_000_000),
             connection: connection(slot),
             since: None,
             known: Vec::new(),

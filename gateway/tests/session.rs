@@ -1,7 +1,7 @@
 //! A session driven without any transport and without lanes: what it says, and what it asks of lanes.
 
 use antiphon_gateway::core::{
-    mesh::{LaneFrame, LaneId, MeshConnection},
+    mesh::{Barred, LaneFrame, LaneId, MeshConnection},
     placement::Placement,
     session::{Action, Authenticate, Environment, Identity, LaneCaughtUp, Session},
 };
@@ -11,7 +11,7 @@ use antiphon_wire::{
     codes::{CloseCode, ErrorCode},
     frame::{
         Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong,
-        PresenceAnswer, Request, ResumeOutcome, Role, ServerFrame, Summary, UserPresence,
+        PresenceAnswer, Request, ResumeOutcome, Role, ServerFrame, Summary, UserPresence, Welcome,
     },
     ids::{
         ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, RequestId, Sequence, TimestampMs,
@@ -32,6 +32,7 @@ impl Authenticate for Names {
                 user: UserId::new(user).expect("a user id"),
                 device: None,
                 expires: TimestampMs(u64::MAX),
+                issued: TimestampMs(if user == "alice" { 900_000 } else { 0 }),
             }),
         }
     }
@@ -81,6 +82,8 @@ fn connected(lanes: u8, positions: &[LanePosition]) -> Session {
     let environment = environment(lanes, positions, 0);
     let mut session = Session::new(Encoding::Json, &environment);
     receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    let home = environment.placement.home_of(session.user().expect("the token is good"));
+    session.entered(home, TimestampMs(0), &environment, &mut Vec::new());
     for lane in 0..lanes {
         session.caught_up(LaneId(lane), nothing_missed(), &environment, &mut Vec::new());
     }
@@ -117,22 +120,124 @@ fn an_expired_token_is_told_from_a_bad_one_by_the_close_code() {
     assert_eq!(actions.last(), Some(&Action::End { code: CloseCode::TokenExpired }));
 }
 
+fn home_of(user: &str, environment: &Environment<'_>) -> LaneId {
+    environment.placement.home_of(&UserId::new(user).expect("a user id"))
+}
+
+fn welcome_of(action: &Action) -> Option<&Welcome> {
+    match action {
+        Action::Send { id: Some(RequestId(7)), frame: ServerFrame::Welcome(welcome) } => Some(welcome),
+        _ => None,
+    }
+}
+
+/// Two lanes, and a session that waits for the word of its home.
+fn entering<'a>(environment: &Environment<'a>) -> Session {
+    let mut session = Session::new(Encoding::Json, environment);
+    receive(&mut session, r#"{"id":7,"connect":{"token":"alice","device":"phone"}}"#, environment);
+    session
+}
+
+#[test]
+fn what_comes_right_behind_connect_waits_until_the_session_is_let_in() {
+    let positions = [LanePosition(5), LanePosition(9)];
+    let environment = Environment { requests_burst_max: 100, ..environment(2, &positions, 0) };
+    let mut session = entering(&environment);
+    let ping = r#"{"id":8,"ping":{}}"#;
+    let list = r#"{"id":9,"devices":{"list":{}}}"#;
+    for json in [ping, list] {
+        assert_eq!(receive(&mut session, json, &environment), [], "{json}");
+    }
+    let again = receive(&mut session, r#"{"id":10,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    assert_eq!(error_code(&again), Some(ErrorCode::AlreadyConnected));
+    let mut actions = Vec::new();
+    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut actions);
+    let kind = |action: &Action| match action {
+        Action::Send { frame: ServerFrame::Welcome(_), .. } => "welcome",
+        Action::Send { id: Some(RequestId(8)), frame: ServerFrame::Pong(_) } => "pong",
+        Action::ToLane { frame: LaneFrame::Attach { .. }, .. } => "attach",
+        Action::ToLane { frame: LaneFrame::Request { .. }, .. } => "request",
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(actions.iter().map(kind).collect::<Vec<_>>(), ["attach", "welcome", "pong", "request"]);
+    assert!(!session.is_answered());
+    // Nothing is done twice, and what comes now is done at once.
+    actions.clear();
+    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut actions);
+    assert_eq!(actions, []);
+    assert_eq!(receive(&mut session, ping, &environment).len(), 1);
+}
+
+#[test]
+fn so_much_waits_for_the_answer_to_connect() {
+    let environment = Environment { requests_burst_max: 1_000, ..environment(1, &[LanePosition(0)], 0) };
+    let mut session = entering(&environment);
+    for number in 0..64 {
+        assert_eq!(receive(&mut session, r#"{"id":8,"ping":{}}"#, &environment), [], "{number}");
+    }
+    assert_eq!(error_code(&receive(&mut session, r#"{"id":8,"ping":{}}"#, &environment)), Some(ErrorCode::Overloaded));
+    let mut session = entering(&environment);
+    let long = format!(r#"{{"id":8,"ping":{{"pad":"{}"}}}}"#, "x".repeat(40_000));
+    assert_eq!(receive(&mut session, &long, &environment), []);
+    assert_eq!(error_code(&receive(&mut session, &long, &environment)), Some(ErrorCode::Overloaded));
+}
+
+#[test]
+fn who_is_not_let_in_is_told_why_and_nothing_else() {
+    let environment = environment(2, &[LanePosition(0), LanePosition(0)], 0);
+    for (why, code, close) in [
+        (Barred::Revoked, ErrorCode::Unauthenticated, CloseCode::Revoked),
+        (Barred::TooManyDevices { most: 10 }, ErrorCode::LimitReached, CloseCode::TooManyDevices),
+    ] {
+        let mut session = entering(&environment);
+        receive(&mut session, r#"{"id":8,"ping":{}}"#, &environment);
+        let mut actions = Vec::new();
+        session.barred(why, &mut actions);
+        let [Action::Send { id: Some(RequestId(7)), frame: ServerFrame::Error(error) }, Action::End { code: ended }] =
+            actions.as_slice()
+        else {
+            panic!("{actions:?}")
+        };
+        assert_eq!((error.code, *ended), (code, close));
+        // One that was in is ended, and was answered long ago.
+        let mut actions = Vec::new();
+        connected(2, &[LanePosition(0), LanePosition(0)]).barred(why, &mut actions);
+        assert_eq!(actions, [Action::End { code: close }]);
+    }
+}
+
+#[test]
+fn a_token_of_before_the_device_was_logged_out_refreshes_nothing() {
+    let environment = environment(1, &[LanePosition(0)], 0);
+    let refresh = r#"{"id":9,"refresh":{"token":"alice"}}"#;
+    for (refused_until, code) in [(899_999, None), (900_000, Some(ErrorCode::Unauthenticated))] {
+        let mut session = entering(&environment);
+        session.entered(LaneId(0), TimestampMs(refused_until), &environment, &mut Vec::new());
+        assert_eq!(error_code(&receive(&mut session, refresh, &environment)), code, "{refused_until}");
+    }
+}
+
 #[test]
 fn connect_welcomes_and_attaches_to_every_lane() {
     let positions = [LanePosition(5), LanePosition(9)];
     let environment = environment(2, &positions, 0);
     let mut session = Session::new(Encoding::Json, &environment);
+    let home = home_of("alice", &environment);
     let actions = receive(&mut session, r#"{"id":7,"connect":{"token":"alice","device":"phone"}}"#, &environment);
-    let Action::Send { id: Some(RequestId(7)), frame: ServerFrame::Welcome(welcome) } = &actions[0] else {
-        panic!("{actions:?}");
-    };
-    assert_eq!((welcome.user.as_str(), welcome.resume), ("alice", ResumeOutcome::Fresh));
+    assert!(matches!(actions[0], Action::Begin), "{actions:?}");
     let attached = |action: &Action| match action {
-        Action::ToLane { lane, frame: LaneFrame::Attach { since: None, .. } } => Some(lane.0),
+        Action::ToLane { lane, frame: LaneFrame::Attach { since: None, issued: TimestampMs(900_000), .. } } => {
+            Some(*lane)
+        }
         _ => None,
     };
-    assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [home]);
     let mut actions = Vec::new();
+    session.entered(home, TimestampMs(0), &environment, &mut actions);
+    let welcome = actions.iter().find_map(welcome_of).expect("it is let in");
+    assert_eq!((welcome.user.as_str(), welcome.resume), ("alice", ResumeOutcome::Fresh));
+    assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [LaneId(1 - home.0)]);
+    actions.clear();
     session.caught_up(LaneId(1), nothing_missed(), &environment, &mut actions);
     assert_eq!(actions, [], "half of it is not all of it");
     assert!(session.is_live(LaneId(1)) && !session.is_live(LaneId(0)));
@@ -151,18 +256,25 @@ fn a_resume_goes_to_the_lanes_and_a_foreign_position_resets() {
     let text =
         |store, lanes: &[u64]| Position { store, lanes: lanes.iter().copied().map(LanePosition).collect() }.to_text();
     for (position, outcome, since) in [
-        (text(77, &[3, 4]), ResumeOutcome::Resuming, Some(3)),
+        (text(77, &[3, 4]), ResumeOutcome::Resuming, Some([3, 4])),
         (text(78, &[3, 4]), ResumeOutcome::Reset, None),
         (text(77, &[3]), ResumeOutcome::Reset, None),
         ("AAAA".into(), ResumeOutcome::Reset, None),
     ] {
         let mut session = Session::new(Encoding::Json, &environment);
-        let json = format!(r#"{{"id":1,"connect":{{"token":"a","device":"d","resume":{{"position":"{position}"}}}}}}"#);
-        let actions = receive(&mut session, &json, &environment);
-        let Action::Send { frame: ServerFrame::Welcome(welcome), .. } = &actions[0] else { panic!("{actions:?}") };
-        assert_eq!(welcome.resume, outcome, "{position}");
-        let Action::ToLane { frame: LaneFrame::Attach { since: found, .. }, .. } = &actions[1] else { panic!() };
-        assert_eq!(*found, since.map(LanePosition), "{position}");
+        let json = format!(r#"{{"id":7,"connect":{{"token":"a","device":"d","resume":{{"position":"{position}"}}}}}}"#);
+        let mut actions = receive(&mut session, &json, &environment);
+        session.entered(home_of("a", &environment), TimestampMs(0), &environment, &mut actions);
+        assert_eq!(actions.iter().find_map(welcome_of).map(|welcome| welcome.resume), Some(outcome), "{position}");
+        let since_of = |action: &Action| match action {
+            Action::ToLane { lane, frame: LaneFrame::Attach { since, .. } } => {
+                Some((lane.0, since.map(|since| since.0)))
+            }
+            _ => None,
+        };
+        let mut asked: Vec<_> = actions.iter().filter_map(since_of).collect();
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 1].map(|lane| (lane, since.map(|since| since[usize::from(lane)]))), "{position}");
     }
 }
 
@@ -181,6 +293,7 @@ fn a_ping_has_a_position_once_all_lanes_are_live() {
     let environment = self::environment(2, &positions, 0);
     let mut session = Session::new(Encoding::Json, &environment);
     receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
+    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut Vec::new());
     session.caught_up(LaneId(1), nothing_missed(), &environment, &mut Vec::new());
     let actions = receive(&mut session, r#"{"id":2,"ping":{}}"#, &environment);
     let [Action::Send { frame: ServerFrame::Pong(Pong { position: None, .. }), .. }] = actions.as_slice() else {
@@ -303,6 +416,7 @@ fn pages_of(all: &[u8], lane_of: fn(u8) -> u8, bytes: usize) -> (Vec<u8>, usize)
         resume: None,
     };
     receive(&mut session, Request::Connect(connect));
+    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut Vec::new());
     let (mut listed, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
         let mut page = Vec::new();

@@ -526,5 +526,6 @@ fn config(id: ShardId, placement: Placement, plan: &Plan) -> ShardConfig {
             hint_ms: plan.hint_ms,
             at_a_time: plan.pushes_at_a_time,
         },
+        devices_per_user: 10,
     }
 }

@@ -2,7 +2,7 @@
 //! docs/configuration.md all come from this table.
 
 use antiphon_wire::limits::{
-    HEARTBEAT_INTERVAL_MS, LANES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, SESSION_SILENCE_MS_MAX,
+    DEVICES_MAX, HEARTBEAT_INTERVAL_MS, LANES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, SESSION_SILENCE_MS_MAX,
 };
 
 /// Most shards of a node: the mesh has a queue for every ordered pair.
@@ -214,6 +214,8 @@ keys! {
         "Longest page of history or of a list.";
     "limits.page_items_default" None, integer(1, PAGE_ITEMS_MAX as u64), Default::Integer(PAGE_ITEMS_DEFAULT as u64),
         "Page length when a request names none.";
+    "limits.devices_per_user" None, integer(1, DEVICES_MAX as u64), Default::Integer(10),
+        "Devices of a user that may be connected at a time.";
     "fanout.at_a_time" None, integer(16, 65_536), Default::Integer(256),
         "Connections that a shard gives a message in one go, where it is for more: what others wait for goes on between. 256 take about two \
          milliseconds.";

@@ -116,6 +116,8 @@ pub struct Limits {
     pub page_items_max: u32,
     /// Page when none is named, in items.
     pub page_items_default: u32,
+    /// Devices of a user that may be connected at a time.
+    pub devices_per_user: u32,
 }
 
 /// The engine's sizes; a lane has each of them.
@@ -226,6 +228,7 @@ impl Config {
             outbound_bytes_max: integer("limits.outbound_bytes_max") as usize,
             page_items_max: integer("limits.page_items_max") as u32,
             page_items_default: integer("limits.page_items_default") as u32,
+            devices_per_user: integer("limits.devices_per_user") as u32,
         };
         let fanout = fanout::Rules {
             large_members: integer("fanout.large_members") as usize,

@@ -38,12 +38,14 @@ impl TokenIssuer {
         Self::new(secret, TokenRules { audience, issuer: None, device_claim })
     }
 
-    /// A token that is good until `expires`, rounded up to a second.
+    /// A token that is issued now and good until `expires`, rounded up to a second. It says to the millisecond when it was issued, so that one
+    /// that is issued right after a device was logged out is told from those before.
     #[must_use]
-    pub fn sign(&self, user: &UserId, device: Option<&DeviceId>, expires: TimestampMs) -> String {
+    pub fn sign(&self, user: &UserId, device: Option<&DeviceId>, now: TimestampMs, expires: TimestampMs) -> String {
         let mut claims = Map::new();
         claims.insert("sub".to_owned(), user.as_str().into());
         claims.insert("aud".to_owned(), self.rules.audience.as_str().into());
+        claims.insert("iat".to_owned(), (now.0 as f64 / 1000.0).into());
         claims.insert("exp".to_owned(), expires.0.div_ceil(1000).into());
         if let Some(issuer) = &self.rules.issuer {
             claims.insert("iss".to_owned(), issuer.as_str().into());
@@ -74,12 +76,13 @@ mod tests {
         verifier.add_hs256_secret(SECRET).unwrap();
         let issuer = TokenIssuer::new(SECRET, rules);
         let (user, device) = (UserId::new("alice").unwrap(), DeviceId::new("phone").unwrap());
-        let token = issuer.sign(&user, Some(&device), TimestampMs(1_000_500));
+        let token = issuer.sign(&user, Some(&device), TimestampMs(999_123), TimestampMs(1_000_500));
         let claims = verifier.verify(&token, TimestampMs(1_000_000)).unwrap();
         assert_eq!((claims.user, claims.device), (user.clone(), Some(device)));
-        assert_eq!(claims.expires, TimestampMs(1_001_000 + LEEWAY_MS));
-        assert_eq!(verifier.verify(&issuer.sign(&user, None, TimestampMs(9)), TimestampMs(1)).unwrap().device, None);
-        let of_dev = TokenIssuer::for_dev(SECRET).sign(&user, None, TimestampMs(1_000));
+        assert_eq!((claims.expires, claims.issued), (TimestampMs(1_001_000 + LEEWAY_MS), TimestampMs(999_123)));
+        let bare = issuer.sign(&user, None, TimestampMs(1), TimestampMs(9));
+        assert_eq!(verifier.verify(&bare, TimestampMs(1)).unwrap().device, None);
+        let of_dev = TokenIssuer::for_dev(SECRET).sign(&user, None, TimestampMs(1), TimestampMs(1_000));
         assert!(TokenVerifier::for_dev(SECRET).unwrap().verify(&of_dev, TimestampMs(1)).is_ok());
         assert_eq!(verifier.verify(&of_dev, TimestampMs(1)), Err(TokenError::WrongAudience));
         assert!(!format!("{issuer:?}").contains("0123"));

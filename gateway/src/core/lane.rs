@@ -4,6 +4,7 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
+mod devices;
 mod large;
 
 use std::{
@@ -19,10 +20,13 @@ use antiphon_engine::{
 use antiphon_wire::{
     binary,
     codes::ErrorCode,
-    frame::{Event, JsonText, Left, MessageState, Receipt, Request, SERVER_KEYS, ServerFrame, States, view_entry},
+    frame::{
+        Devices, Event, JsonText, Left, MessageState, Receipt, Request, SERVER_KEYS, ServerFrame, States, view_entry,
+    },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
 };
 
+use self::devices::{AsksDevices, Entering, Logins};
 use super::{
     fanout::{Fanout, Rules},
     hints::Hints,
@@ -69,6 +73,9 @@ enum Pending {
     Attach(Attach),
     /// Boxed: it is seldom, and the others are many.
     Rule(Box<Ruling>),
+    /// Whether a session may be that is to be attached.
+    Enter(Box<Waiting>),
+    Devices(Box<AsksDevices>),
 }
 
 /// A user's rule is looked up.
@@ -101,10 +108,24 @@ struct Asked {
 struct Attach {
     user: UserId,
     device: DeviceId,
+    issued: TimestampMs,
     shard: ShardId,
     connection: MeshConnection,
+    /// Of a session of whose user the lane is the home.
+    entering: Option<Entering>,
     /// The position given was refused; this catch-up starts afresh.
     reset: bool,
+}
+
+impl Pending {
+    /// The session that is to be attached.
+    fn attach(&self) -> Option<&Attach> {
+        match self {
+            Self::Attach(attach) => Some(attach),
+            Self::Enter(waiting) => Some(&waiting.attach),
+            Self::Request(_) | Self::Rule(_) | Self::Devices(_) => None,
+        }
+    }
 }
 
 /// A session that waits to be attached.
@@ -155,6 +176,7 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     hints: Hints,
     hints_at_ms: u64,
     rules: Rules,
+    logins: Logins,
     presence: Presence,
     /// When watchers may be told next, and when a tick may begin next.
     presence_at_ms: u64,
@@ -198,6 +220,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             hints: Hints::default(),
             hints_at_ms: 0,
             rules: Rules::default(),
+            logins: Logins::default(),
             presence: Presence::default(),
             presence_at_ms: 0,
             presence_tick_ms: 0,
@@ -237,10 +260,11 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         while self.has_catch_ups() {
             let Some(Waiting { attach, since, known }) = self.waiting.pop_front() else { break };
             // One that is not there has gone.
-            if self.attaching.contains_key(&(attach.shard, attach.connection)) {
-                let user = attach.user.clone();
-                self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
+            if !self.attaching.contains_key(&(attach.shard, attach.connection)) {
+                continue;
             }
+            let waiting = Waiting { attach, since, known };
+            if self.is_home_of(&waiting.attach.user) { self.ask_to_enter(waiting) } else { self.ask_catch_up(waiting) }
         }
     }
 
@@ -248,6 +272,11 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     #[must_use]
     pub fn has_catch_ups(&self) -> bool {
         self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
+    }
+
+    /// So many devices of a user may be connected at a time.
+    pub fn set_devices_max(&mut self, most: u32) {
+        self.logins.set_devices_max(most);
     }
 
     /// Gives what happens to those whom these rules say.
@@ -342,12 +371,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
         match frame {
-            LaneFrame::Attach { user, device, connection, since, known } => {
+            LaneFrame::Attach { user, device, issued, connection, since, known } => {
                 let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
                 if self.waiting.len() == ATTACHES_WAITING_MAX {
                     return send(from, ConnectionFrame::AttachFailed { connection });
                 }
-                let attach = Attach { user, device, shard: from, connection, reset: false };
+                let attach = Attach { user, device, issued, shard: from, connection, entering: None, reset: false };
                 self.attaching.insert((from, connection), Attaching::Waits);
                 self.waiting.push_back(Waiting { attach, since, known });
             }
@@ -384,6 +413,11 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                         let kind = RequestKind::View(view.conversation);
                         let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
                         self.view(user, view, asked, send);
+                    }
+                    Ok((id, Request::Devices(Devices { action }))) => {
+                        let kind = RequestKind::Devices;
+                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
+                        self.ask_devices(AsksDevices::new(asked, user, action));
                     }
                     Ok((id, request)) => {
                         let (kind, command) = command(user, request);
@@ -475,7 +509,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         let token = Token(self.next_token);
         self.next_token += 1;
         self.counters.commands += 1;
-        if let Pending::Attach(Attach { shard, connection, .. }) = &pending {
+        if let Some(Attach { shard, connection, .. }) = pending.attach() {
             self.attaching.insert((*shard, *connection), Attaching::Asked(token));
             self.catch_ups += 1;
         }
@@ -528,6 +562,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     }
                 }
                 Some(Pending::Rule(ruling)) => self.ruled(*ruling, result, send),
+                Some(Pending::Enter(waiting)) => {
+                    self.catch_ups -= 1;
+                    self.attaching.remove(&(waiting.attach.shard, waiting.attach.connection));
+                    self.may_enter(*waiting, result, send);
+                }
+                Some(Pending::Devices(asks)) => self.devices(*asks, result, send),
                 Some(Pending::Attach(attach)) => {
                     self.catch_ups -= 1;
                     self.attaching.remove(&(attach.shard, attach.connection));
@@ -643,7 +683,10 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 return send(attach.shard, ConnectionFrame::AttachFailed { connection: attach.connection });
             }
         };
-        let Attach { user, device, shard, connection, reset } = attach;
+        if !self.is_let_in(&attach, send) {
+            return;
+        }
+        let Attach { user, device, shard, connection, reset, .. } = attach;
         let home = self.is_home_of(&user);
         if home && self.presence.came(&user) {
             self.look_up_rule(user.clone(), Then::Nothing);

@@ -1,13 +1,13 @@
 //! What shards say to one another: archived frames in two classes, requests towards a lane and deliveries towards connections.
 //!
-//! The two classes travel in separate bounded queues, and a shard always drains its deliveries. A delivery ends at a connection and
-//! makes no frame that must be sent on, so a full queue of requests can never keep a delivery from being taken: two shards that push
-//! back on each other cannot lock each other up.
+//! The two classes travel in separate bounded queues, and a shard always drains its deliveries. A delivery ends at a connection; what a
+//! session has held until then waits at its own shard, within the session's bounds. So a full queue of requests can never keep a delivery
+//! from being taken: two shards that push back on each other cannot lock each other up.
 #![allow(missing_docs, reason = "rkyv's derive makes undocumented twins of the fields of enum variants")]
 
 use antiphon_wire::{
     frame::{Known, UserPresence},
-    ids::{ConversationId, DeviceId, Epoch, LanePosition, Sequence, UserId},
+    ids::{ConversationId, DeviceId, Epoch, LanePosition, Sequence, TimestampMs, UserId},
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error as RancorError};
 
@@ -51,6 +51,8 @@ pub enum LaneFrame {
         user: UserId,
         /// Which device.
         device: DeviceId,
+        /// When its token was issued; the home lane alone looks at it.
+        issued: TimestampMs,
         /// Where it is.
         connection: MeshConnection,
         /// What the client was given by this lane; `None` if it starts afresh.
@@ -104,6 +106,18 @@ pub enum LaneFrame {
         watch: Vec<UserId>,
         /// Not any more.
         unwatch: Vec<UserId>,
+    },
+}
+
+/// Why a session may not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Barred {
+    /// Its device was logged out.
+    Revoked,
+    /// So many devices of its user are connected as may be.
+    TooManyDevices {
+        /// As may be.
+        most: u32,
     },
 }
 
@@ -161,6 +175,20 @@ pub enum ConnectionFrame {
         connection: MeshConnection,
         /// The binary wire frame.
         frame: Vec<u8>,
+    },
+    /// The home lane lets a session in that asks to be attached; its catch-up follows.
+    Entered {
+        /// Where to.
+        connection: MeshConnection,
+        /// Tokens of its device are refused that were issued then or before.
+        refused_until: TimestampMs,
+    },
+    /// The home lane does not let a session in, or not any longer.
+    Barred {
+        /// Which.
+        connection: MeshConnection,
+        /// Why.
+        why: Barred,
     },
     /// The answer to [`LaneFrame::Attach`]; pushes of this lane follow.
     CaughtUp {

@@ -41,6 +41,7 @@ pub(super) enum RequestKind {
     Account(ConversationId, Option<UserId>),
     Event,
     View(ConversationId),
+    Devices,
 }
 
 /// The engine's command for a request, and what its answer will be made into.
@@ -162,7 +163,12 @@ pub(super) fn command(user: UserId, request: Request) -> (RequestKind, Command) 
         Request::Event(SendEvent { conversation, event, data }) => {
             (RequestKind::Event, Command::Tell { user, conversation, event, data: data.map(|data| data.0) })
         }
-        Request::Connect(_) | Request::Ping(_) | Request::Refresh(_) | Request::Presence(_) | Request::View(_) => {
+        Request::Connect(_)
+        | Request::Ping(_)
+        | Request::Refresh(_)
+        | Request::Presence(_)
+        | Request::View(_)
+        | Request::Devices(_) => {
             unreachable!("a session or a lane answers these itself")
         }
     }

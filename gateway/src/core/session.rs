@@ -5,6 +5,7 @@
 //! catch-up, so that what was missed and what is live neither overlap nor leave a gap. A request with an id gets one answer.
 
 mod beside;
+mod entering;
 
 use antiphon_wire::{
     binary,
@@ -19,7 +20,11 @@ use antiphon_wire::{
     position::Position,
 };
 
-use self::beside::{Beside, Shown};
+pub(super) use self::entering::is_refused;
+use self::{
+    beside::{Beside, Shown},
+    entering::{Entering, REVOKED},
+};
 use super::{
     mesh::{LaneFrame, LaneId, MeshConnection},
     placement::Placement,
@@ -38,6 +43,8 @@ pub struct Identity {
     pub device: Option<DeviceId>,
     /// When the token ends.
     pub expires: TimestampMs,
+    /// When it was issued; 0 if it does not say.
+    pub issued: TimestampMs,
 }
 
 /// Checks tokens.
@@ -75,6 +82,8 @@ pub struct Environment<'a> {
 /// What a session wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
+    /// Count the session: its token is good, and its home lane is asked whether it may be.
+    Begin,
     /// Send a frame to the client.
     Send {
         /// The request's id, for an answer.
@@ -101,7 +110,7 @@ pub enum Action {
     },
 }
 
-/// Who is connected; set by a successful `connect`.
+/// Who is connected, or is about to be; set by a `connect` with a good token.
 #[derive(Debug)]
 struct Connected {
     user: UserId,
@@ -184,7 +193,7 @@ impl Session {
         self.encoding
     }
 
-    /// Whose session it is, once connected.
+    /// Whose session it is, or is about to be, once `connect` came with a good token.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.connected.as_ref().map(|connected| &connected.user)
@@ -198,7 +207,7 @@ impl Session {
 
     /// Looks at the session's token. That it is about to be over is told once.
     pub fn token_at(&mut self, now: TimestampMs) -> TokenAt {
-        let Some(connected) = &mut self.connected else { return TokenAt::Absent };
+        let Some(connected) = &self.connected else { return TokenAt::Absent };
         let expires = connected.expires;
         if expires <= now {
             return TokenAt::Over;
@@ -207,6 +216,10 @@ impl Session {
         if tell_at > now {
             return TokenAt::Good { tell: None, look_at: tell_at };
         }
+        if self.is_entering() {
+            return TokenAt::Good { tell: None, look_at: expires.min(TimestampMs(now.0 + 1_000)) };
+        }
+        let Some(connected) = &mut self.connected else { return TokenAt::Absent };
         let is_told = std::mem::replace(&mut connected.told, true);
         TokenAt::Good { tell: (!is_told).then_some(Expiring { expires_ms: expires }), look_at: expires }
     }
@@ -242,20 +255,35 @@ impl Session {
                 refuse(actions, id, ErrorCode::AlreadyConnected, ErrorCode::AlreadyConnected.text());
             }
             (_, None) => refuse(actions, id, ErrorCode::NotConnected, ErrorCode::NotConnected.text()),
-            (Request::Refresh(refresh), Some(_)) => self.refresh(id, &refresh, environment, actions),
-            (Request::Ping(_), Some(_)) => {
+            (_, Some(_)) if self.is_entering() => self.hold_back(id, bytes, actions),
+            (request, Some(_)) => self.serve(id, request, bytes, environment, actions),
+        }
+    }
+
+    /// Does what a session asks that has been let in.
+    fn serve(
+        &mut self,
+        id: Option<RequestId>,
+        request: Request,
+        bytes: &[u8],
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        match request {
+            Request::Refresh(refresh) => self.refresh(id, &refresh, environment, actions),
+            Request::Ping(_) => {
                 let position = self.all_live(environment).then(|| position_bytes(environment));
                 let pong = Pong { time_ms: environment.now, position };
                 answer(actions, id, ServerFrame::Pong(pong));
             }
-            (_, Some(_)) if self.stopping => {
+            _ if self.stopping => {
                 refuse(actions, id, ErrorCode::ShuttingDown, ErrorCode::ShuttingDown.text());
             }
-            (Request::Conversations(list), Some(_)) if environment.placement.lanes > 1 => {
+            Request::Conversations(list) if environment.placement.lanes > 1 => {
                 self.gather(id, list, environment, actions);
             }
-            (Request::Presence(presence), Some(_)) => self.watch(id, presence, environment, actions),
-            (request, Some(_)) => self.forward(id, &request, bytes, environment, actions),
+            Request::Presence(presence) => self.watch(id, presence, environment, actions),
+            request => self.forward(id, &request, bytes, environment, actions),
         }
     }
 
@@ -400,26 +428,16 @@ impl Session {
                 requests_per_second_max: environment.requests_per_second_max,
             },
         };
-        // Said even without an id: a client can do nothing before it knows this.
-        actions.push(Action::Send { id, frame: ServerFrame::Welcome(welcome) });
-        let mut known = match connect.resume {
+        actions.push(Action::Begin);
+        let known = match connect.resume {
             Some(resume) if since.is_some() => resume.known,
             _ => Vec::new(),
         };
-        for lane in environment.placement.lanes() {
-            let (here, rest) =
-                known.into_iter().partition(|known| environment.placement.lane_of(known.conversation) == lane);
-            known = rest;
-            let frame = LaneFrame::Attach {
-                user: identity.user.clone(),
-                device: device.clone(),
-                connection: environment.connection,
-                since: since.as_ref().map(|since| since[usize::from(lane.0)]),
-                known: here,
-            };
-            actions.push(Action::ToLane { lane, frame });
-        }
+        let home = environment.placement.home_of(&identity.user);
         self.connected = Some(Connected { user: identity.user, device, expires: identity.expires, told: false });
+        let mut entering = Entering::new(id, welcome, identity.issued, since, known);
+        self.attach(home, &mut entering, environment, actions);
+        self.enter(entering);
     }
 
     /// Takes another token for the same user and device. Of two that are good the later end counts; one that is not changes nothing.
@@ -430,6 +448,7 @@ impl Session {
         environment: &Environment<'_>,
         actions: &mut Vec<Action>,
     ) {
+        let refused_until = self.refused_until();
         let Some(connected) = &mut self.connected else { return };
         let identity = match environment.authenticate.authenticate(&refresh.token, environment.now) {
             Ok(identity) => identity,
@@ -437,6 +456,9 @@ impl Session {
         };
         if identity.user != connected.user || identity.device.is_some_and(|device| device != connected.device) {
             return refuse(actions, id, ErrorCode::Unauthenticated, "the token is for another user or device");
+        }
+        if is_refused(identity.issued, refused_until) {
+            return refuse(actions, id, ErrorCode::Unauthenticated, REVOKED);
         }
         if identity.expires > connected.expires {
             (connected.expires, connected.told) = (identity.expires, false);
@@ -552,7 +574,7 @@ pub(crate) fn conversation_of(request: &Request, user: &UserId) -> Option<Option
         Request::View(view) => view.conversation,
         Request::Invites(invites) => invites.conversation,
         Request::Join(join) => join.code.conversation,
-        Request::Account(_) => ConversationId::account(user),
+        Request::Account(_) | Request::Devices(_) => ConversationId::account(user),
         Request::Conversations(_)
         | Request::Connect(_)
         | Request::Ping(_)

@@ -104,6 +104,8 @@ pub struct ShardConfig {
     pub connections_max: usize,
     /// How messages are given to many.
     pub fanout: fanout::Rules,
+    /// Devices of a user that may be connected at a time.
+    pub devices_per_user: u32,
 }
 
 /// What sessions see of their shard.
@@ -210,6 +212,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// A lane of this shard is open.
     pub fn add_lane(&mut self, mut lane: Lane<F, C, R>) {
         lane.set_rules(self.view.config.fanout);
+        lane.set_devices_max(self.view.config.devices_per_user);
         self.lanes.push(lane);
     }
 
@@ -507,23 +510,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     fn act(&mut self, key: ConnectionKey, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
             match action {
+                Action::Begin => self.begin(key),
                 Action::Send { id, frame } => {
                     if let ServerFrame::Error(error) = &frame {
                         self.counters.errors[error.code as usize] += 1;
-                    }
-                    if matches!(frame, ServerFrame::Welcome(_)) {
-                        self.view.sessions_numbered += 1;
-                        self.counters.sessions_started += 1;
-                        self.counters.sessions += 1;
-                        self.counters.attaching += 1;
-                        let now_ms = self.now_ms;
-                        if let Some(connection) = self.connection(key) {
-                            let accepted_ms = std::mem::replace(&mut connection.heard_at_ms, now_ms);
-                            if let Stage::Open { opening, .. } = &mut connection.stage {
-                                *opening = None;
-                            }
-                            self.newcomers.welcomed(accepted_ms, now_ms);
-                        }
                     }
                     self.counters.frames_out += 1;
                     if let Some((connection, deflater)) = self.connection_and_deflater(key) {
@@ -550,6 +540,22 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             }
         }
         self.mark_dirty(key);
+    }
+
+    /// A session begins.
+    fn begin(&mut self, key: ConnectionKey) {
+        self.view.sessions_numbered += 1;
+        self.counters.sessions_started += 1;
+        self.counters.sessions += 1;
+        self.counters.attaching += 1;
+        let now_ms = self.now_ms;
+        if let Some(connection) = self.connection(key) {
+            let accepted_ms = std::mem::replace(&mut connection.heard_at_ms, now_ms);
+            if let Stage::Open { opening, .. } = &mut connection.stage {
+                *opening = None;
+            }
+            self.newcomers.welcomed(accepted_ms, now_ms);
+        }
     }
 
     fn environment(&self, key: ConnectionKey) -> Environment<'_> {

@@ -74,6 +74,8 @@ pub struct Claims {
     pub device: Option<DeviceId>,
     /// When the session has to end: the token's `exp` with the leeway added.
     pub expires: TimestampMs,
+    /// When it was issued: its `iat`; 0 if it does not say.
+    pub issued: TimestampMs,
 }
 
 /// Why a token is refused. For the operator's log and counters; a client is told [`TokenError::code`] only.
@@ -297,14 +299,21 @@ impl TokenVerifier {
         if numeric_date_ms(claims.get("nbf"))?.is_some_and(|from| now.0.saturating_add(LEEWAY_MS) < from) {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Claims { user, device, expires: TimestampMs(expires) })
+        let issued = numeric_date_ms(claims.get("iat"))?.unwrap_or_default();
+        Ok(Claims { user, device, expires: TimestampMs(expires), issued: TimestampMs(issued) })
     }
 }
 
-/// A token for [`TokenVerifier::for_dev`] with the same secret, good until `expires` (rounded up to a second).
+/// A token for [`TokenVerifier::for_dev`] with the same secret, issued now and good until `expires` (rounded up to a second).
 #[must_use]
-pub fn sign_dev_token(secret: &[u8], user: &UserId, device: Option<&DeviceId>, expires: TimestampMs) -> String {
-    TokenIssuer::for_dev(secret).sign(user, device, expires)
+pub fn sign_dev_token(
+    secret: &[u8],
+    user: &UserId,
+    device: Option<&DeviceId>,
+    now: TimestampMs,
+    expires: TimestampMs,
+) -> String {
+    TokenIssuer::for_dev(secret).sign(user, device, now, expires)
 }
 
 pub(super) fn sign_claims(
@@ -375,7 +384,7 @@ fn numeric_date_ms(value: Option<&Value>) -> Result<Option<u64>, TokenError> {
         Some(value) => match (value.as_u64(), value.as_f64()) {
             (Some(seconds), _) => Ok(Some(seconds.saturating_mul(1000))),
             // Saturates, and a negative date is the epoch: both are dates long past or far away.
-            (None, Some(seconds)) => Ok(Some((seconds * 1000.0) as u64)),
+            (None, Some(seconds)) => Ok(Some((seconds * 1000.0).round() as u64)),
             (None, None) => Err(TokenError::Malformed),
         },
     }
@@ -445,6 +454,7 @@ mod tests {
             user: UserId::new("alice").unwrap(),
             device: Some(DeviceId::new("phone").unwrap()),
             expires: TimestampMs(EXP * 1000 + LEEWAY_MS),
+            issued: TimestampMs(0),
         };
         assert_eq!(verifier().verify(&hs256(&claims()), NOW), Ok(good.clone()));
         assert_eq!(verifier().verify(&hs256(&with("aud", serde_json::json!(["x", "chat"]))), NOW), Ok(good.clone()));
@@ -609,12 +619,12 @@ mod tests {
     #[test]
     fn a_development_token_is_for_development_only() {
         let (user, device) = (UserId::new("alice").unwrap(), DeviceId::new("tab-1").unwrap());
-        let token = sign_dev_token(SECRET, &user, Some(&device), TimestampMs(NOW.0 + 1));
+        let token = sign_dev_token(SECRET, &user, Some(&device), NOW, TimestampMs(NOW.0 + 1));
         let claims = TokenVerifier::for_dev(SECRET).unwrap().verify(&token, NOW).unwrap();
         assert_eq!((claims.user, claims.device), (user.clone(), Some(device)));
         assert_eq!(claims.expires, TimestampMs(NOW.0 + 1000 + LEEWAY_MS));
         assert_eq!(verifier().verify(&token, NOW), Err(TokenError::WrongAudience));
-        let bare = sign_dev_token(SECRET, &user, None, NOW);
+        let bare = sign_dev_token(SECRET, &user, None, TimestampMs(NOW.0 - 1), NOW);
         assert_eq!(TokenVerifier::for_dev(SECRET).unwrap().verify(&bare, NOW).unwrap().device, None);
     }
 

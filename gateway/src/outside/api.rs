@@ -118,16 +118,16 @@ async fn dev_token(State(console): State<Arc<Console>>, headers: HeaderMap, body
         },
         Some(_) => return refuse(StatusCode::BAD_REQUEST, "device is not a text"),
     };
-    let expires = dev_token_expiry();
-    let token = sign_dev_token(key, &user, device.as_ref(), expires);
+    let (token, expires) = new_dev_token(key, &user, device.as_ref());
     json_answer(StatusCode::OK, &json!({"token": token, "user": user, "device": device, "expires_ms": expires}))
 }
 
-/// When a development token that is signed now ends.
+/// A development token, and when it ends.
 #[must_use]
-pub fn dev_token_expiry() -> TimestampMs {
+pub fn new_dev_token(key: &[u8], user: &UserId, device: Option<&DeviceId>) -> (String, TimestampMs) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    TimestampMs(now + DEV_TOKEN_LIFE_MS)
+    let expires = TimestampMs(now + DEV_TOKEN_LIFE_MS);
+    (sign_dev_token(key, user, device, TimestampMs(now), expires), expires)
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {

@@ -36,7 +36,7 @@ use tokio::{
 };
 
 pub use self::{
-    api::{DEV_TOKEN_LIFE_MS, dev_token_expiry},
+    api::{DEV_TOKEN_LIFE_MS, new_dev_token},
     memory::{KERNEL_BYTES_PER_CONNECTION, MemoryWatch},
 };
 use self::{backend::Backend, listener::Stay};

@@ -39,7 +39,8 @@ const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 /// The wall clock at the start.
 pub(crate) const START_MS: u64 = 1_000_000_000;
 
-/// Tokens are `user`, `user@device` or `user/ms`: a device that the token is bound to, or the time at which it ends.
+/// Tokens are `user`, `user@device`, `user/ms` or `user^ms`: a device that the token is bound to, the time at which it ends, or the one at which
+/// it was issued, otherwise now.
 struct Names;
 
 impl Authenticate for Names {
@@ -47,6 +48,10 @@ impl Authenticate for Names {
         if token == "forged" {
             return Err((ErrorCode::Unauthenticated, "it is".into()));
         }
+        let (token, issued) = match token.split_once('^') {
+            Some((token, issued)) => (token, issued.parse().expect("a time")),
+            None => (token, now.0),
+        };
         let (token, expires) = match token.split_once('/') {
             Some((token, end)) => (token, end.parse().expect("a time")),
             None => (token, u64::MAX),
@@ -58,7 +63,8 @@ impl Authenticate for Names {
             Some((user, device)) => (user, Some(DeviceId::new(device).expect("a device"))),
             None => (token, None),
         };
-        Ok(Identity { user: UserId::new(user).expect("a user"), device, expires: TimestampMs(expires) })
+        let (expires, issued) = (TimestampMs(expires), TimestampMs(issued));
+        Ok(Identity { user: UserId::new(user).expect("a user"), device, expires, issued })
     }
 }
 
@@ -103,6 +109,7 @@ fn config(placement: Placement) -> ShardConfig {
         outbound_bytes_max: 1 << 20,
         connections_max: 100,
         fanout: fanout::Rules { large_members: 2, at_a_time: 2, ..fanout::Rules::default() },
+        devices_per_user: 3,
     }
 }
 

@@ -186,7 +186,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 }
 
-fn reply(asked: &Asked, frame: &ServerFrame, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+pub(super) fn reply(asked: &Asked, frame: &ServerFrame, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
     let Asked { shard, connection, gather, id, .. } = *asked;
     send(shard, ConnectionFrame::Reply { connection, gather, frame: binary::encode_server(id, frame) });
 }

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{Conversations, PresenceAnswer, ServerFrame, UserPresence, WatchPresence},
-    ids::{RequestId, UserId},
+    ids::{RequestId, TimestampMs, UserId},
     limits,
 };
 
-use super::{Action, Environment, Session, answer, refuse};
+use super::{Action, Environment, Session, answer, entering::Entering, refuse};
 use crate::core::{
     gather::Gather,
     mesh::{LaneFrame, LaneId},
@@ -44,6 +44,10 @@ pub(super) enum Shown {
 /// What a session has beside its token and its allowance. It has nothing most of the time, and then there is no room for it.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
+    /// Set until the home lane has let it in.
+    pub(super) entering: Option<Box<Entering>>,
+    /// Tokens of its device are refused that were issued then or before.
+    pub(super) refused_until: TimestampMs,
     /// Requests that show that the user is there, while it is not known to whom they may.
     held: Vec<(LaneId, LaneFrame)>,
     /// Requests of which answers are gathered, by their numbers.
@@ -105,9 +109,10 @@ impl Session {
     }
 
     /// Gives back what there is no use for.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         let is_empty = |beside: &mut Box<Beside>| {
-            beside.open.is_empty() && beside.held.is_empty() && beside.watching.at_most() == 0
+            let is_in = beside.entering.is_none() && beside.refused_until == TimestampMs(0);
+            is_in && beside.open.is_empty() && beside.held.is_empty() && beside.watching.at_most() == 0
         };
         self.beside.take_if(is_empty);
     }

@@ -45,6 +45,10 @@ pub struct ShardCounters {
     pub silent: u64,
     /// Sessions replaced by the same device.
     pub replaced: u64,
+    /// Sessions ended, or not let in, because their device was logged out.
+    pub revoked: u64,
+    /// Sessions not let in because as many devices of their user were there as may be.
+    pub too_many_devices: u64,
     /// Errors sent, by code.
     pub errors: [u64; 32],
     /// Now: open connections. The shard's bound on them is judged by it.

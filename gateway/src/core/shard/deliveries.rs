@@ -14,7 +14,7 @@ use super::{
     super::{
         connection::{Connection, Rendered},
         io::ConnectionKey,
-        mesh::{ConnectionFrame, LaneId, MeshConnection},
+        mesh::{Barred, ConnectionFrame, LaneId, MeshConnection},
         session::{LaneCaughtUp, Session},
     },
     EXCESS_RECONNECT_MS, ShardCore,
@@ -82,6 +82,18 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 let spread_ms = u64::from(OVERLOADED_RETURN_MS.end - OVERLOADED_RETURN_MS.start);
                 let after_ms = OVERLOADED_RETURN_MS.start + (self.random() % spread_ms) as u32;
                 self.end(connection.into(), CloseCode::Overloaded, Some(after_ms), false);
+            }
+            ConnectionFrame::Entered { connection, refused_until } => {
+                self.with_session(connection.into(), |session, environment, actions| {
+                    session.entered(lane, refused_until, environment, actions);
+                });
+            }
+            ConnectionFrame::Barred { connection, why } => {
+                match why {
+                    Barred::Revoked => self.counters.revoked += 1,
+                    Barred::TooManyDevices { .. } => self.counters.too_many_devices += 1,
+                }
+                self.with_session(connection.into(), |session, _, actions| session.barred(why, actions));
             }
             ConnectionFrame::Replaced { connection } => {
                 self.counters.replaced += 1;

@@ -236,7 +236,7 @@ impl Api {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         // A token's end is a whole second.
         let expires = TimestampMs((now_ms + life_ms).div_ceil(1_000) * 1_000);
-        let token = issuer.sign(&user, device.as_ref(), expires);
+        let token = issuer.sign(&user, device.as_ref(), TimestampMs(now_ms), expires);
         let mut answer = json!({"token": token, "user": user, "expires_ms": expires});
         if let Some(device) = device {
             answer["device"] = json!(device);

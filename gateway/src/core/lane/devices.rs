@@ -1,0 +1,298 @@
+//! A user's devices, at the user's home lane: which sessions may be, how devices are called, and logging them out.
+//!
+//! What is kept is one value of the user's account data, so that it is durable, ordered and told as everything else. Invariant: once a
+//! logging out is answered, no session is let in by a token that it refuses. A session is looked up before its catch-up is asked for, and
+//! what was logged out between the two is found by a count when it has come.
+
+use antiphon_engine::{
+    door::{Command, Done, Refusal},
+    seams::{Clock, Files, Random},
+};
+use antiphon_wire::{
+    codes::ErrorCode,
+    frame::{
+        AccountItem, DEVICES_KEY, Device, DevicesAction, DevicesAnswer, JsonText, KnownDevices, ServerFrame, SetAccount,
+    },
+    ids::{DeviceId, Sequence, TimestampMs, UserId},
+    limits::{DEVICES_MAX, DEVICES_REVOKED_MAX},
+};
+
+use super::{Asked, Attach, Lane, Pending, Waiting, error_frame, large::reply};
+use crate::core::{
+    mesh::{Barred, ConnectionFrame, ShardId},
+    registry::Route,
+    session::is_refused,
+};
+
+/// Users are counted together in so many groups: one of a group who logs devices out while another is being attached has that one come back.
+const GROUPS: usize = 1_024;
+
+/// How often a change is tried that others get ahead of.
+const TRIES_MAX: u8 = 16;
+
+/// What a lane knows of sessions beside who they are.
+pub(super) struct Logins {
+    devices_max: u32,
+    /// By group of users, how often one of them has logged devices out.
+    revocations: Box<[u32]>,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self { devices_max: DEVICES_MAX as u32, revocations: vec![0; GROUPS].into() }
+    }
+}
+
+impl Logins {
+    pub(super) fn set_devices_max(&mut self, most: u32) {
+        self.devices_max = most;
+    }
+
+    fn revocations(&mut self, user: &UserId) -> &mut u32 {
+        let hash = user.as_str().bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31) + usize::from(byte));
+        &mut self.revocations[hash % GROUPS]
+    }
+}
+
+/// What was found of a session before its catch-up was asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Entering {
+    /// Tokens of its device are refused that were issued then or before.
+    refused_until: TimestampMs,
+    /// How often users of its user's group had logged devices out.
+    revocations: u32,
+}
+
+/// A request about devices, on its way.
+pub(super) struct AsksDevices {
+    asked: Asked,
+    user: UserId,
+    action: DevicesAction,
+    tries: u8,
+    /// It is being set; before, it is looked up.
+    is_set: bool,
+}
+
+impl AsksDevices {
+    pub(super) fn new(asked: Asked, user: UserId, action: DevicesAction) -> Self {
+        Self { asked, user, action, tries: 0, is_set: false }
+    }
+
+    /// Whether it logs a device out; `own` is the one that asks.
+    fn revokes(&self, device: &DeviceId, own: Option<&DeviceId>) -> bool {
+        match &self.action {
+            DevicesAction::List(_) | DevicesAction::Name(_) => false,
+            DevicesAction::Revoke(devices) => devices.contains(device),
+            DevicesAction::RevokeAll(all) => !all.but_this || own != Some(device),
+        }
+    }
+}
+
+/// What is kept of a user's devices, and the entry that says so.
+fn known(result: Result<Done, Refusal>) -> Result<(KnownDevices, Sequence), Refusal> {
+    let items = match result? {
+        Done::AccountItems { items, .. } => items,
+        other => unreachable!("the engine answers a list of account data with one, not {other:?}"),
+    };
+    let Some(AccountItem { value, sequence, .. }) = items.into_iter().find(|item| item.key == DEVICES_KEY) else {
+        return Ok((KnownDevices::default(), Sequence(0)));
+    };
+    let unreadable = |error| Refusal { code: ErrorCode::Damaged, text: format!("value of {DEVICES_KEY}: {error}") };
+    Ok((serde_json::from_str(&value.0).map_err(unreadable)?, sequence))
+}
+
+impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
+    fn look_up_devices(&mut self, user: &UserId, pending: Pending) {
+        // The one key that can come next, if it is set.
+        let after = Some(DEVICES_KEY[..DEVICES_KEY.len() - 1].to_owned());
+        self.submit(pending, Command::Account { user: user.clone(), after, limit: 1 });
+    }
+
+    /// Looks up whether a session may be before it is caught up.
+    pub(super) fn ask_to_enter(&mut self, waiting: Waiting) {
+        self.look_up_devices(&waiting.attach.user.clone(), Pending::Enter(Box::new(waiting)));
+    }
+
+    pub(super) fn ask_catch_up(&mut self, Waiting { attach, since, known }: Waiting) {
+        let user = attach.user.clone();
+        self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
+    }
+
+    /// It is known which of the user's devices are logged out.
+    pub(super) fn may_enter(
+        &mut self,
+        mut waiting: Waiting,
+        result: Result<Done, Refusal>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let Attach { user, device, issued, shard, connection, .. } = &waiting.attach;
+        let (shard, connection) = (*shard, *connection);
+        let Ok((known, _)) = known(result) else {
+            // Who may not be is not known: nobody is let in.
+            return send(shard, ConnectionFrame::AttachFailed { connection });
+        };
+        let refused_until = known.refused_until(device);
+        if is_refused(*issued, refused_until) {
+            return send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
+        }
+        let revocations = *self.logins.revocations(user);
+        waiting.attach.entering = Some(Entering { refused_until, revocations });
+        self.ask_catch_up(waiting);
+    }
+
+    /// Whether a session that is caught up may still be; if so, and the lane is its user's home, it is told.
+    pub(super) fn is_let_in(&mut self, attach: &Attach, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
+        let Attach { user, device, shard, connection, entering, .. } = attach;
+        let Some(Entering { refused_until, revocations }) = *entering else { return true };
+        let (shard, connection) = (*shard, *connection);
+        if *self.logins.revocations(user) != revocations {
+            send(shard, ConnectionFrame::AttachFailed { connection });
+            return false;
+        }
+        let others = self.registry.routes(user).iter().filter(|route| route.device != *device).count();
+        let most = self.logins.devices_max;
+        if others >= most as usize {
+            send(shard, ConnectionFrame::Barred { connection, why: Barred::TooManyDevices { most } });
+            return false;
+        }
+        send(shard, ConnectionFrame::Entered { connection, refused_until });
+        true
+    }
+
+    /// Begins to do what a request about devices asks.
+    pub(super) fn ask_devices(&mut self, asks: AsksDevices) {
+        self.look_up_devices(&asks.user.clone(), Pending::Devices(Box::new(asks)));
+    }
+
+    /// What is kept of devices has been looked up, or set.
+    pub(super) fn devices(
+        &mut self,
+        mut asks: AsksDevices,
+        result: Result<Done, Refusal>,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        if asks.is_set {
+            return match result {
+                Ok(Done::AccountSet { sequence, .. }) => self.devices_are_set(&asks, sequence, send),
+                Ok(other) => unreachable!("the engine answers account data that is set with that, not {other:?}"),
+                Err(Refusal { code: ErrorCode::Conflict, .. }) if asks.tries < TRIES_MAX => {
+                    (asks.tries, asks.is_set) = (asks.tries + 1, false);
+                    self.ask_devices(asks);
+                }
+                Err(Refusal { code: ErrorCode::Conflict, .. }) => {
+                    let text = "other changes of the user's devices were always first".to_owned();
+                    reply(&asks.asked, &error_frame(Refusal { code: ErrorCode::Overloaded, text }), send);
+                }
+                Err(refusal) => reply(&asks.asked, &error_frame(refusal), send),
+            };
+        }
+        let changed = known(result).and_then(|(known, sequence)| match &asks.action {
+            DevicesAction::List(_) => Ok((None, self.list_devices(&asks, &known), sequence)),
+            _ => Ok((Some(self.change_devices(&asks, known)?), DevicesAnswer::default(), sequence)),
+        });
+        match changed {
+            Ok((None, answer, _)) => reply(&asks.asked, &ServerFrame::DevicesAnswer(answer), send),
+            Ok((Some(known), _, sequence)) => {
+                asks.is_set = true;
+                let value = (known != KnownDevices::default()).then(|| {
+                    JsonText(serde_json::to_string(&known).expect("names, numbers and lists have a JSON form"))
+                });
+                let set = SetAccount { key: DEVICES_KEY.to_owned(), value, if_sequence: Some(sequence) };
+                let user = asks.user.clone();
+                self.submit(Pending::Devices(Box::new(asks)), Command::SetAccount { user, set });
+            }
+            Err(refusal) => reply(&asks.asked, &error_frame(refusal), send),
+        }
+    }
+
+    /// The device that asks; a call of the HTTP API is none.
+    fn own_device(&self, AsksDevices { asked, user, .. }: &AsksDevices) -> Option<DeviceId> {
+        let is_own = |route: &&Route| route.shard == asked.shard && route.connection == asked.connection;
+        self.registry.routes(user).iter().find(is_own).map(|route| route.device.clone())
+    }
+
+    fn list_devices(&self, asks: &AsksDevices, known: &KnownDevices) -> DevicesAnswer {
+        let own = self.own_device(asks);
+        let routes = self.registry.routes(&asks.user);
+        let mut ids: Vec<&DeviceId> = routes.iter().map(|route| &route.device).collect();
+        ids.extend(known.named.iter().map(|named| &named.device));
+        ids.sort_unstable();
+        ids.dedup();
+        let device = |device: &DeviceId| {
+            let named = known.named.iter().find(|named| named.device == *device);
+            Device {
+                device: device.clone(),
+                name: named.map(|named| named.name.clone()),
+                since_ms: named.map(|named| named.since_ms),
+                online: routes.iter().any(|route| route.device == *device),
+                this: own.as_ref() == Some(device),
+            }
+        };
+        DevicesAnswer { sequence: None, devices: Some(ids.into_iter().map(device).collect()) }
+    }
+
+    /// What is to be kept of devices when a request is done.
+    fn change_devices(&self, asks: &AsksDevices, mut known: KnownDevices) -> Result<KnownDevices, Refusal> {
+        let own = self.own_device(asks);
+        match &asks.action {
+            DevicesAction::List(_) => {}
+            DevicesAction::Name(name) => {
+                let text = "a device names itself, and this is none".to_owned();
+                let own = own.ok_or(Refusal { code: ErrorCode::Forbidden, text })?;
+                known.name(&own, Some(name.as_str()).filter(|name| !name.is_empty()), self.wall);
+                while known.named.len() > self.logins.devices_max as usize {
+                    self.forget_name(&mut known, &own, &asks.user);
+                }
+            }
+            DevicesAction::Revoke(devices) => {
+                devices.iter().for_each(|device| known.revoke(device, self.wall));
+                if known.revoked.len() > DEVICES_REVOKED_MAX {
+                    let text = format!(
+                        "{DEVICES_REVOKED_MAX} devices are logged out one by one: log all out, which makes room"
+                    );
+                    return Err(Refusal { code: ErrorCode::LimitReached, text });
+                }
+            }
+            DevicesAction::RevokeAll(all) => known.revoke_all(own.as_ref().filter(|_| all.but_this), self.wall),
+        }
+        Ok(known)
+    }
+
+    /// Forgets the name of the device that was named first of those that are not connected.
+    fn forget_name(&self, known: &mut KnownDevices, own: &DeviceId, user: &UserId) {
+        let is_connected = |device: &DeviceId| self.registry.routes(user).iter().any(|route| route.device == *device);
+        let others = known.named.iter().filter(|named| named.device != *own);
+        let first = others.min_by_key(|named| (is_connected(&named.device), named.since_ms));
+        if let Some(first) = first.map(|named| named.device.clone()) {
+            known.name(&first, None, self.wall);
+        }
+    }
+
+    /// A change of devices is durable.
+    fn devices_are_set(
+        &mut self,
+        asks: &AsksDevices,
+        sequence: Sequence,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let own = self.own_device(asks);
+        let is_revoked = |route: &&Route| asks.revokes(&route.device, own.as_ref());
+        let revoked: Vec<Route> = self.registry.routes(&asks.user).iter().filter(is_revoked).cloned().collect();
+        if !matches!(asks.action, DevicesAction::Name(_)) {
+            let count = self.logins.revocations(&asks.user);
+            *count = count.wrapping_add(1);
+        }
+        let answer = ServerFrame::DevicesAnswer(DevicesAnswer { sequence: Some(sequence), devices: None });
+        let (own, others): (Vec<Route>, Vec<Route>) =
+            revoked.into_iter().partition(|route| own.as_ref() == Some(&route.device));
+        let mut bar = |Route { shard, connection, .. }| {
+            send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
+        };
+        others.into_iter().for_each(&mut bar);
+        // Whoever logs oneself out hears of it before.
+        reply(&asks.asked, &answer, send);
+        own.into_iter().for_each(|Route { shard, connection, .. }| {
+            send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
+        });
+    }
+}

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use antiphon_wire::{
     codes::ErrorCode,
     frame::{
-        Account, AccountAction, AccountAnswer, AccountChange, AccountPage, EntryKind, JsonText, Request, SetAccount,
+        Account, AccountAction, AccountAnswer, AccountChange, AccountPage, DEVICES_KEY, EntryKind, JsonText, Request,
+        SetAccount,
     },
     ids::{ConversationId, Sequence, UserId},
     limits::PAGE_ITEMS_MAX,
@@ -117,7 +118,8 @@ impl Keys {
     /// What is wrong with all that is set, as it was told to who asked at a time.
     fn wrong_list(&self, items: &Items, at: u64) -> Option<String> {
         if let Some((key, (value, _))) = items.iter().find(|(key, (value, _))| {
-            !self.of(key).iter().any(|of| of.outcome != Outcome::Refused && of.value.as_deref() == Some(value))
+            *key != DEVICES_KEY
+                && !self.of(key).iter().any(|of| of.outcome != Outcome::Refused && of.value.as_deref() == Some(value))
         }) {
             return Some(format!("{key} is {value}, which nobody set"));
         }
@@ -208,7 +210,9 @@ impl Model {
         let Some((_, keys)) = self.conversations.get(&id).and_then(|of| of.account.as_ref()) else {
             return Some("account data in no account");
         };
-        keys.wrong(sequence, &AccountChange::from_body(body).ok()?, at)
+        let change = AccountChange::from_body(body).ok()?;
+        // What the server keeps of devices nobody sets.
+        if change.key == DEVICES_KEY { None } else { keys.wrong(sequence, &change, at) }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     accounts::items_of,
     clients::{Client, Judge, View},
     coverage::Count,
+    logins::LogOut,
     model::{Certainty, Change, Marking},
     presences,
     rights::{Deed, Moment},
@@ -61,6 +62,8 @@ pub enum AskedKind {
     },
     /// A key of the account is set; the user is a member of it from then on.
     SetAccount(Change, SetAccount),
+    /// Devices are listed, named or logged out; the user is a member of the account from then on.
+    Devices(Change, LogOut),
     /// All that is set in the account.
     AccountList,
     /// Something is told for the moment.
@@ -149,13 +152,15 @@ fn refused(client: &mut Client, asked: Asked, code: ErrorCode, judge: &mut Judge
         _ => judge.coverage.one(Count::Refused),
     }
     let is_erased = asked.conversation.is_some_and(|id| judge.model.is_erased(id));
-    let is_creation = matches!(asked.kind, AskedKind::Create(_) | AskedKind::SetAccount(..));
+    let is_creation = matches!(asked.kind, AskedKind::Create(_) | AskedKind::SetAccount(..) | AskedKind::Devices(..));
     let may_refuse_set = match &asked.kind {
         AskedKind::SetAccount(_, set) => judge.model.account_refused(&user, set, asked.at, code),
         _ => false,
     };
-    let tells_erased =
-        is_erased && matches!((is_creation, code), (false, ErrorCode::NotFound) | (true, ErrorCode::Forbidden));
+    // What is kept of devices is looked up before it is set.
+    let is_looked_up = matches!(asked.kind, AskedKind::Devices(..)) && code == ErrorCode::NotFound;
+    let tells_erased = is_erased
+        && (is_looked_up || matches!((is_creation, code), (false, ErrorCode::NotFound) | (true, ErrorCode::Forbidden)));
     judge.coverage.add(Count::ErasedTold, u64::from(tells_erased));
     let full = is_full(&asked, &user, judge);
     // A failed write may be on the disk all the same: what it was to change stays unknown, as if nobody had answered.
@@ -232,6 +237,7 @@ impl AskedKind {
             | Self::Change(change)
             | Self::Group(_, change)
             | Self::SetAccount(change, _)
+            | Self::Devices(change, _)
             | Self::Join { change, look: false, .. } => Some(change),
             _ => None,
         }
@@ -239,7 +245,7 @@ impl AskedKind {
 
     /// Whether it is about the user's own account, which is made when it is first used.
     fn is_of_account(&self) -> bool {
-        matches!(self, Self::SetAccount(..) | Self::AccountList | Self::Audit(AuditPage::Account))
+        matches!(self, Self::SetAccount(..) | Self::Devices(..) | Self::AccountList | Self::Audit(AuditPage::Account))
     }
 
     /// What its user has to be allowed to do.
@@ -348,6 +354,12 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
             let sequence = Some(answer.sequence.0).filter(|sequence| *sequence > 0);
             judge.model.change_answered(id, &change, sequence);
             judge.model.account_set(&user, &set, asked.at, &answer);
+        }
+        (AskedKind::Devices(change, log_out), ServerFrame::DevicesAnswer(answer)) => {
+            let id = asked.conversation.expect("an account is a conversation");
+            let sequence = answer.sequence.map(|sequence| sequence.0).filter(|sequence| *sequence > 0);
+            judge.model.change_answered(id, &change, sequence);
+            judge.model.devices_answered(&user, &log_out, asked.at, &answer, judge.coverage);
         }
         (AskedKind::Presence(watch), ServerFrame::PresenceAnswer(answer)) => {
             presences::answered(&user, &watch.watch, &answer, asked.at, judge.model, judge.coverage);

@@ -18,6 +18,7 @@ use crate::{
     changes,
     coverage::{Count, Coverage},
     dice::Dice,
+    logins::{ISSUED_FIRST_MS, token},
     model::{Certainty, Model},
     network::{LinkId, Transport},
     plan::ClientPlan,
@@ -30,7 +31,14 @@ pub struct Client {
     pub plan: ClientPlan,
     /// Its user.
     pub user: UserId,
-    device: DeviceId,
+    /// Its device.
+    pub device: DeviceId,
+    /// Which of all it is.
+    index: usize,
+    /// Its token.
+    pub token: String,
+    /// Its device was logged out, and it has not another token yet.
+    pub is_logged_out: bool,
     config: Arc<SessionConfig>,
     /// The session of the running process.
     pub session: Session,
@@ -151,11 +159,15 @@ impl Client {
         let device = DeviceId::new(&format!("d{}", plan.device)).expect("a device id");
         let dice = Dice::new(seed, &format!("client {index}"));
         let config = Arc::new(config);
-        let session = session(&config, &user, &device, dice.number());
+        let token = token(&user, ISSUED_FIRST_MS);
+        let session = session(&config, &token, &device, dice.number());
         Self {
             plan,
             user,
             device,
+            index,
+            token,
+            is_logged_out: false,
             config,
             session,
             running: true,
@@ -198,7 +210,7 @@ impl Client {
 
     /// The process ends and another one starts from a state, or from nothing.
     pub fn restart(&mut self, now_ms: u64, from: Option<Saved>) {
-        self.session = session(&self.config, &self.user, &self.device, self.dice.number());
+        self.session = session(&self.config, &self.token, &self.device, self.dice.number());
         (self.link, self.transport) = (None, None);
         match from {
             None => {
@@ -242,6 +254,7 @@ impl Client {
             Event::Connected(welcome) => {
                 use antiphon_wire::frame::ResumeOutcome;
                 judge.model.check(welcome.user == user, || format!("{user} was welcomed as {}", welcome.user));
+                judge.model.let_in(self.index, self.connected_at);
                 let resumed = welcome.resume == ResumeOutcome::Resuming;
                 judge.coverage.one(if resumed { Count::Resumed } else { Count::Fresh });
                 judge.coverage.add(Count::ResumedMeanwhile, u64::from(resumed && judge.model.fault_lasts));
@@ -333,6 +346,16 @@ impl Client {
     fn stopped(&mut self, reason: &StopReason, judge: &mut Judge<'_>) {
         match reason {
             StopReason::Application => {}
+            StopReason::Refused(error) if error.code == ErrorCode::Unauthenticated => {
+                judge.coverage.one(Count::LoginsRefused);
+                judge.model.may_be_refused(self.index);
+                self.is_logged_out = true;
+            }
+            StopReason::Closed(code) if *code == CloseCode::Revoked.number() => {
+                judge.coverage.one(Count::SessionsRevoked);
+                judge.model.may_be_refused(self.index);
+                self.is_logged_out = true;
+            }
             StopReason::Closed(code) if *code == CloseCode::Replaced.number() => {
                 judge.coverage.one(Count::Replaced);
                 self.wanted = false;
@@ -418,8 +441,8 @@ impl Client {
     }
 }
 
-fn session(config: &Arc<SessionConfig>, user: &UserId, device: &DeviceId, seed: u64) -> Session {
-    Session::new(Arc::clone(config), Some(format!("sim:{user}")), Some(device.clone()), seed)
+fn session(config: &Arc<SessionConfig>, token: &str, device: &DeviceId, seed: u64) -> Session {
+    Session::new(Arc::clone(config), Some(token.to_owned()), Some(device.clone()), seed)
 }
 
 /// The user of a number.

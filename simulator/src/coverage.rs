@@ -84,6 +84,14 @@ counts! {
     PresenceSeen "users seen to be there" PLANNED;
     /// Users of whom somebody was told who may not see them.
     PresenceHidden "users told of who are hidden" PLANNED;
+    /// Devices listed.
+    DevicesListed "devices listed" PLANNED;
+    /// Tokens of which it was answered that they are refused from then on.
+    LoggedOut "logged out" PLANNED;
+    /// Sessions that ended because their device was logged out.
+    SessionsRevoked "sessions revoked" PLANNED;
+    /// Connections that were not let in because of that.
+    LoginsRefused "logins refused" PLANNED;
     /// Conversations that somebody began to look at.
     Views "conversations looked at" PLANNED;
     /// Told how far a conversation is.

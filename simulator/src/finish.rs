@@ -314,6 +314,7 @@ impl World {
             self.finish.readers.drain(..).map(|reader| (reader.user, reader.reading)).collect();
         if done {
             self.check_presence();
+            self.check_logins();
             verdict::judge(&mut self.model, &readings, &mut self.coverage);
         }
         if self.finish.crashes_left > 0 && self.model.violation.is_none() {

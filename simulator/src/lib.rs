@@ -23,6 +23,7 @@ pub mod finish;
 pub mod invites;
 pub mod lasting;
 pub mod ledger;
+pub mod logins;
 pub mod looks;
 pub mod model;
 pub mod network;

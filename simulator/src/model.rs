@@ -25,6 +25,7 @@ use crate::{
     clients::Sent,
     contents::said,
     coverage::{Count, Coverage},
+    logins::Login,
     rights::Deed,
     tells::Tells,
 };
@@ -48,6 +49,10 @@ pub struct Model {
     pub told: BTreeSet<(ConversationId, UserId, u64)>,
     /// What was told for the moment.
     pub tells: Tells,
+    /// Tokens, by client.
+    pub logins: Vec<Login>,
+    /// How often the node's clock jumped.
+    pub clock_jumps: u64,
     /// Codes of invites, with the entries that made them.
     pub codes: Vec<(InviteCode, Sequence)>,
     /// Receipts that went back, per reader: forgiven only if the member went and came back.

@@ -23,11 +23,7 @@ use antiphon_gateway::core::{
     shard::{MeshOut, ShardConfig, ShardCore},
     websocket,
 };
-use antiphon_wire::{
-    codec::Encoding,
-    codes::ErrorCode,
-    ids::{TimestampMs, UserId},
-};
+use antiphon_wire::{codec::Encoding, codes::ErrorCode, ids::TimestampMs};
 
 use crate::{
     copies::Made,
@@ -35,6 +31,7 @@ use crate::{
     dice::Dice,
     disk::LaneDisk,
     files::SimFiles,
+    logins::read_token,
     network::LinkId,
     plan::Plan,
     tasks::Tasks,
@@ -150,10 +147,10 @@ struct Anyone;
 
 impl Authenticate for Anyone {
     fn authenticate(&self, token: &str, _: TimestampMs) -> Result<Identity, (ErrorCode, String)> {
-        let user = token.strip_prefix("sim:").and_then(|name| UserId::new(name).ok());
-        let user = user.ok_or((ErrorCode::Unauthenticated, "not a token of this world".to_owned()))?;
+        let read = read_token(token).ok_or((ErrorCode::Unauthenticated, "not a token of this world".to_owned()));
+        let (user, issued_ms) = read?;
         // Beyond any jump of the clock.
-        Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX / 4) })
+        Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX / 4), issued: TimestampMs(issued_ms) })
     }
 }
 

@@ -223,6 +223,8 @@ pub struct Plan {
     pub accounts_per_thousand: u64,
     /// How often somebody watches who is there, or says who may see it.
     pub presence_per_thousand: u64,
+    /// How often somebody logs devices out, names one, or lists them.
+    pub devices_per_thousand: u64,
     /// Connections that a shard gives a message in one turn.
     pub pushes_at_a_time: usize,
     /// Members of a conversation beyond which only who looks at it is given what happens.
@@ -289,6 +291,7 @@ impl Plan {
             invites_per_thousand: Dice::new(seed, "invites").pick(&[0, 0, 60, 300]),
             accounts_per_thousand: Dice::new(seed, "accounts").pick(&[0, 0, 60, 300]),
             presence_per_thousand: Dice::new(seed, "presence").pick(&[0, 0, 100, 400]),
+            devices_per_thousand: Dice::new(seed, "devices").pick(&[0, 0, 30, 150]),
             pushes_at_a_time: Dice::new(seed, "slices").pick(&[1, 2, 256]),
             bodies_members: Dice::new(seed, "bodies").pick(&[1, 2, 4, 10_000]),
             hint_ms: Dice::new(seed, "hints").pick(&[10, 200, 3_000]),
@@ -323,7 +326,7 @@ impl Plan {
         if reduction.text_only {
             plan.contents_per_thousand = 0;
             (plan.tells_per_thousand, plan.invites_per_thousand, plan.accounts_per_thousand) = (0, 0, 0);
-            plan.presence_per_thousand = 0;
+            (plan.presence_per_thousand, plan.devices_per_thousand) = (0, 0);
         }
         if plan.rate(Fault::UnequalDisks) > 0 {
             let dice = Dice::new(seed, "unequal disks");

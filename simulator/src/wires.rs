@@ -31,6 +31,9 @@ impl World {
                         self.model.fault_lasts = self.lasting.is_any(self.now_us);
                         let mut judge = Judge { model: &mut self.model, coverage: &mut self.coverage };
                         self.clients[index].event(event, &mut judge);
+                        if self.clients[index].is_logged_out {
+                            self.log_in_again(index);
+                        }
                     }
                 }
             }

@@ -74,6 +74,9 @@ impl World {
         if self.plan.presence_per_thousand > 0 {
             self.look_around(self.workload.step);
         }
+        if self.plan.devices_per_thousand > 0 {
+            self.log_out(self.workload.step);
+        }
         self.look_into(self.workload.step);
         if self.plan.tells_per_thousand > 0 {
             self.tell();

@@ -15,6 +15,7 @@ use crate::{
     events::{Event, Planned},
     finish::Finish,
     lasting::Lasting,
+    logins::{ISSUED_FIRST_MS, Login},
     model::Model,
     network::Link,
     node::{Node, NodeStart, Phase},
@@ -73,6 +74,8 @@ pub struct World {
     pub copies: Copies,
     clock: MemoryClock,
     clock_offset_ms: i64,
+    /// The latest time that the wall clock showed before it jumped.
+    pub clock_max_ms: u64,
     schedule_dice: Dice,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
@@ -104,8 +107,17 @@ impl World {
         let segments = Rc::new(Cell::new(0));
         let disk = |lane| LaneDisk::new(seed ^ (u64::from(lane) << 32), &plan, plant, &segments);
         let disks = (0..plan.lanes).map(disk).collect();
-        let clients =
+        let clients: Vec<Client> =
             plan.clients.iter().enumerate().map(|(index, client)| Client::new(*client, index, seed)).collect();
+        let login = |client: &Client| Login {
+            user: client.user.clone(),
+            device: client.device.clone(),
+            issued_ms: ISSUED_FIRST_MS,
+            issued_at: 0,
+            is_asked: false,
+            refused_since: None,
+        };
+        let logins = clients.iter().map(login).collect();
         let per_user_max = plan.engine.conversations_per_user_max;
         let model = Model {
             rot: plan.has_rot() || plan.has_misreads(),
@@ -113,6 +125,7 @@ impl World {
             has_room: plan.rate(Fault::Full) == 0,
             per_user_max,
             lanes: plan.lanes,
+            logins,
             ..Model::default()
         };
         let mut world = Self {
@@ -134,6 +147,7 @@ impl World {
             copies: Copies::default(),
             clock: MemoryClock::new(EPOCH_MS),
             clock_offset_ms: 0,
+            clock_max_ms: 0,
             schedule_dice: Dice::new(seed, "schedule"),
             queue: BinaryHeap::new(),
             planned: 0,
@@ -197,6 +211,12 @@ impl World {
         (EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.clock_offset_ms)
     }
 
+    /// What the node sees of it.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.lasting.clock_stands_ms().unwrap_or_else(|| self.clock_ms())
+    }
+
     /// What a clock shows that was never set.
     #[must_use]
     pub fn true_clock_ms(&self) -> u64 {
@@ -205,12 +225,14 @@ impl World {
 
     /// The wall clock is so much further from now on.
     pub fn shift_clock(&mut self, by_ms: i64) {
+        self.clock_max_ms = self.clock_max_ms.max(self.clock_ms());
+        self.model.clock_jumps += 1;
         self.clock_offset_ms += by_ms;
     }
 
     /// Lets the node see the wall clock.
     pub fn set_clock(&self) {
-        self.clock.set(self.lasting.clock_stands_ms().unwrap_or_else(|| self.clock_ms()));
+        self.clock.set(self.wall_ms());
     }
 
     fn happen(&mut self, event: Event) {

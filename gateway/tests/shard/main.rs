@@ -8,6 +8,7 @@ mod admission;
 mod badges;
 mod changes;
 mod contents;
+mod devices;
 mod events;
 mod fanout;
 mod floods;

@@ -127,9 +127,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     ) {
         let Attach { user, device, issued, shard, connection, .. } = &waiting.attach;
         let (shard, connection) = (*shard, *connection);
-        let Ok((known, _)) = known(result) else {
+        let known = match known(result) {
+            Ok((known, _)) => known,
+            // The account was erased, with what it said of devices.
+            Err(Refusal { code: ErrorCode::NotFound, .. }) => KnownDevices::default(),
             // Who may not be is not known: nobody is let in.
-            return send(shard, ConnectionFrame::AttachFailed { connection });
+            Err(_) => return send(shard, ConnectionFrame::AttachFailed { connection }),
         };
         let refused_until = known.refused_until(device);
         if is_refused(*issued, refused_until) {

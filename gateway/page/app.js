@@ -3,6 +3,7 @@
 import { browserStorage, claimDevice, Client, followPage } from "./antiphon-client.js";
 import { Chat } from "./chat.js";
 import { Details } from "./details.js";
+import { Devices } from "./devices.js";
 import { codeOf, explain, nameError, NewDialog, tell } from "./dialogs.js";
 import { $, avatar, conversationName, el, messageText } from "./dom.js";
 import { joinBy } from "./group.js";
@@ -34,6 +35,7 @@ class App {
     this.client.subscribe((change) => this.changed(change));
     this.own = new Own(this.client.account);
     this.presence = new Presence(this.client);
+    this.devices = new Devices(this.client);
     this.sidebar = new Sidebar($("conversations"), this.own, this.presence, (id) => this.open(id));
     this.chat = new Chat(this.client, this.own, this.presence, () => $("app").dataset.view === "chat" || !phone.matches);
     this.details = new Details(
@@ -164,6 +166,7 @@ class App {
 
   changed({ kind, id, entry, entries = [], keys = [], overwrote = false }) {
     if (kind === "account" && this.own.isDraftOf(this.openId, keys)) this.chat.draftChanged(overwrote);
+    if (kind === "account") this.devices.changed(keys);
     if (kind === "entries" && entries.length > 0) this.news.push(...entries);
     if (kind === "mentioned") this.news.push(entry);
     if (kind === "left" && id === this.openId) {
@@ -172,8 +175,19 @@ class App {
       this.#announce("You are no longer in that conversation.");
     }
     if (kind === "window" && id === this.openId) this.reset = true;
-    if (kind === "status" && this.client.status.online) this.chat.transcript.retryLoading();
+    if (kind === "status") this.#statusChanged();
     this.#renderSoon();
+  }
+
+  #statusChanged() {
+    const { online, stopped } = this.client.status;
+    if (online) {
+      this.chat.transcript.retryLoading();
+      this.devices.online();
+    }
+    if (stopped) this.devices.close();
+    // A reload asks who it is.
+    if (stopped?.revoked) store.saveSignedIn(null);
   }
 
   /** However much arrives at once, the page is drawn once. Hidden tabs draw no frames; theirs goes by a timer. */
@@ -238,6 +252,10 @@ class App {
       if (stopped.unauthenticated) {
         return this.#status("stopped", `The node does not accept this sign-in any more.${waits}`, "Sign in again");
       }
+      if (stopped.revoked) return this.#status("stopped", `This device was logged out.${waits}`, "Sign in again");
+      if (stopped.tooManyDevices) {
+        return this.#status("stopped", `Too many of your devices are connected. Close one, or log one out.${waits}`, "Try again");
+      }
       return this.#status("stopped", `The node ended the connection (${stopped.reason || stopped.code}).${waits}`, "Try again");
     }
     if (!online) {
@@ -271,7 +289,7 @@ class App {
     const { client } = this;
     const { stopped } = client.status;
     if (!stopped) return client.wake(true);
-    if (stopped.unauthenticated) return this.#signOut();
+    if (stopped.unauthenticated || stopped.revoked) return this.#signOut();
     client.resume();
   }
 

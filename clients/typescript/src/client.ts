@@ -5,6 +5,7 @@ import { Account, type AccountNews } from "./account.js";
 import { LIMITS } from "./codes.js";
 import { Connection, type Push, type RequestKind, type Stopped } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { Devices } from "./devices.js";
 import { environment, Timers, type Environment } from "./environment.js";
 import { RequestError } from "./failure.js";
 import type { Answers, Entry, Pushes, Requests } from "./frames.js";
@@ -90,6 +91,7 @@ export class Client {
   readonly groups: Groups;
   /** What is kept for the user on all devices. */
   readonly account: Account;
+  readonly devices: Devices;
   readonly presence: Presence;
   /** What the server accepts; empty before the first connection. */
   limits: Partial<Answers["connect"]["limits"]> = {};
@@ -152,6 +154,7 @@ export class Client {
         this.#persistSoon();
       },
     });
+    this.devices = new Devices({ ask: (kind, body) => this.request(kind, body) });
     this.presence = new Presence({ ...inside, changed: (users) => this.#emit({ kind: "presence", users }) });
     this.groups = new Groups({
       ask: (kind, body) => this.request(kind, body),

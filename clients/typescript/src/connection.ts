@@ -19,7 +19,10 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const ANSWER_TIMEOUT_MS = 20_000;
 /** The same, right after the page woke up or the network changed: then doubt is cheap and waiting is not. */
 const PROBE_TIMEOUT_MS = 4_000;
+/** An error that answers `connect` is followed by a close; if that does not come, so long after it the error alone counts. */
+const CLOSE_TIMEOUT_MS = 1_000;
 /** Close codes from here on mean "do not come back"; 4000–4499 and everything outside 4000–4999 mean "do". */
+const CLOSE_OWN_FROM = 4_000;
 const CLOSE_PERMANENT_FROM = 4_500;
 const CLOSE_PERMANENT_TO = 5_000;
 const CLOSE_NORMAL = 1_000;
@@ -41,6 +44,10 @@ export interface Stopped {
   replaced: boolean;
   /** The token is not accepted, or is over, and another one did not help. */
   unauthenticated: boolean;
+  /** The device was logged out. Whoever comes back needs another token, which is asked for. */
+  revoked: boolean;
+  /** As many devices of the user are connected as may be. */
+  tooManyDevices: boolean;
 }
 
 interface Waiting {
@@ -75,6 +82,8 @@ export class Connection {
   /** Before this time only a person may reconnect: the server's hint. */
   #notBeforeMs = 0;
   #goodbye: Partial<Pushes["goodbye"]> | null = null;
+  /** What the error means that `connect` was answered with, as a close code. */
+  #refusedCode: number | null = null;
   #tokenRefused = false;
   #renewToken = false;
   /** Counts sockets, so that a late event of an old one is recognised. */
@@ -148,6 +157,7 @@ export class Connection {
     const generation = this.#generation;
     const current = () => generation === this.#generation;
     this.#goodbye = null;
+    this.#refusedCode = null;
     this.#timers.anew("connect", CONNECT_TIMEOUT_MS, () => this.#lost());
     let hello: Requests["connect"];
     try {
@@ -184,15 +194,17 @@ export class Connection {
     socket.onerror = () => {};
   }
 
-  /** `connect` was answered with an error; the close code that follows would say the same. */
+  /** `connect` was answered with an error. The close code that follows says more: a token is also refused where the device was logged out. */
   #refused(error: RequestError): void {
     if (error.temporary) {
       this.#goodbye = error.retryAfterMs === null ? {} : { reconnect_after_ms: error.retryAfterMs };
       return this.#lost();
     }
-    if (error.code === "unauthenticated") return this.#closed(CLOSE_CODES.unauthenticated.code);
-    if (error.code === "token_expired") return this.#closed(CLOSE_CODES.token_expired.code);
-    this.#halt(CLOSE_CODES.protocol_error.code, error.code, error.message);
+    const reason = REFUSALS[error.code];
+    if (reason === undefined) return this.#halt(CLOSE_CODES.protocol_error.code, error.code, error.message);
+    const { code } = CLOSE_CODES[reason];
+    this.#refusedCode = code;
+    this.#timers.anew("connect", CLOSE_TIMEOUT_MS, () => this.#closed(code));
   }
 
   #opened(welcome: Answers["connect"]): void {
@@ -242,7 +254,8 @@ export class Connection {
   }
 
   #closed(socketCode: number): void {
-    const code = this.#goodbye?.code ?? socketCode;
+    const isOwn = socketCode >= CLOSE_OWN_FROM && socketCode < CLOSE_PERMANENT_TO;
+    const code = this.#goodbye?.code ?? (isOwn ? socketCode : (this.#refusedCode ?? socketCode));
     const reason = this.#goodbye?.reason ?? "";
     // The token may be of another start of the node, or old. One new token is worth a try; two are not.
     if (isAboutToken(code) && !this.#tokenRefused) {
@@ -271,7 +284,11 @@ export class Connection {
 
   #halt(code: number, reason: string, text = ""): void {
     this.#abandon();
-    this.stopped = { code, reason, text, replaced: code === CLOSE_CODES.replaced.code, unauthenticated: isAboutToken(code) };
+    const is = (name: keyof typeof CLOSE_CODES) => code === CLOSE_CODES[name].code;
+    const why = { replaced: is("replaced"), revoked: is("revoked"), tooManyDevices: is("too_many_devices") };
+    this.stopped = { code, reason, text, unauthenticated: isAboutToken(code), ...why };
+    // The token that it had is of no use any more.
+    if (why.revoked) this.#renewToken = true;
     this.#setState("stopped");
   }
 
@@ -302,6 +319,13 @@ export class Connection {
     this.#options.onState();
   }
 }
+
+/** Errors that `connect` may be answered with, and the closes that they mean. */
+const REFUSALS: Record<string, "unauthenticated" | "token_expired" | "too_many_devices" | undefined> = {
+  unauthenticated: "unauthenticated",
+  token_expired: "token_expired",
+  limit_reached: "too_many_devices",
+};
 
 const isAboutToken = (code: number): boolean =>
   code === CLOSE_CODES.unauthenticated.code || code === CLOSE_CODES.token_expired.code;

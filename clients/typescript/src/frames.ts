@@ -153,6 +153,9 @@ export type ErrorCode =
 /** A key of account data, 1 to 128 visible ASCII characters. */
 export type AccountKey = string;
 
+/** How a device is called, at most 64 bytes of UTF-8 without control characters. */
+export type DeviceName = string;
+
 /** A new entry of a conversation that one is a member of. */
 export type MessagePush = Entry;
 
@@ -211,6 +214,8 @@ export interface Requests {
   presence: PresenceRequest;
   /** Says that a conversation is looked at, or is not any more. */
   view: ViewRequest;
+  /** Lists one's own devices, names this one, or logs some out. */
+  devices: DevicesRequest;
   /** Lists one's own conversations. */
   conversations: ConversationsRequest;
   /** Gives a group another title. */
@@ -269,6 +274,8 @@ export interface Answers {
   presence: PresenceAnswer;
   /** Where a conversation that is open now ends. */
   view: ViewAnswer;
+  /** One's own devices, or what was changed of them. */
+  devices: DevicesAnswer;
   /** A page of one's own conversations. */
   conversations: ConversationsAnswer;
   /** The group has the title. */
@@ -809,6 +816,58 @@ export interface ViewAnswer {
   sequence?: Sequence;
 }
 
+/**
+ * Lists the user's devices, names the one that asks, or logs some out. Exactly one of `list`, `name`, `revoke`
+ * and `revoke_all` is there.
+ */
+export interface DevicesRequest {
+  /** Lists those that are connected, and those that have a name. */
+  list?: ListDevices;
+  /** How the device that asks is called from now on. If it is empty, the device has no name any more. */
+  name?: DeviceName;
+  /**
+   * Devices to be logged out, 1 to 50, also such as are not listed. At most 100 devices of a user are logged out
+   * one by one.
+   */
+  revoke?: DeviceId[];
+  /** Logs all devices out, or all others. */
+  revoke_all?: RevokeAllDevices;
+}
+
+/** Which devices to list. There is nothing to say, all are. */
+export interface ListDevices {}
+
+/** Which devices to log out. */
+export interface RevokeAllDevices {
+  /** Whether the one that asks stays. If it is absent, it does not. */
+  but_this?: boolean;
+}
+
+/** The user's devices, or what was changed of them. */
+export interface DevicesAnswer {
+  /**
+   * Answers a change with the entry of the user's account that says it, under the key `antiphon.devices`. It is 0
+   * if nothing was ever said.
+   */
+  sequence?: SequenceOrZero;
+  /** Answers `list` with the devices, in order of their ids. */
+  devices?: Device[];
+}
+
+/** One device of a user. */
+export interface Device {
+  /** Which. */
+  device: DeviceId;
+  /** How it is called. It is absent if the device has no name. */
+  name?: DeviceName;
+  /** When it was first named. It is absent if the device has no name. */
+  since_ms?: TimeMs;
+  /** Whether it is connected. */
+  online: boolean;
+  /** Whether it is the one that asks. It is absent if it is not. */
+  this?: boolean;
+}
+
 /** Makes an invite to a group, revokes some, or lists them. Exactly one of `make`, `revoke` and `list` is there. */
 export interface InvitesRequest {
   /** The group. */
@@ -1289,6 +1348,8 @@ export interface GoodbyePush {
    * - 4501 `token_expired`: The token has expired.
    * - 4502 `replaced`: The same device connected again elsewhere.
    * - 4503 `protocol_error`: The client broke the protocol.
+   * - 4504 `revoked`: The device was logged out.
+   * - 4505 `too_many_devices`: As many devices of the user are connected as may be.
    */
   code: number;
   /** The close code's name. */

@@ -5,6 +5,7 @@ export { Client, type Change, type ClientOptions, type Status } from "./client.j
 export { CLOSE_CODES, ERROR_CODES, LIMITS, SUBPROTOCOL, type ErrorCode } from "./codes.js";
 export type { RequestKind, Stopped } from "./connection.js";
 export type { Conversation } from "./conversation.js";
+export { DEVICES_KEY, type Devices } from "./devices.js";
 export type { Environment, Socket } from "./environment.js";
 export { RequestError } from "./failure.js";
 export type * from "./frames.js";

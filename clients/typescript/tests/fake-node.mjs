@@ -7,6 +7,7 @@ import { createHash, randomUUID } from "node:crypto";
 
 const RESUME_ENTRIES_MAX = 200;
 const PAGE_MAX = 200;
+const DEVICES = "antiphon.devices";
 
 const conversationId = (...parts) => {
   const hex = createHash("sha256").update(parts.join("\n")).digest("hex");
@@ -16,14 +17,20 @@ const conversationId = (...parts) => {
 export class Refusal extends Error {
   constructor(code, text = code, temporary = false, retry_after_ms = undefined) {
     super(text);
-    Object.assign(this, { frame: { code, text, temporary, retry_after_ms } });
+    Object.assign(this, { frame: { code, text, temporary, retry_after_ms }, goodbye: null });
+  }
+
+  /** The same, after which the connection is closed. */
+  closing(code, reason) {
+    return Object.assign(this, { goodbye: { code, reason } });
   }
 }
 
 export class FakeNode {
-  constructor({ now = Date.now, state = null, userOf = (token) => token } = {}) {
+  constructor({ now = Date.now, state = null, userOf = (token) => token, issuedMsOf = () => 0 } = {}) {
     this.now = now;
     this.userOf = userOf;
+    this.issuedMsOf = issuedMsOf;
     this.commits = state?.commits ?? 0;
     this.store = state?.store ?? randomUUID();
     this.conversations = new Map(state?.conversations ?? []);
@@ -32,6 +39,8 @@ export class FakeNode {
     this.connections = new Set();
     /** In a conversation of more members entries are pushed to connections that have it open, and others are told that it went on. */
     this.bodiesMembers = state?.bodiesMembers ?? Infinity;
+    /** So many devices of a user are connected at most. */
+    this.devicesMax = 10;
     /** When users went. */
     this.lastSeen = new Map();
     /** Called with every request before it is carried out; may throw a Refusal. */
@@ -60,6 +69,12 @@ export class FakeNode {
     };
   }
 
+  #close(connection, goodbye) {
+    connection.deliver(JSON.stringify({ goodbye }));
+    connection.end(goodbye.code);
+    this.#closed(connection);
+  }
+
   #closed(connection) {
     const { user } = connection;
     if (!this.connections.delete(connection) || user === null || this.#isThere(user)) return;
@@ -82,14 +97,11 @@ export class FakeNode {
       const answer = handler.call(this, connection, body);
       if (kind === "history") this.#tellStates(connection, answer);
       connection.deliver(JSON.stringify({ id, [kind]: answer }));
+      if (kind === "devices") this.#closeRevoked(connection.user);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       connection.deliver(JSON.stringify({ id, error: error.frame }));
-      if (error.frame.close) {
-        connection.deliver(JSON.stringify({ goodbye: { code: error.frame.close, reason: error.frame.code } }));
-        connection.end(error.frame.close);
-        this.connections.delete(connection);
-      }
+      if (error.goodbye) this.#close(connection, error.goodbye);
     }
   }
 
@@ -102,6 +114,8 @@ export class FakeNode {
 
   #connect(connection, id, { token, device, resume }) {
     const user = this.userOf(token);
+    const issuedMs = this.issuedMsOf(token);
+    if (this.#isRevoked({ user, device, issuedMs })) throw new Refusal("unauthenticated").closing(4504, "revoked");
     for (const other of [...this.connections]) {
       if (other !== connection && other.user === user && other.device === device) {
         other.deliver(JSON.stringify({ goodbye: { code: 4502, reason: "replaced" } }));
@@ -109,8 +123,9 @@ export class FakeNode {
         this.connections.delete(other);
       }
     }
+    if (this.#devicesOf(user).length >= this.devicesMax) throw new Refusal("limit_reached").closing(4505, "too_many_devices");
     const isFirst = !this.#isThere(user);
-    Object.assign(connection, { user, device });
+    Object.assign(connection, { user, device, issuedMs });
     if (isFirst) this.#tellPresence(user);
     let outcome = "fresh";
     const missing = [];
@@ -389,6 +404,61 @@ export class FakeNode {
     of.sequence = entry.sequence;
     this.accounts.set(user, of);
     return { ...answer, sequence: entry.sequence, replaced: was?.sequence };
+  }
+
+  on_devices(connection, { list, name, revoke = [], revoke_all }) {
+    const { user, device: own } = connection;
+    const known = structuredClone(this.#knownDevices(user));
+    if (list) {
+      const [online, named] = [this.#devicesOf(user), new Map(known.named.map((one) => [one.device, one]))];
+      const devices = [...new Set([...online, ...named.keys()])].sort().map((device) => {
+        const { name, since_ms } = named.get(device) ?? {};
+        return { device, name, since_ms, online: online.includes(device), ...(device === own ? { this: true } : {}) };
+      });
+      return { devices };
+    }
+    if (name !== undefined) {
+      const { since_ms = this.now() } = known.named.find(({ device }) => device === own) ?? {};
+      known.named = known.named.filter(({ device }) => device !== own);
+      if (name !== "") known.named.push({ device: own, name, since_ms });
+    }
+    if (revoke_all) {
+      const kept = { device: own, revoked_ms: this.#refusedUntilMs(user, own) };
+      Object.assign(known, { revoked: revoke_all.but_this ? [kept] : [], revoked_all_ms: this.now() });
+      known.named = known.named.filter(({ device }) => revoke_all.but_this && device === own);
+    }
+    for (const device of revoke) {
+      known.revoked = [...known.revoked.filter((one) => one.device !== device), { device, revoked_ms: this.now() }];
+      known.named = known.named.filter((one) => one.device !== device);
+    }
+    return { sequence: this.on_account(connection, { set: { key: DEVICES, value: known } }).sequence };
+  }
+
+  /** After the answer, which one of them may have asked for. */
+  #closeRevoked(user) {
+    for (const connection of [...this.connections]) {
+      if (connection.user === user && this.#isRevoked(connection)) this.#close(connection, { code: 4504, reason: "revoked" });
+    }
+  }
+
+  #isRevoked({ user, device, issuedMs }) {
+    const untilMs = this.#refusedUntilMs(user, device);
+    return untilMs > 0 && issuedMs <= untilMs;
+  }
+
+  /** Those that are connected. */
+  #devicesOf(user) {
+    return [...this.connections].filter((connection) => connection.user === user).map(({ device }) => device);
+  }
+
+  #knownDevices(user) {
+    return this.accounts.get(user)?.items.get(DEVICES)?.value ?? { named: [], revoked: [], revoked_all_ms: 0 };
+  }
+
+  /** Tokens of a device that were issued then or before are refused; 0: none is. */
+  #refusedUntilMs(user, device) {
+    const { revoked, revoked_all_ms } = this.#knownDevices(user);
+    return revoked.find((one) => one.device === device)?.revoked_ms ?? revoked_all_ms;
   }
 
   on_event(connection, { conversation: id, event, data }) {

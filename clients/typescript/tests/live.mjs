@@ -148,6 +148,16 @@ await until(alice, "bob is not to be seen", () => alice.presence.of(bob.user)?.o
 bob.account.set("antiphon.presence");
 await until(alice, "he is to be seen again", () => alice.presence.of(bob.user)?.online === true);
 
+// A device names itself, and another one logs it out.
+const lost = await start("bob", bobToken, `lost-${crypto.randomUUID()}`);
+await until(lost, "it has all", () => lost.status.online);
+await lost.devices.name("Bob’s tablet");
+const listed = (await phone.devices.list()).find(({ device }) => device === lost.device);
+assert.deepEqual([listed.name, listed.online, listed.this ?? false], ["Bob’s tablet", true, false]);
+await phone.devices.revoke([lost.device]);
+await until(lost, "it is logged out", () => lost.status.stopped?.revoked === true);
+await lost.stop();
+
 const group = await alice.group({ key: crypto.randomUUID(), title: "Live" });
 const { code } = await alice.groups.invite(group, { uses: 1 });
 assert.equal((await bob.groups.look(code)).title, "Live");
@@ -163,5 +173,5 @@ await assert.rejects(bob.groups.join(code), { code: "not_found" });
 
 for (const client of [alice, bob, phone]) await client.stop();
 console.log(
-  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, presence, what is not open, a group: all as promised`,
+  `live: ${said(bob).length} messages once and in order, changes, an outbox over a restart, a second device, account data, presence, devices, what is not open, a group: all as promised`,
 );

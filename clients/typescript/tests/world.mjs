@@ -53,7 +53,9 @@ const seeded = (seed) => () => {
 export function makeWorld(seed = 1) {
   const clock = new Clock();
   const world = { clock, up: true, random: seeded(seed), dials: 0, shape: (frame) => [frame], clients: [] };
-  world.node = new FakeNode({ now: () => clock.nowMs });
+  // A token is the user, and maybe when it was issued.
+  const tokens = { userOf: (token) => token.split("@")[0], issuedMsOf: (token) => Number(token.split("@")[1] ?? 0) };
+  world.node = new FakeNode({ now: () => clock.nowMs, ...tokens });
 
   class FakeSocket {
     constructor() {
@@ -101,7 +103,7 @@ export function makeWorld(seed = 1) {
   };
   world.restart = () => {
     const { node } = world;
-    world.node = new FakeNode({ now: () => clock.nowMs, state: structuredClone(node.toState()) });
+    world.node = new FakeNode({ now: () => clock.nowMs, ...tokens, state: structuredClone(node.toState()) });
     world.up = true;
   };
 

@@ -1,7 +1,7 @@
 // The page in a real browser on the real node: `node browser.mjs BINARY [--screenshots DIR]`, or ANTIPHON_BINARY.
 //
 // Two users talk through a kill and a reload with nothing lost, doubled or out of order; then what is done with messages, history,
-// groups, invites, a phone, the keyboard alone, axe, and conversations that are large. With ANTIPHON_PAGE=FOLDER the page's files come from there. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
+// groups, invites, devices, a phone, the keyboard alone, axe, and conversations that are large. With ANTIPHON_PAGE=FOLDER the page's files come from there. Chromium is /usr/bin/chromium unless ANTIPHON_CHROMIUM says otherwise.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -426,6 +426,67 @@ async function whoIsThere({ alice, bob }) {
   await eventually(() => detail.textContent(), "online", "as at first");
 }
 
+async function devices({ alice, browser }) {
+  step("devices: listed, named, logged out");
+  const other = await browser.page();
+  await browser.signIn(other, "alice");
+  await conversation(other, "bob").waitFor();
+  const dialog = (page) => page.getByRole("dialog", { name: "Your devices" });
+  const open = async (page) => {
+    await page.getByRole("button", { name: "alice", exact: true }).click();
+    await page.getByRole("button", { name: "Devices", exact: true }).click();
+    await eventually(() => page.evaluate(() => document.activeElement.id), "devices-title", "the dialog has the focus");
+  };
+  const line = (page, name) => dialog(page).getByRole("listitem").filter({ has: page.getByText(name, { exact: true }) });
+  const told = async (page, name) => (await line(page, name).locator(".muted").allTextContents()).map((text) => text.split(",")[0]);
+  for (const page of [alice, other]) await open(page);
+  const field = dialog(alice).getByLabel("Name of this device");
+  await eventually(async () => /^Chrome on \w+$/.test(await field.inputValue()), true, "it has named itself");
+  const own = await field.inputValue();
+  await eventually(async () => (await told(alice, own))[0], "This device", "this one is first");
+  assert.equal(await line(alice, own).first().getByRole("button").count(), 0, "which is signed out otherwise");
+  const rename = async (name) => {
+    await dialog(other).getByLabel("Name of this device").fill(name);
+    await dialog(other).getByRole("button", { name: "Save" }).click();
+  };
+  await rename(" ");
+  await eventually(() => other.locator("#devices-error").textContent(), "A name is needed.", "no name");
+  await rename("Kitchen tablet");
+  await eventually(() => told(other, "Kitchen tablet"), ["This device"], "it is called otherwise");
+  await eventually(() => told(alice, "Kitchen tablet"), ["Connected"], "the other device hears of it");
+  await checkAccessibility(alice, "devices");
+  await screenshot(alice, "devices.png");
+
+  const logOut = async (name, yes) => {
+    await dialog(alice).getByRole("button", { name, exact: true }).click();
+    await eventually(() => alice.locator("#confirm-yes").isVisible(), true, "it is asked");
+    await alice.locator(yes ? "#confirm-yes" : "#confirm-dialog [value=no]").click();
+  };
+  await logOut("Log out Kitchen tablet", false);
+  await eventually(() => told(alice, "Kitchen tablet"), ["Connected"], "nothing was done");
+  await logOut("Log out Kitchen tablet", true);
+  await eventually(() => status(other), "This device was logged out.", "it is told");
+  assert.equal(await dialog(other).isVisible(), false);
+  await eventually(() => told(alice, "Kitchen tablet"), [], "and gone from the list");
+  await eventually(() => alice.evaluate(() => document.activeElement.id), "devices-title", "the focus stays in the dialog");
+  await checkAccessibility(other, "logged out");
+  await other.getByRole("button", { name: "Sign in again" }).click();
+  await other.getByRole("button", { name: "alice" }).click();
+  await conversation(other, "bob").waitFor();
+  assert.equal(await status(other), "");
+
+  await logOut("Log out all other devices", true);
+  await eventually(() => status(other), "This device was logged out.", "so are all others");
+  await eventually(() => dialog(alice).getByRole("listitem").count(), 1, "this one is left");
+  assert.equal(await dialog(alice).getByRole("button", { name: "Log out all other devices" }).isVisible(), false);
+  await dialog(alice).getByRole("button", { name: "Close" }).click();
+  await eventually(() => alice.evaluate(() => document.activeElement.id), "me", "the focus is where it was");
+  await other.reload();
+  await other.getByLabel("Your name").waitFor();
+  await other.context().close();
+  assert.equal(await status(alice), "");
+}
+
 const HISTORY = 260;
 
 async function history({ alice, carol }) {
@@ -757,6 +818,37 @@ async function pictures({ browser, carol }) {
   await screenshot(phone, "page-phone-new.png");
 }
 
+/** On a node that lets in one device of a user at a time. */
+async function tooManyDevices() {
+  step("one device too many is told so, and let in when another has gone");
+  const node = await Node.create(binary, { "devices.per_user": 1 });
+  let browser;
+  try {
+    await node.start();
+    browser = await Browser.create(node);
+    const [first, second] = [await browser.page(), await browser.page()];
+    await browser.signIn(first, "alice");
+    await browser.signIn(second, "alice");
+    const told = "Too many of your devices are connected. Close one, or log one out.";
+    await eventually(() => status(second), told, "it is told");
+    await checkAccessibility(second, "one device too many");
+    await first.context().close();
+    await eventually(
+      async () => {
+        const button = second.getByRole("button", { name: "Try again" });
+        if (await button.isVisible()) await button.click();
+        return status(second);
+      },
+      "",
+      "there is room",
+    );
+    assert.deepEqual(browser.complaints, [], "the console stays silent");
+  } finally {
+    await browser?.close();
+    await node.remove();
+  }
+}
+
 /** On a node where every conversation is a large one. */
 async function large() {
   step("large conversations: unread where they are not open, whole when they are opened");
@@ -845,6 +937,7 @@ try {
   await secondTab(world);
   await forOneself(world);
   await whoIsThere(world);
+  await devices(world);
   // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");
   await refused(world);
@@ -854,6 +947,7 @@ try {
   await keyboardOnly(world);
   await pictures(world);
   assert.deepEqual(browser.complaints, [], "the console stays silent");
+  await tooManyDevices();
   await large();
   step("all well");
 } finally {

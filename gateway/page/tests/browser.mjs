@@ -821,7 +821,7 @@ async function pictures({ browser, carol }) {
 /** On a node that lets in one device of a user at a time. */
 async function tooManyDevices() {
   step("one device too many is told so, and let in when another has gone");
-  const node = await Node.create(binary, { "devices.per_user": 1 });
+  const node = await Node.create(binary, { "limits.devices_per_user": 1 });
   let browser;
   try {
     await node.start();

@@ -272,6 +272,88 @@ fn account_data_is_one_on_devices_and_in_the_api() {
     assert_eq!(set(json!({"key": "a b", "value": 1})).problem(), "400 invalid");
 }
 
+/// What a device connects with.
+fn login(api: &Caller, user: &str, device: &str) -> Value {
+    let issued = api.post("/v1/tokens", &json!({"user": user, "device": device})).must(200);
+    json!({"token": issued["token"], "device": device})
+}
+
+fn connected(node: &Node, login: &Value) -> Client {
+    let mut client = Client::open(node.listen, JSON).unwrap();
+    client.must("connect", login.clone());
+    client
+}
+
+/// What is said to one whose token counts no more, and what the connection is closed with.
+fn refused(node: &Node, login: &Value) -> (Value, Option<u16>) {
+    let mut client = Client::open(node.listen, JSON).unwrap();
+    let answer = client.ask(json!({ "connect": login })).unwrap();
+    (answer["error"]["code"].clone(), client.close_code())
+}
+
+#[test]
+fn who_is_logged_out_is_gone_and_comes_again_by_a_new_token_alone() {
+    let folder = Folder::new("api-devices");
+    let settings = ["node.shards=2", "node.lanes=2"];
+    let node = Node::start_with(&folder.data(), &settings);
+    let api = Caller::of(&node, &folder.data());
+    let devices = "/v1/users/alice/devices";
+    let (of_phone, of_laptop) = (login(&api, "alice", "phone"), login(&api, "alice", "laptop"));
+    let (mut phone, mut laptop) = (connected(&node, &of_phone), connected(&node, &of_laptop));
+    phone.must("devices", json!({"name": "Alice's phone"}));
+    let list = api.get(devices).must(200);
+    let since_ms = &list["devices"][1]["since_ms"];
+    assert!(since_ms.as_u64().is_some(), "{list}");
+    let named = json!({"device": "phone", "name": "Alice's phone", "since_ms": since_ms, "online": true});
+    assert_eq!(list["devices"], json!([{"device": "laptop", "online": true}, named]));
+    let log_out = |path: &str| api.call("DELETE", path, None).must(200)["sequence"].as_u64().unwrap();
+
+    let first = log_out(&format!("{devices}/phone"));
+    let over = (json!("unauthenticated"), Some(4504));
+    assert_eq!(phone.close_code(), Some(4504));
+    assert_eq!(refused(&node, &of_phone), over);
+    assert_eq!(api.get(devices).must(200)["devices"], json!([{"device": "laptop", "online": true}]));
+    // It is told on all others, which stay.
+    let pushed = laptop.push("message").unwrap();
+    assert_eq!(pushed["kind"], "created");
+    until("the laptop hears of it", || {
+        let pushed = laptop.push("message").unwrap();
+        assert_eq!(pushed["key"], "antiphon.devices");
+        (pushed["sequence"] == first).then_some(())
+    });
+    // One that is issued at once is good.
+    let of_phone_again = login(&api, "alice", "phone");
+    let mut phone = connected(&node, &of_phone_again);
+    phone.must("ping", json!({}));
+    // Where a token is good for any device, that device is logged out, and no other.
+    let issued = api.post("/v1/tokens", &json!({"user": "alice"})).must(200);
+    let of_any = json!({"token": issued["token"], "device": "any"});
+    let mut any = connected(&node, &of_any);
+    assert!(log_out(&format!("{devices}/any")) > first);
+    assert_eq!((any.close_code(), refused(&node, &of_any)), (Some(4504), over.clone()));
+
+    // Everywhere: those that are there, one that is not, and of a user whom nobody has seen.
+    let (of_tablet, of_bob) = (login(&api, "alice", "tablet"), login(&api, "bob", "phone"));
+    log_out(devices);
+    log_out("/v1/users/bob/devices");
+    assert_eq!((phone.close_code(), laptop.close_code()), (Some(4504), Some(4504)));
+    assert_eq!(api.get(devices).must(200), json!({"devices": []}));
+    let old = [of_phone, of_phone_again, of_laptop, of_any, of_tablet, of_bob];
+    let are_refused = |node: &Node| old.iter().for_each(|login| assert_eq!(refused(node, login), over, "{login}"));
+    are_refused(&node);
+    let new = [login(&api, "alice", "phone"), login(&api, "bob", "phone")];
+    new.iter().for_each(|login| drop(connected(&node, login)));
+
+    node.kill();
+    let node = Node::start_with(&folder.data(), &settings);
+    are_refused(&node);
+    new.iter().for_each(|login| drop(connected(&node, login)));
+    let api = Caller::of(&node, &folder.data());
+    let wrong = |path: &str| api.call("DELETE", path, None).problem();
+    assert_eq!(wrong(&format!("{devices}/")), "400 invalid");
+    assert_eq!(wrong(&format!("{devices}?but_this=true")), "400 invalid");
+}
+
 #[test]
 fn a_list_over_lanes_is_paged_as_a_clients_is() {
     let folder = Folder::new("api-list");
@@ -353,7 +435,7 @@ fn a_stranger_and_nothing_look_the_same() {
 /// A file of keys with one for each scope, and their secrets by scope.
 fn keys_file(folder: &Path) -> (String, BTreeMap<&'static str, String>) {
     let (mut text, mut secrets) = (String::new(), BTreeMap::new());
-    for scope in ["tokens", "read", "write", "groups"] {
+    for scope in ["tokens", "read", "write", "groups", "devices"] {
         let made = process_common::antiphon().args(["api-key", scope, "--scope", scope]).output().unwrap();
         assert!(made.status.success());
         text.push_str(&String::from_utf8(made.stdout).unwrap());
@@ -379,12 +461,16 @@ fn a_key_does_what_it_is_for_and_no_more() {
     calls.push(("POST", "/v1/tokens".to_owned(), Some(json!({"user": "alice"}))));
     calls.push(("GET", "/v1/users/alice/account".to_owned(), None));
     calls.push(("PATCH", "/v1/users/alice/account".to_owned(), Some(json!({"key": "theme", "value": "dark"}))));
+    calls.push(("GET", "/v1/users/alice/devices".to_owned(), None));
+    calls.push(("DELETE", "/v1/users/alice/devices/phone".to_owned(), None));
+    calls.push(("DELETE", "/v1/users/alice/devices".to_owned(), None));
     calls.push(("GET", user.to_owned(), None));
     calls.push(("POST", user.to_owned(), Some(json!({"direct": "bob"}))));
     for (method, path, body) in calls {
         let needed = match (method, path.as_str()) {
             ("GET", _) => "read",
             (_, "/v1/tokens") => "tokens",
+            (_, path) if path.contains("/devices") => "devices",
             (_, path) if ["/messages", "/read", "/account"].iter().any(|part| path.contains(part)) => "write",
             _ => "groups",
         };

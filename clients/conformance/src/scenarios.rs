@@ -56,6 +56,7 @@ scenarios! {
     refused_for_good "error-codes" "a send that is refused for good is told, and not sent again";
     from_the_future "how-the-protocol-grows" "fields, pushes, kinds of entries and codes that it does not know do no harm";
     close_codes "close-codes" "it comes back after 4000 to 4499 and broken connections, and not after 4500 to 4999";
+    logged_out "devices" "a device that was logged out stops, and comes in again when its user logs in";
     goodbye "resume" "it comes back when a goodbye says";
     overloaded "resume" "it stays away for as long as an error says";
     back_off "resume" "it does not hammer at a door that is shut, and comes when it opens";
@@ -70,6 +71,7 @@ scenarios! {
 
 /// A client, the node that it talks to, what stands between them, and a friend.
 pub(crate) struct World {
+    node: Node,
     proxy: Proxy,
     pub(crate) client: Adapter,
     friend: Friend,
@@ -89,7 +91,7 @@ impl World {
         let mut friend = Friend::connect(node, &friend).await?;
         let created = friend.ask("create", json!({"direct": user})).await?;
         let conversation = created["conversation"].as_str().context("an id")?.to_owned();
-        let world = Self { proxy, client, friend, conversation };
+        let world = Self { node: node.clone(), proxy, client, friend, conversation };
         world.whole(1).await?;
         Ok(world)
     }
@@ -396,6 +398,25 @@ async fn close_codes(world: &mut World) -> anyhow::Result<()> {
         world.goes_on().await?;
     }
     Ok(())
+}
+
+async fn logged_out(world: &mut World) -> anyhow::Result<()> {
+    let mut other = Friend::connect(&world.node, &world.client.user).await?;
+    let list = other.ask("devices", json!({"list": {}})).await?;
+    let is_it = |device: &&Value| device["this"] != json!(true) && device["online"] == json!(true);
+    let device = list["devices"].as_array().and_then(|all| all.iter().find(is_it)).context("the client's device")?;
+    let (known, tokens) = (world.connects().len(), world.client.told().tokens.len());
+    other.ask("devices", json!({"revoke": [device["device"]]})).await?;
+    world.client.until("it has stopped", SOON, |told| told.state == "stopped").await?;
+    sleep(Duration::from_secs(3)).await;
+    ensure!(world.connects().len() == known, "it came back by itself");
+    ensure!(world.client.told().tokens.len() == tokens, "it asked for another token by itself");
+    let last = world.friend_says(2).await?;
+    world.client.stop().await?;
+    world.client.start().await?;
+    world.whole(last).await?;
+    world.sends(&["logged in again"]).await?;
+    world.goes_on().await
 }
 
 async fn goodbye(world: &mut World) -> anyhow::Result<()> {

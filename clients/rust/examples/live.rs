@@ -9,8 +9,8 @@ use antiphon_client::{
         codec::Encoding,
         codes::ErrorCode,
         frame::{
-            AccountAction, AccountAnswer, AccountChange, AccountPage, BansAction, CreateGroup, InvitesAction, JsonText,
-            MakeInvite, MessageState, Receipt, SetAccount, SettingsChange, Who,
+            AccountAction, AccountAnswer, AccountChange, AccountPage, BansAction, CreateGroup, Device, InvitesAction,
+            JsonText, MakeInvite, MessageState, Receipt, SetAccount, SettingsChange, Who,
         },
         ids::{ConversationId, Sequence},
     },
@@ -97,11 +97,28 @@ async fn main() -> anyhow::Result<()> {
     for encoding in Encoding::ALL {
         let messages = talk(&url, encoding).await.with_context(|| format!("over {}", encoding.subprotocol()))?;
         println!(
-            "live, {}: {messages} messages once and in order, changes, a restart, a second device, account data, a group: all as promised",
+            "live, {}: {messages} messages once and in order, changes, a restart, a second device, account data, a device logged out, a group: all as promised",
             encoding.subprotocol()
         );
     }
     Ok(())
+}
+
+/// A device is named, listed by another of its user's and logged out by it; then its token is of no use to it.
+async fn log_out(by: &User, start: impl Fn(&str) -> anyhow::Result<User>, encoding: Encoding) -> anyhow::Result<()> {
+    let device = format!("live-rust-{}", encoding.subprotocol());
+    let mut tablet = start(&device)?;
+    tablet.client.name_device("Bob's tablet").await?;
+    let listed = by.client.devices().await?;
+    let is_it = |listed: &&Device| listed.name.as_deref() == Some("Bob's tablet");
+    let named = listed.iter().find(is_it).context("it is listed")?;
+    ensure!(named.device.as_str() == device && named.online && !named.this, "{named:?}");
+    ensure!(listed.iter().filter(|device| device.this).count() == 1, "{listed:?}");
+    by.client.revoke_devices(vec![device.parse()?]).await?;
+    tablet.until("it was logged out", |user| user.stopped == Some(Stopped::LoggedOut)).await?;
+    let mut tablet = start(&device)?;
+    let is_refused = |user: &User| matches!(user.stopped, Some(Stopped::Unauthenticated(_)));
+    tablet.until("it is not let in", is_refused).await
 }
 
 async fn talk(url: &str, encoding: Encoding) -> anyhow::Result<usize> {
@@ -189,6 +206,8 @@ async fn talk(url: &str, encoding: Encoding) -> anyhow::Result<usize> {
     let has_it = |answer: AccountAnswer| answer.items.iter().flatten().any(|item| item.value == value);
     ensure!(has_it(again.client.account(list.clone()).await?), "it is listed");
     ensure!(!has_it(alice.client.account(list).await?), "alice has an account of her own");
+
+    log_out(&again, |device: &str| start("bob", device, Progress::default()), encoding).await?;
 
     let group = CreateGroup { key: alice.client.new_id(), title: "Live".into(), members: Vec::new() };
     let group = alice.client.group(group).await?.conversation;

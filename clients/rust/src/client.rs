@@ -9,13 +9,13 @@ use std::{
 use antiphon_wire::{
     frame::{
         Account, AccountAction, AccountAnswer, Ack, AskBans, AskSettings, BansAction, BansAnswer, Change,
-        Conversations, ConversationsAnswer, Create, CreateGroup, Created, Delete, Delivered, Edit, History, InviteCode,
-        Invites, InvitesAction, InvitesAnswer, Join, JoinAnswer, JsonText, Known, Marked, Members, MembersAction,
-        MembersAnswer, Pin as PinMessage, Pins, PresenceAnswer, React, Reactions, ReactionsAnswer, Read, Request,
-        Retain, Roles, RolesAction, RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, SettingsChange, Title,
-        WatchPresence,
+        Conversations, ConversationsAnswer, Create, CreateGroup, Created, Delete, Delivered, Device, Devices,
+        DevicesAction, DevicesAnswer, Edit, History, InviteCode, Invites, InvitesAction, InvitesAnswer, Join,
+        JoinAnswer, JsonText, Known, ListDevices, Marked, Members, MembersAction, MembersAnswer, Pin as PinMessage,
+        Pins, PresenceAnswer, React, Reactions, ReactionsAnswer, Read, Request, Retain, RevokeAll, Roles, RolesAction,
+        RolesAnswer, SendEvent, ServerFrame, SettingsAnswer, SettingsChange, Title, WatchPresence,
     },
-    ids::{ClientMessageId, ConversationId, Epoch, Sequence, TimestampMs, UserId},
+    ids::{ClientMessageId, ConversationId, DeviceId, Epoch, Sequence, TimestampMs, UserId},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -393,6 +393,47 @@ impl Client {
     /// See [`Client::request`].
     pub async fn account(&self, action: AccountAction) -> Result<AccountAnswer, Error> {
         answer!(self.request(Request::Account(Account { action })).await?, AccountAnswer)
+    }
+
+    /// The user's devices: those that are connected, and those that have a name.
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        self.ask_devices(DevicesAction::List(ListDevices {})).await?.devices.ok_or(Error::Answer)
+    }
+
+    /// Calls this device something, or, with the empty name, nothing any more: one that has a name is listed while it is away.
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn name_device(&self, name: &str) -> Result<Sequence, Error> {
+        self.change_devices(DevicesAction::Name(name.to_owned())).await
+    }
+
+    /// Logs devices of the user out: their connections end, and what was issued for them before is refused. One that is among them itself has the
+    /// answer, and then [stops](crate::Stopped::LoggedOut).
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn revoke_devices(&self, devices: Vec<DeviceId>) -> Result<Sequence, Error> {
+        self.change_devices(DevicesAction::Revoke(devices)).await
+    }
+
+    /// The same of all devices, or of all others.
+    ///
+    /// # Errors
+    /// See [`Client::request`].
+    pub async fn revoke_all_devices(&self, but_this: bool) -> Result<Sequence, Error> {
+        self.change_devices(DevicesAction::RevokeAll(RevokeAll { but_this })).await
+    }
+
+    async fn change_devices(&self, action: DevicesAction) -> Result<Sequence, Error> {
+        self.ask_devices(action).await?.sequence.ok_or(Error::Answer)
+    }
+
+    async fn ask_devices(&self, action: DevicesAction) -> Result<DevicesAnswer, Error> {
+        answer!(self.request(Request::Devices(Devices { action })).await?, DevicesAnswer)
     }
 
     /// Asks whether the users in `watch` are there, and to be [told](crate::Event::Present) when they come and go; of those in `unwatch` no more.

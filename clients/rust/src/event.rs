@@ -92,6 +92,10 @@ pub enum Stopped {
     Asked,
     /// The same device connected elsewhere.
     Replaced,
+    /// The device was logged out: it comes in again by a new token alone.
+    LoggedOut,
+    /// As many devices of the user are connected as may be: one of them has to go first.
+    TooManyDevices,
     /// The token is not accepted, or is over, and another one did not help; or there is none.
     Unauthenticated(String),
     /// The server says not to come back.
@@ -104,6 +108,8 @@ impl Stopped {
     pub(crate) fn of_close(code: u16) -> Self {
         match CloseCode::from_number(code) {
             Some(CloseCode::Replaced) => Self::Replaced,
+            Some(CloseCode::Revoked) => Self::LoggedOut,
+            Some(CloseCode::TooManyDevices) => Self::TooManyDevices,
             Some(about @ (CloseCode::Unauthenticated | CloseCode::TokenExpired)) => {
                 Self::Unauthenticated(about.text().to_owned())
             }

@@ -10,11 +10,11 @@ use antiphon_client::{
         codec::Encoding,
         codes::ErrorCode,
         frame::{
-            CaughtUp, ErrorFrame, Expiring, Goodbye, HistoryAnswer, Known, Marked, PinsAnswer, PositionBytes,
-            PresenceAnswer, Present, React, Refreshed, Request, ResumeOutcome, ServerFrame, UserPresence,
-            WatchPresence,
+            CaughtUp, Device, Devices, DevicesAction, DevicesAnswer, ErrorFrame, Expiring, Goodbye, HistoryAnswer,
+            Known, ListDevices, Marked, PinsAnswer, PositionBytes, PresenceAnswer, Present, React, Refreshed, Request,
+            ResumeOutcome, RevokeAll, ServerFrame, UserPresence, WatchPresence,
         },
-        ids::{Epoch, RequestId, Sequence, TimestampMs},
+        ids::{DeviceId, Epoch, RequestId, Sequence, TimestampMs},
     },
 };
 use server::{CHOIR, Peer, Server, ack, entry, user};
@@ -254,6 +254,49 @@ async fn who_is_asked_about_is_told_of() {
 }
 
 #[tokio::test]
+async fn devices_are_listed_named_and_logged_out() {
+    let server = Server::new().await;
+    let (client, mut events) = Client::start(options(&server)).unwrap();
+    let (mut peer, _) = server.open(ResumeOutcome::Fresh, 1).await;
+    let id = |name: &str| name.parse::<DeviceId>().unwrap();
+    let phone = Device { device: id("phone"), name: None, since_ms: None, online: true, this: true };
+    let asking = client.clone();
+    let asked = in_background(async move {
+        let listed = asking.devices().await;
+        let changed = [
+            asking.name_device("Alice's phone").await,
+            asking.revoke_devices(vec![id("laptop"), id("tablet")]).await,
+            asking.revoke_all_devices(true).await,
+            asking.revoke_all_devices(false).await,
+        ];
+        (listed, changed)
+    });
+    let listed = DevicesAnswer { sequence: None, devices: Some(vec![phone.clone()]) };
+    let changed = |sequence| DevicesAnswer { sequence: Some(Sequence(sequence)), devices: None };
+    for (action, answer) in [
+        (DevicesAction::List(ListDevices {}), listed),
+        (DevicesAction::Name("Alice's phone".into()), changed(2)),
+        (DevicesAction::Revoke(vec![id("laptop"), id("tablet")]), changed(3)),
+        (DevicesAction::RevokeAll(RevokeAll { but_this: true }), changed(4)),
+        (DevicesAction::RevokeAll(RevokeAll { but_this: false }), changed(5)),
+    ] {
+        let (id, request) = peer.request().await;
+        assert_eq!(request, Request::Devices(Devices { action }));
+        peer.answer(id, ServerFrame::DevicesAnswer(answer)).await;
+    }
+    // The last one logs it out itself.
+    let goodbye = Goodbye { code: 4504, reason: "revoked".into(), reconnect_after_ms: None };
+    peer.push(ServerFrame::Goodbye(goodbye)).await;
+    assert_eq!(asked.await.unwrap(), (Ok(vec![phone]), [2, 3, 4, 5].map(|sequence| Ok(Sequence(sequence)))));
+    until(&mut events, |event| *event == Event::Stopped(Stopped::LoggedOut)).await;
+    client.resume().await.unwrap();
+    let mut peer = server.accept().await;
+    let (id, Request::Connect(_)) = peer.request().await else { panic!("connect") };
+    peer.answer(id, refusal(ErrorCode::LimitReached, None)).await;
+    until(&mut events, |event| *event == Event::Stopped(Stopped::TooManyDevices)).await;
+}
+
+#[tokio::test]
 async fn it_comes_back_when_the_server_says_and_stays_away_when_it_says_so() {
     let server = Server::new().await;
     let (client, mut events) = Client::start(options(&server)).unwrap();
@@ -273,7 +316,12 @@ async fn it_comes_back_when_the_server_says_and_stays_away_when_it_says_so() {
         peer.close(code).await;
         until(&mut events, |event| matches!(event, Event::Disconnected { .. })).await;
     }
-    for (code, expect) in [(4502, Stopped::Replaced), (4999, Stopped::Closed(4999))] {
+    for (code, expect) in [
+        (4502, Stopped::Replaced),
+        (4504, Stopped::LoggedOut),
+        (4505, Stopped::TooManyDevices),
+        (4999, Stopped::Closed(4999)),
+    ] {
         let (peer, _) = server.open(ResumeOutcome::Resuming, 1).await;
         peer.close(code).await;
         let stopped = until(&mut events, |event| matches!(event, Event::Stopped(_))).await;

@@ -253,6 +253,19 @@ fn close_codes_and_hints_decide_about_coming_back() {
         let reason = code.name().to_owned();
         ServerFrame::Goodbye(Goodbye { code: code.number(), reason, reconnect_after_ms })
     };
+    for code in [CloseCode::Revoked, CloseCode::TooManyDevices] {
+        let stopped = format!("Stopped(Closed({}))", code.number());
+        let mut bench = Bench::open(|_| {});
+        bench.session.disconnected(0, Some(code.number()));
+        check(bench.said(), &[&stopped]);
+        assert_eq!(bench.session.next_wake_ms(), None);
+        // A goodbye says it as well, whatever the connection ends with.
+        let mut bench = Bench::open(|_| {});
+        check(bench.push(goodbye(code, None)), &["close", &stopped]);
+        bench.session.disconnected(0, Some(CloseCode::Restarting.number()));
+        check(bench.said(), &[]);
+        assert_eq!(bench.session.next_wake_ms(), None);
+    }
     let mut bench = Bench::open(|_| {});
     check(bench.push(goodbye(CloseCode::TokenExpired, None)), &["close", "Stopped(Closed(4501))"]);
     bench.session.set_token("U".to_owned());

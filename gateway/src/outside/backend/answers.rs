@@ -49,6 +49,7 @@ pub(super) fn of_lane(heard: &Heard) -> Result<Response<Body>, Problem> {
         ServerFrame::InvitesAnswer(answer) => {
             Ok(json(if answer.code.is_some() { StatusCode::CREATED } else { StatusCode::OK }, answer))
         }
+        ServerFrame::DevicesAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::AccountAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::SettingsAnswer(answer) => Ok(json(StatusCode::OK, answer)),
         ServerFrame::Error(error) => Err(error.clone().into()),

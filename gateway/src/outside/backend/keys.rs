@@ -48,11 +48,14 @@ pub enum Scope {
     Write,
     /// Making conversations, and changing who is in them and what they are.
     Groups,
+    /// Logging users' devices out. Apart from issuing tokens: who ends sessions need not be able to become any user, and where others sign the
+    /// tokens there is no key for them.
+    Devices,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 4] = [Self::Tokens, Self::Read, Self::Write, Self::Groups];
+    pub const ALL: [Self; 5] = [Self::Tokens, Self::Read, Self::Write, Self::Groups, Self::Devices];
 
     /// Its name in the file.
     #[must_use]
@@ -62,6 +65,7 @@ impl Scope {
             Self::Read => "read",
             Self::Write => "write",
             Self::Groups => "groups",
+            Self::Devices => "devices",
         }
     }
 }
@@ -355,7 +359,7 @@ mod tests {
         let expected = [
             (2, "name \"a b\" is not"),
             (3, "sha256 is not 64"),
-            (4, "scope \"reed\" is none of tokens, read, write, groups"),
+            (4, "scope \"reed\" is none of tokens, read, write, groups, devices"),
             (9, "scopes is empty"),
             (11, "key \"b\": another has the same sha256"),
         ];

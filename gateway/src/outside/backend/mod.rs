@@ -20,7 +20,7 @@ mod shapes;
 use std::{
     net::TcpListener,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use antiphon_wire::{
@@ -39,6 +39,7 @@ use axum::{
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::sleep;
 
 pub(super) use self::link::Post;
 use self::{
@@ -67,11 +68,14 @@ const BODY_BYTES_MAX: usize = CLIENT_FRAME_BYTES_MAX;
 /// How long a token is good that names no time.
 const TOKEN_LIFE_MS_DEFAULT: u64 = 3_600_000;
 
-/// Longest life of a token: nobody takes one back.
+/// Longest life of a token: so long is one good that was stolen and that nobody misses.
 const TOKEN_LIFE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Shortest: ends are whole seconds.
 const TOKEN_LIFE_MS_MIN: u64 = 1_000;
+
+/// A token of the very millisecond of the logging out is refused: who hears of it and issues another at once issues a good one.
+const LOGGED_OUT_WAIT: Duration = Duration::from_millis(1);
 
 /// The description of this API.
 const DESCRIPTION: &str = include_str!("../../../../docs/openapi.json");
@@ -179,8 +183,15 @@ impl Api {
                 let nobody = || Problem::new(ErrorCode::Invalid, "a direct conversation is with another user");
                 let lane = self.placement.lane_of(conversation.ok_or_else(nobody)?);
                 let answer = answers::of_lane(&self.ask(asked, vec![lane]).await?);
-                // The path of a message that is sent has no other: those are what it answers, or its thread.
-                if route.operation == Operation::SendMessage { answer.map_err(Problem::of_body) } else { answer }
+                match route.operation {
+                    // The path of a message that is sent has no other: those are what it answers, or its thread.
+                    Operation::SendMessage => answer.map_err(Problem::of_body),
+                    Operation::LogDeviceOut | Operation::LogUserOut => {
+                        sleep(LOGGED_OUT_WAIT).await;
+                        answer
+                    }
+                    _ => answer,
+                }
             }
         }
     }

@@ -7,9 +7,9 @@ use antiphon_wire::{
     codec::Encoding,
     codes::ErrorCode,
     frame::{
-        Account, AccountAction, AccountPage, AskBans, AskSettings, BansAction, Conversations, Delete, History, Invites,
-        InvitesAction, InvitesPage, Members, MembersAction, MembersList, Pins, Reactions, Request, Roles, RolesAction,
-        UsersPage, is_account_key,
+        Account, AccountAction, AccountPage, AskBans, AskSettings, BansAction, Conversations, Delete, Devices,
+        DevicesAction, History, Invites, InvitesAction, InvitesPage, ListDevices, Members, MembersAction, MembersList,
+        Pins, Reactions, Request, RevokeAll, Roles, RolesAction, UsersPage, is_account_key,
     },
     ids::{ClientMessageId, ConversationId, Sequence, UserId},
     limits::{JSON_INTEGER_MAX, PAGE_ITEMS_MAX},
@@ -86,6 +86,9 @@ impl Call<'_> {
                 Request::Account(Account { action: AccountAction::List(AccountPage { after, limit: query.limit()? }) })
             }
             Operation::SetAccount => self.frame("account", "", "set")?,
+            Operation::ListDevices => self.devices(DevicesAction::List(ListDevices {}))?,
+            Operation::LogDeviceOut => self.devices(DevicesAction::Revoke(vec![self.segment(1, "device")?]))?,
+            Operation::LogUserOut => self.devices(DevicesAction::RevokeAll(RevokeAll::default()))?,
             _ => self.about(self.segment(1, "conversation")?)?,
         };
         Ok(Asked { user, request })
@@ -174,8 +177,16 @@ impl Call<'_> {
             | Operation::ListConversations
             | Operation::CreateConversation
             | Operation::ListAccount
-            | Operation::SetAccount => unreachable!("not about a conversation"),
+            | Operation::SetAccount
+            | Operation::ListDevices
+            | Operation::LogDeviceOut
+            | Operation::LogUserOut => unreachable!("not about a conversation"),
         })
+    }
+
+    fn devices(&self, action: DevicesAction) -> Result<Request, Problem> {
+        Query::read(self.query, &[])?;
+        Ok(Request::Devices(Devices { action }))
     }
 
     /// A protocol's frame of that kind, with these fields, and then the body: its fields, or all of it under a name.
@@ -359,6 +370,9 @@ mod tests {
         check(O::RevokeInvite, "a $C 7", "", "", r#"{"invites":{"conversation":"$C","revoke":[7]}}"#);
         check(O::ListAccount, "a", "after=draft%3A1", "", r#"{"account":{"list":{"after":"draft:1"}}}"#);
         check(O::SetAccount, "a", "", r#"{"key":"k","value":[1]}"#, r#"{"account":{"set":{"key":"k","value":[1]}}}"#);
+        check(O::ListDevices, "a", "", "", r#"{"devices":{"list":{}}}"#);
+        check(O::LogDeviceOut, "a phone:1", "", "", r#"{"devices":{"revoke":["phone:1"]}}"#);
+        check(O::LogUserOut, "a", "", "", r#"{"devices":{"revoke_all":{}}}"#);
         check(O::GetSettings, "a $C", "", "", r#"{"settings":{"conversation":"$C"}}"#);
         check(
             O::SetSettings,
@@ -395,6 +409,10 @@ mod tests {
         check(O::AddMembers, "a $C", "", r#"{"add":[]}"#, "invalid: add must name a user");
         check(O::ListAccount, "a", "after=%20", "", "invalid: after is no key");
         check(O::SetAccount, "a", "", "{}", "malformed: missing field `key`");
+        check(O::LogDeviceOut, "a /", "", "", &format!("invalid: device {of_character}"));
+        check(O::LogDeviceOut, "a ", "", "", "invalid: device must be 1 to 64 bytes long");
+        check(O::LogUserOut, "a", "but_this=true", "", "invalid: unknown parameter \"but_this\"");
+        check(O::ListDevices, "a", "limit=1", "", "invalid: unknown parameter \"limit\"");
         check(O::RevokeInvite, "a $C 0", "", "", "invalid: invite is not a number from 1 to 9007199254740991");
         for sequence in ["0", "-1", "+1", "01", "1.0", "9007199254740992", "x", ""] {
             let expected = "invalid: sequence is not a number from 1 to 9007199254740991";

@@ -40,6 +40,9 @@ pub(super) enum Operation {
     SetSettings,
     ListAccount,
     SetAccount,
+    ListDevices,
+    LogDeviceOut,
+    LogUserOut,
 }
 
 /// One row.
@@ -74,6 +77,8 @@ const INVITES: &str = "/v1/users/{user}/conversations/{conversation}/invites";
 const INVITE: &str = "/v1/users/{user}/conversations/{conversation}/invites/{invite}";
 const SETTINGS: &str = "/v1/users/{user}/conversations/{conversation}/settings";
 const ACCOUNT: &str = "/v1/users/{user}/account";
+const DEVICES: &str = "/v1/users/{user}/devices";
+const DEVICE: &str = "/v1/users/{user}/devices/{device}";
 
 /// Everything that there is.
 pub(super) const ROUTES: &[Route] = &[
@@ -107,6 +112,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("PATCH", SETTINGS, Scope::Groups, Operation::SetSettings),
     route("GET", ACCOUNT, Scope::Read, Operation::ListAccount),
     route("PATCH", ACCOUNT, Scope::Write, Operation::SetAccount),
+    route("GET", DEVICES, Scope::Read, Operation::ListDevices),
+    route("DELETE", DEVICES, Scope::Devices, Operation::LogUserOut),
+    route("DELETE", DEVICE, Scope::Devices, Operation::LogDeviceOut),
 ];
 
 /// What stands in a path for the segments in braces, in their order.
@@ -183,6 +191,11 @@ mod tests {
         check("PATCH", "/v1/users/a/conversations/c/messages/7", Ok((Operation::EditMessage, &["a", "c", "7"])));
         check("GET", "/v1/users/a%40b%2Fc/conversations", Ok((Operation::ListConversations, &["a@b/c"])));
         check("GET", "/v1/users/%C3%A4/conversations", Ok((Operation::ListConversations, &["ä"])));
+        check("DELETE", "/v1/users/a/devices", Ok((Operation::LogUserOut, &["a"])));
+        check("DELETE", "/v1/users/a/devices/b%3A1", Ok((Operation::LogDeviceOut, &["a", "b:1"])));
+        // What names no device does not log all of them out.
+        check("DELETE", "/v1/users/a/devices/", Ok((Operation::LogDeviceOut, &["a", ""])));
+        check("GET", "/v1/users/a/devices/b", Err("method_not_allowed"));
         check("GET", "/v1/users/a/conversations/", Ok((Operation::GetConversation, &["a", ""])));
         for path in ["", "/", "/v1", "/v1/", "/v1/users/a", "//v1/tokens", "/v1/tokens/", "/v1/Tokens"] {
             check("GET", path, Err("no_such_path"));

@@ -309,7 +309,7 @@ fn who_is_logged_out_is_gone_and_comes_again_by_a_new_token_alone() {
     let log_out = |path: &str| api.call("DELETE", path, None).must(200)["sequence"].as_u64().unwrap();
 
     let first = log_out(&format!("{devices}/phone"));
-    let over = (json!("unauthenticated"), Some(4504));
+    let over = (json!("revoked"), Some(4504));
     assert_eq!(phone.close_code(), Some(4504));
     assert_eq!(refused(&node, &of_phone), over);
     assert_eq!(api.get(devices).must(200)["devices"], json!([{"device": "laptop", "online": true}]));

@@ -186,7 +186,7 @@ fn so_much_waits_for_the_answer_to_connect() {
 fn who_is_not_let_in_is_told_why_and_nothing_else() {
     let environment = environment(2, &[LanePosition(0), LanePosition(0)], 0);
     for (why, code, close) in [
-        (Barred::Revoked, ErrorCode::Unauthenticated, CloseCode::Revoked),
+        (Barred::Revoked, ErrorCode::Revoked, CloseCode::Revoked),
         (Barred::TooManyDevices { most: 10 }, ErrorCode::LimitReached, CloseCode::TooManyDevices),
     ] {
         let mut session = entering(&environment);
@@ -210,7 +210,7 @@ fn who_is_not_let_in_is_told_why_and_nothing_else() {
 fn a_token_of_before_the_device_was_logged_out_refreshes_nothing() {
     let environment = environment(1, &[LanePosition(0)], 0);
     let refresh = r#"{"id":9,"refresh":{"token":"alice"}}"#;
-    for (refused_until, code) in [(899_999, None), (900_000, Some(ErrorCode::Unauthenticated))] {
+    for (refused_until, code) in [(899_999, None), (900_000, Some(ErrorCode::Revoked))] {
         let mut session = entering(&environment);
         session.entered(LaneId(0), TimestampMs(refused_until), &environment, &mut Vec::new());
         assert_eq!(error_code(&receive(&mut session, refresh, &environment)), code, "{refused_until}");

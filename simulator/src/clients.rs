@@ -346,7 +346,7 @@ impl Client {
     fn stopped(&mut self, reason: &StopReason, judge: &mut Judge<'_>) {
         match reason {
             StopReason::Application => {}
-            StopReason::Refused(error) if error.code == ErrorCode::Unauthenticated => {
+            StopReason::Refused(error) if error.code == ErrorCode::Revoked => {
                 judge.coverage.one(Count::LoginsRefused);
                 judge.model.may_be_refused(self.index);
                 self.is_logged_out = true;

@@ -176,6 +176,8 @@ impl World {
             }
             self.pump(index);
         }
+        // Somebody may be there again who was not when everybody looked.
+        self.finish.looked = false;
         self.finish.stage = Stage::Settling(self.now_us);
         self.plan_at(self.now_us + LOOK_US, Event::Finish);
     }

@@ -85,6 +85,8 @@ error_codes! {
     Deleted = 20 "deleted" false "the message was deleted";
     /// The client message id is older than ids are remembered: whether the message was stored nobody knows.
     TooOld = 21 "too_old" false "the client_message_id is older than ids are remembered";
+    /// The device was logged out after its token was issued.
+    Revoked = 22 "revoked" false "the device was logged out: get a new token";
 }
 
 macro_rules! close_codes {

@@ -392,6 +392,7 @@ impl Driver {
             (None, StopReason::Closed(code)) => Stopped::of_close(code),
             (None, StopReason::Refused(error)) => match error.code {
                 ErrorCode::Unauthenticated | ErrorCode::TokenExpired => Stopped::Unauthenticated(error.text),
+                ErrorCode::Revoked => Stopped::LoggedOut,
                 // Nothing else of which there may be so many is asked for by `connect`.
                 ErrorCode::LimitReached => Stopped::TooManyDevices,
                 _ => Stopped::Refused(error),

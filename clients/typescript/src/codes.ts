@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   no_message: { temporary: false, text: "no such message" },
   deleted: { temporary: false, text: "the message was deleted" },
   too_old: { temporary: false, text: "the client_message_id is older than ids are remembered" },
+  revoked: { temporary: false, text: "the device was logged out: get a new token" },
 } as const;
 
 /** What went wrong with a request. */

@@ -19,10 +19,7 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const ANSWER_TIMEOUT_MS = 20_000;
 /** The same, right after the page woke up or the network changed: then doubt is cheap and waiting is not. */
 const PROBE_TIMEOUT_MS = 4_000;
-/** An error that answers `connect` is followed by a close; if that does not come, so long after it the error alone counts. */
-const CLOSE_TIMEOUT_MS = 1_000;
 /** Close codes from here on mean "do not come back"; 4000–4499 and everything outside 4000–4999 mean "do". */
-const CLOSE_OWN_FROM = 4_000;
 const CLOSE_PERMANENT_FROM = 4_500;
 const CLOSE_PERMANENT_TO = 5_000;
 const CLOSE_NORMAL = 1_000;
@@ -82,8 +79,6 @@ export class Connection {
   /** Before this time only a person may reconnect: the server's hint. */
   #notBeforeMs = 0;
   #goodbye: Partial<Pushes["goodbye"]> | null = null;
-  /** What the error means that `connect` was answered with, as a close code. */
-  #refusedCode: number | null = null;
   #tokenRefused = false;
   #renewToken = false;
   /** Counts sockets, so that a late event of an old one is recognised. */
@@ -157,7 +152,6 @@ export class Connection {
     const generation = this.#generation;
     const current = () => generation === this.#generation;
     this.#goodbye = null;
-    this.#refusedCode = null;
     this.#timers.anew("connect", CONNECT_TIMEOUT_MS, () => this.#lost());
     let hello: Requests["connect"];
     try {
@@ -194,7 +188,7 @@ export class Connection {
     socket.onerror = () => {};
   }
 
-  /** `connect` was answered with an error. The close code that follows says more: a token is also refused where the device was logged out. */
+  /** `connect` was answered with an error; the close code that follows would say the same. */
   #refused(error: RequestError): void {
     if (error.temporary) {
       this.#goodbye = error.retryAfterMs === null ? {} : { reconnect_after_ms: error.retryAfterMs };
@@ -203,8 +197,8 @@ export class Connection {
     const reason = REFUSALS[error.code];
     if (reason === undefined) return this.#halt(CLOSE_CODES.protocol_error.code, error.code, error.message);
     const { code } = CLOSE_CODES[reason];
-    this.#refusedCode = code;
-    this.#timers.anew("connect", CLOSE_TIMEOUT_MS, () => this.#closed(code));
+    this.#goodbye = { code, reason };
+    this.#closed(code);
   }
 
   #opened(welcome: Answers["connect"]): void {
@@ -254,8 +248,7 @@ export class Connection {
   }
 
   #closed(socketCode: number): void {
-    const isOwn = socketCode >= CLOSE_OWN_FROM && socketCode < CLOSE_PERMANENT_TO;
-    const code = this.#goodbye?.code ?? (isOwn ? socketCode : (this.#refusedCode ?? socketCode));
+    const code = this.#goodbye?.code ?? socketCode;
     const reason = this.#goodbye?.reason ?? "";
     // The token may be of another start of the node, or old. One new token is worth a try; two are not.
     if (isAboutToken(code) && !this.#tokenRefused) {
@@ -321,9 +314,10 @@ export class Connection {
 }
 
 /** Errors that `connect` may be answered with, and the closes that they mean. */
-const REFUSALS: Record<string, "unauthenticated" | "token_expired" | "too_many_devices" | undefined> = {
+const REFUSALS: Record<string, "unauthenticated" | "token_expired" | "revoked" | "too_many_devices" | undefined> = {
   unauthenticated: "unauthenticated",
   token_expired: "token_expired",
+  revoked: "revoked",
   limit_reached: "too_many_devices",
 };
 

@@ -126,6 +126,7 @@ export type ResumeOutcome = "fresh" | "resuming" | "reset";
  * - `deleted`: The message was deleted: it does not change any more.
  * - `too_old`: The `client_message_id` is older than ids are remembered: whether the message was stored the
  *   server does not know any more.
+ * - `revoked`: The device was logged out after the token was issued.
  */
 export type ErrorCode =
   | "malformed"
@@ -148,7 +149,8 @@ export type ErrorCode =
   | "shutting_down"
   | "no_message"
   | "deleted"
-  | "too_old";
+  | "too_old"
+  | "revoked";
 
 /** A key of account data, 1 to 128 visible ASCII characters. */
 export type AccountKey = string;

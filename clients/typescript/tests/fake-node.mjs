@@ -115,7 +115,7 @@ export class FakeNode {
   #connect(connection, id, { token, device, resume }) {
     const user = this.userOf(token);
     const issuedMs = this.issuedMsOf(token);
-    if (this.#isRevoked({ user, device, issuedMs })) throw new Refusal("unauthenticated").closing(4504, "revoked");
+    if (this.#isRevoked({ user, device, issuedMs })) throw new Refusal("revoked").closing(4504, "revoked");
     for (const other of [...this.connections]) {
       if (other !== connection && other.user === user && other.device === device) {
         other.deliver(JSON.stringify({ goodbye: { code: 4502, reason: "replaced" } }));

@@ -23,7 +23,7 @@ use antiphon_wire::{
 pub(super) use self::entering::is_refused;
 use self::{
     beside::{Beside, Shown},
-    entering::{Entering, REVOKED},
+    entering::Entering,
 };
 use super::{
     mesh::{LaneFrame, LaneId, MeshConnection},
@@ -458,7 +458,7 @@ impl Session {
             return refuse(actions, id, ErrorCode::Unauthenticated, "the token is for another user or device");
         }
         if is_refused(identity.issued, refused_until) {
-            return refuse(actions, id, ErrorCode::Unauthenticated, REVOKED);
+            return refuse(actions, id, ErrorCode::Revoked, ErrorCode::Revoked.text());
         }
         if identity.expires > connected.expires {
             (connected.expires, connected.told) = (identity.expires, false);

@@ -101,7 +101,7 @@ fn who_is_logged_out_is_closed_at_once_and_its_token_is_refused_for_good() {
             connect(&mut shard, slot, &format!("alice^{issued}"), device);
             let said = shard.text(slot);
             assert_eq!(said.contains("caught_up"), is_let_in, "{device} {issued}: {said}");
-            let error = r#"{"id":1,"error":{"code":"unauthenticated","text":"the device was logged out"#;
+            let error = r#"{"id":1,"error":{"code":"revoked","text":"the device was logged out"#;
             assert_eq!(said.contains(error), !is_let_in, "{said}");
             assert!(is_let_in || !said.contains(r#""connect""#), "nothing else is told: {said}");
             assert_eq!(shard.close_code(slot), (!is_let_in).then_some(4504));

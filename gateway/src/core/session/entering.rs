@@ -16,9 +16,6 @@ use crate::core::mesh::{Barred, LaneFrame, LaneId};
 const HELD_MAX: usize = 64;
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
-/// What a client is told whose device was logged out.
-pub(super) const REVOKED: &str = "the device was logged out: get a new token";
-
 /// What a session is to be told and to do once it is let in.
 #[derive(Debug)]
 pub(super) struct Entering {
@@ -124,7 +121,7 @@ impl Session {
     /// The home lane does not let the session in, or not any longer.
     pub fn barred(&mut self, why: Barred, actions: &mut Vec<Action>) {
         let (code, text, close) = match why {
-            Barred::Revoked => (ErrorCode::Unauthenticated, REVOKED.to_owned(), CloseCode::Revoked),
+            Barred::Revoked => (ErrorCode::Revoked, ErrorCode::Revoked.text().to_owned(), CloseCode::Revoked),
             Barred::TooManyDevices { most } => {
                 let text = format!("at most {most} devices of a user are connected at a time");
                 (ErrorCode::LimitReached, text, CloseCode::TooManyDevices)

@@ -52,7 +52,7 @@ pub(super) fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::Malformed | ErrorCode::UnknownFrame | ErrorCode::Invalid => StatusCode::BAD_REQUEST,
         ErrorCode::NotConnected | ErrorCode::AlreadyConnected => StatusCode::BAD_REQUEST,
-        ErrorCode::Unauthenticated | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
+        ErrorCode::Unauthenticated | ErrorCode::TokenExpired | ErrorCode::Revoked => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound | ErrorCode::NoMessage => StatusCode::NOT_FOUND,
         ErrorCode::Conflict | ErrorCode::LimitReached | ErrorCode::TooOld => StatusCode::CONFLICT,

@@ -49,7 +49,7 @@ struct Anyone;
 impl Authenticate for Anyone {
     fn authenticate(&self, token: &str, _: TimestampMs) -> Result<Identity, (ErrorCode, String)> {
         let user = UserId::new(token).map_err(|_| (ErrorCode::Unauthenticated, String::new()))?;
-        Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX / 4) })
+        Ok(Identity { user, device: None, expires: TimestampMs(u64::MAX / 4), issued: TimestampMs(0) })
     }
 }
 
@@ -94,6 +94,7 @@ fn shard() -> Core {
         outbound_bytes_max: 1 << 20,
         connections_max: 1 << 20,
         fanout: fanout::Rules::default(),
+        devices_per_user: 10,
     };
     let (clock, random) = (MemoryClock::new(1_000_000), MemoryRandom::new(1));
     let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };

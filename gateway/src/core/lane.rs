@@ -143,6 +143,9 @@ enum Attaching {
     Asked(Token),
 }
 
+/// Requests and sessions under way that a lane keeps room for: more than a busy second has.
+const ROOM_KEPT: usize = 1_024;
+
 /// Bytes of states in one frame, about: what becomes of a full page's messages then fits in a few, each far below a frame's limit with every
 /// byte escaped.
 const STATES_BYTES_MAX: usize = 128 * 1024;
@@ -520,6 +523,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     /// Handles one output of the engine; false if there is none.
     pub fn poll(&mut self, now_us: u64, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
         let Some(output) = self.engine.poll() else {
+            self.give_back_room();
             self.tell_position(now_us / 1_000, send);
             return false;
         };
@@ -643,6 +647,19 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             Output::Fenced { text } => self.fenced = Some(text),
         }
         true
+    }
+
+    /// What is under way has room for a storm of it no longer than that lasts.
+    fn give_back_room(&mut self) {
+        if self.pending.is_empty() && self.pending.capacity() > ROOM_KEPT {
+            self.pending = HashMap::new();
+        }
+        if self.attaching.is_empty() && self.attaching.capacity() > ROOM_KEPT {
+            self.attaching = HashMap::new();
+        }
+        if self.waiting.is_empty() && self.waiting.capacity() > ROOM_KEPT {
+            self.waiting = VecDeque::new();
+        }
     }
 
     /// Once in a while, all shards hear how far the lane is.

@@ -357,6 +357,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         more |= !self.outgoing.requests.is_empty() && self.may_take_requests();
         more |= self.say_goodbyes();
         self.flush();
+        if !more {
+            self.outgoing.give_back_room();
+        }
         Turn { more, wake_at_ms: self.wake_at_ms() }
     }
 

@@ -299,3 +299,47 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_engine::{
+        Engine, EngineOptions,
+        memory_files::{MemoryClock, MemoryFiles, MemoryRandom, block_on},
+    };
+
+    use super::*;
+    use crate::core::{
+        mesh::{LaneId, MeshConnection},
+        placement::Placement,
+    };
+
+    #[test]
+    fn who_was_looked_up_before_a_logging_out_is_not_let_in_after_it() {
+        let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };
+        let engine = Engine::open(MemoryFiles::new(1), MemoryClock::new(1_000), MemoryRandom::new(1), options);
+        let placement = Placement { shards: 1, lanes: 1 };
+        let mut lane = Lane::new(LaneId(0), placement, block_on(engine).expect("it opens").0);
+        let user = |name: &str| UserId::new(name).expect("a user id");
+        let mut attach = |slot, name: &str, revocations| Attach {
+            user: user(name),
+            device: DeviceId::new("phone").expect("a device id"),
+            issued: TimestampMs(5),
+            shard: ShardId(0),
+            connection: MeshConnection { slot, generation: 0 },
+            entering: Some(Entering { refused_until: TimestampMs(0), revocations }),
+            reset: false,
+        };
+        let looked_up = [attach(1, "ann", 0), attach(2, "bob", 0)];
+        // Ann logs a device out, and that is answered before what she missed has been read for the one that comes.
+        *lane.logins.revocations(&user("ann")) += 1;
+        let again = attach(3, "ann", *lane.logins.revocations(&user("ann")));
+        let mut told = Vec::new();
+        let let_in = looked_up.iter().chain([&again]).map(|attach| {
+            let is_let_in = lane.is_let_in(attach, &mut |_, frame| told.push(frame));
+            (attach.connection.slot, is_let_in)
+        });
+        assert_eq!(let_in.collect::<Vec<_>>(), [(1, false), (2, true), (3, true)]);
+        let connection = MeshConnection { slot: 1, generation: 0 };
+        assert_eq!(told[0], ConnectionFrame::AttachFailed { connection });
+    }
+}

@@ -7,6 +7,9 @@ use super::super::mesh::{ConnectionFrame, LaneFrame, LaneId, MeshMessage, ShardI
 /// Frames that may wait for another shard's queue. Beyond it this shard takes no more requests, and its sessions hear `overloaded`.
 pub(super) const MESH_BACKLOG_MAX: usize = 16_384;
 
+/// Frames for itself that a shard keeps room for: more than a busy turn has.
+const ROOM_KEPT: usize = 512;
+
 /// A frame for another shard, and which of its queues it goes to.
 #[derive(Debug)]
 pub enum MeshOut {
@@ -56,6 +59,16 @@ impl Outgoing {
     /// Frames on their way to lanes, with all others for other shards.
     pub(super) fn requests_waiting(&self) -> usize {
         self.remote.len() + self.requests.len() + self.kept
+    }
+
+    /// Its own queues have room for a storm no longer than that lasts.
+    pub(super) fn give_back_room(&mut self) {
+        if self.requests.is_empty() && self.requests.capacity() > ROOM_KEPT {
+            self.requests = VecDeque::new();
+        }
+        if self.deliveries.is_empty() && self.deliveries.capacity() > ROOM_KEPT {
+            self.deliveries = VecDeque::new();
+        }
     }
 
     pub(super) fn lanes_are_busy(&self) -> bool {

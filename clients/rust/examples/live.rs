@@ -117,8 +117,7 @@ async fn log_out(by: &User, start: impl Fn(&str) -> anyhow::Result<User>, encodi
     by.client.revoke_devices(vec![device.parse()?]).await?;
     tablet.until("it was logged out", |user| user.stopped == Some(Stopped::LoggedOut)).await?;
     let mut tablet = start(&device)?;
-    let is_refused = |user: &User| matches!(user.stopped, Some(Stopped::Unauthenticated(_)));
-    tablet.until("it is not let in", is_refused).await
+    tablet.until("it is not let in", |user| user.stopped == Some(Stopped::LoggedOut)).await
 }
 
 async fn talk(url: &str, encoding: Encoding) -> anyhow::Result<usize> {

@@ -290,10 +290,14 @@ async fn devices_are_listed_named_and_logged_out() {
     assert_eq!(asked.await.unwrap(), (Ok(vec![phone]), [2, 3, 4, 5].map(|sequence| Ok(Sequence(sequence)))));
     until(&mut events, |event| *event == Event::Stopped(Stopped::LoggedOut)).await;
     client.resume().await.unwrap();
-    let mut peer = server.accept().await;
-    let (id, Request::Connect(_)) = peer.request().await else { panic!("connect") };
-    peer.answer(id, refusal(ErrorCode::LimitReached, None)).await;
-    until(&mut events, |event| *event == Event::Stopped(Stopped::TooManyDevices)).await;
+    for (code, expect) in [(ErrorCode::Revoked, Stopped::LoggedOut), (ErrorCode::LimitReached, Stopped::TooManyDevices)]
+    {
+        let mut peer = server.accept().await;
+        let (id, Request::Connect(_)) = peer.request().await else { panic!("connect") };
+        peer.answer(id, refusal(code, None)).await;
+        until(&mut events, |event| *event == Event::Stopped(expect.clone())).await;
+        client.resume().await.unwrap();
+    }
 }
 
 #[tokio::test]

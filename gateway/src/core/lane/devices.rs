@@ -288,16 +288,17 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         let answer = ServerFrame::DevicesAnswer(DevicesAnswer { sequence: Some(sequence), devices: None });
         let (own, others): (Vec<Route>, Vec<Route>) =
             revoked.into_iter().partition(|route| own.as_ref() == Some(&route.device));
-        let mut bar = |Route { shard, connection, .. }| {
-            send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
-        };
-        others.into_iter().for_each(&mut bar);
+        others.into_iter().for_each(|route| bar(&route, send));
         // Whoever logs oneself out hears of it before.
         reply(&asks.asked, &answer, send);
-        own.into_iter().for_each(|Route { shard, connection, .. }| {
-            send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
-        });
+        own.into_iter().for_each(|route| bar(&route, send));
     }
+}
+
+/// Ends a session of a device that is logged out.
+fn bar(route: &Route, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
+    let Route { shard, connection, .. } = *route;
+    send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
 }
 
 #[cfg(test)]
@@ -320,7 +321,7 @@ mod tests {
         let placement = Placement { shards: 1, lanes: 1 };
         let mut lane = Lane::new(LaneId(0), placement, block_on(engine).expect("it opens").0);
         let user = |name: &str| UserId::new(name).expect("a user id");
-        let mut attach = |slot, name: &str, revocations| Attach {
+        let attach = |slot, name: &str, revocations| Attach {
             user: user(name),
             device: DeviceId::new("phone").expect("a device id"),
             issued: TimestampMs(5),

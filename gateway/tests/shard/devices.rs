@@ -137,6 +137,20 @@ fn all_are_logged_out_or_all_but_one() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_lets_nobody_in() {
+    let mut shard = devices_of_alice();
+    shard.pass(2_000);
+    ask(&mut shard, 1, r#""revoke":["laptop"]"#);
+    shard.wall.set(START_MS + 1_000);
+    ask(&mut shard, 1, r#""revoke_all":{"but_this":true}"#);
+    for device in ["laptop", "watch"] {
+        connect(&mut shard, 4, &format!("alice^{}", START_MS + 1_500), device);
+        assert_eq!(shard.close_code(4), Some(4504), "{device}");
+        shard.hang_up(4);
+    }
+}
+
+#[test]
 fn so_many_devices_are_connected_at_a_time() {
     let mut shard = devices_of_alice();
     connect(&mut shard, 4, "alice", "watch");

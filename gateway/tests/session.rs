@@ -535,3 +535,25 @@ fn what_is_pushed_while_presence_is_gathered_is_not_answered_older() {
     assert_eq!(actions, [Action::Send { id: Some(RequestId(2)), frame }]);
     assert!(session.is_answered());
 }
+
+#[test]
+fn what_is_answered_meanwhile_is_not_answered_older_by_what_was_asked_before() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let mut session = connected(2, &positions);
+    let [(ann, ann_lane), (bob, bob_lane)] = two_homes(&environment);
+    let online = |user: &UserId, online| UserPresence { user: user.clone(), online, last_seen_ms: None };
+    let answer = |id, users, watching| Action::Send {
+        id: Some(RequestId(id)),
+        frame: ServerFrame::PresenceAnswer(PresenceAnswer { users, watching }),
+    };
+    receive(&mut session, &format!(r#"{{"id":2,"presence":{{"watch":["{ann}","{bob}"]}}}}"#), &environment);
+    receive(&mut session, &format!(r#"{{"id":3,"presence":{{"watch":["{ann}"]}}}}"#), &environment);
+    let mut actions = Vec::new();
+    session.watched(ann_lane, 1, vec![online(&ann, false)], 1, &mut actions);
+    session.watched(ann_lane, 2, vec![online(&ann, true)], 1, &mut actions);
+    assert_eq!(actions, [answer(3, vec![online(&ann, true)], 3)]);
+    actions.clear();
+    session.watched(bob_lane, 1, vec![online(&bob, true)], 1, &mut actions);
+    assert_eq!(actions, [answer(2, vec![online(&ann, true), online(&bob, true)], 2)]);
+}

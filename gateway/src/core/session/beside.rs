@@ -1,8 +1,8 @@
 //! What a session has under way with several lanes at a time, or waits for before it may show that its user is there: lists whose parts are
 //! gathered, presence, and events that are held.
 //!
-//! Invariant: what a client is told of a user it is told in the order in which the user's home lane told it, also where a push comes while an
-//! answer is still being gathered.
+//! Invariant: what a client is told of a user it is told in the order in which the user's home lane told it, also where a push, or the answer to
+//! a later request, comes while an answer is still being gathered.
 
 use std::collections::BTreeMap;
 
@@ -219,6 +219,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         self.outstanding = self.outstanding.saturating_sub(1);
+        self.presents(users.iter());
         let Some(beside) = &mut self.beside else { return };
         beside.watching.by_lane[usize::from(lane.0)] = watching as u16;
         let Some((_, Gathering::Presence(gather))) = beside.open.get_mut(&number) else { return };
@@ -232,7 +233,7 @@ impl Session {
         answer(actions, id, ServerFrame::PresenceAnswer(PresenceAnswer { users: done.users, watching }));
     }
 
-    /// The client is told of these now: answers that are still being gathered are to say nothing older.
+    /// The client is told of these now, or will be: answers that are still being gathered are to say nothing older.
     pub fn presents<'a>(&mut self, users: impl Iterator<Item = &'a UserPresence> + Clone) {
         let Some(beside) = &mut self.beside else { return };
         for (_, gathering) in beside.open.values_mut() {

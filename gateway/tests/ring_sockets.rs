@@ -120,7 +120,8 @@ fn large_messages_pass_in_many_buffers_and_partial_sends() {
     (&stream).write_all(&bytes).unwrap();
     reader.join().unwrap();
     assert!(shard.counters.short_sends.get() > 0, "the test means to have partial sends");
-    assert_eq!((shard.counters.bytes_in.get(), shard.counters.bytes_out.get()), (16 << 20, 16 << 20));
+    assert_eq!(shard.counters.bytes_in.get(), 16 << 20);
+    eventually("the last send has ended too", || shard.counters.bytes_out.get() == 16 << 20);
 }
 
 #[test]

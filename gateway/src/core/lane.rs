@@ -420,7 +420,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     Ok((id, Request::Devices(Devices { action }))) => {
                         let kind = RequestKind::Devices;
                         let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
-                        self.ask_devices(AsksDevices::new(asked, user, action));
+                        self.ask_devices(asked, user, action);
                     }
                     Ok((id, request)) => {
                         let (kind, command) = command(user, request);

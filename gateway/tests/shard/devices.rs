@@ -137,6 +137,21 @@ fn all_are_logged_out_or_all_but_one() {
 }
 
 #[test]
+fn who_logs_all_others_out_and_goes_at_once_stays_logged_in() {
+    let mut shard = devices_of_alice();
+    shard.pass(1_000);
+    shard.hand_in(1, r#"{"id":7,"devices":{"revoke_all":{"but_this":true}}}"#);
+    shard.hang_up(1);
+    // It is back before that is done.
+    connect(&mut shard, 4, &format!("alice^{START_MS}"), "phone");
+    while shard.step() {}
+    assert!(shard.text(4).contains("caught_up"), "{}", shard.text(4));
+    assert_eq!([2, 3, 4].map(|slot| shard.close_code(slot)), [Some(4504), Some(4504), None]);
+    connect(&mut shard, 5, &format!("alice^{START_MS}"), "phone");
+    assert_eq!((shard.close_code(4), shard.close_code(5)), (Some(4502), None));
+}
+
+#[test]
 fn a_clock_that_is_set_back_lets_nobody_in() {
     let mut shard = devices_of_alice();
     shard.pass(2_000);

@@ -67,6 +67,8 @@ pub(super) struct Entering {
 pub(super) struct AsksDevices {
     asked: Asked,
     user: UserId,
+    /// The device that asks, also when it has gone meanwhile; a call of the HTTP API is none.
+    own: Option<DeviceId>,
     action: DevicesAction,
     tries: u8,
     /// It is being set; before, it is looked up.
@@ -74,16 +76,12 @@ pub(super) struct AsksDevices {
 }
 
 impl AsksDevices {
-    pub(super) fn new(asked: Asked, user: UserId, action: DevicesAction) -> Self {
-        Self { asked, user, action, tries: 0, is_set: false }
-    }
-
-    /// Whether it logs a device out; `own` is the one that asks.
-    fn revokes(&self, device: &DeviceId, own: Option<&DeviceId>) -> bool {
+    /// Whether it logs a device out.
+    fn revokes(&self, device: &DeviceId) -> bool {
         match &self.action {
             DevicesAction::List(_) | DevicesAction::Name(_) => false,
             DevicesAction::Revoke(devices) => devices.contains(device),
-            DevicesAction::RevokeAll(all) => !all.but_this || own != Some(device),
+            DevicesAction::RevokeAll(all) => !all.but_this || self.own.as_ref() != Some(device),
         }
     }
 }
@@ -163,7 +161,13 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     /// Begins to do what a request about devices asks.
-    pub(super) fn ask_devices(&mut self, asks: AsksDevices) {
+    pub(super) fn ask_devices(&mut self, asked: Asked, user: UserId, action: DevicesAction) {
+        let is_own = |route: &&Route| route.shard == asked.shard && route.connection == asked.connection;
+        let own = self.registry.routes(&user).iter().find(is_own).map(|route| route.device.clone());
+        self.look_up_for(AsksDevices { asked, user, own, action, tries: 0, is_set: false });
+    }
+
+    fn look_up_for(&mut self, asks: AsksDevices) {
         self.look_up_devices(&asks.user.clone(), Pending::Devices(Box::new(asks)));
     }
 
@@ -180,7 +184,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 Ok(other) => unreachable!("the engine answers account data that is set with that, not {other:?}"),
                 Err(Refusal { code: ErrorCode::Conflict, .. }) if asks.tries < TRIES_MAX => {
                     (asks.tries, asks.is_set) = (asks.tries + 1, false);
-                    self.ask_devices(asks);
+                    self.look_up_for(asks);
                 }
                 Err(Refusal { code: ErrorCode::Conflict, .. }) => {
                     let text = "other changes of the user's devices were always first".to_owned();
@@ -208,14 +212,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         }
     }
 
-    /// The device that asks; a call of the HTTP API is none.
-    fn own_device(&self, AsksDevices { asked, user, .. }: &AsksDevices) -> Option<DeviceId> {
-        let is_own = |route: &&Route| route.shard == asked.shard && route.connection == asked.connection;
-        self.registry.routes(user).iter().find(is_own).map(|route| route.device.clone())
-    }
-
     fn list_devices(&self, asks: &AsksDevices, known: &KnownDevices) -> DevicesAnswer {
-        let own = self.own_device(asks);
         let routes = self.registry.routes(&asks.user);
         let mut ids: Vec<&DeviceId> = routes.iter().map(|route| &route.device).collect();
         ids.extend(known.named.iter().map(|named| &named.device));
@@ -228,7 +225,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 name: named.map(|named| named.name.clone()),
                 since_ms: named.map(|named| named.since_ms),
                 online: routes.iter().any(|route| route.device == *device),
-                this: own.as_ref() == Some(device),
+                this: asks.own.as_ref() == Some(device),
             }
         };
         DevicesAnswer { sequence: None, devices: Some(ids.into_iter().map(device).collect()) }
@@ -236,15 +233,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
 
     /// What is to be kept of devices when a request is done.
     fn change_devices(&self, asks: &AsksDevices, mut known: KnownDevices) -> Result<KnownDevices, Refusal> {
-        let own = self.own_device(asks);
+        let text = "only a device may ask that, and this is none".to_owned();
+        let own = asks.own.as_ref().ok_or(Refusal { code: ErrorCode::Forbidden, text });
         match &asks.action {
             DevicesAction::List(_) => {}
             DevicesAction::Name(name) => {
-                let text = "a device names itself, and this is none".to_owned();
-                let own = own.ok_or(Refusal { code: ErrorCode::Forbidden, text })?;
-                known.name(&own, Some(name.as_str()).filter(|name| !name.is_empty()), self.wall);
+                let own = own?;
+                known.name(own, Some(name.as_str()).filter(|name| !name.is_empty()), self.wall);
                 while known.named.len() > self.logins.devices_max as usize {
-                    self.forget_name(&mut known, &own, &asks.user);
+                    self.forget_name(&mut known, own, &asks.user);
                 }
             }
             DevicesAction::Revoke(devices) => {
@@ -256,7 +253,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     return Err(Refusal { code: ErrorCode::LimitReached, text });
                 }
             }
-            DevicesAction::RevokeAll(all) => known.revoke_all(own.as_ref().filter(|_| all.but_this), self.wall),
+            DevicesAction::RevokeAll(all) if all.but_this => known.revoke_all(Some(own?), self.wall),
+            DevicesAction::RevokeAll(_) => known.revoke_all(None, self.wall),
         }
         Ok(known)
     }
@@ -278,8 +276,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         sequence: Sequence,
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
-        let own = self.own_device(asks);
-        let is_revoked = |route: &&Route| asks.revokes(&route.device, own.as_ref());
+        let is_revoked = |route: &&Route| asks.revokes(&route.device);
         let revoked: Vec<Route> = self.registry.routes(&asks.user).iter().filter(is_revoked).cloned().collect();
         if !matches!(asks.action, DevicesAction::Name(_)) {
             let count = self.logins.revocations(&asks.user);
@@ -287,7 +284,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         }
         let answer = ServerFrame::DevicesAnswer(DevicesAnswer { sequence: Some(sequence), devices: None });
         let (own, others): (Vec<Route>, Vec<Route>) =
-            revoked.into_iter().partition(|route| own.as_ref() == Some(&route.device));
+            revoked.into_iter().partition(|route| asks.own.as_ref() == Some(&route.device));
         others.into_iter().for_each(|route| bar(&route, send));
         // Whoever logs oneself out hears of it before.
         reply(&asks.asked, &answer, send);

@@ -4,6 +4,7 @@
 //! hands on its catch-up; so what is pushed to it later is exactly what the catch-up does not hold. One push frame per shard that has
 //! recipients, however many they are.
 
+mod attaching;
 mod devices;
 mod large;
 
@@ -14,26 +15,28 @@ use std::{
 
 use antiphon_engine::{
     Engine,
-    door::{self, Command, Done, Output, Refusal, Token},
+    door::{Command, Done, Output, Refusal, Token},
     seams::{Clock, Files, Random},
 };
 use antiphon_wire::{
     binary,
-    codes::ErrorCode,
     frame::{
         Devices, Event, JsonText, Left, MessageState, Receipt, Request, SERVER_KEYS, ServerFrame, States, view_entry,
     },
-    ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
+    ids::{ConversationId, LanePosition, RequestId, TimestampMs, UserId},
 };
 
-use self::devices::{AsksDevices, Entering, Logins};
+use self::{
+    attaching::{Attach, Attaching, Logins, Waiting},
+    devices::AsksDevices,
+};
 use super::{
     fanout::{Fanout, Rules},
     hints::Hints,
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
-    registry::{Registry, Route},
+    registry::Registry,
     requests::{RequestKind, answer_frame, command, error_frame},
     views::Views,
 };
@@ -43,14 +46,6 @@ const POSITION_INTERVAL_MS: u64 = 1_000;
 
 /// Latencies kept between two readings of the metrics.
 const LATENCY_SAMPLES_MAX: usize = 16_384;
-
-/// Sessions whose catch-up the engine has at a time. When all of a node's clients come back at once, a message finds no more than these
-/// before it. With far fewer, those that wait for the disk keep the others waiting (256: a third of the sessions a second).
-const CATCH_UPS_MAX: usize = 4_096;
-
-/// Sessions that wait for theirs: what a lane catches up in the ten seconds that a client waits for its welcome; those beyond are told to
-/// come back. Turning away costs more than waiting, so not less (16,384: half a million attempts, and four times as long).
-const ATTACHES_WAITING_MAX: usize = 65_536;
 
 /// Connections that are told of users at a time, and how long after that the next are: each takes some ten microseconds, most of them the
 /// kernel's, so a lane spends a sixth of a core on it at most.
@@ -105,18 +100,6 @@ struct Asked {
     at_us: u64,
 }
 
-struct Attach {
-    user: UserId,
-    device: DeviceId,
-    issued: TimestampMs,
-    shard: ShardId,
-    connection: MeshConnection,
-    /// Of a session of whose user the lane is the home.
-    entering: Option<Entering>,
-    /// The position given was refused; this catch-up starts afresh.
-    reset: bool,
-}
-
 impl Pending {
     /// The session that is to be attached.
     fn attach(&self) -> Option<&Attach> {
@@ -126,21 +109,6 @@ impl Pending {
             Self::Request(_) | Self::Rule(_) | Self::Devices(_) => None,
         }
     }
-}
-
-/// A session that waits to be attached.
-struct Waiting {
-    attach: Attach,
-    since: Option<LanePosition>,
-    known: Vec<(ConversationId, Epoch, Sequence)>,
-}
-
-/// How far a session is that is not attached yet.
-enum Attaching {
-    /// Among those that wait.
-    Waits,
-    /// The engine has its catch-up.
-    Asked(Token),
 }
 
 /// Requests and sessions under way that a lane keeps room for: more than a busy second has.
@@ -258,30 +226,6 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.pending.len() + self.waiting.len()
     }
 
-    /// Has the engine catch up those who wait, as many as it takes at a time. Once a turn, after the requests that came.
-    pub fn catch_up(&mut self) {
-        while self.has_catch_ups() {
-            let Some(Waiting { attach, since, known }) = self.waiting.pop_front() else { break };
-            // One that is not there has gone.
-            if !self.attaching.contains_key(&(attach.shard, attach.connection)) {
-                continue;
-            }
-            let waiting = Waiting { attach, since, known };
-            if self.is_home_of(&waiting.attach.user) { self.ask_to_enter(waiting) } else { self.ask_catch_up(waiting) }
-        }
-    }
-
-    /// Whether [`Self::catch_up`] has something to do.
-    #[must_use]
-    pub fn has_catch_ups(&self) -> bool {
-        self.catch_ups < CATCH_UPS_MAX && !self.waiting.is_empty()
-    }
-
-    /// So many devices of a user may be connected at a time.
-    pub fn set_devices_max(&mut self, most: u32) {
-        self.logins.set_devices_max(most);
-    }
-
     /// Gives what happens to those whom these rules say.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
@@ -375,13 +319,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     ) {
         match frame {
             LaneFrame::Attach { user, device, issued, connection, since, known } => {
-                let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
-                if self.waiting.len() == ATTACHES_WAITING_MAX {
-                    return send(from, ConnectionFrame::AttachFailed { connection });
-                }
                 let attach = Attach { user, device, issued, shard: from, connection, entering: None, reset: false };
-                self.attaching.insert((from, connection), Attaching::Waits);
-                self.waiting.push_back(Waiting { attach, since, known });
+                self.attach(attach, since, &known, send);
             }
             LaneFrame::Detach { user, connection } => {
                 self.presence.forget(Watcher { shard: from, connection });
@@ -680,53 +619,6 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     /// A position as sessions are told: not further than they have heard of everything.
     fn told_position(&self, position: LanePosition) -> LanePosition {
         self.hints.floor().map_or(position, |floor| floor.min(position))
-    }
-
-    fn attached(
-        &mut self,
-        attach: Attach,
-        result: Result<Done, Refusal>,
-        send: &mut impl FnMut(ShardId, ConnectionFrame),
-    ) {
-        let caught_up = match result {
-            Ok(Done::CaughtUp(caught_up)) => caught_up,
-            Ok(other) => unreachable!("the engine answers a catch-up with a catch-up, not {other:?}"),
-            Err(Refusal { code: ErrorCode::Invalid, .. }) if !attach.reset => {
-                let command = Command::CatchUp { user: attach.user.clone(), since: None, known: Vec::new() };
-                return self.submit(Pending::Attach(Attach { reset: true, ..attach }), command);
-            }
-            // The session stays without this lane's pushes: it is ended, and its client comes back.
-            Err(_) => {
-                return send(attach.shard, ConnectionFrame::AttachFailed { connection: attach.connection });
-            }
-        };
-        if !self.is_let_in(&attach, send) {
-            return;
-        }
-        let Attach { user, device, shard, connection, reset, .. } = attach;
-        let home = self.is_home_of(&user);
-        if home && self.presence.came(&user) {
-            self.look_up_rule(user.clone(), Then::Nothing);
-        }
-        if !self.registry.has(&user) {
-            self.fanout.note(&user);
-        }
-        if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
-            send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
-        }
-        let door::CaughtUp { position, entries, states, too_far, pointers, left } = *caught_up;
-        self.touched[usize::from(shard.0)] = true;
-        let frame = ConnectionFrame::CaughtUp {
-            connection,
-            position: self.told_position(position),
-            reset,
-            entries: entries.iter().map(|archive| archive.to_vec()).collect(),
-            states: states.into_iter().flat_map(states_frames).collect(),
-            too_far: too_far.into_iter().map(|far| (far.conversation, far.epoch, far.first, far.last)).collect(),
-            pointers,
-            left,
-        };
-        send(shard, frame);
     }
 
     /// Of many recipients those who are there; of few it is seen when they are given something.

@@ -1,8 +1,7 @@
-//! A user's devices, at the user's home lane: which sessions may be, how devices are called, and logging them out.
+//! A user's devices, at the user's home lane: which there are, how they are called, and logging them out.
 //!
 //! What is kept is one value of the user's account data, so that it is durable, ordered and told as everything else. Invariant: once a
-//! logging out is answered, no session is let in by a token that it refuses. A session is looked up before its catch-up is asked for, and
-//! what was logged out between the two is found by a count when it has come.
+//! logging out is answered, its devices' sessions are ended; that none comes in any more is `attaching`'s to see to.
 
 use antiphon_engine::{
     door::{Command, Done, Refusal},
@@ -13,55 +12,18 @@ use antiphon_wire::{
     frame::{
         AccountItem, DEVICES_KEY, Device, DevicesAction, DevicesAnswer, JsonText, KnownDevices, ServerFrame, SetAccount,
     },
-    ids::{DeviceId, Sequence, TimestampMs, UserId},
-    limits::{DEVICES_MAX, DEVICES_REVOKED_MAX},
+    ids::{DeviceId, Sequence, UserId},
+    limits::DEVICES_REVOKED_MAX,
 };
 
-use super::{Asked, Attach, Lane, Pending, Waiting, error_frame, large::reply};
+use super::{Asked, Lane, Pending, error_frame, large::reply};
 use crate::core::{
     mesh::{Barred, ConnectionFrame, ShardId},
     registry::Route,
-    session::is_refused,
 };
-
-/// Users are counted together in so many groups: one of a group who logs devices out while another is being attached has that one come back.
-const GROUPS: usize = 1_024;
 
 /// How often a change is tried that others get ahead of.
 const TRIES_MAX: u8 = 16;
-
-/// What a lane knows of sessions beside who they are.
-pub(super) struct Logins {
-    devices_max: u32,
-    /// By group of users, how often one of them has logged devices out.
-    revocations: Box<[u32]>,
-}
-
-impl Default for Logins {
-    fn default() -> Self {
-        Self { devices_max: DEVICES_MAX as u32, revocations: vec![0; GROUPS].into() }
-    }
-}
-
-impl Logins {
-    pub(super) fn set_devices_max(&mut self, most: u32) {
-        self.devices_max = most;
-    }
-
-    fn revocations(&mut self, user: &UserId) -> &mut u32 {
-        let hash = user.as_str().bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31) + usize::from(byte));
-        &mut self.revocations[hash % GROUPS]
-    }
-}
-
-/// What was found of a session before its catch-up was asked for.
-#[derive(Clone, Copy)]
-pub(super) struct Entering {
-    /// Tokens of its device are refused that were issued then or before.
-    refused_until: TimestampMs,
-    /// How often users of its user's group had logged devices out.
-    revocations: u32,
-}
 
 /// A request about devices, on its way.
 pub(super) struct AsksDevices {
@@ -87,7 +49,7 @@ impl AsksDevices {
 }
 
 /// What is kept of a user's devices, and the entry that says so.
-fn known(result: Result<Done, Refusal>) -> Result<(KnownDevices, Sequence), Refusal> {
+pub(super) fn known(result: Result<Done, Refusal>) -> Result<(KnownDevices, Sequence), Refusal> {
     let items = match result? {
         Done::AccountItems { items, .. } => items,
         other => unreachable!("the engine answers a list of account data with one, not {other:?}"),
@@ -100,64 +62,10 @@ fn known(result: Result<Done, Refusal>) -> Result<(KnownDevices, Sequence), Refu
 }
 
 impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
-    fn look_up_devices(&mut self, user: &UserId, pending: Pending) {
+    pub(super) fn look_up_devices(&mut self, user: &UserId, pending: Pending) {
         // The one key that can come next, if it is set.
         let after = Some(DEVICES_KEY[..DEVICES_KEY.len() - 1].to_owned());
         self.submit(pending, Command::Account { user: user.clone(), after, limit: 1 });
-    }
-
-    /// Looks up whether a session may be before it is caught up.
-    pub(super) fn ask_to_enter(&mut self, waiting: Waiting) {
-        self.look_up_devices(&waiting.attach.user.clone(), Pending::Enter(Box::new(waiting)));
-    }
-
-    pub(super) fn ask_catch_up(&mut self, Waiting { attach, since, known }: Waiting) {
-        let user = attach.user.clone();
-        self.submit(Pending::Attach(attach), Command::CatchUp { user, since, known });
-    }
-
-    /// It is known which of the user's devices are logged out.
-    pub(super) fn may_enter(
-        &mut self,
-        mut waiting: Waiting,
-        result: Result<Done, Refusal>,
-        send: &mut impl FnMut(ShardId, ConnectionFrame),
-    ) {
-        let Attach { user, device, issued, shard, connection, .. } = &waiting.attach;
-        let (shard, connection) = (*shard, *connection);
-        let known = match known(result) {
-            Ok((known, _)) => known,
-            // The account was erased, with what it said of devices.
-            Err(Refusal { code: ErrorCode::NotFound, .. }) => KnownDevices::default(),
-            // Who may not be is not known: nobody is let in.
-            Err(_) => return send(shard, ConnectionFrame::AttachFailed { connection }),
-        };
-        let refused_until = known.refused_until(device);
-        if is_refused(*issued, refused_until) {
-            return send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
-        }
-        let revocations = *self.logins.revocations(user);
-        waiting.attach.entering = Some(Entering { refused_until, revocations });
-        self.ask_catch_up(waiting);
-    }
-
-    /// Whether a session that is caught up may still be; if so, and the lane is its user's home, it is told.
-    pub(super) fn is_let_in(&mut self, attach: &Attach, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
-        let Attach { user, device, shard, connection, entering, .. } = attach;
-        let Some(Entering { refused_until, revocations }) = *entering else { return true };
-        let (shard, connection) = (*shard, *connection);
-        if *self.logins.revocations(user) != revocations {
-            send(shard, ConnectionFrame::AttachFailed { connection });
-            return false;
-        }
-        let others = self.registry.routes(user).iter().filter(|route| route.device != *device).count();
-        let most = self.logins.devices_max;
-        if others >= most as usize {
-            send(shard, ConnectionFrame::Barred { connection, why: Barred::TooManyDevices { most } });
-            return false;
-        }
-        send(shard, ConnectionFrame::Entered { connection, refused_until });
-        true
     }
 
     /// Begins to do what a request about devices asks.
@@ -296,48 +204,4 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
 fn bar(route: &Route, send: &mut impl FnMut(ShardId, ConnectionFrame)) {
     let Route { shard, connection, .. } = *route;
     send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
-}
-
-#[cfg(test)]
-mod tests {
-    use antiphon_engine::{
-        Engine, EngineOptions,
-        memory_files::{MemoryClock, MemoryFiles, MemoryRandom, block_on},
-    };
-
-    use super::*;
-    use crate::core::{
-        mesh::{LaneId, MeshConnection},
-        placement::Placement,
-    };
-
-    #[test]
-    fn who_was_looked_up_before_a_logging_out_is_not_let_in_after_it() {
-        let options = EngineOptions { log_file_bytes: 2 << 20, ..EngineOptions::new(0) };
-        let engine = Engine::open(MemoryFiles::new(1), MemoryClock::new(1_000), MemoryRandom::new(1), options);
-        let placement = Placement { shards: 1, lanes: 1 };
-        let mut lane = Lane::new(LaneId(0), placement, block_on(engine).expect("it opens").0);
-        let user = |name: &str| UserId::new(name).expect("a user id");
-        let attach = |slot, name: &str, revocations| Attach {
-            user: user(name),
-            device: DeviceId::new("phone").expect("a device id"),
-            issued: TimestampMs(5),
-            shard: ShardId(0),
-            connection: MeshConnection { slot, generation: 0 },
-            entering: Some(Entering { refused_until: TimestampMs(0), revocations }),
-            reset: false,
-        };
-        let looked_up = [attach(1, "ann", 0), attach(2, "bob", 0)];
-        // Ann logs a device out, and that is answered before what she missed has been read for the one that comes.
-        *lane.logins.revocations(&user("ann")) += 1;
-        let again = attach(3, "ann", *lane.logins.revocations(&user("ann")));
-        let mut told = Vec::new();
-        let let_in = looked_up.iter().chain([&again]).map(|attach| {
-            let is_let_in = lane.is_let_in(attach, &mut |_, frame| told.push(frame));
-            (attach.connection.slot, is_let_in)
-        });
-        assert_eq!(let_in.collect::<Vec<_>>(), [(1, false), (2, true), (3, true)]);
-        let connection = MeshConnection { slot: 1, generation: 0 };
-        assert_eq!(told[0], ConnectionFrame::AttachFailed { connection });
-    }
 }

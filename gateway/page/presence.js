@@ -1,4 +1,4 @@
-// Who is there, of those whom one talks with, and who may see whether one is there oneself: its dialog, and what contacts are.
+// Who is there, of those whom one talks with, and what one shows of oneself: its dialog, and what contacts are.
 
 import { $, shortTime } from "./dom.js";
 
@@ -8,6 +8,7 @@ const LOOKED_AT_MAX = 100;
 const CONTACTS_MAX = 300;
 const RULE = "antiphon.presence";
 const CONTACTS = "antiphon.contacts";
+const RECEIPTS = "antiphon.receipts";
 
 export class Presence {
   /** @param {import("./antiphon-client.js").Client} client */
@@ -16,6 +17,9 @@ export class Presence {
     $("me").addEventListener("click", () => this.#open());
     $("me-close").addEventListener("click", () => $("me-dialog").close());
     $("me-seen-by").addEventListener("change", (event) => this.#choose(event.target.value));
+    $("me-receipts").addEventListener("change", ({ target }) => {
+      this.client.account.set(RECEIPTS, target.checked ? undefined : { on: false });
+    });
   }
 
   /** The conversations that are shown, the first ones first. */
@@ -48,6 +52,7 @@ export class Presence {
   #open() {
     $("me-title").textContent = this.client.user;
     $("me-seen-by").value = this.#rule.to;
+    $("me-receipts").checked = this.client.account.get(RECEIPTS)?.on !== false;
     $("me-dialog").showModal();
   }
 

@@ -41,6 +41,7 @@ fn sessions_that_go_in_a_storm_cost_the_lane_nothing_and_hear_nothing() {
             connection: connection(slot),
             since: None,
             known: Vec::new(),
+            privacy: None,
         };
         lane.receive(ShardId(1), attach, 0, &mut send);
     }

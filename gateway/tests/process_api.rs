@@ -205,6 +205,18 @@ fn reactions_pins_and_marks_are_everybodys() {
     let receipt = alice.push("receipt").unwrap();
     assert_eq!((&receipt["user"], &receipt["read"]), (&json!("bob"), &sequence));
     assert_eq!(api.call("PUT", &format!("{of_bob}/read"), Some(&json!({"sequence": 99}))).problem(), "400 invalid");
+    // Whom bob shows nothing hears nothing of it; it is what the backend sees all the same.
+    let hidden = json!({"key": "antiphon.receipts", "value": {"on": false}});
+    api.call("PATCH", "/v1/users/bob/account", Some(&hidden)).must(200);
+    let pinned = api.get(&path).must(200)["last_sequence"].clone();
+    api.call("PUT", &format!("{of_bob}/read"), Some(&json!({"sequence": pinned}))).must(200);
+    let shown = json!({"key": "antiphon.receipts"});
+    api.call("PATCH", "/v1/users/bob/account", Some(&shown)).must(200);
+    let sent = json!({"client_message_id": uuid(9), "text": "la"});
+    let last = api.post(&format!("{path}/messages"), &sent).must(201)["sequence"].clone();
+    api.call("PUT", &format!("{of_bob}/read"), Some(&json!({"sequence": last}))).must(200);
+    let receipt = alice.push("receipt").unwrap();
+    assert_eq!((&receipt["user"], &receipt["read"]), (&json!("bob"), &last), "not {pinned}");
     assert_eq!(api.post(&format!("{path}/messages/1/reactions"), &react(6, true)).problem(), "404 no_message");
 }
 

@@ -3,6 +3,7 @@
 use antiphon_gateway::core::{
     mesh::{Barred, LaneFrame, LaneId, MeshConnection},
     placement::Placement,
+    privacy::Privacy,
     session::{Action, Authenticate, Environment, Identity, LaneCaughtUp, Session},
 };
 use antiphon_wire::{
@@ -10,8 +11,9 @@ use antiphon_wire::{
     codec::Encoding,
     codes::{CloseCode, ErrorCode},
     frame::{
-        Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame, Pong,
-        PresenceAnswer, Request, ResumeOutcome, Role, ServerFrame, Summary, UserPresence, Welcome,
+        AccountItem, Connect, Content, Conversations, ConversationsAnswer, Entry, EntryBytes, EntryKind, ErrorFrame,
+        JsonText, Member, MembersAnswer, Pong, PresenceAnswer, RECEIPTS_KEY, Request, ResumeOutcome, Role, ServerFrame,
+        Summary, UserPresence, Welcome,
     },
     ids::{
         ClientMessageId, ConversationId, DeviceId, Epoch, LanePosition, Ordinal, RequestId, Sequence, TimestampMs,
@@ -83,7 +85,7 @@ fn connected(lanes: u8, positions: &[LanePosition]) -> Session {
     let mut session = Session::new(Encoding::Json, &environment);
     receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
     let home = environment.placement.home_of(session.user().expect("the token is good"));
-    session.entered(home, TimestampMs(0), &environment, &mut Vec::new());
+    session.entered(home, TimestampMs(0), None, &environment, &mut Vec::new());
     for lane in 0..lanes {
         session.caught_up(LaneId(lane), nothing_missed(), &environment, &mut Vec::new());
     }
@@ -151,7 +153,7 @@ fn what_comes_right_behind_connect_waits_until_the_session_is_let_in() {
     let again = receive(&mut session, r#"{"id":10,"connect":{"token":"alice","device":"phone"}}"#, &environment);
     assert_eq!(error_code(&again), Some(ErrorCode::AlreadyConnected));
     let mut actions = Vec::new();
-    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut actions);
+    session.entered(home_of("alice", &environment), TimestampMs(0), None, &environment, &mut actions);
     let kind = |action: &Action| match action {
         Action::Send { frame: ServerFrame::Welcome(_), .. } => "welcome",
         Action::Send { id: Some(RequestId(8)), frame: ServerFrame::Pong(_) } => "pong",
@@ -163,7 +165,7 @@ fn what_comes_right_behind_connect_waits_until_the_session_is_let_in() {
     assert!(!session.is_answered());
     // Nothing is done twice, and what comes now is done at once.
     actions.clear();
-    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut actions);
+    session.entered(home_of("alice", &environment), TimestampMs(0), None, &environment, &mut actions);
     assert_eq!(actions, []);
     assert_eq!(receive(&mut session, ping, &environment).len(), 1);
 }
@@ -212,7 +214,7 @@ fn a_token_of_before_the_device_was_logged_out_refreshes_nothing() {
     let refresh = r#"{"id":9,"refresh":{"token":"alice"}}"#;
     for (refused_until, code) in [(899_999, None), (900_000, Some(ErrorCode::Revoked))] {
         let mut session = entering(&environment);
-        session.entered(LaneId(0), TimestampMs(refused_until), &environment, &mut Vec::new());
+        session.entered(LaneId(0), TimestampMs(refused_until), None, &environment, &mut Vec::new());
         assert_eq!(error_code(&receive(&mut session, refresh, &environment)), code, "{refused_until}");
     }
 }
@@ -233,7 +235,7 @@ fn connect_welcomes_and_attaches_to_every_lane() {
     };
     assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [home]);
     let mut actions = Vec::new();
-    session.entered(home, TimestampMs(0), &environment, &mut actions);
+    session.entered(home, TimestampMs(0), None, &environment, &mut actions);
     let welcome = actions.iter().find_map(welcome_of).expect("it is let in");
     assert_eq!((welcome.user.as_str(), welcome.resume), ("alice", ResumeOutcome::Fresh));
     assert_eq!(actions.iter().filter_map(attached).collect::<Vec<_>>(), [LaneId(1 - home.0)]);
@@ -264,7 +266,7 @@ fn a_resume_goes_to_the_lanes_and_a_foreign_position_resets() {
         let mut session = Session::new(Encoding::Json, &environment);
         let json = format!(r#"{{"id":7,"connect":{{"token":"a","device":"d","resume":{{"position":"{position}"}}}}}}"#);
         let mut actions = receive(&mut session, &json, &environment);
-        session.entered(home_of("a", &environment), TimestampMs(0), &environment, &mut actions);
+        session.entered(home_of("a", &environment), TimestampMs(0), None, &environment, &mut actions);
         assert_eq!(actions.iter().find_map(welcome_of).map(|welcome| welcome.resume), Some(outcome), "{position}");
         let since_of = |action: &Action| match action {
             Action::ToLane { lane, frame: LaneFrame::Attach { since, .. } } => {
@@ -293,7 +295,7 @@ fn a_ping_has_a_position_once_all_lanes_are_live() {
     let environment = self::environment(2, &positions, 0);
     let mut session = Session::new(Encoding::Json, &environment);
     receive(&mut session, r#"{"id":1,"connect":{"token":"alice","device":"phone"}}"#, &environment);
-    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut Vec::new());
+    session.entered(home_of("alice", &environment), TimestampMs(0), None, &environment, &mut Vec::new());
     session.caught_up(LaneId(1), nothing_missed(), &environment, &mut Vec::new());
     let actions = receive(&mut session, r#"{"id":2,"ping":{}}"#, &environment);
     let [Action::Send { frame: ServerFrame::Pong(Pong { position: None, .. }), .. }] = actions.as_slice() else {
@@ -340,15 +342,16 @@ fn a_request_goes_to_its_conversations_lane_in_its_binary_form() {
 #[test]
 fn a_request_without_an_id_hears_of_its_failure_only() {
     let positions = [LanePosition(0)];
+    let environment = environment(1, &positions, 0);
     let mut session = connected(1, &positions);
     let mut actions = Vec::new();
     let pong = ServerFrame::Pong(Pong { time_ms: TimestampMs(1), position: None });
-    session.reply(0, binary::encode_server(None, &pong), &mut actions);
+    session.reply(0, binary::encode_server(None, &pong), &environment, &mut actions);
     assert_eq!(actions, []);
-    session.reply(0, binary::encode_server(Some(RequestId(1)), &pong), &mut actions);
+    session.reply(0, binary::encode_server(Some(RequestId(1)), &pong), &environment, &mut actions);
     assert_eq!(actions.len(), 1);
     let error = ErrorFrame { code: ErrorCode::NotFound, text: "no".into(), retry_after_ms: None };
-    session.reply(0, binary::encode_server(None, &ServerFrame::Error(error)), &mut actions);
+    session.reply(0, binary::encode_server(None, &ServerFrame::Error(error)), &environment, &mut actions);
     assert_eq!(actions.len(), 2, "the failure of a request without an id is told");
 }
 
@@ -374,9 +377,9 @@ fn a_list_is_gathered_from_all_lanes_in_order() {
         binary::encode_server(Some(RequestId(1)), &ServerFrame::ConversationsAnswer(answer))
     };
     let mut actions = Vec::new();
-    session.reply(gathers[0], part(&[1, 4, 6]), &mut actions);
+    session.reply(gathers[0], part(&[1, 4, 6]), &environment, &mut actions);
     assert_eq!(actions, []);
-    session.reply(gathers[1], part(&[2, 3]), &mut actions);
+    session.reply(gathers[1], part(&[2, 3]), &environment, &mut actions);
     let [Action::Send { id: Some(RequestId(9)), frame: ServerFrame::ConversationsAnswer(page) }] = actions.as_slice()
     else {
         panic!("{actions:?}");
@@ -416,7 +419,7 @@ fn pages_of(all: &[u8], lane_of: fn(u8) -> u8, bytes: usize) -> (Vec<u8>, usize)
         resume: None,
     };
     receive(&mut session, Request::Connect(connect));
-    session.entered(home_of("alice", &environment), TimestampMs(0), &environment, &mut Vec::new());
+    session.entered(home_of("alice", &environment), TimestampMs(0), None, &environment, &mut Vec::new());
     let (mut listed, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
         let mut page = Vec::new();
@@ -432,7 +435,7 @@ fn pages_of(all: &[u8], lane_of: fn(u8) -> u8, bytes: usize) -> (Vec<u8>, usize)
             let conversations: Vec<_> = part.collect();
             let next = conversations.last().filter(|_| rest.len() > fits).map(|last| last.conversation);
             let answer = ServerFrame::ConversationsAnswer(ConversationsAnswer { conversations, next });
-            session.reply(gather, binary::encode_server(Some(RequestId(1)), &answer), &mut page);
+            session.reply(gather, binary::encode_server(Some(RequestId(1)), &answer), &environment, &mut page);
         }
         let Some(Action::Send { frame: ServerFrame::ConversationsAnswer(answer), .. }) = page.pop() else { panic!() };
         let sum: usize = answer.conversations.iter().filter_map(|summary| Some(summary.last.as_ref()?.0.len())).sum();
@@ -556,4 +559,85 @@ fn what_is_answered_meanwhile_is_not_answered_older_by_what_was_asked_before() {
     actions.clear();
     session.watched(bob_lane, 1, vec![online(&bob, true)], 1, &mut actions);
     assert_eq!(actions, [answer(2, vec![online(&ann, true), online(&bob, true)], 2)]);
+}
+
+#[test]
+fn a_list_of_members_shows_what_their_home_lanes_say() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let user = |name: &str| UserId::new(name).expect("a user id");
+    let names: Vec<String> = (0..8).map(|number| format!("m{number}")).chain(["alice".to_owned()]).collect();
+    let homes: Vec<LaneId> = names.iter().map(|name| home_of(name, &environment)).collect();
+    assert!(homes[..8].contains(&LaneId(0)) && homes[..8].contains(&LaneId(1)), "both are asked");
+    let member =
+        |name: &String| Member { user: user(name), role: Role::Member, read: Sequence(3), delivered: Sequence(5) };
+    let members = || MembersAnswer { sequence: None, members: Some(names.iter().map(member).collect()), next: None };
+    let list = r#"{"id":9,"members":{"conversation":"62b9f96c-c27c-897b-9241-8e0c10f381d5","list":{}}}"#;
+    let mut session = connected(2, &positions);
+    let begin = |session: &mut Session| {
+        let actions = receive(session, list, &environment);
+        let [Action::ToLane { frame: LaneFrame::Request { gather, .. }, .. }] = actions[..] else {
+            panic!("{actions:?}")
+        };
+        let mut actions = Vec::new();
+        let listed = binary::encode_server(Some(RequestId(1)), &ServerFrame::MembersAnswer(members()));
+        session.reply(gather, listed, &environment, &mut actions);
+        (gather, actions)
+    };
+    let shown = |actions: &[Action]| match actions {
+        [Action::Send { id: Some(RequestId(9)), frame: ServerFrame::MembersAnswer(answer) }] => {
+            let members = answer.members.iter().flatten().filter(|member| member.read > Sequence(0));
+            members.map(|member| member.user.as_str().to_owned()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let (gather, asked) = begin(&mut session);
+    for action in &asked {
+        let Action::ToLane { lane, frame: LaneFrame::AskReceipts { user: asks, of, .. } } = action else { panic!() };
+        assert_eq!(asks, &user("alice"));
+        assert!(of.iter().all(|of| home_of(of.as_str(), &environment) == *lane && of.as_str() != "alice"), "{of:?}");
+    }
+    assert_eq!(asked.len(), 2);
+    let mut actions = Vec::new();
+    session.receipts(gather, Some(&[user("m3")]), &mut actions);
+    assert_eq!((actions.len(), session.is_answered()), (0, false), "one has not answered");
+    session.receipts(gather, Some(&[user("m5"), user("m6")]), &mut actions);
+    assert_eq!(shown(&actions), ["m0", "m1", "m2", "m4", "m7", "alice"]);
+    assert!(session.is_answered());
+    // What could not be looked up is not shown as if it were.
+    let (gather, _) = begin(&mut session);
+    actions.clear();
+    session.receipts(gather, None, &mut actions);
+    session.receipts(gather, Some(&[]), &mut actions);
+    assert_eq!(error_code(&actions), Some(ErrorCode::Overloaded));
+}
+
+#[test]
+fn lanes_are_told_what_a_user_shows_before_anything_that_is_asked() {
+    let positions = [LanePosition(0); 2];
+    let environment = environment(2, &positions, 0);
+    let item = AccountItem {
+        key: RECEIPTS_KEY.to_owned(),
+        value: JsonText(r#"{"on":false}"#.to_owned()),
+        sequence: Sequence(1),
+        time_ms: TimestampMs(1),
+    };
+    let hides = Privacy::of(&[item]);
+    assert!(hides.is_some());
+    let mut session = entering(&environment);
+    let mut actions = Vec::new();
+    session.entered(home_of("alice", &environment), TimestampMs(0), hides.as_ref(), &environment, &mut actions);
+    let [Action::ToLane { frame: LaneFrame::Attach { privacy, .. }, .. }, _] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(privacy, &hides);
+    for changed in [None, hides] {
+        actions.clear();
+        session.private(changed.as_ref(), &environment, &mut actions);
+        let told = actions.iter().map(|action| match action {
+            Action::ToLane { lane, frame: LaneFrame::Privacy { privacy, .. } } if *privacy == changed => lane.0,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [0, 1]);
+    }
 }

@@ -407,6 +407,7 @@ fn answered(client: &mut Client, asked: Asked, frame: ServerFrame, judge: &mut J
         (AskedKind::Members, ServerFrame::MembersAnswer(answer)) => {
             let members = answer.members.unwrap_or_default();
             judge.model.check(members.is_sorted_by(|one, two| one.user < two.user), || format!("{user}: {members:?}"));
+            judge.model.listed(&user, &members, asked.at, judge.coverage);
         }
         (AskedKind::Pins, ServerFrame::PinsAnswer(answer)) => {
             let id = asked.conversation.expect("pins are of a conversation");

@@ -429,6 +429,7 @@ impl Client {
 
     fn receipt(&mut self, receipt: &Receipt, judge: &mut Judge<'_>) {
         judge.coverage.one(Count::Receipts);
+        judge.model.told_receipt(&self.user, &receipt.user, self.connected_at, judge.coverage);
         let (read, delivered) = (receipt.read.0, receipt.delivered.0);
         let (id, of) = (receipt.conversation, receipt.user.clone());
         judge.model.check(read <= delivered, || format!("{id}: {of} has read #{read} but was delivered #{delivered}"));

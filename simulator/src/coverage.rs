@@ -84,6 +84,10 @@ counts! {
     PresenceSeen "users seen to be there" PLANNED;
     /// Users of whom somebody was told who may not see them.
     PresenceHidden "users told of who are hidden" PLANNED;
+    /// How far somebody else has read, told by a receipt or in a list.
+    ReceiptsOfOthers "receipts of others" PLANNED;
+    /// Members listed of whom that is hidden from who asked.
+    ReceiptsHidden "receipts hidden" PLANNED;
     /// Devices listed.
     DevicesListed "devices listed" PLANNED;
     /// Tokens of which it was answered that they are refused from then on.

@@ -31,6 +31,7 @@ pub mod node;
 pub mod plan;
 pub mod plant;
 pub mod presences;
+pub mod receipts;
 mod relane;
 pub mod report;
 pub mod rights;

@@ -17,11 +17,12 @@ use crate::{
     coverage::{Count, Coverage},
     dice::Dice,
     model::{Change, Model},
+    receipts,
     world::World,
 };
 
 /// Whether a value of the key lets somebody else see the user. Contacts are never set here.
-fn allows(value: Option<&str>, observer: &UserId) -> bool {
+pub fn allows(value: Option<&str>, observer: &UserId) -> bool {
     let Some(value) = value else { return true };
     let rule: PresenceRule = serde_json::from_str(value).expect("clients set rules that are understood");
     !rule.deny.contains(observer) && (rule.to == Audience::Everyone || rule.allow.contains(observer))
@@ -118,7 +119,8 @@ impl World {
         ];
         let value = values[dice.index(values.len())].clone();
         let value = value.map(JsonText);
-        let set = SetAccount { key: PRESENCE_KEY.to_owned(), value, if_sequence: None };
+        let of_presence = SetAccount { key: PRESENCE_KEY.to_owned(), value, if_sequence: None };
+        let set = if dice.chance(400) { receipts::choose(dice) } else { of_presence };
         let change = Change { add: vec![of.clone()], remove: Vec::new() };
         let request = Request::Account(Account { action: AccountAction::Set(set.clone()) });
         let account = ConversationId::account(&of);
@@ -147,9 +149,12 @@ impl World {
     /// What everybody was told since then.
     pub fn check_presence(&mut self) {
         let is_there = |of: &UserId| self.clients.iter().any(|client| client.wanted && client.user == *of);
+        // What a twin had sent may arrive after all, and replace its user's client: then there is a connection that nobody holds any more.
+        let has_ghost =
+            |of: &UserId| self.clients.iter().any(|client| !client.plan.twin && !client.wanted && client.user == *of);
         let mut told = Vec::new();
         for client in self.clients.iter().filter(|client| client.wanted) {
-            let of_client = client.app.presence.iter();
+            let of_client = client.app.presence.iter().filter(|(of, _)| !has_ghost(of));
             told.extend(of_client.map(|(of, online)| (client.user.clone(), of.clone(), *online, is_there(of))));
         }
         for (observer, of, online, is_there) in told {

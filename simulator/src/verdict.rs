@@ -16,6 +16,7 @@ use crate::{
     coverage::{Count, Coverage},
     finish::{Log, Reading},
     model::{Conversation, Known, Model},
+    receipts::is_blank,
     rights::{self, Rights},
 };
 
@@ -384,6 +385,13 @@ fn pointers(
     for (reader, reading) in readings {
         let Some(Ok(members)) = reading.members.get(&id) else { continue };
         for member in members {
+            let (may_be_blank, must_be) = model.may_be_blank(reader, &member.user);
+            if is_blank(member) && may_be_blank {
+                continue;
+            }
+            if must_be {
+                problems.push(format!("{id}: {reader} reads {member:?}, and may not see how far they have read"));
+            }
             let same = told.insert(&member.user, member).is_none_or(|other| other == member);
             let in_range = member.read <= member.delivered && member.delivered.0 <= replay.last;
             if !same || !in_range {

@@ -120,6 +120,11 @@ impl World {
             self.change_group(client, id, dice);
             return self.pump(client);
         }
+        // Where users hide, lists that must not tell are of use.
+        if self.plan.presence_per_thousand > 0 && dice.chance(60) {
+            self.list_members(client, id);
+            return self.pump(client);
+        }
         match dice.below(100) {
             0..38 => self.send(client, id, dice),
             38..50 => self.change_message(client, id, dice),
@@ -129,11 +134,7 @@ impl World {
             72..80 => self.mark(client, id, dice),
             80..88 => self.change(client, id, dice),
             88..91 => self.title(client, id, dice),
-            91..94 => {
-                let list = MembersList { after: None, limit: Some(3) };
-                let request = Request::Members(Members { conversation: id, action: MembersAction::List(list) });
-                self.ask(client, request, Some(id), AskedKind::Members);
-            }
+            91..94 => self.list_members(client, id),
             94..95 => {
                 let client = &mut self.clients[client].app;
                 client.listing.get_or_insert(None);
@@ -318,6 +319,12 @@ impl World {
         let limit = dice.pick(&[1, 3, 20, 200]);
         let request = history_request(conversation, range, limit);
         self.ask(client, request, Some(conversation), AskedKind::History(range, limit));
+    }
+
+    fn list_members(&mut self, client: usize, id: ConversationId) {
+        let list = MembersList { after: None, limit: Some(3) };
+        let request = Request::Members(Members { conversation: id, action: MembersAction::List(list) });
+        self.ask(client, request, Some(id), AskedKind::Members);
     }
 
     fn mark(&mut self, client: usize, conversation: ConversationId, dice: &Dice) {

@@ -2,7 +2,7 @@
 //
 // Every change is an entry of the user's account and comes like everything else, live and after an absence; where some may be missing, all is
 // listed again. What is set here counts here at once, is kept over a restart at once, waits for a connection, and goes to the server a moment
-// later, the last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
+// later (keys of the server's at once), the last of several only. Of what several devices set, the last one counts in the order in which the server gets it.
 
 import { LIMITS } from "./codes.js";
 import { RequestError } from "./failure.js";
@@ -12,6 +12,8 @@ import type { WaitingStorage } from "./storage.js";
 
 /** What is typed comes key by key: so long it waits for more. */
 const SET_WAIT_MS = 400;
+/** What the server acts upon, such as who may see one, is not typed: it is to count at once. */
+const SERVER_KEYS = "antiphon.";
 
 /** What is kept over restarts. */
 export interface AccountRecord {
@@ -208,7 +210,8 @@ export class Account {
   // ---- What goes --------------------------------------------------------------------------------------------------------
 
   #sendSoon(key: string): void {
-    this.#inside.timers.later(`account ${key}`, SET_WAIT_MS, () => void this.#send(key));
+    const waitMs = key.startsWith(SERVER_KEYS) ? 0 : SET_WAIT_MS;
+    this.#inside.timers.later(`account ${key}`, waitMs, () => void this.#send(key));
   }
 
   async #send(key: string): Promise<void> {

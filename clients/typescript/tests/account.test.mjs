@@ -58,6 +58,9 @@ test("of what is set key by key the last goes to the server, and nothing that is
   phone.client.account.set("none");
   await world.clock.run(1_000);
   assert.deepEqual(sets, []);
+  phone.client.account.set("antiphon.receipts", { on: false });
+  await world.clock.run(50);
+  assert.deepEqual(sets.splice(0), [{ key: "antiphon.receipts", value: { on: false } }], "what the server acts upon goes at once");
 });
 
 test("the last who sets wins on both, and hears that it overwrote", async () => {

@@ -426,6 +426,28 @@ async function whoIsThere({ alice, bob }) {
   await eventually(() => detail.textContent(), "online", "as at first");
 }
 
+async function receiptsOff({ alice, bob }) {
+  step("receipts are switched off, both ways, and on again");
+  const choose = async (on) => {
+    await bob.getByRole("button", { name: "bob", exact: true }).click();
+    await bob.getByLabel("Read receipts").setChecked(on);
+    await bob.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+  };
+  await openConversation(alice, "bob");
+  await openConversation(bob, "alice");
+  await choose(false);
+  await say(alice, "do you see this?");
+  await bubble(bob, "do you see this?").waitFor();
+  await say(bob, "you will not know");
+  await bubble(alice, "you will not know").waitFor();
+  // What she does not send is waited for: marks take a quarter of a second at most.
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  assert.equal(await state(bob, "you will not know"), "Sent", "she has read it, and he is not told");
+  await choose(true);
+  await say(alice, "and now?");
+  await eventually(() => state(alice, "and now?"), "Read", "as at first");
+}
+
 async function devices({ alice, browser }) {
   step("devices: listed, named, logged out");
   const other = await browser.page();
@@ -937,6 +959,7 @@ try {
   await secondTab(world);
   await forOneself(world);
   await whoIsThere(world);
+  await receiptsOff(world);
   await devices(world);
   // The kill has taken her connection with it.
   world.carol = await RawClient.create(backstage, "carol");

@@ -7,8 +7,10 @@
 mod attaching;
 mod devices;
 mod large;
+mod privacy;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     rc::Rc,
 };
@@ -20,15 +22,14 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     binary,
-    frame::{
-        Devices, Event, JsonText, Left, MessageState, Receipt, Request, SERVER_KEYS, ServerFrame, States, view_entry,
-    },
+    frame::{Devices, Event, JsonText, Left, MessageState, Receipt, Request, ServerFrame, States, view_entry},
     ids::{ConversationId, LanePosition, RequestId, TimestampMs, UserId},
 };
 
 use self::{
     attaching::{Attach, Attaching, Logins, Waiting},
     devices::AsksDevices,
+    privacy::{AsksReceipts, Privacies, ruling_items},
 };
 use super::{
     fanout::{Fanout, Rules},
@@ -36,6 +37,7 @@ use super::{
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
+    privacy::Privacy,
     registry::Registry,
     requests::{RequestKind, answer_frame, command, error_frame},
     views::Views,
@@ -59,9 +61,6 @@ const TICK_MS: u64 = 250;
 const RULES_AT_A_TIME: usize = 256;
 const RULES_AGAIN_MS: u64 = 5_000;
 
-/// Keys of account data that the server knows are fewer.
-const SERVER_KEYS_MAX: u32 = 50;
-
 /// What a command was for.
 enum Pending {
     Request(Asked),
@@ -71,6 +70,8 @@ enum Pending {
     /// Whether a session may be that is to be attached.
     Enter(Box<Waiting>),
     Devices(Box<AsksDevices>),
+    /// A user's receipts are looked up for another.
+    Receipts(Box<(Rc<RefCell<AsksReceipts>>, UserId)>),
 }
 
 /// A user's rule is looked up.
@@ -87,8 +88,13 @@ enum Then {
     Tell,
     /// They are, and then the request is answered that has changed it: who hears the answer can count on it.
     Answer(ShardId, ConnectionFrame),
-    /// This session is told, which asked.
-    TellOne(ShardId, MeshConnection),
+}
+
+/// Where an answer goes.
+struct Place {
+    shard: ShardId,
+    connection: MeshConnection,
+    gather: u32,
 }
 
 struct Asked {
@@ -98,6 +104,8 @@ struct Asked {
     id: Option<RequestId>,
     kind: RequestKind,
     at_us: u64,
+    /// Of a request whose receipt others hear of: what its user showed others when it came.
+    privacy: Option<Box<Privacy>>,
 }
 
 impl Pending {
@@ -106,7 +114,7 @@ impl Pending {
         match self {
             Self::Attach(attach) => Some(attach),
             Self::Enter(waiting) => Some(&waiting.attach),
-            Self::Request(_) | Self::Rule(_) | Self::Devices(_) => None,
+            Self::Request(_) | Self::Rule(_) | Self::Devices(_) | Self::Receipts(_) => None,
         }
     }
 }
@@ -155,8 +163,9 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     /// Users who are there and whose rule could not be looked up.
     unruled: VecDeque<UserId>,
     rules_at_ms: u64,
-    /// Of users who show to some only that they are there: to whom, as these sessions of theirs have said.
-    shown_to: HashMap<UserId, (Rule, Vec<(ShardId, MeshConnection)>)>,
+    privacies: Privacies,
+    /// What the user showed others of whom the next output may be a receipt.
+    marking: Option<Option<Box<Privacy>>>,
     wall: TimestampMs,
     pending: HashMap<Token, Pending>,
     /// Sessions that are being attached: one that goes meanwhile is found without a look at all that waits.
@@ -197,7 +206,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             presence_tick_ms: 0,
             unruled: VecDeque::new(),
             rules_at_ms: 0,
-            shown_to: HashMap::new(),
+            privacies: Privacies::default(),
+            marking: None,
             wall: TimestampMs(0),
             pending: HashMap::new(),
             attaching: HashMap::new(),
@@ -318,14 +328,15 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
         match frame {
-            LaneFrame::Attach { user, device, issued, connection, since, known } => {
-                let attach = Attach { user, device, issued, shard: from, connection, entering: None, reset: false };
+            LaneFrame::Attach { user, device, issued, connection, since, known, privacy } => {
+                let attach =
+                    Attach { user, device, issued, shard: from, connection, entering: None, privacy, reset: false };
                 self.attach(attach, since, &known, send);
             }
             LaneFrame::Detach { user, connection } => {
                 self.presence.forget(Watcher { shard: from, connection });
                 self.views.forget((from, connection));
-                self.shows_to(&user, (from, connection), None);
+                self.privacies.set(&user, (from, connection), None);
                 let was_there = self.registry.detach(&user, from, connection);
                 if was_there && !self.registry.has(&user) {
                     self.fanout.note(&user);
@@ -345,39 +356,60 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 send(from, ConnectionFrame::Watched { connection, gather, users, watching });
                 asks.into_iter().for_each(|user| self.look_up_rule(user, Then::Nothing));
             }
-            LaneFrame::AskRule { user, connection } => self.look_up_rule(user, Then::TellOne(from, connection)),
-            LaneFrame::Rule { user, connection, rule } => {
-                self.shows_to(&user, (from, connection), rule);
+            LaneFrame::Privacy { user, connection, privacy } => {
+                self.privacies.set(&user, (from, connection), privacy);
+            }
+            LaneFrame::AskReceipts { user, connection, gather, of } => {
+                self.ask_receipts((from, connection), gather, user, of);
             }
             LaneFrame::Request { user, connection, gather, frame } => {
-                match binary::decode_request(&frame) {
-                    Ok((id, Request::View(view))) => {
-                        let kind = RequestKind::View(view.conversation);
-                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
-                        self.view(user, view, asked, send);
-                    }
-                    Ok((id, Request::Devices(Devices { action }))) => {
-                        let kind = RequestKind::Devices;
-                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
-                        self.ask_devices(asked, user, action);
-                    }
-                    Ok((id, request)) => {
-                        let (kind, command) = command(user, request);
-                        if let RequestKind::Account(_, Some(user)) = &kind
-                            && self.presence.will_change(user, self.registry.has(user))
-                        {
-                            self.look_up_rule(user.clone(), Then::Nothing);
-                        }
-                        let asked = Asked { shard: from, connection, gather, id, kind, at_us: now_us };
-                        self.submit(Pending::Request(asked), command);
-                    }
-                    // A session decoded the same bytes before it sent them on.
-                    Err(error) => {
-                        let refusal = Refusal { code: error.code, text: error.text };
-                        let frame = binary::encode_server(error.id, &error_frame(refusal));
-                        send(from, ConnectionFrame::Reply { connection, gather, frame });
-                    }
+                let privacy = self.privacies.get(&user).cloned();
+                let at = Place { shard: from, connection, gather };
+                self.request(user, privacy, at, &frame, now_us, send);
+            }
+            LaneFrame::Call { user, connection, frame, privacy } => {
+                let at = Place { shard: from, connection, gather: 0 };
+                self.request(user, privacy, at, &frame, now_us, send);
+            }
+        }
+    }
+
+    /// Begins to do what a user asks, who shows others this.
+    fn request(
+        &mut self,
+        user: UserId,
+        privacy: Option<Privacy>,
+        Place { shard, connection, gather }: Place,
+        frame: &[u8],
+        at_us: u64,
+        send: &mut impl FnMut(ShardId, ConnectionFrame),
+    ) {
+        let (id, request) = match binary::decode_request(frame) {
+            Ok(decoded) => decoded,
+            // Whoever sent them on decoded the same bytes before.
+            Err(error) => {
+                let refusal = Refusal { code: error.code, text: error.text };
+                let frame = binary::encode_server(error.id, &error_frame(refusal));
+                return send(shard, ConnectionFrame::Reply { connection, gather, frame });
+            }
+        };
+        let asked = |kind| Asked { shard, connection, gather, id, kind, at_us, privacy: None };
+        match request {
+            Request::View(view) => {
+                let asked = asked(RequestKind::View(view.conversation));
+                self.view(user, view, asked, send);
+            }
+            Request::Devices(Devices { action }) => self.ask_devices(asked(RequestKind::Devices), user, action),
+            request => {
+                let (kind, command) = command(user, request);
+                if let RequestKind::Account(_, Some(user)) = &kind
+                    && self.presence.will_change(user, self.registry.has(user))
+                {
+                    self.look_up_rule(user.clone(), Then::Nothing);
                 }
+                let is_marked = matches!(kind, RequestKind::Read | RequestKind::Delivered);
+                let privacy = privacy.filter(|_| is_marked).map(Box::new);
+                self.submit(Pending::Request(Asked { privacy, ..asked(kind) }), command);
             }
         }
     }
@@ -386,29 +418,14 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         self.placement.home_of(user) == self.id
     }
 
-    /// A session says to whom its user shows that it is there; `None`: to everybody, or it has gone.
-    fn shows_to(&mut self, user: &UserId, session: (ShardId, MeshConnection), rule: Option<Rule>) {
-        let Some(rule) = rule else {
-            if let Some((_, sessions)) = self.shown_to.get_mut(user) {
-                sessions.retain(|other| *other != session);
-                if sessions.is_empty() {
-                    self.shown_to.remove(user);
-                }
-            }
-            return;
-        };
-        let (known, sessions) = self.shown_to.entry(user.clone()).or_insert_with(|| (Rule::nobody(), Vec::new()));
-        *known = rule;
-        if !sessions.contains(&session) {
-            sessions.push(session);
-        }
+    /// Learns from a user's account what the user shows others.
+    fn look_up_rule(&mut self, user: UserId, then: Then) {
+        self.look_up_account(&user.clone(), Pending::Rule(Box::new(Ruling { user, then })));
     }
 
-    /// Learns from a user's account who may see the user.
-    fn look_up_rule(&mut self, user: UserId, then: Then) {
-        let (after, limit) = (Some(SERVER_KEYS.to_owned()), SERVER_KEYS_MAX);
-        let command = Command::Account { user: user.clone(), after, limit };
-        self.submit(Pending::Rule(Box::new(Ruling { user, then })), command);
+    /// Whether a change of what a user shows others matters to anybody now.
+    fn is_ruled(&self, user: &UserId) -> bool {
+        self.presence.knows(user) || self.registry.has(user)
     }
 
     fn ruled(
@@ -417,31 +434,34 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         result: Result<Done, Refusal>,
         send: &mut impl FnMut(ShardId, ConnectionFrame),
     ) {
-        let rule = match result {
-            Ok(Done::AccountItems { items, .. }) => {
-                let rule = Rule::of(&items);
-                self.presence.ruled(&user, rule.clone(), self.wall);
-                rule
+        let found = ruling_items(result);
+        let privacy = match &found {
+            Ok(items) => {
+                self.presence.ruled(&user, Rule::of(items), self.wall);
+                Privacy::of(items)
             }
-            Ok(other) => unreachable!("the engine answers a list of account data with one, not {other:?}"),
             Err(_) => {
                 self.presence.unsure(&user, self.wall);
                 if self.registry.has(&user) && !self.unruled.contains(&user) {
                     self.unruled.push_back(user.clone());
                 }
-                Rule::nobody()
+                Some(Privacy::nothing())
             }
         };
-        let rule = (!rule.is_open()).then_some(rule);
-        let mut tell = |shard, connection| send(shard, ConnectionFrame::Rule { connection, rule: rule.clone() });
-        match then {
-            Then::Nothing => {}
-            Then::TellOne(shard, connection) => tell(shard, connection),
-            Then::Tell | Then::Answer(..) => {
-                self.registry.routes(&user).iter().for_each(|route| tell(route.shard, route.connection));
+        let is_news = match then {
+            Then::Nothing => false,
+            // If not, sessions have what they were let in with, or hide everything until it is known.
+            Then::Tell => found.is_ok(),
+            Then::Answer(..) => true,
+        };
+        if is_news {
+            for route in self.registry.routes(&user) {
+                let (connection, privacy) = (route.connection, privacy.clone());
+                send(route.shard, ConnectionFrame::Privacy { connection, privacy });
             }
         }
         if let Then::Answer(shard, frame) = then {
+            self.logins.changes(&user);
             self.presence.has_changed(&user);
             send(shard, frame);
         }
@@ -466,9 +486,13 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             self.tell_position(now_us / 1_000, send);
             return false;
         };
+        let marking = self.marking.take();
         match output {
             Output::Answer { token, mut result } => match self.pending.remove(&token) {
-                Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us })) => {
+                Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us, privacy })) => {
+                    if matches!(kind, RequestKind::Read | RequestKind::Delivered) {
+                        self.marking = Some(privacy);
+                    }
                     if let (RequestKind::Send, &Ok(Done::Sent { duplicate, .. })) = (&kind, &result) {
                         self.counters.acks += 1;
                         self.counters.duplicates += u64::from(duplicate);
@@ -498,8 +522,12 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     let frame = binary::encode_server(id, &frame);
                     let reply = ConnectionFrame::Reply { connection, gather, frame };
                     match kind {
-                        RequestKind::Account(_, Some(user)) if self.presence.knows(&user) => {
+                        RequestKind::Account(_, Some(user)) if self.is_ruled(&user) => {
                             self.look_up_rule(user, Then::Answer(shard, reply));
+                        }
+                        RequestKind::Account(_, Some(user)) => {
+                            self.logins.changes(&user);
+                            send(shard, reply);
                         }
                         _ => send(shard, reply),
                     }
@@ -511,6 +539,10 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                     self.may_enter(*waiting, result, send);
                 }
                 Some(Pending::Devices(asks)) => self.devices(*asks, result, send),
+                Some(Pending::Receipts(asks)) => {
+                    let (asks, user) = *asks;
+                    Self::receipts_are(asks, user, result, send);
+                }
                 Some(Pending::Attach(attach)) => {
                     self.catch_ups -= 1;
                     self.attaching.remove(&(attach.shard, attach.connection));
@@ -548,11 +580,17 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             }
             Output::Receipt { conversation, user, read, delivered, recipients } => {
                 let key = conflation_key(conversation, Some(&user), "");
+                let privacy = marking.unwrap_or_else(|| self.shows(&user).map(Box::new));
                 if self.is_hinted(&recipients) {
                     self.address_users([&user]);
                 } else {
                     let recipients = self.who_is_there(conversation, recipients);
-                    self.address_users(recipients.iter());
+                    // By what was so when it was asked for, and by what is so now.
+                    let showing = [privacy.as_deref(), self.privacies.get(&user)];
+                    let lets =
+                        |other: &UserId| showing.iter().all(|privacy| self.privacies.lets_receipt(*privacy, other));
+                    let sees = |other: &&UserId| **other == user || lets(other);
+                    address_users(&self.registry, &mut self.recipients, recipients.iter().filter(sees));
                 }
                 let receipt = || ServerFrame::Receipt(Receipt { conversation, user, read, delivered });
                 self.give(conversation, key, || binary::encode_server(None, &receipt()), send);
@@ -560,8 +598,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             Output::Told { conversation, user, event, data, recipients } => {
                 let key = conflation_key(conversation, Some(&user), &event);
                 // Who types is there.
-                let shown_to = self.shown_to.get(&user).map(|(rule, _)| rule.clone());
-                let sees = |other: &UserId| *other != user && shown_to.as_ref().is_none_or(|rule| rule.allows(other));
+                let privacy = self.shows(&user);
+                let shows = |other: &UserId| privacy.as_ref().is_none_or(|privacy| privacy.shows_presence_to(other));
+                let sees = |other: &UserId| *other != user && shows(other);
                 if self.is_hinted(&recipients) {
                     self.address_viewers(conversation, sees);
                 } else {
@@ -631,11 +670,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
 
     /// What is given next is for all sessions of these users.
     fn address_users<'a>(&mut self, users: impl IntoIterator<Item = &'a UserId>) {
-        for user in users {
-            for route in self.registry.routes(user) {
-                address(&mut self.recipients, (route.shard, route.connection));
-            }
-        }
+        address_users(&self.registry, &mut self.recipients, users);
     }
 
     /// Gives one frame to all that were addressed: one mesh frame a shard. The frame is made only if there is anyone.
@@ -664,6 +699,18 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 ShardId(shard),
                 ConnectionFrame::Push { conversation, connections, conflation_key, frame: frame.clone() },
             );
+        }
+    }
+}
+
+fn address_users<'a>(
+    registry: &Registry,
+    recipients: &mut [Vec<MeshConnection>],
+    users: impl IntoIterator<Item = &'a UserId>,
+) {
+    for user in users {
+        for route in registry.routes(user) {
+            address(recipients, (route.shard, route.connection));
         }
     }
 }

@@ -11,7 +11,7 @@ use antiphon_wire::{
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error as RancorError};
 
-use super::{io::ConnectionKey, presence::Rule};
+use super::{io::ConnectionKey, privacy::Privacy};
 
 /// A shard's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ pub enum LaneFrame {
         since: Option<LanePosition>,
         /// Conversations of which it has more.
         known: Vec<Known>,
+        /// What its user shows others; `None`: everything to everybody. The home lane knows itself.
+        privacy: Option<Privacy>,
     },
     /// A session ended.
     Detach {
@@ -78,21 +80,36 @@ pub enum LaneFrame {
         /// The binary wire frame.
         frame: Vec<u8>,
     },
-    /// A session, of a user whose home the lane is, is about to show that it is there: to whom may it?
-    AskRule {
+    /// A request in a user's name without a session: a call of the HTTP API.
+    Call {
         /// Whose.
         user: UserId,
         /// Where the answer goes.
         connection: MeshConnection,
+        /// The binary wire frame.
+        frame: Vec<u8>,
+        /// What the user shows others, where they hear a receipt of it; `None`: everything to everybody.
+        privacy: Option<Privacy>,
     },
-    /// To whom a session may show that it is there; comes before any request by which it would.
-    Rule {
+    /// What a session's user shows others has changed.
+    Privacy {
         /// Whose.
         user: UserId,
         /// Which.
         connection: MeshConnection,
-        /// `None`: everybody.
-        rule: Option<Rule>,
+        /// `None`: everything to everybody.
+        privacy: Option<Privacy>,
+    },
+    /// A session asks which of these users, whose home the lane is, hide from its user how far they have read.
+    AskReceipts {
+        /// Whose session.
+        user: UserId,
+        /// Where the answer goes.
+        connection: MeshConnection,
+        /// The session gathers answers under this number.
+        gather: u32,
+        /// Whose receipts; at least one.
+        of: Vec<UserId>,
     },
     /// A session asks about users whose home the lane is.
     Watch {
@@ -144,12 +161,21 @@ pub enum ConnectionFrame {
         /// The binary wire frame, with the request's id.
         frame: Vec<u8>,
     },
-    /// The answer to [`LaneFrame::AskRule`], and told again when the rule has changed.
-    Rule {
+    /// What the session's user shows others has changed.
+    Privacy {
         /// Where to.
         connection: MeshConnection,
-        /// `None`: everybody may see the user.
-        rule: Option<Rule>,
+        /// `None`: everything to everybody.
+        privacy: Option<Privacy>,
+    },
+    /// The answer to [`LaneFrame::AskReceipts`].
+    Receipts {
+        /// Where to.
+        connection: MeshConnection,
+        /// The request's.
+        gather: u32,
+        /// Who hides them; `None`: it cannot be told now.
+        hidden: Option<Vec<UserId>>,
     },
     /// The answer to [`LaneFrame::Watch`].
     Watched {
@@ -182,6 +208,8 @@ pub enum ConnectionFrame {
         connection: MeshConnection,
         /// Tokens of its device are refused that were issued then or before.
         refused_until: TimestampMs,
+        /// What its user shows others; `None`: everything to everybody.
+        privacy: Option<Privacy>,
     },
     /// The home lane does not let a session in, or not any longer.
     Barred {

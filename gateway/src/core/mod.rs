@@ -21,6 +21,7 @@ pub mod placement;
 pub mod planted;
 pub mod presence;
 pub mod pressure;
+pub mod privacy;
 pub mod proxy;
 pub mod rate;
 pub mod registry;

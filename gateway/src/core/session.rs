@@ -6,14 +6,15 @@
 
 mod beside;
 mod entering;
+mod members;
 
 use antiphon_wire::{
     binary,
     codec::{DecodeError, Encoding},
     codes::{CloseCode, ErrorCode},
     frame::{
-        CaughtUp, Connect, Create, ErrorFrame, Expiring, Left, Limits, Pong, PositionBytes, Receipt, Refresh,
-        Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
+        CaughtUp, Connect, Create, ErrorFrame, Expiring, Left, Limits, MembersAction, Pong, PositionBytes, Receipt,
+        Refresh, Refreshed, Request, Resume, ResumeOutcome, ServerFrame, TooFar, Welcome,
     },
     ids::{ConversationId, DeviceId, Epoch, LanePosition, RequestId, Sequence, TimestampMs, UserId},
     limits,
@@ -21,10 +22,7 @@ use antiphon_wire::{
 };
 
 pub(super) use self::entering::is_refused;
-use self::{
-    beside::{Beside, Shown},
-    entering::Entering,
-};
+use self::{beside::Beside, entering::Entering};
 use super::{
     mesh::{LaneFrame, LaneId, MeshConnection},
     placement::Placement,
@@ -148,7 +146,6 @@ pub struct Session {
     allowance_milli: u32,
     allowance_at_ms: u32,
     beside: Option<Box<Beside>>,
-    shown: Shown,
     /// The node ends: what is under way is answered, and nothing more is taken.
     stopping: bool,
 }
@@ -165,7 +162,6 @@ impl Session {
             allowance_milli: environment.requests_burst_max.saturating_mul(1_000),
             allowance_at_ms: environment.monotonic_ms as u32,
             beside: None,
-            shown: Shown::Unasked,
             stopping: false,
         }
     }
@@ -283,15 +279,18 @@ impl Session {
                 self.gather(id, list, environment, actions);
             }
             Request::Presence(presence) => self.watch(id, presence, environment, actions),
+            Request::Members(list) if matches!(list.action, MembersAction::List(_)) => {
+                self.list_members(id, list, environment, actions);
+            }
             request => self.forward(id, &request, bytes, environment, actions),
         }
     }
 
     /// A lane answered a request.
-    pub fn reply(&mut self, gather: u32, frame: Vec<u8>, actions: &mut Vec<Action>) {
+    pub fn reply(&mut self, gather: u32, frame: Vec<u8>, environment: &Environment<'_>, actions: &mut Vec<Action>) {
         self.outstanding = self.outstanding.saturating_sub(1);
         if gather != 0 {
-            return self.gathered(gather, &frame, actions);
+            return self.gathered(gather, &frame, environment, actions);
         }
         // A request without an id hears of its failure only.
         if binary::frame_id(&frame).is_some() || binary::is_error(&frame) {
@@ -436,7 +435,7 @@ impl Session {
         let home = environment.placement.home_of(&identity.user);
         self.connected = Some(Connected { user: identity.user, device, expires: identity.expires, told: false });
         let mut entering = Entering::new(id, welcome, identity.issued, since, known);
-        self.attach(home, &mut entering, environment, actions);
+        self.attach(home, &mut entering, None, environment, actions);
         self.enter(entering);
     }
 
@@ -504,9 +503,6 @@ impl Session {
         };
         let (user, connection) = (connected.user.clone(), environment.connection);
         let frame = LaneFrame::Request { user, connection, gather: 0, frame };
-        if matches!(request, Request::Event(_)) && self.shown != Shown::Told {
-            return self.hold(id, lane, frame, environment, actions);
-        }
         self.outstanding += 1;
         actions.push(Action::ToLane { lane, frame });
     }

@@ -190,6 +190,13 @@ impl Shard {
         }
     }
 
+    /// A client writes a message and is gone before anything comes of it.
+    pub(crate) fn tell_and_hang_up(&mut self, slot: u32, text: &str) {
+        self.core.received(key(slot), &mut encode_message(MessageKind::Text, text.as_bytes(), MASK));
+        self.hang_up(slot);
+        self.turn();
+    }
+
     pub(crate) fn write_text(&mut self, slot: u32, text: &str) {
         self.write(slot, &encode_message(MessageKind::Text, text.as_bytes(), MASK));
     }

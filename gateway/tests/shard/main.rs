@@ -16,5 +16,6 @@ mod groups;
 mod invites;
 mod large;
 mod presence;
+mod receipts;
 mod slow;
 mod tokens;

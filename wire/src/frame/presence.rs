@@ -17,6 +17,12 @@ pub const PRESENCE_KEY: &str = "antiphon.presence";
 /// The key of account data that says who the user's contacts are: [`Contacts`].
 pub const CONTACTS_KEY: &str = "antiphon.contacts";
 
+/// Key of account data that says whether a user gives receipts, and is given others'.
+pub const RECEIPTS_KEY: &str = "antiphon.receipts";
+
+/// All keys of account data that have a meaning for the server, in order.
+pub const SERVER_KEYS_KNOWN: [&str; 4] = [CONTACTS_KEY, DEVICES_KEY, PRESENCE_KEY, RECEIPTS_KEY];
+
 /// `presence`: begins to tell of some users, and stops to tell of others.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize,
@@ -78,6 +84,14 @@ pub struct PresenceRule {
     pub deny: Vec<UserId>,
 }
 
+/// Whether a user gives receipts: the value of [`RECEIPTS_KEY`]. Without one they are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptsRule {
+    /// If not, nobody else is told how far the user has read, and the user is not told of others.
+    pub on: bool,
+}
+
 /// A number of people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +123,7 @@ pub fn misfit(key: &str, value: Option<&JsonText>) -> Option<String> {
     let fits = match key {
         PRESENCE_KEY => serde_json::from_str::<PresenceRule>(value).map(drop),
         CONTACTS_KEY => serde_json::from_str::<Contacts>(value).map(drop),
+        RECEIPTS_KEY => serde_json::from_str::<ReceiptsRule>(value).map(drop),
         _ => return Some(format!("keys that begin with {SERVER_KEYS} are the server's, and {key} is none of them")),
     };
     fits.err().map(|error| format!("value of {key}: {error}"))
@@ -125,6 +140,7 @@ mod tests {
             (PRESENCE_KEY, r#"{"to":"everyone"}"#),
             (PRESENCE_KEY, r#"{"to":"contacts","allow":["bob"],"deny":["carol"]}"#),
             (CONTACTS_KEY, r#"{"users":[]}"#),
+            (RECEIPTS_KEY, r#"{"on":false}"#),
             ("antiphonal", "1"),
             ("draft:x", "[]"),
         ] {
@@ -137,9 +153,17 @@ mod tests {
             (PRESENCE_KEY, r#"{"to":"nobody","but":["bob"]}"#),
             (PRESENCE_KEY, r#"{"to":"nobody","allow":["b b"]}"#),
             (CONTACTS_KEY, r#"{"users":"bob"}"#),
+            (RECEIPTS_KEY, "false"),
             ("antiphon.other", "1"),
         ] {
             assert!(wrong(key, value).is_some(), "{key} {value}");
+        }
+        let mut known = SERVER_KEYS_KNOWN;
+        known.sort_unstable();
+        assert_eq!(known, SERVER_KEYS_KNOWN, "in the order in which they are kept");
+        for key in known {
+            let is_known = wrong(key, "1").is_some_and(|text| !text.contains("none of them"));
+            assert!(is_known && key.starts_with(SERVER_KEYS), "{key}");
         }
         assert_eq!(misfit(PRESENCE_KEY, None), None, "it can be taken away");
         assert!(misfit(DEVICES_KEY, None).is_some(), "who is logged out is not logged in by that");

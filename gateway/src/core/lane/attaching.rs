@@ -1,7 +1,7 @@
 //! Sessions on their way in: looked up by their user's home lane, caught up by the engine, and then delivered to.
 //!
 //! Invariants: once a logging out is answered, no session is let in by a token that it refuses: one is looked up before its catch-up is asked
-//! for, and what was logged out between the two is found by a count when it has come. Its route is added in the step that hands on its catch-up.
+//! for, and what was logged out, or hidden, between the two is found by a count when it has come. Its route is added in the step that hands on its catch-up.
 
 use antiphon_engine::{
     door::{self, Command, Done, Refusal, Token},
@@ -9,14 +9,15 @@ use antiphon_engine::{
 };
 use antiphon_wire::{
     codes::ErrorCode,
-    frame::{Known, KnownDevices},
+    frame::Known,
     ids::{ConversationId, DeviceId, Epoch, LanePosition, Sequence, TimestampMs, UserId},
     limits::DEVICES_MAX,
 };
 
-use super::{Lane, Pending, Then, devices::known, states_frames};
+use super::{Lane, Pending, Then, devices::known, privacy::ruling_items, states_frames};
 use crate::core::{
     mesh::{Barred, ConnectionFrame, MeshConnection, ShardId},
+    privacy::Privacy,
     registry::Route,
     session::is_refused,
 };
@@ -29,7 +30,8 @@ const CATCH_UPS_MAX: usize = 4_096;
 /// come back. Turning away costs more than waiting, so not less (16,384: half a million attempts, and four times as long).
 const ATTACHES_WAITING_MAX: usize = 65_536;
 
-/// Users are counted together in so many groups: one of a group who logs devices out while another is being attached has that one come back.
+/// Users are counted together in so many groups: of a group one of whom logs devices out, or shows otherwise who may
+/// see what, those who are being attached just then come back.
 const GROUPS: usize = 1_024;
 
 /// A session that is being attached.
@@ -43,6 +45,8 @@ pub(super) struct Attach {
     pub(super) entering: Option<Entering>,
     /// The position given was refused; this catch-up starts afresh.
     pub(super) reset: bool,
+    /// What its user shows others; the home lane looks it up.
+    pub(super) privacy: Option<Privacy>,
 }
 
 /// A session that waits to be attached.
@@ -63,20 +67,27 @@ pub(super) enum Attaching {
 /// What a lane knows of sessions beside who they are.
 pub(super) struct Logins {
     pub(super) devices_max: u32,
-    /// By group of users, how often one of them has logged devices out.
-    revocations: Box<[u32]>,
+    /// By group of users, how often one of them has changed what sessions are let in by: logged devices out, or said who may see what.
+    changed: Box<[u32]>,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { devices_max: DEVICES_MAX as u32, revocations: vec![0; GROUPS].into() }
+        Self { devices_max: DEVICES_MAX as u32, changed: vec![0; GROUPS].into() }
     }
 }
 
 impl Logins {
-    pub(super) fn revocations(&mut self, user: &UserId) -> &mut u32 {
+    /// How often users of the user's group have changed what sessions are let in by.
+    fn changed(&mut self, user: &UserId) -> &mut u32 {
         let hash = user.as_str().bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31) + usize::from(byte));
-        &mut self.revocations[hash % GROUPS]
+        &mut self.changed[hash % GROUPS]
+    }
+
+    /// A user has changed that: sessions that were looked up before are to come back.
+    pub(super) fn changes(&mut self, user: &UserId) {
+        let count = self.changed(user);
+        *count = count.wrapping_add(1);
     }
 }
 
@@ -85,8 +96,8 @@ impl Logins {
 pub(super) struct Entering {
     /// Tokens of its device are refused that were issued then or before.
     refused_until: TimestampMs,
-    /// How often users of its user's group had logged devices out.
-    revocations: u32,
+    /// How often users of its user's group had changed what it was let in by.
+    changed: u32,
 }
 
 impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
@@ -103,6 +114,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             return send(shard, ConnectionFrame::AttachFailed { connection });
         }
         let known = known.iter().map(|known| (known.conversation, known.epoch, known.sequence)).collect();
+        self.privacies.set(&attach.user, (shard, connection), attach.privacy.clone());
         self.attaching.insert((shard, connection), Attaching::Waits);
         self.waiting.push_back(Waiting { attach, since, known });
     }
@@ -133,7 +145,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
 
     /// Looks up whether a session may be before it is caught up.
     fn ask_to_enter(&mut self, waiting: Waiting) {
-        self.look_up_devices(&waiting.attach.user.clone(), Pending::Enter(Box::new(waiting)));
+        self.look_up_account(&waiting.attach.user.clone(), Pending::Enter(Box::new(waiting)));
     }
 
     fn ask_catch_up(&mut self, Waiting { attach, since, known }: Waiting) {
@@ -150,10 +162,9 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     ) {
         let Attach { user, device, issued, shard, connection, .. } = &waiting.attach;
         let (shard, connection) = (*shard, *connection);
-        let known = match known(result) {
-            Ok((known, _)) => known,
-            // The account was erased, with what it said of devices.
-            Err(Refusal { code: ErrorCode::NotFound, .. }) => KnownDevices::default(),
+        let found = ruling_items(result).and_then(|items| Ok((known(&items)?.0, Privacy::of(&items))));
+        let (known, privacy) = match found {
+            Ok(found) => found,
             // Who may not be is not known: nobody is let in.
             Err(_) => return send(shard, ConnectionFrame::AttachFailed { connection }),
         };
@@ -161,17 +172,17 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if is_refused(*issued, refused_until) {
             return send(shard, ConnectionFrame::Barred { connection, why: Barred::Revoked });
         }
-        let revocations = *self.logins.revocations(user);
-        waiting.attach.entering = Some(Entering { refused_until, revocations });
+        let changed = *self.logins.changed(user);
+        (waiting.attach.entering, waiting.attach.privacy) = (Some(Entering { refused_until, changed }), privacy);
         self.ask_catch_up(waiting);
     }
 
     /// Whether a session that is caught up may still be; if so, and the lane is its user's home, it is told.
     fn is_let_in(&mut self, attach: &Attach, send: &mut impl FnMut(ShardId, ConnectionFrame)) -> bool {
-        let Attach { user, device, shard, connection, entering, .. } = attach;
-        let Some(Entering { refused_until, revocations }) = *entering else { return true };
+        let Attach { user, device, shard, connection, entering, privacy, .. } = attach;
+        let Some(Entering { refused_until, changed }) = *entering else { return true };
         let (shard, connection) = (*shard, *connection);
-        if *self.logins.revocations(user) != revocations {
+        if *self.logins.changed(user) != changed {
             send(shard, ConnectionFrame::AttachFailed { connection });
             return false;
         }
@@ -181,7 +192,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             send(shard, ConnectionFrame::Barred { connection, why: Barred::TooManyDevices { most } });
             return false;
         }
-        send(shard, ConnectionFrame::Entered { connection, refused_until });
+        send(shard, ConnectionFrame::Entered { connection, refused_until, privacy: privacy.clone() });
         true
     }
 
@@ -207,13 +218,16 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         if !self.is_let_in(&attach, send) {
             return;
         }
-        let Attach { user, device, shard, connection, reset, .. } = attach;
+        let Attach { user, device, shard, connection, reset, privacy, .. } = attach;
         let home = self.is_home_of(&user);
         if home && self.presence.came(&user) {
             self.look_up_rule(user.clone(), Then::Nothing);
         }
         if !self.registry.has(&user) {
             self.fanout.note(&user);
+        }
+        if home {
+            self.privacies.set(&user, (shard, connection), privacy);
         }
         if let Some(replaced) = self.registry.attach(user, Route { device, shard, connection }, home) {
             send(replaced.shard, ConnectionFrame::Replaced { connection: replaced.connection });
@@ -254,19 +268,20 @@ mod tests {
         let placement = Placement { shards: 1, lanes: 1 };
         let mut lane = Lane::new(LaneId(0), placement, block_on(engine).expect("it opens").0);
         let user = |name: &str| UserId::new(name).expect("a user id");
-        let attach = |slot, name: &str, revocations| Attach {
+        let attach = |slot, name: &str, changed| Attach {
             user: user(name),
             device: DeviceId::new("phone").expect("a device id"),
             issued: TimestampMs(5),
             shard: ShardId(0),
             connection: MeshConnection { slot, generation: 0 },
-            entering: Some(Entering { refused_until: TimestampMs(0), revocations }),
+            entering: Some(Entering { refused_until: TimestampMs(0), changed }),
+            privacy: None,
             reset: false,
         };
         let looked_up = [attach(1, "ann", 0), attach(2, "bob", 0)];
         // Ann logs a device out, and that is answered before what she missed has been read for the one that comes.
-        *lane.logins.revocations(&user("ann")) += 1;
-        let again = attach(3, "ann", *lane.logins.revocations(&user("ann")));
+        lane.logins.changes(&user("ann"));
+        let again = attach(3, "ann", *lane.logins.changed(&user("ann")));
         let mut told = Vec::new();
         let let_in = looked_up.iter().chain([&again]).map(|attach| {
             let is_let_in = lane.is_let_in(attach, &mut |_, frame| told.push(frame));

@@ -16,7 +16,7 @@ use antiphon_wire::{
     limits::DEVICES_REVOKED_MAX,
 };
 
-use super::{Asked, Lane, Pending, error_frame, large::reply};
+use super::{Asked, Lane, Pending, error_frame, large::reply, privacy::account_items};
 use crate::core::{
     mesh::{Barred, ConnectionFrame, ShardId},
     registry::Route,
@@ -49,25 +49,15 @@ impl AsksDevices {
 }
 
 /// What is kept of a user's devices, and the entry that says so.
-pub(super) fn known(result: Result<Done, Refusal>) -> Result<(KnownDevices, Sequence), Refusal> {
-    let items = match result? {
-        Done::AccountItems { items, .. } => items,
-        other => unreachable!("the engine answers a list of account data with one, not {other:?}"),
-    };
-    let Some(AccountItem { value, sequence, .. }) = items.into_iter().find(|item| item.key == DEVICES_KEY) else {
+pub(super) fn known(items: &[AccountItem]) -> Result<(KnownDevices, Sequence), Refusal> {
+    let Some(AccountItem { value, sequence, .. }) = items.iter().find(|item| item.key == DEVICES_KEY) else {
         return Ok((KnownDevices::default(), Sequence(0)));
     };
     let unreadable = |error| Refusal { code: ErrorCode::Damaged, text: format!("value of {DEVICES_KEY}: {error}") };
-    Ok((serde_json::from_str(&value.0).map_err(unreadable)?, sequence))
+    Ok((serde_json::from_str(&value.0).map_err(unreadable)?, *sequence))
 }
 
 impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
-    pub(super) fn look_up_devices(&mut self, user: &UserId, pending: Pending) {
-        // The one key that can come next, if it is set.
-        let after = Some(DEVICES_KEY[..DEVICES_KEY.len() - 1].to_owned());
-        self.submit(pending, Command::Account { user: user.clone(), after, limit: 1 });
-    }
-
     /// Begins to do what a request about devices asks.
     pub(super) fn ask_devices(&mut self, asked: Asked, user: UserId, action: DevicesAction) {
         let is_own = |route: &&Route| route.shard == asked.shard && route.connection == asked.connection;
@@ -76,7 +66,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     }
 
     fn look_up_for(&mut self, asks: AsksDevices) {
-        self.look_up_devices(&asks.user.clone(), Pending::Devices(Box::new(asks)));
+        self.look_up_account(&asks.user.clone(), Pending::Devices(Box::new(asks)));
     }
 
     /// What is kept of devices has been looked up, or set.
@@ -101,7 +91,8 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
                 Err(refusal) => reply(&asks.asked, &error_frame(refusal), send),
             };
         }
-        let changed = known(result).and_then(|(known, sequence)| match &asks.action {
+        let found = account_items(result).and_then(|items| known(&items));
+        let changed = found.and_then(|(known, sequence)| match &asks.action {
             DevicesAction::List(_) => Ok((None, self.list_devices(&asks, &known), sequence)),
             _ => Ok((Some(self.change_devices(&asks, known)?), DevicesAnswer::default(), sequence)),
         });
@@ -187,8 +178,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         let is_revoked = |route: &&Route| asks.revokes(&route.device);
         let revoked: Vec<Route> = self.registry.routes(&asks.user).iter().filter(is_revoked).cloned().collect();
         if !matches!(asks.action, DevicesAction::Name(_)) {
-            let count = self.logins.revocations(&asks.user);
-            *count = count.wrapping_add(1);
+            self.logins.changes(&asks.user);
         }
         let answer = ServerFrame::DevicesAnswer(DevicesAnswer { sequence: Some(sequence), devices: None });
         let (own, others): (Vec<Route>, Vec<Route>) =

@@ -1,5 +1,4 @@
-//! What a session has under way with several lanes at a time, or waits for before it may show that its user is there: lists whose parts are
-//! gathered, presence, and events that are held.
+//! What a session has under way with several lanes at a time: lists whose parts are gathered, and presence.
 //!
 //! Invariant: what a client is told of a user it is told in the order in which the user's home lane told it, also where a push, or the answer to
 //! a later request, comes while an answer is still being gathered.
@@ -13,32 +12,19 @@ use antiphon_wire::{
     limits,
 };
 
-use super::{Action, Environment, Session, answer, entering::Entering, refuse};
+use super::{Action, Environment, Session, answer, entering::Entering, members::GatherMembers, refuse};
 use crate::core::{
     gather::Gather,
     mesh::{LaneFrame, LaneId},
-    presence::Rule,
+    privacy::Privacy,
 };
-
-/// Events that may wait until it is known to whom a session may show that it is there: it takes milliseconds, once a session.
-const HELD_MAX: usize = 16;
 
 /// What several lanes answer in parts.
 #[derive(Debug)]
-enum Gathering {
+pub(super) enum Gathering {
     List(Gather),
+    Members(GatherMembers),
     Presence(GatherPresence),
-}
-
-/// Whether lanes know to whom a session may show that it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// It has shown nothing so far.
-    Unasked,
-    /// The home lane is asked.
-    Asked,
-    /// They know.
-    Told,
 }
 
 /// What a session has beside its token and its allowance. It has nothing most of the time, and then there is no room for it.
@@ -48,8 +34,8 @@ pub(super) struct Beside {
     pub(super) entering: Option<Box<Entering>>,
     /// Tokens of its device are refused that were issued then or before.
     pub(super) refused_until: TimestampMs,
-    /// Requests that show that the user is there, while it is not known to whom they may.
-    held: Vec<(LaneId, LaneFrame)>,
+    /// Its user gives no receipts, and is given none.
+    pub(super) no_receipts: bool,
     /// Requests of which answers are gathered, by their numbers.
     open: BTreeMap<u32, (Option<RequestId>, Gathering)>,
     last: u32,
@@ -57,7 +43,7 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    fn open(&mut self, id: Option<RequestId>, gather: Gathering) -> u32 {
+    pub(super) fn open(&mut self, id: Option<RequestId>, gather: Gathering) -> u32 {
         self.last = self.last.wrapping_add(1).max(1);
         self.open.insert(self.last, (id, gather));
         self.last
@@ -65,46 +51,14 @@ impl Beside {
 }
 
 impl Session {
-    /// Keeps a request that shows that the user is there until it is known to whom it may.
-    pub(super) fn hold(
-        &mut self,
-        id: Option<RequestId>,
-        lane: LaneId,
-        frame: LaneFrame,
-        environment: &Environment<'_>,
-        actions: &mut Vec<Action>,
-    ) {
+    /// What the session's user shows others is this from now on; `None`: everything to everybody. All lanes are told.
+    pub fn private(&mut self, privacy: Option<&Privacy>, environment: &Environment<'_>, actions: &mut Vec<Action>) {
         let Some(connected) = &self.connected else { return };
-        let beside = self.beside.get_or_insert_default();
-        if beside.held.len() == HELD_MAX {
-            return refuse(actions, id, ErrorCode::Overloaded, ErrorCode::Overloaded.text());
+        for lane in environment.placement.lanes() {
+            let (user, connection, privacy) = (connected.user.clone(), environment.connection, privacy.cloned());
+            actions.push(Action::ToLane { lane, frame: LaneFrame::Privacy { user, connection, privacy } });
         }
-        beside.held.push((lane, frame));
-        self.outstanding += 1;
-        if self.shown == Shown::Unasked {
-            self.shown = Shown::Asked;
-            let (user, connection) = (connected.user.clone(), environment.connection);
-            let lane = environment.placement.home_of(&user);
-            actions.push(Action::ToLane { lane, frame: LaneFrame::AskRule { user, connection } });
-        }
-    }
-
-    /// The home lane says to whom the session may show that it is there; `None`: to everybody.
-    pub fn ruled(&mut self, rule: Option<&Rule>, environment: &Environment<'_>, actions: &mut Vec<Action>) {
-        let Some(connected) = &self.connected else { return };
-        // Who has shown nothing asks when it does.
-        if self.shown == Shown::Unasked {
-            return;
-        }
-        let was_told = std::mem::replace(&mut self.shown, Shown::Told) == Shown::Told;
-        if was_told || rule.is_some() {
-            for lane in environment.placement.lanes() {
-                let (user, connection, rule) = (connected.user.clone(), environment.connection, rule.cloned());
-                actions.push(Action::ToLane { lane, frame: LaneFrame::Rule { user, connection, rule } });
-            }
-        }
-        let held = self.beside.as_mut().map(|beside| std::mem::take(&mut beside.held)).unwrap_or_default();
-        actions.extend(held.into_iter().map(|(lane, frame)| Action::ToLane { lane, frame }));
+        self.beside.get_or_insert_default().no_receipts = privacy.is_some_and(|privacy| !privacy.has_receipts());
         self.tidy();
     }
 
@@ -112,7 +66,7 @@ impl Session {
     pub(super) fn tidy(&mut self) {
         let is_empty = |beside: &mut Box<Beside>| {
             let is_in = beside.entering.is_none() && beside.refused_until == TimestampMs(0);
-            is_in && beside.open.is_empty() && beside.held.is_empty() && beside.watching.at_most() == 0
+            is_in && beside.open.is_empty() && !beside.no_receipts && beside.watching.at_most() == 0
         };
         self.beside.take_if(is_empty);
     }
@@ -140,8 +94,18 @@ impl Session {
         }
     }
 
-    pub(super) fn gathered(&mut self, number: u32, frame: &[u8], actions: &mut Vec<Action>) {
-        let Some((_, Gathering::List(gather))) = self.gathering(number) else { return };
+    pub(super) fn gathered(
+        &mut self,
+        number: u32,
+        frame: &[u8],
+        environment: &Environment<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let gather = match self.gathering(number) {
+            Some((_, Gathering::List(gather))) => gather,
+            Some((_, Gathering::Members(_))) => return self.members_listed(number, frame, environment, actions),
+            _ => return,
+        };
         if !gather.take(frame) {
             return;
         }
@@ -152,11 +116,11 @@ impl Session {
         }
     }
 
-    fn gathering(&mut self, number: u32) -> Option<&mut (Option<RequestId>, Gathering)> {
+    pub(super) fn gathering(&mut self, number: u32) -> Option<&mut (Option<RequestId>, Gathering)> {
         self.beside.as_mut()?.open.get_mut(&number)
     }
 
-    fn gathered_all(&mut self, number: u32) -> Option<(Option<RequestId>, Gathering)> {
+    pub(super) fn gathered_all(&mut self, number: u32) -> Option<(Option<RequestId>, Gathering)> {
         let beside = self.beside.as_mut()?;
         let done = beside.open.remove(&number)?;
         if beside.open.is_empty() {
@@ -256,7 +220,7 @@ impl Session {
 
 /// A request for presence whose parts are with their lanes.
 #[derive(Debug)]
-struct GatherPresence {
+pub(super) struct GatherPresence {
     waiting: u16,
     asked: u32,
     users: Vec<UserPresence>,

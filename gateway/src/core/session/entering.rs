@@ -10,7 +10,10 @@ use antiphon_wire::{
 };
 
 use super::{Action, Environment, Session, refuse};
-use crate::core::mesh::{Barred, LaneFrame, LaneId};
+use crate::core::{
+    mesh::{Barred, LaneFrame, LaneId},
+    privacy::Privacy,
+};
 
 /// What may wait: more than a client has to ask that knows nothing yet.
 const HELD_MAX: usize = 64;
@@ -71,11 +74,12 @@ impl Session {
         entering.held.push(bytes.to_vec());
     }
 
-    /// Asks a lane to catch the session up.
+    /// Asks a lane to catch the session up; the home lane looks up itself what its user shows others.
     pub(super) fn attach(
         &self,
         lane: LaneId,
         entering: &mut Entering,
+        privacy: Option<&Privacy>,
         environment: &Environment<'_>,
         actions: &mut Vec<Action>,
     ) {
@@ -90,23 +94,27 @@ impl Session {
             connection: environment.connection,
             since: entering.since.as_ref().map(|since| since[usize::from(lane.0)]),
             known: here,
+            privacy: privacy.cloned(),
         };
         actions.push(Action::ToLane { lane, frame });
     }
 
-    /// The home lane `home` lets the session in; tokens of its device are refused that were issued at `refused_until` or before.
+    /// The home lane `home` lets the session in; tokens of its device are refused that were issued at `refused_until` or before, and its user
+    /// shows others what `privacy` says.
     pub fn entered(
         &mut self,
         home: LaneId,
         refused_until: TimestampMs,
+        privacy: Option<&Privacy>,
         environment: &Environment<'_>,
         actions: &mut Vec<Action>,
     ) {
         let Some(beside) = &mut self.beside else { return };
         let Some(mut entering) = beside.entering.take() else { return };
         beside.refused_until = refused_until;
+        beside.no_receipts = privacy.is_some_and(|privacy| !privacy.has_receipts());
         for lane in environment.placement.lanes().filter(|lane| *lane != home) {
-            self.attach(lane, &mut entering, environment, actions);
+            self.attach(lane, &mut entering, privacy, environment, actions);
         }
         self.tidy();
         let welcome = Welcome { time_ms: environment.now, ..entering.welcome };

@@ -40,7 +40,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             }
             ConnectionFrame::Reply { connection, gather, frame } => {
                 let key = connection.into();
-                self.with_session(key, |session, _, actions| session.reply(gather, frame, actions));
+                self.with_session(key, |session, environment, actions| {
+                    session.reply(gather, frame, environment, actions);
+                });
                 if self.waits_too_much(key) {
                     self.counters.slow_consumers += 1;
                     self.end(key, CloseCode::SlowConsumer, Some(EXCESS_RECONNECT_MS), true);
@@ -48,10 +50,17 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     self.answered_while_draining(key);
                 }
             }
-            ConnectionFrame::Rule { connection, rule } => {
+            ConnectionFrame::Privacy { connection, privacy } => {
                 self.with_session(connection.into(), |session, environment, actions| {
-                    session.ruled(rule.as_ref(), environment, actions);
+                    session.private(privacy.as_ref(), environment, actions);
                 });
+            }
+            ConnectionFrame::Receipts { connection, gather, hidden } => {
+                let key = connection.into();
+                self.with_session(key, |session, _, actions| session.receipts(gather, hidden.as_deref(), actions));
+                if self.draining.is_some() {
+                    self.answered_while_draining(key);
+                }
             }
             ConnectionFrame::Watched { connection, gather, users, watching } => {
                 let key = connection.into();
@@ -83,9 +92,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 let after_ms = OVERLOADED_RETURN_MS.start + (self.random() % spread_ms) as u32;
                 self.end(connection.into(), CloseCode::Overloaded, Some(after_ms), false);
             }
-            ConnectionFrame::Entered { connection, refused_until } => {
+            ConnectionFrame::Entered { connection, refused_until, privacy } => {
                 self.with_session(connection.into(), |session, environment, actions| {
-                    session.entered(lane, refused_until, environment, actions);
+                    session.entered(lane, refused_until, privacy.as_ref(), environment, actions);
                 });
             }
             ConnectionFrame::Barred { connection, why } => {

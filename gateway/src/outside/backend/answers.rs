@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{link::Heard, problem::Problem};
-use crate::core::gather::Gather;
+use crate::core::{gather::Gather, privacy::Privacy};
 
 /// A page of history, with what became of its messages.
 #[derive(Serialize)]
@@ -74,6 +74,17 @@ pub(super) fn of_conversation(conversation: ConversationId, heard: &Heard) -> Re
             Ok(json(StatusCode::OK, found))
         }
         ServerFrame::Error(error) => Err(error.into()),
+        other => unreachable!("a lane answers a list with a list or an error, not {other:?}"),
+    }
+}
+
+/// What a user shows others, as the user's account says. Of one that cannot be read it is nothing.
+pub(super) fn privacy(heard: &Heard) -> Result<Option<Privacy>, Problem> {
+    match reply(heard)? {
+        ServerFrame::AccountAnswer(answer) => Ok(Privacy::of(&answer.items.unwrap_or_default())),
+        ServerFrame::Error(error) if error.code == ErrorCode::NotFound => Ok(None),
+        ServerFrame::Error(error) if error.code.temporary() => Err(error.into()),
+        ServerFrame::Error(_) => Ok(Some(Privacy::nothing())),
         other => unreachable!("a lane answers a list with a list or an error, not {other:?}"),
     }
 }

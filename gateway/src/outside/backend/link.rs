@@ -25,6 +25,7 @@ use crate::{
     core::{
         mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, MeshMessage},
         placement::Placement,
+        privacy::Privacy,
         shard::MeshOut,
     },
     mesh::MeshEnd,
@@ -64,6 +65,7 @@ struct Ask {
     user: UserId,
     lanes: Vec<LaneId>,
     frame: Vec<u8>,
+    privacy: Option<Privacy>,
     answer: oneshot::Sender<Heard>,
     room: OwnedSemaphorePermit,
 }
@@ -88,11 +90,25 @@ impl Link {
     /// # Errors
     /// There is no room, or no answer came in time.
     pub(super) async fn ask(&self, user: UserId, lanes: Vec<LaneId>, frame: Vec<u8>) -> Result<Heard, Problem> {
+        self.ask_showing(user, None, lanes, frame).await
+    }
+
+    /// The same where others hear a receipt of it, as far as the user shows them that.
+    ///
+    /// # Errors
+    /// There is no room, or no answer came in time.
+    pub(super) async fn ask_showing(
+        &self,
+        user: UserId,
+        privacy: Option<Privacy>,
+        lanes: Vec<LaneId>,
+        frame: Vec<u8>,
+    ) -> Result<Heard, Problem> {
         let overloaded = || Problem::new(ErrorCode::Overloaded, ErrorCode::Overloaded.text());
         let room = Arc::clone(&self.room).try_acquire_many_owned(lanes.len() as u32).map_err(|_| overloaded())?;
         let (answer, answered) = oneshot::channel();
         // There is room: every ask has at least one place.
-        self.asks.try_send(Ask { user, lanes, frame, answer, room }).map_err(|_| overloaded())?;
+        self.asks.try_send(Ask { user, lanes, frame, privacy, answer, room }).map_err(|_| overloaded())?;
         match timeout(self.answer_wait, answered).await {
             Ok(Ok(heard)) => Ok(heard),
             Ok(Err(_)) => Err(Problem::new(ErrorCode::ShuttingDown, ErrorCode::ShuttingDown.text())),
@@ -152,7 +168,7 @@ impl Post {
     }
 
     fn take_ask(&mut self, ask: Ask, out: &mut Vec<MeshOut>) {
-        let Ask { user, lanes, frame, answer, room } = ask;
+        let Ask { user, lanes, frame, privacy, answer, room } = ask;
         let waiting = Waiting { lanes: lanes.len(), heard: Heard::default(), answer, _room: room };
         let number = loop {
             self.last = self.last.wrapping_add(1);
@@ -162,7 +178,7 @@ impl Post {
             }
         };
         let connection = MeshConnection { slot: number, generation: 0 };
-        let request = LaneFrame::Request { user, connection, gather: 0, frame };
+        let request = LaneFrame::Call { user, connection, frame, privacy };
         let (bytes, from) = (request.to_bytes(), self.placement.outside());
         out.extend(lanes.into_iter().map(|lane| {
             let message = MeshMessage { lane, from, bytes: bytes.clone() };
@@ -223,7 +239,7 @@ mod tests {
             for shard in &mut self.shards {
                 let mut out = Vec::new();
                 while let Some(message) = shard.pop_request() {
-                    let LaneFrame::Request { connection, frame, .. } = LaneFrame::from_bytes(&message.bytes) else {
+                    let LaneFrame::Call { connection, frame, .. } = LaneFrame::from_bytes(&message.bytes) else {
                         panic!("not a request")
                     };
                     let frames = [

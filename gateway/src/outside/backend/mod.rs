@@ -26,7 +26,7 @@ use std::{
 use antiphon_wire::{
     binary,
     codes::ErrorCode,
-    frame::Request as Asking,
+    frame::{Account, AccountAction, AccountPage, Request as Asking, SERVER_KEYS, SERVER_KEYS_KNOWN},
     ids::{DeviceId, RequestId, TimestampMs, UserId},
     limits::CLIENT_FRAME_BYTES_MAX,
 };
@@ -182,7 +182,11 @@ impl Api {
                 let conversation = conversation_of(&asked.request, &asked.user).flatten();
                 let nobody = || Problem::new(ErrorCode::Invalid, "a direct conversation is with another user");
                 let lane = self.placement.lane_of(conversation.ok_or_else(nobody)?);
-                let answer = answers::of_lane(&self.ask(asked, vec![lane]).await?);
+                let heard = match route.operation {
+                    Operation::MarkRead => self.mark(asked, lane).await?,
+                    _ => self.ask(asked, vec![lane]).await?,
+                };
+                let answer = answers::of_lane(&heard);
                 match route.operation {
                     // The path of a message that is sent has no other: those are what it answers, or its thread.
                     Operation::SendMessage => answer.map_err(Problem::of_body),
@@ -216,6 +220,17 @@ impl Api {
     async fn ask(&self, asked: Asked, lanes: Vec<LaneId>) -> Result<link::Heard, Problem> {
         let frame = binary::encode_request(Some(RequestId(1)), &asked.request);
         self.link.ask(asked.user, lanes, frame).await
+    }
+
+    /// Moves a user's pointers, of which others hear as far as the user's account says: it has been looked up then.
+    async fn mark(&self, asked: Asked, lane: LaneId) -> Result<link::Heard, Problem> {
+        let (after, limit) = (Some(SERVER_KEYS.to_owned()), Some(SERVER_KEYS_KNOWN.len() as u32));
+        let list = Asking::Account(Account { action: AccountAction::List(AccountPage { after, limit }) });
+        let look = Asked { user: asked.user.clone(), request: list };
+        let home = self.placement.home_of(&asked.user);
+        let privacy = answers::privacy(&self.ask(look, vec![home]).await?)?;
+        let frame = binary::encode_request(Some(RequestId(1)), &asked.request);
+        self.link.ask_showing(asked.user, privacy, vec![lane], frame).await
     }
 
     /// Asks every lane for its part of a user's list.

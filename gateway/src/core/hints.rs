@@ -60,6 +60,13 @@ impl Hints {
         }
     }
 
+    /// These are all members from now on, whether or not the entry that says so is told by a hint.
+    pub(crate) fn changed(&mut self, conversation: ConversationId, members: &Rc<[UserId]>) {
+        if let Some(news) = self.news.get_mut(&conversation) {
+            news.members = members.clone();
+        }
+    }
+
     /// Up to where in the lane all have heard of everything; `None` if of all there is.
     pub(crate) fn floor(&self) -> Option<LanePosition> {
         self.news.values().filter_map(|news| news.floor).min()

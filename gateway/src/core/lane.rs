@@ -170,7 +170,7 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     pending: HashMap<Token, Pending>,
     /// Sessions that are being attached: one that goes meanwhile is found without a look at all that waits.
     attaching: HashMap<(ShardId, MeshConnection), Attaching>,
-    /// Those whose catch-up the engine has not been asked for, with some that have gone. Bounded by [`ATTACHES_WAITING_MAX`].
+    /// Those whose catch-up the engine has not been asked for, with some that have gone. Bounded by `attaching::ATTACHES_WAITING_MAX`.
     waiting: VecDeque<Waiting>,
     /// Catch-ups that the engine has not answered, for sessions that have gone, too.
     catch_ups: usize,

@@ -123,6 +123,26 @@ fn who_comes_goes_and_has_no_business_there() {
 }
 
 #[test]
+fn who_is_removed_while_others_are_told_is_given_nothing_when_it_comes_back() {
+    let (mut shard, id) = hall();
+    shard.told(1, &say(&id, 11, r#""text":"hi""#));
+    // This one waits for the next round; without dan there are so few that everybody is given everything.
+    shard.told(1, &say(&id, 12, r#""text":"hi""#));
+    assert!(shard.told(1, &request("members", &id, r#","remove":["dan"]"#)).contains(r#""members":{"#));
+    shard.hang_up(4);
+    shard.connect(4, "dan");
+    let before = lengths(&shard);
+    shard.pass(2_000);
+    shard.told(1, &say(&id, 13, r#""text":"not for dan""#));
+    shard.told(1, &request("members", &id, r#","add":["eve"]"#));
+    shard.told(1, &say(&id, 14, r#""text":"hi""#));
+    shard.pass(2_000);
+    assert_eq!(heard(&shard, 4, before[4]), (0, 0, vec![]));
+    let (entries, _, hints) = heard(&shard, 3, before[3]);
+    assert!(entries == 1 && hints.last() == Some(&7), "the others hear of it all: {entries} {hints:?}");
+}
+
+#[test]
 fn receipts_and_events_do_not_go_to_thousands() {
     let (mut shard, id) = hall();
     shard.told(2, &view(&id, true));

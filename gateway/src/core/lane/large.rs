@@ -1,5 +1,7 @@
 //! What happens in a large conversation: whole to those who look at it or are meant by it, to the others a hint that there is something.
 
+use std::rc::Rc;
+
 use antiphon_engine::{
     door::{Command, Done, HistoryRange, Partly, Refusal},
     seams::{Clock, Files, Random},
@@ -78,13 +80,14 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
         &mut self,
         conversation: ConversationId,
         entry: &ArchivedEntry,
-        members: &[UserId],
+        members: &Rc<[UserId]>,
     ) -> Vec<UserId> {
         let nobody = MembershipChange { added: Vec::new(), removed: Vec::new() };
         // The engine wrote it.
         let MembershipChange { added, removed } =
             members_changed(EntryKind::from(&entry.kind), &entry.body).unwrap_or(nobody);
         self.fanout.changed(conversation, added.iter().chain(&removed), members, &self.registry);
+        self.hints.changed(conversation, members);
         self.views.removed(conversation, &removed);
         added
     }
@@ -92,7 +95,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     /// Gives an entry to those who look at the conversation, and to those whom it is about; the others will hear how far it is.
     pub(super) fn push_to_viewers(
         &mut self,
-        members: &std::rc::Rc<[UserId]>,
+        members: &Rc<[UserId]>,
         added: &[UserId],
         archive: &[u8],
         partly: Option<&Partly>,

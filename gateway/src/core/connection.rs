@@ -68,6 +68,10 @@ pub struct Connection {
     pub dirty: bool,
     /// Whether it stands in the list of those that are closed when their time is up.
     pub has_deadline: bool,
+    /// Whether it stands in the list of those that do not keep up.
+    pub is_slow: bool,
+    /// Whether an operator looks at what it sends and is sent.
+    pub is_traced: bool,
     /// What permessage-deflate was agreed on with, if it was.
     pub deflate: Option<Agreed>,
     /// How far it is.
@@ -91,6 +95,8 @@ impl Connection {
             place,
             dirty: false,
             has_deadline: false,
+            is_slow: false,
+            is_traced: false,
             deflate: None,
             stage,
             outbound: Outbound::default(),
@@ -189,6 +195,11 @@ impl<'f> Rendered<'f> {
     #[must_use]
     pub const fn new(frame: &'f [u8]) -> Self {
         Self { frame, plain: [None, None], compressed: Vec::new() }
+    }
+
+    /// The frame in its binary form.
+    pub(super) fn frame(&self) -> &'f [u8] {
+        self.frame
     }
 
     /// The form that a connection wants.

@@ -32,13 +32,14 @@ use self::{
     privacy::{AsksReceipts, Privacies, ruling_items},
 };
 use super::{
+    busiest::{Busiest, Busy},
     fanout::{Fanout, Rules},
     hints::Hints,
     mesh::{ConnectionFrame, LaneFrame, LaneId, MeshConnection, ShardId},
     placement::Placement,
     presence::{Presence, Rule, Ticked, Told, Watched, Watcher},
     privacy::Privacy,
-    registry::Registry,
+    registry::{Registry, Route},
     requests::{RequestKind, answer_frame, command, error_frame},
     views::Views,
 };
@@ -182,6 +183,8 @@ pub struct Lane<F: Files, C: Clock, R: Random> {
     position: LanePosition,
     position_told_at_ms: u64,
     fenced: Option<String>,
+    /// For operators. Boxed: it is four kilobytes.
+    busiest: Box<Busiest>,
     counters: LaneCounters,
     commit_latencies_us: Vec<u32>,
 }
@@ -219,6 +222,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             position: LanePosition(0),
             position_told_at_ms: 0,
             fenced: None,
+            busiest: Box::default(),
             counters: LaneCounters::default(),
             commit_latencies_us: Vec::new(),
         }
@@ -317,6 +321,17 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.registry.sessions()
+    }
+
+    /// A user's sessions that it delivers to.
+    #[must_use]
+    pub fn routes(&self, user: &UserId) -> &[Route] {
+        self.registry.routes(user)
+    }
+
+    /// Its busiest conversations lately.
+    pub fn busiest(&mut self, now_ms: u64, most: usize) -> Vec<Busy> {
+        self.busiest.list(now_ms, most)
     }
 
     /// Takes a frame from a connection's shard.
@@ -487,6 +502,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             return false;
         };
         let marking = self.marking.take();
+        self.busiest.set_now(now_us / 1_000);
         match output {
             Output::Answer { token, mut result } => match self.pending.remove(&token) {
                 Some(Pending::Request(Asked { shard, connection, gather, id, kind, at_us, privacy })) => {
@@ -554,6 +570,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             Output::Entry { conversation, sequence, archive, recipients, removed, partly } => {
                 #[cfg(feature = "planted")]
                 let recipients = super::planted::recipients(recipients, &self.registry);
+                self.busiest.note_message(conversation);
                 let entry = view_entry(&archive).expect("the engine gives entries that it has written");
                 let added = self.changed_members(conversation, entry, &recipients);
                 if self.is_hinted(&recipients) {
@@ -686,6 +703,7 @@ impl<F: Files, C: Clock, R: Random> Lane<F, C, R> {
             return;
         }
         self.counters.push_recipients += found as u64;
+        self.busiest.note_pushes(conversation, found as u64);
         let frame = frame();
         for shard in 0..self.placement.shards {
             let index = usize::from(shard);

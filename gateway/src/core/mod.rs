@@ -4,7 +4,9 @@
 
 pub mod address;
 pub mod admission;
+pub mod busiest;
 pub mod connection;
+pub mod enquiry;
 pub mod fanout;
 #[doc(hidden)]
 pub mod fuzzing;

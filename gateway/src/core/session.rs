@@ -189,6 +189,12 @@ impl Session {
         self.encoding
     }
 
+    /// Whose session it is, or is about to be, and of which device.
+    #[must_use]
+    pub fn identity(&self) -> Option<(&UserId, &DeviceId)> {
+        self.connected.as_ref().map(|connected| (&connected.user, &connected.device))
+    }
+
     /// Whose session it is, or is about to be, once `connect` came with a good token.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {

@@ -9,10 +9,13 @@ mod counters;
 mod deadlines;
 mod deliveries;
 mod drain;
+mod enquiries;
 mod later;
 mod newcomers;
 mod opening;
 mod outgoing;
+mod slow;
+mod traces;
 mod turned_away;
 
 use std::{collections::VecDeque, rc::Rc};
@@ -30,11 +33,14 @@ use self::{
     later::Later,
     newcomers::Newcomers,
     outgoing::{MESH_BACKLOG_MAX, Outgoing},
+    slow::{SLOW_BYTES_MIN, Slow},
+    traces::{Seen, Traces},
     turned_away::TurnedAway,
 };
 use super::{
     admission::{self, Admission},
     connection::{Connection, Rendered, Stage},
+    enquiry::Direction,
     fanout, http,
     io::{Command, ConnectionKey, Turn},
     lane::Lane,
@@ -163,6 +169,8 @@ pub struct ShardCore<F: Files, C: Clock, R: Random> {
     /// Connections that are closing, in the order of their deadlines.
     closing: VecDeque<(u64, ConnectionKey)>,
     due: Vec<ConnectionKey>,
+    slow: Slow,
+    traces: Traces,
     actions: Vec<Action>,
     draining: Option<drain::Drain>,
     jitter: u64,
@@ -196,6 +204,8 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             timers: TimerWheel::new(now_ms),
             closing: VecDeque::new(),
             due: Vec::new(),
+            slow: Slow::default(),
+            traces: Traces::default(),
             actions: Vec::new(),
             draining: None,
             deflater: Deflater::default(),
@@ -289,6 +299,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     pub fn sent(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connection(key) {
             connection.outbound.sent();
+            if connection.is_slow && connection.outbound.bytes() < SLOW_BYTES_MIN {
+                self.is_slow_no_more(key);
+            }
             self.settle(key);
         } else {
             self.answered_turned_away(key);
@@ -469,7 +482,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     let is_busy = self.outgoing.lanes_are_busy() || waits_much;
                     let environment = self.view.environment(key, now, now_ms, is_busy);
                     let token = opening.as_ref().and_then(|opening| opening.token.as_deref());
+                    let seen =
+                        connection.is_traced.then(|| (Seen::request(session.encoding(), payload), payload.len()));
                     session.receive(payload, token, &environment, &mut actions);
+                    if let Some((seen, bytes)) = seen {
+                        self.note(key, Direction::In, seen, bytes);
+                    }
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     let pong = websocket::encode_pong(payload, None);
@@ -519,15 +537,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                         self.counters.errors[error.code as usize] += 1;
                     }
                     self.counters.frames_out += 1;
-                    if let Some((connection, deflater)) = self.connection_and_deflater(key) {
-                        connection.send_frame(id, &frame, deflater);
-                    }
+                    self.tell(key, id, &frame);
                 }
                 Action::SendBinary { frame } => {
                     self.counters.frames_out += 1;
-                    if let Some((connection, deflater)) = self.connection_and_deflater(key) {
-                        connection.send_binary(&frame, deflater);
-                    }
+                    self.tell_binary(key, &frame);
                 }
                 Action::ToLane { lane, frame } => {
                     let to = self.view.config.placement.shard_of(lane);
@@ -558,6 +572,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 *opening = None;
             }
             self.newcomers.welcomed(accepted_ms, now_ms);
+        }
+        if !self.traces.are_none() {
+            self.trace_newcomer(key);
         }
     }
 
@@ -597,6 +614,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
 
     /// Tells the lanes that a session is over.
     fn detach(&mut self, key: ConnectionKey) {
+        if self.connection(key).is_some_and(|connection| connection.is_traced) {
+            self.note_end(key, None);
+        }
         let (now, now_ms) = (self.clock.now(), self.now_ms);
         let environment = self.view.environment(key, now, now_ms, self.outgoing.lanes_are_busy());
         let slot = self.connections.get_mut(key.slot as usize).and_then(Option::as_deref_mut);
@@ -615,8 +635,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     }
 
     fn end(&mut self, key: ConnectionKey, code: CloseCode, reconnect_after_ms: Option<u32>, drop_queue: bool) {
-        if self.connection(key).is_none() {
-            return;
+        match self.connection(key) {
+            None => return,
+            Some(connection) if connection.is_traced => self.note_end(key, Some(code)),
+            Some(_) => {}
         }
         self.detach(key);
         if let Some((connection, deflater)) = self.connection_and_deflater(key) {
@@ -632,6 +654,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     fn forget(&mut self, key: ConnectionKey) {
         self.detach(key);
         if let Some(connection) = self.connections[key.slot as usize].take() {
+            if connection.is_slow {
+                self.is_slow_no_more(key);
+            }
             self.admission.left(connection.place);
             self.counters.connections -= 1;
         }
@@ -668,10 +693,14 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         for &key in &dirty {
             let Some(connection) = self.connection(key) else { continue };
             connection.dirty = false;
+            let lags = connection.outbound.bytes() >= SLOW_BYTES_MIN && !connection.is_slow;
             if let Some(buffers) = connection.outbound.take() {
                 let awaited = connection.outbound.has_waiting() || matches!(connection.stage, Stage::Closing { .. });
                 self.counters.bytes_out += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
                 self.commands.push_back(Command::Send { connection: key, buffers, awaited });
+            }
+            if lags {
+                self.is_slow_now(key);
             }
         }
         self.dirty = dirty;

@@ -183,6 +183,13 @@ impl Shard {
         }
     }
 
+    /// The peer reads what was sent to it, and goes on reading.
+    pub(crate) fn read(&mut self, slot: u32) {
+        self.unread.remove(&slot);
+        self.core.sent(key(slot));
+        self.turn();
+    }
+
     /// The client's end goes away.
     pub(crate) fn hang_up(&mut self, slot: u32) {
         if self.closed.insert(slot) {

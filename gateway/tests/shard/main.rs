@@ -15,6 +15,7 @@ mod floods;
 mod groups;
 mod invites;
 mod large;
+mod operator;
 mod presence;
 mod receipts;
 mod slow;

@@ -58,7 +58,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         let config = &self.view.config;
         let (head_ms, connect_ms, silence_ms) =
             (config.head_timeout_ms, config.connect_timeout_ms, config.silence_ms_max);
-        let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
+        let Some(connection) = self.connection(key) else { return };
         let heard_at_ms = connection.heard_at_ms;
         let mut tell = None;
         let (over_at_ms, look_at_ms, code) = match &mut connection.stage {
@@ -69,7 +69,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                 TokenAt::Over => {
                     let text = ErrorCode::TokenExpired.text().into();
                     let error = ErrorFrame { code: ErrorCode::TokenExpired, text, retry_after_ms: None };
-                    connection.send_frame(None, &ServerFrame::Error(error), deflater);
+                    self.tell(key, None, &ServerFrame::Error(error));
                     return self.end(key, CloseCode::TokenExpired, None, false);
                 }
                 TokenAt::Good { tell: told, look_at } => {
@@ -81,7 +81,7 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
         };
         if now_ms < over_at_ms {
             if let Some(expiring) = tell {
-                connection.send_frame(None, &ServerFrame::Expiring(expiring), deflater);
+                self.tell(key, None, &ServerFrame::Expiring(expiring));
                 self.mark_dirty(key);
             }
             return self.timers.set(key, over_at_ms.min(look_at_ms));

@@ -13,12 +13,14 @@ use antiphon_wire::{
 use super::{
     super::{
         connection::{Connection, Rendered},
+        enquiry::Direction,
         io::ConnectionKey,
         mesh::{Barred, ConnectionFrame, LaneId, MeshConnection},
         session::{LaneCaughtUp, Session},
     },
     EXCESS_RECONNECT_MS, ShardCore,
     later::Push,
+    traces::Seen,
 };
 
 /// When one comes back whom a lane could not take. It happens when all of a node's clients come at once: those who are told the same
@@ -85,6 +87,10 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     is_attached = was_attaching && !session.is_attaching(environment);
                 });
                 self.counters.attaching -= u64::from(is_attached);
+                // It may have been on its way in when its user began to be traced.
+                if is_attached && !self.traces.are_none() {
+                    self.trace_if_asked(connection.into());
+                }
             }
             ConnectionFrame::Position { position } => self.position(lane, position),
             ConnectionFrame::AttachFailed { connection } => {
@@ -158,7 +164,11 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
             self.counters.slow_consumers += 1;
             return self.end(key, CloseCode::SlowConsumer, Some(1_000), true);
         }
+        let (length, is_traced) = (bytes.len(), connection.is_traced);
         connection.outbound.push(bytes, conflation_key);
+        if is_traced {
+            self.note(key, Direction::Out, Seen::binary(rendered.frame()), length);
+        }
         self.counters.frames_out += 1;
         self.counters.deliveries += 1;
         self.mark_dirty(key);

@@ -1,16 +1,11 @@
-//! Lists the files of the page (`gateway/page/`, without its folders) so that the binary carries them.
+//! Lists the files of the page (`gateway/page/`) and of the operator's page (its folder `operator`) so that the binary carries them.
 
 use std::{env, fmt::Write, fs, path::Path};
 
 fn main() {
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("page");
-    let mut names: Vec<String> = fs::read_dir(&folder)
-        .expect("gateway/page is there")
-        .map(|entry| entry.expect("gateway/page is readable"))
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| CONTENT_TYPES.iter().any(|(ending, _)| name.ends_with(ending)))
-        .collect();
+    let mut names = names_in(&folder, "");
+    names.extend(names_in(&folder, "operator/"));
     names.sort_unstable();
     let mut table = String::from("&[\n");
     for name in names {
@@ -24,6 +19,18 @@ fn main() {
     table.push_str("]\n");
     let out = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("page.rs");
     fs::write(out, table).expect("OUT_DIR is writable");
+}
+
+/// The names of the files in a folder below, which is "" or ends with a slash.
+fn names_in(folder: &Path, below: &str) -> Vec<String> {
+    fs::read_dir(folder.join(below))
+        .expect("the page's folders are there")
+        .map(|entry| entry.expect("the page's folders are readable"))
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| CONTENT_TYPES.iter().any(|(ending, _)| name.ends_with(ending)))
+        .map(|name| format!("{below}{name}"))
+        .collect()
 }
 
 const CONTENT_TYPES: &[(&str, &str)] = &[

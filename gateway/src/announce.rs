@@ -31,13 +31,22 @@ pub struct Addresses {
     pub api: Option<SocketAddr>,
 }
 
-/// The whole announcement, to be printed at once. `dev_key` is given in development only; `program` is what one
+/// What a development node has made for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct DevKeys<'a> {
+    /// Signs tokens.
+    pub key: &'a [u8],
+    /// Opens the operator's page.
+    pub operator_key: &'a str,
+}
+
+/// The whole announcement, to be printed at once. `dev` is given in development only; `program` is what one
 /// types to run this one.
 #[must_use]
-pub fn announcement(config: &Config, addresses: &Addresses, dev_key: Option<&[u8]>, program: &str) -> String {
+pub fn announcement(config: &Config, addresses: &Addresses, dev: Option<DevKeys<'_>>, program: &str) -> String {
     let Addresses { listen, tls: tls_listen, console, api } = *addresses;
     let mut text = String::new();
-    if let Some(key) = dev_key {
+    if let Some(DevKeys { key, .. }) = dev {
         let user = UserId::new(EXAMPLE_USER).expect("a good name");
         let (token, _) = new_dev_token(key, &user, None);
         let data = config.node.data.display().to_string();
@@ -51,12 +60,16 @@ pub fn announcement(config: &Config, addresses: &Addresses, dev_key: Option<&[u8
             websocket_url(config, listen),
         );
     }
-    if let (Some(tls), Some(_)) = (tls_listen, dev_key) {
+    if let (Some(tls), Some(_)) = (tls_listen, dev) {
         let _ = writeln!(text, "  TLS        wss://{}/\n", reachable(tls));
     }
-    if let (Some(api), Some(_)) = (api, dev_key) {
+    if let (Some(api), Some(_)) = (api, dev) {
         let key = config.node.data.join("dev-api.key").display().to_string();
         let _ = write!(text, "  HTTP API   http://{}/v1 for a backend; its key is in {key}\n\n", reachable(api));
+    }
+    if let Some(DevKeys { operator_key, .. }) = dev {
+        // What stands behind the # is seen by the page alone: no server is told of it, and no log.
+        let _ = writeln!(text, "  Operator   http://{}/operator#key={operator_key}\n", reachable(console));
     }
     let tls = tls_listen.map(|tls| format!(" tls={tls}")).unwrap_or_default();
     let api = api.map(|api| format!(" api={api}")).unwrap_or_default();
@@ -97,17 +110,24 @@ mod tests {
         let (config, _) = Config::load(&sources).unwrap();
         let (listen, console) = ("127.0.0.1:18080".parse().unwrap(), "127.0.0.1:18081".parse().unwrap());
         let addresses = Addresses { listen, tls: None, console, api: None };
-        let text = announcement(&config, &addresses, Some(&[7; 32]), "target/release/antiphon");
+        let dev = Some(DevKeys { key: &[7; 32], operator_key: "5ec" });
+        let text = announcement(&config, &addresses, dev, "target/release/antiphon");
         let ready = "ready listen=127.0.0.1:18080 console=127.0.0.1:18081 shards=2 lanes=1 data=./antiphon-data";
         assert!(text.lines().any(|line| line == ready), "{text}");
-        for part in ["http://127.0.0.1:18081/", "ws://127.0.0.1:18080/", "ey", "Data: ./antiphon-data"] {
+        for part in [
+            "http://127.0.0.1:18081/",
+            "ws://127.0.0.1:18080/",
+            "ey",
+            "Data: ./antiphon-data",
+            "http://127.0.0.1:18081/operator#key=5ec\n",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.contains("more by: target/release/antiphon token --user NAME\n"), "{text}");
         let named = [("--data".to_owned(), "node.data".to_owned(), "/srv/a".to_owned())];
         let (config, _) = Config::load(&Sources { flags: named.into(), ..sources }).unwrap();
         let addresses = Addresses { api: Some("127.0.0.1:18082".parse().unwrap()), ..addresses };
-        let text = announcement(&config, &addresses, Some(&[7; 32]), "antiphon");
+        let text = announcement(&config, &addresses, dev, "antiphon");
         assert!(text.contains("http://127.0.0.1:18082/v1 for a backend; its key is in /srv/a/dev-api.key\n"), "{text}");
         assert!(text.contains(" console=127.0.0.1:18081 api=127.0.0.1:18082 shards=2 "), "{text}");
         assert!(text.contains("more by: antiphon token --user NAME --data /srv/a\n"), "{text}");

@@ -9,6 +9,7 @@ pub mod config;
 pub mod core;
 pub mod echo;
 mod encryption;
+pub mod enquiries;
 pub mod handover;
 mod lane_switch;
 mod life;

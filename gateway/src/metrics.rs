@@ -4,6 +4,8 @@
 //! locked instruction, and lies on cache lines of its own, so that shards don't disturb each other. Readers see values that are
 //! each right, but not all of one moment. Must not do: allocate or lock on a shard's path.
 
+mod figures;
+
 use std::{
     fmt,
     sync::{

@@ -17,7 +17,7 @@ use antiphon_wire::{codec::Encoding, codes::ErrorCode, ids::TimestampMs};
 use anyhow::{Context, bail};
 
 use crate::{
-    announce::{Addresses, announcement, websocket_url},
+    announce::{Addresses, DevKeys, announcement, websocket_url},
     api_keys::ApiKeys,
     config::{Api, Auth, CertificateFiles, Config},
     core::{
@@ -32,6 +32,7 @@ use crate::{
         websocket,
     },
     echo::EchoMode,
+    enquiries::Enquiries,
     handover::{Door, Offer, Predecessor},
     lane_switch::Left,
     life::{DoorKeeper, Life, Possessions, Tally, longest_handover},
@@ -40,10 +41,11 @@ use crate::{
     outside::{
         MemoryWatch, Outside, OutsideConfig,
         backend::{Backend, bell::Bell, keys::KeyRing},
+        operator::Operator,
     },
     shard::{Control, Event, LaneStart, NodeShard, ShardStart},
     store::lanes,
-    store_folder::{StoreFolder, StoreFolderError, dev_key},
+    store_folder::{StoreFolder, StoreFolderError, dev_key, dev_operator_key},
     tls::{OldestVersion, Settings, Tls, TlsCounters, make_certificate},
     uring::{self, ShardError, Waker, Worker},
 };
@@ -69,6 +71,8 @@ struct Keys {
     verifier: TokenVerifier,
     /// Signs development tokens; in development only.
     dev_key: Option<Vec<u8>>,
+    /// Opens the operator's page; in development only.
+    operator_key: Option<String>,
     /// TLS for clients, and the files that a reload reads.
     tls: Option<(Arc<Settings>, CertificateFiles)>,
 }
@@ -93,7 +97,8 @@ fn keys(config: &Config) -> anyhow::Result<Keys> {
             Some((Arc::new(Settings::new(chains, tls.oldest)?), files))
         }
     };
-    Ok(Keys { verifier, dev_key, tls })
+    let operator_key = dev_key.as_ref().map(|_| dev_operator_key(&config.node.data)).transpose()?;
+    Ok(Keys { verifier, dev_key, operator_key, tls })
 }
 
 /// The data folder, or who has it and is ready to hand over.
@@ -156,12 +161,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let wakers: Arc<[Waker]> = (0..placement.shards).map(|_| Waker::new()).collect::<Result<_, _>>()?;
     let metrics = Metrics::new(config.node.shards, config.node.lanes);
     let (mesh, bell) = (Mesh::new(placement), Bell::new()?);
+    let enquiries = config.operator.as_ref().map(|_| Enquiries::new(Arc::clone(&wakers)));
     let node = Node {
         config: &config,
         keys: &keys,
         placement,
         mesh: &mesh,
         bell: &bell,
+        enquiries: enquiries.as_ref(),
         metrics: &metrics,
         control: &control,
         wakers: &wakers,
@@ -231,6 +238,8 @@ struct Node<'a> {
     mesh: &'a Arc<Mesh>,
     /// What shards ring for the outside thread.
     bell: &'a Bell,
+    /// What shards are asked for the operator's page, if there is one.
+    enquiries: Option<&'a Arc<Enquiries>>,
     metrics: &'a Arc<Metrics>,
     control: &'a Arc<Control>,
     wakers: &'a Arc<[Waker]>,
@@ -254,10 +263,20 @@ impl Node<'_> {
     }
 
     fn start_outside(&self, listen: SocketAddr) -> anyhow::Result<Outside> {
+        let operator_keys = self.config.operator.as_ref();
+        let operator_keys = operator_keys
+            .map(|operator| ApiKeys::of_operator(operator, self.keys.operator_key.as_deref()))
+            .transpose()?;
+        let operator = operator_keys.as_ref().zip(self.enquiries).map(|(keys, enquiries)| Operator {
+            keys: keys.ring(),
+            enquiries: Arc::clone(enquiries),
+            placement: self.placement,
+        });
         let config = OutsideConfig {
             console: self.config.node.console,
             websocket_url: websocket_url(self.config, listen),
             dev_key: self.keys.dev_key.clone(),
+            operator,
         };
         let (control, wakers) = (Arc::clone(self.control), Arc::clone(self.wakers));
         let press = move |pressure| {
@@ -267,13 +286,13 @@ impl Node<'_> {
         let memory = MemoryWatch::new(Directory::this_machine(), self.config.limits.memory_bytes_max, press);
         let (control, tls) = (Arc::clone(self.control), self.keys.tls.clone());
         let of_dev = self.keys.dev_key.is_some().then_some(self.config.node.data.as_path());
-        let api_keys = self.config.api.as_ref().map(|api| ApiKeys::new(api, of_dev)).transpose()?;
+        let api_keys = self.config.api.as_ref().map(|api| ApiKeys::of_api(api, of_dev)).transpose()?;
         let backend = self.config.api.as_ref().zip(api_keys.as_ref());
         let backend = backend.map(|(api, keys)| self.backend(api, keys.ring())).transpose()?;
         let signal = move || control.tell(Event::Signal);
         let reload = move || {
             reload_certificates(tls.as_ref());
-            api_keys.iter().for_each(ApiKeys::reload);
+            api_keys.iter().chain(&operator_keys).for_each(ApiKeys::reload);
         };
         let outside = Outside::start_whole(config, Arc::clone(self.metrics), Some(memory), backend, signal, reload);
         outside.with_context(|| format!("listen on {}", self.config.node.console))
@@ -329,7 +348,9 @@ impl Node<'_> {
         let program = std::env::args().next().unwrap_or_else(|| "antiphon".to_owned());
         let addresses_of =
             Addresses { listen, tls: tls_listen, console: outside.address(), api: outside.backend_address() };
-        let text = announcement(self.config, &addresses_of, self.keys.dev_key.as_deref(), &program);
+        let dev = self.keys.dev_key.as_deref().zip(self.keys.operator_key.as_deref());
+        let dev = dev.map(|(key, operator_key)| DevKeys { key, operator_key });
+        let text = announcement(self.config, &addresses_of, dev, &program);
         // Whoever started the node may have stopped listening to it.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         let keeper = DoorKeeper {
@@ -384,6 +405,7 @@ impl Node<'_> {
                 mesh: self.mesh.end(id),
                 wakers: Arc::clone(self.wakers),
                 outside: self.bell.clone(),
+                enquiries: self.enquiries.cloned(),
                 metrics: Arc::clone(self.metrics),
                 ring: Arc::clone(&ring),
                 control: Arc::clone(self.control),

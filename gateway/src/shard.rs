@@ -28,6 +28,7 @@ use crate::{
         proxy::ProxyCounters,
         shard::{ShardConfig, ShardCore},
     },
+    enquiries::Enquiries,
     mesh::MeshEnd,
     metrics::Metrics,
     outside::backend::bell::Bell,
@@ -226,6 +227,8 @@ pub struct ShardStart {
     pub outside: Bell,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
+    /// What operators ask, if there is a page for them.
+    pub enquiries: Option<Arc<Enquiries>>,
     /// The ring's own counters.
     pub ring: Arc<uring::ShardCounters>,
     /// What the node wants.
@@ -258,6 +261,7 @@ pub struct NodeShard {
     checkpoints: u64,
     opened: Rc<RefCell<Vec<NodeLane>>>,
     metrics: Arc<Metrics>,
+    enquiries: Option<Arc<Enquiries>>,
     ring: Arc<uring::ShardCounters>,
     /// Of the adapters before this one.
     tls: Rc<TlsCounters>,
@@ -292,6 +296,7 @@ impl NodeShard {
             lanes: start.lanes,
             opened: Rc::default(),
             metrics: start.metrics,
+            enquiries: start.enquiries,
             ring: start.ring,
             tls,
             proxy,
@@ -653,6 +658,9 @@ impl Handler for NodeShard {
             let Some(message) = self.mesh.pop_request() else { break };
             self.core.request(&message);
             taken += 1;
+        }
+        if let Some(enquiries) = &self.enquiries {
+            enquiries.answer(self.id, |question| self.core.enquire(question));
         }
         let mut turn = self.core.turn();
         turn.more |= taken == REQUESTS_PER_TURN_MAX;

@@ -5,6 +5,7 @@
 //! DATA/handover.sock where the owner is asked to hand over (see `handover`); only the owner of the lock makes or removes it
 //! DATA/dev.key       secret that signs development tokens, mode 0600; made at first use
 //! DATA/dev-api.key   secret of a development node's HTTP API, likewise
+//! DATA/dev-operator.key   key of a development node's operator's page, likewise
 //! DATA/lanes         how many log lanes there are, and the identity of their stores together; made at the first start
 //! DATA/lane-00/ …    one folder a log lane; the engine owns what is inside
 //! DATA/making-00/ …  lanes that `antiphon store` has not finished; no node starts beside them
@@ -312,6 +313,13 @@ pub fn dev_api_key(folder: &Path) -> Result<(PathBuf, String), StoreFolderError>
     let (path, digits) = made_secret(folder, "dev-api.key")?;
     from_hexadecimal(&digits).ok_or_else(|| StoreFolderError::DevKey { path: path.clone() })?;
     Ok((path, digits))
+}
+
+/// The key of a development node's operator's page, made if it isn't there.
+pub fn dev_operator_key(folder: &Path) -> Result<String, StoreFolderError> {
+    let (path, digits) = made_secret(folder, "dev-operator.key")?;
+    from_hexadecimal(&digits).ok_or(StoreFolderError::DevKey { path })?;
+    Ok(digits)
 }
 
 /// A file's line of random hexadecimal digits, made if it isn't there. Needs no lock: scripts ask for tokens while the node runs, and

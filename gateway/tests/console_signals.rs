@@ -13,6 +13,7 @@ fn sigterm_begins_to_drain_and_the_console_stays() {
         console: "127.0.0.1:0".parse().unwrap(),
         websocket_url: "ws://127.0.0.1:1/".to_owned(),
         dev_key: None,
+        operator: None,
     };
     let (told, is_told) = mpsc::channel();
     let outside = Outside::start(config, Metrics::new(1, 1), move || told.send(()).unwrap(), || ()).unwrap();

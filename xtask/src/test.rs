@@ -293,13 +293,16 @@ fn browser() -> anyhow::Result<()> {
     let antiphon = antiphon()?;
     let data = empty_folder("browser")?;
     let tests = root().join("gateway/page/tests");
-    if !tests.join("browser.mjs").is_file() {
-        bail!("gateway/page/tests/browser.mjs is not there");
-    }
     let screenshots = root().join("target/xtask/screenshots");
-    let mut browser = program_within(900, "node");
-    browser.arg("gateway/page/tests/browser.mjs").arg("--screenshots").arg(&screenshots);
-    run_program(browser.env("ANTIPHON_BINARY", antiphon).env("ANTIPHON_TEST_FOLDER", data))?;
+    for name in ["browser.mjs", "operator.mjs"] {
+        let test = tests.join(name);
+        if !test.is_file() {
+            bail!("{} is not there", test.display());
+        }
+        let mut browser = program_within(900, "node");
+        browser.arg(test).arg("--screenshots").arg(&screenshots);
+        run_program(browser.env("ANTIPHON_BINARY", &antiphon).env("ANTIPHON_TEST_FOLDER", &data))?;
+    }
     println!("screenshots: {}", screenshots.display());
     Ok(())
 }

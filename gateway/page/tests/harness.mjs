@@ -51,6 +51,7 @@ export class Node {
     const { process: child } = this;
     process.once("exit", () => child.kill("SIGKILL"));
     const said = [];
+    this.said = said;
     let ready;
     const isReady = new Promise((resolve) => (ready = resolve));
     for (const stream of [this.process.stdout, this.process.stderr]) {
@@ -127,8 +128,10 @@ export class Browser {
 
 /** For working on the page: its files come from a folder, so that the node need not be built for every change of them. */
 async function servePage(context, origin, folder) {
-  for (const name of readdirSync(folder).filter((name) => /\.(html|js|css|svg)$/.test(name))) {
+  const names = ["", "operator/"].flatMap((below) => readdirSync(join(folder, below)).map((name) => below + name));
+  for (const name of names.filter((name) => /\.(html|js|css|svg)$/.test(name))) {
     const path = join(folder, name);
+    if (name === "operator/index.html") await context.route(`${origin}/operator`, (route) => route.fulfill({ path }));
     await context.route(`${origin}/${name}`, (route) => route.fulfill({ path }));
     if (name === "index.html") await context.route(`${origin}/`, (route) => route.fulfill({ path }));
   }

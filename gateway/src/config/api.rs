@@ -41,12 +41,25 @@ pub struct KeysFile {
     is_signing: bool,
 }
 
+/// What is wrong with a file of keys, each with its line if it has one.
+type Found = Vec<(Option<usize>, String)>;
+
 impl KeysFile {
+    /// A file at a path, for a node that signs users' tokens or does not.
+    pub(super) fn new(path: PathBuf, is_signing: bool) -> Self {
+        Self { path, is_signing }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads it.
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its line if it has one.
-    pub fn read(&self) -> Result<Keys, Vec<(Option<usize>, String)>> {
+    pub fn read(&self) -> Result<Keys, Found> {
         let text = read(&self.path).map_err(|text| vec![(None, text)])?;
         let with_line = |(line, text)| (Some(line), text);
         let keys = Keys::parse(&text).map_err(|found| found.into_iter().map(with_line).collect::<Vec<_>>())?;
@@ -110,24 +123,26 @@ pub(super) fn load(dev: bool, values: &Values, problems: &mut Vec<Problem>, warn
         problem(values.origin("api.keys_file"), text);
     }
     let issuer = if dev { None } else { auth::issuer(values) };
-    let file = file.map(|path| KeysFile { path, is_signing: dev || issuer.is_some() });
+    let file = file.map(|path| KeysFile::new(path, dev || issuer.is_some()));
     let keys = match file.as_ref().map(|file| (file, file.read())) {
         None => Keys::default(),
         Some((_, Ok(keys))) => keys,
-        Some((KeysFile { path, .. }, Err(found))) => {
-            for (line, text) in found {
-                match line {
-                    Some(line) => problem(Origin::File { path: path.clone(), line }, text),
-                    None => {
-                        problem(values.origin("api.keys_file"), format!("api.keys_file: {}: {text}", path.display()));
-                    }
-                }
-            }
+        Some((file, Err(found))) => {
+            problems.extend(told_at("api.keys_file", file.path(), found, values));
             return None;
         }
     };
     let requests_per_second_max = values.integer("api.requests_per_second_max").unwrap_or_default() as u32;
     Some(Api { listen, keys, file, issuer, requests_per_second_max })
+}
+
+/// What is wrong with the file of keys that the option `name` names, as problems of the configuration.
+pub(super) fn told_at(name: &str, path: &Path, found: Found, values: &Values) -> Vec<Problem> {
+    let problem = |(line, text): (Option<usize>, String)| match line {
+        Some(line) => Problem { origin: Origin::File { path: path.to_owned(), line }, text },
+        None => Problem { origin: values.origin(name), text: format!("{name}: {}: {text}", path.display()) },
+    };
+    found.into_iter().map(problem).collect()
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -144,6 +144,9 @@ keys! {
          reads it again.";
     "api.requests_per_second_max" None, integer(0, 1_000_000), Default::Integer(1_000),
         "Calls of the HTTP API per second of one key, as many at once; 0: any number. More get 429.";
+    "operator.keys_file" None, Form::Path, Default::Unset,
+        "TOML file with the keys of the operator's page (docs/operator.md), as antiphon api-key --scope operate prints entries for it; it may be \
+         the file of the HTTP API. If not set: no such page, but with --dev, which makes a key. SIGHUP reads it again.";
     "auth.algorithms" None, Form::List, Default::Text("EdDSA,ES256,HS256"),
         "Signature algorithms that tokens may use, of EdDSA, ES256 and HS256.";
     "auth.hs256_secret" None, Form::Secret, Default::Unset,

@@ -8,6 +8,7 @@ mod api;
 mod auth;
 mod keys;
 mod layers;
+mod operator;
 mod report;
 mod tls;
 
@@ -22,6 +23,7 @@ pub use self::{
     api::{Api, KeysFile},
     keys::{Default, Form, KEYS, Key, SHARDS_MAX},
     layers::{Origin, Sources, Value, Values},
+    operator::Operator,
     report::{help_text, reference_markdown},
     tls::{CertificateFiles, Tls},
 };
@@ -43,6 +45,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// The HTTP API for an application's backend, if there is one.
     pub api: Option<Api>,
+    /// Who may look at the operator's page, if there is one.
+    pub operator: Option<Operator>,
     /// Who may connect.
     pub auth: Auth,
     /// Origins of web pages that may connect. In development the console's own origins are added when its port is known.
@@ -256,6 +260,7 @@ impl Config {
         let encryption = load_key(values, problems);
         let tls = tls::load(sources.dev, values, problems);
         let api = api::load(sources.dev, values, problems, &mut warnings);
+        let operator = operator::load(sources.dev, values, problems, &mut warnings);
         check_together(sources, values, &node, tls.as_ref(), problems);
         let auth = if sources.dev { Some(Auth::Dev) } else { auth::load(values, problems).map(Auth::Tokens) };
         Some(Self {
@@ -263,6 +268,7 @@ impl Config {
             node,
             tls,
             api,
+            operator,
             auth: auth?,
             origins_allowed: values.list("browsers.origins_allowed"),
             websocket_deflate: values.boolean("websocket.deflate"),

@@ -84,6 +84,28 @@ fn a_key_for_tokens_needs_a_secret_to_sign_them_with() {
 }
 
 #[test]
+fn the_operators_page_is_off_until_it_has_keys() {
+    use crate::outside::backend::keys::{Key, Scope};
+    let operator = |sources: &Sources| Config::load(sources).unwrap().0.operator;
+    assert!(operator(&sources(GOOD)).is_none());
+    assert!(operator(&dev()).unwrap().file.is_none());
+    let none = sources(&format!("[operator]\nkeys_file = \"none\"\n{GOOD}"));
+    assert!(problems(&none)[0].contains("operator.keys_file: conf/none: No such file"), "{:?}", problems(&none));
+    let path = std::env::temp_dir().join(format!("antiphon-config-operator-{}", std::process::id()));
+    let with = |scope| {
+        std::fs::write(&path, Key::of_secret("ops", "secret", &[scope]).unwrap().entry()).unwrap();
+        let file = format!("[operator]\nkeys_file = \"{}\"\n{GOOD}", path.display());
+        Config::load(&sources(&file)).unwrap().0
+    };
+    let warned =
+        |config: &Config| config.warnings.iter().any(|warning| warning.contains("no key has the scope operate"));
+    let (operates, signs) = (with(Scope::Operate), with(Scope::Tokens));
+    assert_eq!((warned(&operates), warned(&signs)), (false, true));
+    assert!(operates.operator.unwrap().keys.iter().all(|key| key.has(Scope::Operate)));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn later_sources_win_and_are_named() {
     let file = format!("[limits]\nconnections_max = 10\nrequests_burst_max = 0x100\n[node]\ndata = \"d\"\n{GOOD}");
     let all = environment(sources(&file), "ANTIPHON_LIMITS_CONNECTIONS_MAX", "20");

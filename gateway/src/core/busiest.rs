@@ -3,12 +3,15 @@
 //! Each is the space-saving sketch of Metwally, Agrawal and El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams"
 //! (ICDT 2005): a conversation without a place takes the one with the smallest count, and with it that count as its possible error. All counts
 //! are halved once in a window, so that they forget. Invariants: a count is never told as more than what was counted; nothing here allocates
-//! but a listing, and noting something looks at half a kilobyte. Must not do: read a clock.
+//! but a listing, and noting something looks at a quarter of a kilobyte, seldom at more. Must not do: read a clock.
 
 use antiphon_wire::ids::ConversationId;
 
 /// Conversations that a sketch has room for: many times what an operator looks at, and few enough to look through for each message.
 const PLACES: usize = 64;
+
+/// Places that are looked at together.
+const PART: usize = 16;
 
 /// Between two halvings: what is told is a mean of which half is of the last ten to twenty seconds.
 const WINDOW_MS: u64 = 10_000;
@@ -104,12 +107,15 @@ impl Busy {
 /// Places with a count each; one whose count is 0 is free.
 #[derive(Debug)]
 struct Sketch {
-    /// By which a place is found: the last eight bytes of its conversation's id, which are those of a digest.
-    tags: [u64; PLACES],
+    /// By which a place is found: the last four bytes of its conversation's id, which are those of a digest.
+    tags: [u32; PLACES],
     counts: [u64; PLACES],
     /// How much of each count may be others'.
     errors: [u64; PLACES],
     conversations: [ConversationId; PLACES],
+    /// No count is below it, and where one that is no more than it is looked for next.
+    least: u64,
+    hand: usize,
 }
 
 impl Default for Sketch {
@@ -119,6 +125,8 @@ impl Default for Sketch {
             counts: [0; PLACES],
             errors: [0; PLACES],
             conversations: [ConversationId([0; 16]); PLACES],
+            least: 0,
+            hand: 0,
         }
     }
 }
@@ -129,12 +137,7 @@ impl Sketch {
             self.counts[place] = self.counts[place].saturating_add(count);
             return;
         }
-        let mut smallest = 0;
-        for place in 1..PLACES {
-            if self.counts[place] < self.counts[smallest] {
-                smallest = place;
-            }
-        }
+        let smallest = self.smallest();
         self.tags[smallest] = tag(conversation);
         self.conversations[smallest] = conversation;
         self.errors[smallest] = self.counts[smallest];
@@ -143,8 +146,25 @@ impl Sketch {
 
     fn place_of(&self, conversation: ConversationId) -> Option<usize> {
         let tag = tag(conversation);
-        let place = self.tags.iter().position(|other| *other == tag)?;
-        (self.conversations[place] == conversation).then_some(place)
+        // All of a part at once: a compiler makes a few instructions of that.
+        let parts = self.tags.chunks_exact(PART).enumerate();
+        let mut found = parts.filter(|(_, tags)| tags.iter().fold(false, |is_there, other| is_there | (*other == tag)));
+        let is_it = |place: &usize| self.tags[*place] == tag && self.conversations[*place] == conversation;
+        found.find_map(|(part, _)| (part * PART..(part + 1) * PART).find(is_it))
+    }
+
+    /// A place with the smallest count. Many have it where there are more conversations than places, so the next is near.
+    fn smallest(&mut self) -> usize {
+        loop {
+            for _ in 0..PLACES {
+                let place = self.hand;
+                self.hand = (place + 1) % PLACES;
+                if self.counts[place] <= self.least {
+                    return place;
+                }
+            }
+            self.least = self.counts.iter().copied().min().unwrap_or_default();
+        }
     }
 
     /// What was counted for a conversation for certain.
@@ -167,12 +187,13 @@ impl Sketch {
             *count >>= times;
             *error = *count - certain.min(*count);
         }
+        self.least = 0;
     }
 }
 
-fn tag(conversation: ConversationId) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = conversation.0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+fn tag(conversation: ConversationId) -> u32 {
+    let [.., a, b, c, d] = conversation.0;
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -181,7 +202,9 @@ mod tests {
 
     fn conversation(number: u64) -> ConversationId {
         let mut bytes = [7; 16];
-        bytes[8..].copy_from_slice(&number.to_le_bytes());
+        // Some have the same tag.
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes[12..].copy_from_slice(&(number as u32 / 2).to_le_bytes());
         ConversationId(bytes)
     }
 

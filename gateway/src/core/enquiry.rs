@@ -35,13 +35,14 @@ pub enum Question {
     Sessions(UserId),
     /// How much waits for these connections?
     Waiting(Vec<MeshConnection>),
-    /// From now on note what these connections of a user's, and those that the user makes, send and are sent.
+    /// From now on note what these connections of a user's, and those that the user makes, send and are sent. Asked again with the same
+    /// number: these connections', too.
     Trace {
         /// A number that no other trace has.
         number: u64,
         /// Whose.
         user: UserId,
-        /// Those that there are.
+        /// Of those that there are.
         connections: Vec<MeshConnection>,
     },
     /// What was noted since it was last taken?

@@ -16,7 +16,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{OutsideConfig, page, security};
+use super::{OutsideConfig, operator, page, security};
 use crate::{core::token::sign_dev_token, metrics::Metrics};
 
 /// Longest request body: a user's and a device's name in JSON.
@@ -29,14 +29,16 @@ struct Console {
     metrics: Arc<Metrics>,
     websocket_url: String,
     dev_key: Option<Vec<u8>>,
+    has_operator: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 pub(super) fn router(config: &OutsideConfig, metrics: Arc<Metrics>) -> Router {
     let console = Arc::new(Console {
-        metrics,
+        metrics: Arc::clone(&metrics),
         websocket_url: config.websocket_url.clone(),
         dev_key: config.dev_key.clone(),
+        has_operator: config.operator.is_some(),
         headers: security::headers(&config.websocket_url),
     });
     let mut router = Router::new()
@@ -46,6 +48,9 @@ pub(super) fn router(config: &OutsideConfig, metrics: Arc<Metrics>) -> Router {
         .route("/config.json", get(page_config));
     if config.dev_key.is_some() {
         router = router.route("/dev/token", post(dev_token));
+    }
+    if let Some(operator) = &config.operator {
+        router = router.merge(operator::router(operator.clone(), metrics));
     }
     router
         .fallback_service(get(page_file).with_state(Arc::clone(&console)))
@@ -86,8 +91,8 @@ async fn page_config(State(console): State<Arc<Console>>) -> Response<Body> {
     )
 }
 
-async fn page_file(uri: Uri, headers: HeaderMap) -> Response<Body> {
-    page::file(uri.path(), &headers)
+async fn page_file(State(console): State<Arc<Console>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    page::file(uri.path(), &headers, console.has_operator)
 }
 
 async fn dev_token(State(console): State<Arc<Console>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
@@ -130,7 +135,7 @@ pub fn new_dev_token(key: &[u8], user: &UserId, device: Option<&DeviceId>) -> (S
     (sign_dev_token(key, user, device, TimestampMs(now), expires), expires)
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
     answer(status, "application/json", value.to_string())
 }
 

@@ -5,6 +5,7 @@
 //! GET  /readyz       200 if the node takes new clients, else 503; {"ready":…,"reasons":[…]}
 //! GET  /metrics      OpenMetrics text
 //! GET  /             the page, and its files beside it
+//! GET  /operator     the operator's page, and what it asks: [`operator`]; if it has keys
 //! GET  /config.json  {"websocket_url":"ws://…","dev":…,"version":"…"}
 //! POST /dev/token    development only: {"user":"alice","device":"tab-1"} → {"token":"…","user":…,"device":…,"expires_ms":…}
 //! ```
@@ -18,6 +19,7 @@ mod api;
 pub mod backend;
 mod listener;
 mod memory;
+pub mod operator;
 mod page;
 mod security;
 
@@ -39,7 +41,7 @@ pub use self::{
     api::{DEV_TOKEN_LIFE_MS, new_dev_token},
     memory::{KERNEL_BYTES_PER_CONNECTION, MemoryWatch},
 };
-use self::{backend::Backend, listener::Stay};
+use self::{backend::Backend, listener::Stay, operator::Operator};
 use crate::metrics::Metrics;
 
 /// Exit status of a node that a third signal ended, as a shell has it for an interrupted process. Nothing acknowledged is lost.
@@ -54,6 +56,8 @@ pub struct OutsideConfig {
     pub websocket_url: String,
     /// The secret that signs development tokens; given in development only.
     pub dev_key: Option<Vec<u8>>,
+    /// The operator's page, if there is one.
+    pub operator: Option<Operator>,
 }
 
 /// The running outside thread. Dropping it ends it.

@@ -10,13 +10,19 @@ use sha1::{Digest, Sha1};
 /// Name, content type, bytes.
 const FILES: &[(&str, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
 
-/// A file of the page, or the answer that there is none.
-pub(super) fn file(path: &str, request: &HeaderMap) -> Response<Body> {
+/// The folder of the operator's page.
+const OPERATOR: &str = "operator/";
+
+/// A file of the page, or of the operator's if there is one, or the answer that there is none.
+pub(super) fn file(path: &str, request: &HeaderMap, has_operator: bool) -> Response<Body> {
     let name = match path.trim_start_matches('/') {
         "" => "index.html",
+        "operator" => "operator/index.html",
         name => name,
     };
-    let Some((_, content_type, bytes)) = FILES.iter().find(|(known, _, _)| *known == name) else {
+    let is_served = has_operator || !name.starts_with(OPERATOR);
+    let found = FILES.iter().find(|(known, _, _)| *known == name).filter(|_| is_served);
+    let Some((_, content_type, bytes)) = found else {
         let mut answer = Response::new(Body::from("not found\n"));
         *answer.status_mut() = StatusCode::NOT_FOUND;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -20,6 +20,7 @@ fn start(dev: bool) -> (Outside, Arc<Metrics>) {
         console: "127.0.0.1:0".parse().unwrap(),
         websocket_url: "ws://127.0.0.1:8080/".to_owned(),
         dev_key: dev.then(|| KEY.to_vec()),
+        operator: None,
     };
     let metrics = Metrics::new(1, 1);
     (Outside::start(config, Arc::clone(&metrics), || (), || ()).unwrap(), metrics)
@@ -149,7 +150,8 @@ fn a_development_token_is_for_our_page_and_scripts_only() {
 #[test]
 fn a_taken_address_is_an_error_at_the_start() {
     let (outside, metrics) = start(false);
-    let config = OutsideConfig { console: outside.address(), websocket_url: "ws://x".to_owned(), dev_key: None };
+    let config =
+        OutsideConfig { console: outside.address(), websocket_url: "ws://x".to_owned(), dev_key: None, operator: None };
     assert_eq!(Outside::start(config, metrics, || (), || ()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }
 

@@ -139,7 +139,7 @@ fn a_trace_knows_who_comes_and_goes_and_ends_by_itself() {
     for number in 2..6 {
         assert!(trace(&mut shard, number, "bob"));
     }
-    assert!(!trace(&mut shard, 6, "bob"));
+    assert!(!trace(&mut shard, 6, "bob") && trace(&mut shard, 5, "bob"));
     assert_eq!(shard.core.enquire(Question::EndTrace(3)), Answer::EndTrace);
     assert!(traced(&mut shard, 3).is_none() && trace(&mut shard, 6, "cid"));
 }

@@ -111,15 +111,17 @@ impl Traces {
 }
 
 impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
-    /// Begins to note what a user's sessions send and are sent; whether there is room for that.
+    /// Begins to note what a user's sessions send and are sent, or goes on with more of them; whether there is room for that.
     pub(super) fn trace(&mut self, number: u64, user: UserId, connections: Vec<MeshConnection>) -> bool {
         let now_ms = self.now_ms;
         self.traces.0.retain(|trace| now_ms < trace.until_ms);
-        if self.traces.0.len() == TRACES_MAX {
-            return false;
+        if !self.traces.0.iter().any(|trace| trace.number == number) {
+            if self.traces.0.len() == TRACES_MAX {
+                return false;
+            }
+            let until_ms = now_ms + TRACE_MS_MAX;
+            self.traces.0.push(Trace { number, user, until_ms, events: VecDeque::new(), dropped: 0 });
         }
-        let until_ms = now_ms + TRACE_MS_MAX;
-        self.traces.0.push(Trace { number, user, until_ms, events: VecDeque::new(), dropped: 0 });
         connections.into_iter().for_each(|connection| self.trace_if_asked(connection.into()));
         true
     }
@@ -185,9 +187,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// Queues a frame for a session, and notes it if the session is traced.
     pub(super) fn tell(&mut self, key: ConnectionKey, id: Option<RequestId>, frame: &ServerFrame) {
         let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        let before = connection.outbound.bytes();
+        let before = connection.is_traced.then(|| connection.outbound.bytes());
         connection.send_frame(id, frame, deflater);
-        if connection.is_traced {
+        if let Some(before) = before {
             let bytes = queued_since(connection, before);
             self.note(key, Direction::Out, Seen::server(id, frame), bytes);
         }
@@ -196,9 +198,9 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
     /// The same for a frame in its binary form.
     pub(super) fn tell_binary(&mut self, key: ConnectionKey, frame: &[u8]) {
         let Some((connection, deflater)) = self.connection_and_deflater(key) else { return };
-        let before = connection.outbound.bytes();
+        let before = connection.is_traced.then(|| connection.outbound.bytes());
         connection.send_binary(frame, deflater);
-        if connection.is_traced {
+        if let Some(before) = before {
             let bytes = queued_since(connection, before);
             self.note(key, Direction::Out, Seen::binary(frame), bytes);
         }

@@ -1,4 +1,4 @@
-//! Who may use the HTTP API for what: keys by the hashes of their secrets.
+//! Who may use the HTTP API, and the operator's page, for what: keys by the hashes of their secrets.
 //!
 //! A file of keys, as `antiphon api-key` prints entries for it:
 //!
@@ -51,11 +51,13 @@ pub enum Scope {
     /// Logging users' devices out. Apart from issuing tokens: who ends sessions need not be able to become any user, and where others sign the
     /// tokens there is no key for them.
     Devices,
+    /// Looking at the operator's page. Of no use at the HTTP API.
+    Operate,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] = [Self::Tokens, Self::Read, Self::Write, Self::Groups, Self::Devices];
+    pub const ALL: [Self; 6] = [Self::Tokens, Self::Read, Self::Write, Self::Groups, Self::Devices, Self::Operate];
 
     /// Its name in the file.
     #[must_use]
@@ -66,6 +68,7 @@ impl Scope {
             Self::Write => "write",
             Self::Groups => "groups",
             Self::Devices => "devices",
+            Self::Operate => "operate",
         }
     }
 }
@@ -253,7 +256,7 @@ impl KeyRing {
     }
 
     /// Does something with the key whose secret it is and with what it has spent; `None` if there is no such key.
-    pub(super) fn with<T>(&self, secret: &str, then: impl FnOnce(&Key, &mut u64) -> T) -> Option<T> {
+    pub(in crate::outside) fn with<T>(&self, secret: &str, then: impl FnOnce(&Key, &mut u64) -> T) -> Option<T> {
         let hash = hash(secret);
         let mut ring = self.ring();
         let Ring { keys, full_at_ns } = &mut *ring;
@@ -359,7 +362,7 @@ mod tests {
         let expected = [
             (2, "name \"a b\" is not"),
             (3, "sha256 is not 64"),
-            (4, "scope \"reed\" is none of tokens, read, write, groups, devices"),
+            (4, "scope \"reed\" is none of tokens, read, write, groups, devices, operate"),
             (9, "scopes is empty"),
             (11, "key \"b\": another has the same sha256"),
         ];

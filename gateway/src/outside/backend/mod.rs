@@ -12,7 +12,7 @@ mod answers;
 pub mod bell;
 pub mod keys;
 mod link;
-mod problem;
+pub(super) mod problem;
 mod requests;
 mod routes;
 mod shapes;
@@ -272,7 +272,7 @@ impl Api {
 }
 
 /// The secret of the one key that a request comes with.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
     let (scheme, secret) = value.to_str().ok()?.split_once(' ')?;

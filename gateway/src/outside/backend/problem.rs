@@ -17,7 +17,7 @@ const RETRY_AFTER_MS: u32 = 1_000;
 
 /// Failures that the protocol has no code for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
+pub(in crate::outside) enum Own {
     /// There is nothing at that path.
     NoSuchPath,
     /// There is something, but not for that method.
@@ -68,7 +68,7 @@ pub(super) fn status_of(code: ErrorCode) -> StatusCode {
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(in crate::outside) struct Problem {
     status: StatusCode,
     code: &'static str,
     text: String,
@@ -80,13 +80,13 @@ pub(super) struct Problem {
 
 impl Problem {
     /// One that the protocol knows.
-    pub(super) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+    pub(in crate::outside) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
         let retry_after_ms = code.temporary().then_some(RETRY_AFTER_MS);
         Self::from(ErrorFrame { code, text: text.into(), retry_after_ms })
     }
 
     /// One that only HTTP has.
-    pub(super) fn own(own: Own, text: impl Into<String>) -> Self {
+    pub(in crate::outside) fn own(own: Own, text: impl Into<String>) -> Self {
         let (code, status) = own.name_and_status();
         let is_temporary = own == Own::TimedOut;
         let retry_after_ms = is_temporary.then_some(RETRY_AFTER_MS);
@@ -124,7 +124,7 @@ impl Problem {
     }
 
     /// The answer that tells it.
-    pub(super) fn answer(self) -> Response<Body> {
+    pub(in crate::outside) fn answer(self) -> Response<Body> {
         let mut body = json!({
             "status": self.status.as_u16(), "code": self.code, "text": self.text, "temporary": self.is_temporary
         });

@@ -108,6 +108,7 @@ fn a_node_that_has_no_lanes_yet_or_no_more_says_so_at_once() {
         console: "127.0.0.1:0".parse().unwrap(),
         websocket_url: "ws://127.0.0.1:8080/".to_owned(),
         dev_key: None,
+        operator: None,
     };
     let outside = crate::outside::Outside::start_whole(config, Arc::clone(&metrics), None, Some(backend), || (), || ());
     let address = outside.as_ref().unwrap().backend_address().unwrap();

@@ -22,6 +22,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use antiphon_engine::seams::{Clock, Files, Random};
 use antiphon_wire::{
+    binary,
     codec::Encoding,
     codes::CloseCode,
     frame::ServerFrame,
@@ -540,6 +541,12 @@ impl<F: Files, C: Clock, R: Random> ShardCore<F, C, R> {
                     self.tell(key, id, &frame);
                 }
                 Action::SendBinary { frame } => {
+                    // What a lane refuses.
+                    if binary::is_error(&frame)
+                        && let Ok((_, ServerFrame::Error(error))) = binary::decode_server(&frame)
+                    {
+                        self.counters.errors[error.code as usize] += 1;
+                    }
                     self.counters.frames_out += 1;
                     self.tell_binary(key, &frame);
                 }

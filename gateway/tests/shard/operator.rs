@@ -1,7 +1,7 @@
 //! What an operator is told of a shard: the busiest conversation, who does not keep up, a user's sessions, and what these send and are sent.
 
 use antiphon_gateway::core::enquiry::{Answer, Direction, Question, SlowConnections, TRACE_MS_MAX, TraceEvent, Traced};
-use antiphon_wire::ids::UserId;
+use antiphon_wire::{codes::ErrorCode, ids::UserId};
 
 use crate::{
     common::Shard,
@@ -53,6 +53,19 @@ fn the_conversation_that_is_said_most_in_is_named_first() {
     // Twenty messages and the group's beginning, for three; nothing was a second ago, and rates are of a second at least.
     assert_eq!((busy[0].messages_per_second, busy[1].messages_per_second), (21.0, 2.0));
     assert!(busy[0].pushes_per_second >= 60.0, "{busy:?}");
+}
+
+#[test]
+fn errors_are_counted_whoever_says_them() {
+    let (mut shard, id) = choir();
+    let count = |shard: &Shard, code: ErrorCode| shard.counters().errors[code as usize];
+    // A lane does, of what a stranger asks.
+    shard.connect(4, "zoe");
+    assert!(shard.told(4, &request("history", &id, r#","after":0"#)).contains("not_found"));
+    assert!(shard.told(4, &request("history", &id, r#","after":0"#)).contains("not_found"));
+    // A session does, of what is no request.
+    assert!(shard.told(4, r#"{"id":9,"history":7}"#).contains("malformed"));
+    assert_eq!((count(&shard, ErrorCode::NotFound), count(&shard, ErrorCode::Malformed)), (2, 1));
 }
 
 #[test]

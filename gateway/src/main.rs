@@ -90,11 +90,11 @@ enum Command {
         #[arg(long)]
         data: Option<String>,
     },
-    /// Makes a key for the HTTP API: its entry for the keys file on standard output, its secret on standard error.
+    /// Makes a key for the HTTP API, or for the operator's page: its entry for the keys file on standard output, its secret on standard error.
     ApiKey {
         /// What logs call it.
         name: String,
-        /// What it may be used for: tokens, read, write, groups; to be repeated.
+        /// What it may be used for: tokens, read, write, groups, devices; operate for the operator's page. To be repeated.
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<Scope>,
     },
@@ -225,9 +225,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 }
             });
             let key = Key::of_secret(&name, &secret, &unique).map_err(anyhow::Error::msg)?;
-            eprintln!(
-                "The secret, which is shown this once; the backend sends it as Authorization: Bearer …\n\n  {secret}\n"
-            );
+            eprintln!("The secret, which is shown this once; it is sent as Authorization: Bearer …\n\n  {secret}\n");
             print(&key.entry())
         }
         // It has exit codes of its own.

@@ -118,6 +118,11 @@ fn the_busiest_is_first_who_does_not_read_is_slow_and_a_user_is_looked_at() {
     // The key is nowhere in the log.
     let log = fs::read_to_string(process_common::log_of(&folder.data())).unwrap();
     assert!(!log.contains(&operator.key));
+    // Who traces whom is.
+    assert!(
+        log.lines()
+            .any(|line| line.contains("a user is traced") && line.contains("development") && line.contains("alice"))
+    );
 }
 
 #[test]

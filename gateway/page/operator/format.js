@@ -10,14 +10,17 @@ const known = (form) => (value) => (value === null || value === undefined || Num
 
 export const count = known((value) => whole.format(value));
 
-/** A rate or a mean: 0.35, 12, 1,240, 52,300. */
-export const rate = known((value) => (value >= 100 ? whole.format(value) : threeDigits.format(value < 0.005 ? 0 : value)));
+/** Three digits, and more only before the point: 0.346, 12.3, 1,240. */
+const digits = (value) => (value >= 100 ? whole : threeDigits).format(value);
+
+/** A rate or a mean. */
+export const rate = known((value) => digits(value < 0.005 ? 0 : value));
 
 const BYTES = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 export const bytes = known((value) => {
   const step = value < 1024 ? 0 : Math.min(BYTES.length - 1, Math.floor(Math.log2(value) / 10));
-  return `${threeDigits.format(value / 1024 ** step)} ${BYTES[step]}`;
+  return `${digits(value / 1024 ** step)} ${BYTES[step]}`;
 });
 
 /** A latency in seconds. */

@@ -11,6 +11,8 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
+import { bytes, duration, latency, rate } from "../operator/format.js";
+import { Figures, percentile } from "../operator/figures.js";
 import { Browser, checkAccessibility, eventually, Node, RawClient } from "./harness.mjs";
 
 const { values, positionals } = parseArgs({ options: { screenshots: { type: "string" } }, allowPositionals: true });
@@ -56,6 +58,38 @@ async function deaf(node, user) {
 const rows = (page, id) => page.$$eval(`#${id} tr`, (rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent)));
 const plot = (page, title) => page.locator(".plot").filter({ has: page.locator("h3", { hasText: title }) });
 const valuesOf = (page, title) => plot(page, title).locator(".values b").allTextContents();
+
+/** What needs no browser: differences of figures, and numbers as text. */
+function arithmetic() {
+  step("rates, percentiles, numbers");
+  const poll = (uptime_ms, acks, buckets) => ({
+    uptime_ms,
+    bounds_seconds: [0.001, 0.002],
+    shards: [0, 1].map((shard) => ({
+      shard,
+      antiphon_acks_total: acks,
+      antiphon_errors_total: { not_found: acks * 2 },
+      antiphon_commit_latency_seconds: { buckets },
+    })),
+  });
+  const figures = new Figures();
+  assert.equal(figures.take(poll(1_000, 5, [9, 9, 9])), true);
+  assert.deepEqual([figures.rate("antiphon_acks_total"), figures.percentile("antiphon_commit_latency_seconds", 0.5)], [null, null]);
+  figures.take(poll(3_000, 25, [9, 19, 9]));
+  assert.deepEqual([figures.rate("antiphon_acks_total"), figures.rate("antiphon_acks_total", 1)], [20, 10]);
+  assert.deepEqual(figures.errors(), { not_found: 40 });
+  assert.equal(figures.percentile("antiphon_commit_latency_seconds", 0.5), 0.0015);
+  // Another process: what it counts has begun anew.
+  assert.equal(figures.take(poll(500, 1, [0, 1, 0])), false);
+  assert.equal(figures.rate("antiphon_acks_total"), null);
+  const bounds = [1, 2, 4];
+  assert.deepEqual([0.25, 0.5, 0.75, 1].map((part) => percentile(bounds, [2, 0, 2, 0], part)), [0.5, 1, 3, 4]);
+  assert.deepEqual([percentile(bounds, [0, 0, 0, 1], 0.5), percentile(bounds, [0, 0, 0, 0], 0.5)], [Infinity, null]);
+  assert.deepEqual([0, 0.001, 0.346, 12.34, 123.4, 52_300].map(rate), ["0", "0", "0.346", "12.3", "123", "52,300"]);
+  assert.deepEqual([0, 1023, 1024, 5 * 1024 ** 2, null].map(bytes), ["0 B", "1,023 B", "1 KiB", "5 MiB", "–"]);
+  assert.deepEqual([0.0008734, 0.25, 2.5, Infinity].map(latency), ["0.873 ms", "250 ms", "2.5 s", "> 5 s"]);
+  assert.deepEqual([12, 3_000, 250_000, 7_500_000].map(duration), ["12 ms", "3 s", "4 min 10 s", "2 h 5 min"]);
+}
 
 async function keys(browser, node) {
   step("no key, a wrong key, the key in the address");
@@ -199,6 +233,7 @@ async function phone(browser, node) {
 
 // ---- The run ------------------------------------------------------------------------------------------------------------
 
+arithmetic();
 const node = await Node.create(binary, { "limits.outbound_bytes_max": 64 << 20, "limits.requests_per_second_max": 100_000, "limits.requests_burst_max": 100_000 });
 let browser;
 try {

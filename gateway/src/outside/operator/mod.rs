@@ -24,7 +24,7 @@ use std::{
 
 use antiphon_wire::{codes::ErrorCode, ids::UserId};
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, Request, State},
     http::{Response, StatusCode, Uri},
@@ -92,13 +92,21 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(operator: Operator, metri
         .with_state(office)
 }
 
+/// The name of the key that a request came with, for the log.
+#[derive(Clone)]
+struct KeyName(String);
+
 /// Lets a request in by its key.
-async fn admit(State(office): State<Arc<Office>>, request: Request, next: Next) -> Response<Body> {
-    let may = bearer(request.headers())
-        .and_then(|secret| office.operator.keys.with(secret, |key, _| key.has(Scope::Operate)));
+async fn admit(State(office): State<Arc<Office>>, mut request: Request, next: Next) -> Response<Body> {
+    let may = bearer(request.headers()).and_then(|secret| {
+        office.operator.keys.with(secret, |key, _| key.has(Scope::Operate).then(|| KeyName(key.name.clone())))
+    });
     match may {
-        Some(true) => next.run(request).await.into_response(),
-        Some(false) => Problem::own(Own::MissingScope, format!("this key is not for {}", Scope::Operate)).answer(),
+        Some(Some(name)) => {
+            request.extensions_mut().insert(name);
+            next.run(request).await.into_response()
+        }
+        Some(None) => Problem::own(Own::MissingScope, format!("this key is not for {}", Scope::Operate)).answer(),
         None => Problem::new(ErrorCode::Unauthenticated, "give a good key: Authorization: Bearer …").answer(),
     }
 }
@@ -130,8 +138,12 @@ async fn user(State(office): State<Arc<Office>>, Path(user): Path<String>) -> Re
     answer(office.user(&user).await)
 }
 
-async fn begin_trace(State(office): State<Arc<Office>>, Path(user): Path<String>) -> Response<Body> {
-    answer(office.begin_trace(&user).await)
+async fn begin_trace(
+    State(office): State<Arc<Office>>,
+    Extension(KeyName(key)): Extension<KeyName>,
+    Path(user): Path<String>,
+) -> Response<Body> {
+    answer(office.begin_trace(&user, &key).await)
 }
 
 async fn poll_trace(State(office): State<Arc<Office>>, Path(user): Path<String>, uri: Uri) -> Response<Body> {
@@ -198,7 +210,7 @@ impl Office {
         Ok(json_answer(StatusCode::OK, &body))
     }
 
-    async fn begin_trace(&self, user: &str) -> Answered {
+    async fn begin_trace(&self, user: &str, key: &str) -> Answered {
         let user = user_of(user)?;
         self.forget_ended();
         let (number, is_new) = self.traces().begin(&user, Instant::now())?;
@@ -206,6 +218,9 @@ impl Office {
             self.traces().remove(&user);
             self.end_in_shards(number);
             return Err(problem);
+        }
+        if is_new {
+            tracing::info!(key, user = user.as_str(), "a user is traced for an operator");
         }
         let left = self.traces().ends_in(&user, Instant::now()).unwrap_or_default();
         let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

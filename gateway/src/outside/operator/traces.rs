@@ -1,6 +1,7 @@
 //! The traces of users that operators look at: shards note events, here they are numbered and kept until they are read.
 //!
-//! Invariants: so many traces at a time and so many events of each; what is dropped in a shard, or was not read in time, is counted. A trace ends by itself.
+//! Invariants: so many traces at a time and so many events of each; what is dropped in a shard, or was not read in time, is counted. A
+//! trace ends by itself.
 
 use std::{
     collections::VecDeque,
